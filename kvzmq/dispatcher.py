@@ -1,0 +1,125 @@
+"""The serial dispatcher: many clients' requests in, one at a time through the store, replies out.
+
+Whatever arrived in one step of the loop is one batch. Its changes are committed together, then its
+requests are executed in the order of their arrival, each alone, each with the reply on its way
+before the next begins. Nothing here knows a socket or a file.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from kvzmq import codec, errors, messages, watches
+from kvzmq.messages import Refusal, Reply, Request
+from kvzmq.store import Store
+from kvzmq.trace import Trace
+from kvzmq.transport import Arrival
+
+
+class Dispatcher:
+    """Runs batches of arrivals through a store.
+
+    Args:
+        store: recovered
+        clock: microseconds since 1970 UTC; may jump, the table's own time does not
+        describe: what `stats` answers
+        group_commit: commit a step's changes together; otherwise each request alone, to measure the difference
+        trace: writes down what is executed
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], int],
+        describe: Callable[[], dict[str, Any]],
+        group_commit: bool = True,
+        trace: Trace | None = None,
+    ) -> None:
+        self.store = store
+        self.watches = watches.Watches(store.table)
+        self.steps = 0
+        self.requests = 0
+        self.operations = 0
+        self.refused = 0
+        self._clock = clock
+        self._describe = describe
+        self._group_commit = group_commit
+        self._trace = trace
+        self._served: dict[type[messages.Operation], Callable[[Arrival, Any], Any]] = {
+            messages.Stats: self._stats,
+            messages.Watch: self._watch,
+            messages.WatchQuery: self._watch_query,
+            messages.Unwatch: self._unwatch,
+        }
+        if trace is not None:
+            store.execute = trace.around(store.execute)
+
+    def dispatch(self, arrivals: Sequence[Arrival]) -> None:
+        """Execute one step's arrivals and send their replies; none leaves before the step is durable.
+
+        Raises:
+            StorageFailed: the disk cannot be trusted: nothing was sent, stop
+        """
+        self.steps += 1
+        if self._group_commit:
+            self._run(arrivals)
+        else:
+            for arrival in arrivals:
+                self._run([arrival])
+        self.watches.pump()
+
+    def tick(self) -> None:
+        """Let time pass without a request: expire rows, tell watchers."""
+        self._run([])
+        self.watches.pump()
+
+    def _run(self, arrivals: Sequence[Arrival]) -> None:
+        requests = [
+            request
+            for arrival in arrivals
+            if isinstance(request := arrival.request, Request) and not request.served
+        ]
+        replies = self.store.apply(requests, self._clock())
+        if not requests:
+            deque(replies, maxlen=0)
+        for arrival in arrivals:
+            reply = self._answer(arrival, replies)
+            arrival.transport.send(arrival.peer, reply)
+            if self._trace is not None:
+                self._trace.write(self.steps, arrival, reply)
+
+    def _answer(self, arrival: Arrival, replies: Iterator[Reply]) -> Reply:
+        request = arrival.request
+        if isinstance(request, Refusal):
+            self.refused += 1
+            return codec.refuse(request.seq, self.store.table.revision, request.code, request.message)
+        self.requests += 1
+        self.operations += len(request.ops)
+        return self._serve(arrival, request) if request.served else next(replies)
+
+    # ---- operations that concern the server or the connection
+
+    def _serve(self, arrival: Arrival, request: Request) -> Reply:
+        results = []
+        for op in request.ops:
+            try:
+                serve = self._served.get(type(op))
+                results.append((errors.OK, serve(arrival, op) if serve is not None else self.store.table.read(op)))
+            except errors.OperationError as error:
+                results.append((error.code, str(error)))
+        return Reply(request.seq, self.store.table.revision, codec.encode_results(results))
+
+    def _stats(self, arrival: Arrival, op: messages.Stats) -> dict[str, Any]:
+        return self._describe()
+
+    def _watch(self, arrival: Arrival, op: messages.Watch) -> int:
+        prefix = op.prefix
+        return self.watches.add(arrival, watches.by_prefix(prefix), op.from_revision)
+
+    def _watch_query(self, arrival: Arrival, op: messages.WatchQuery) -> int:
+        return self.watches.add(arrival, watches.by_query(op.subkey, op.subvalue), op.from_revision)
+
+    def _unwatch(self, arrival: Arrival, op: messages.Unwatch) -> None:
+        self.watches.remove(arrival, op.watch)

@@ -1,0 +1,277 @@
+"""What travels: operations, requests, replies, events; and how large they may be.
+
+An operation is a msgspec Struct that reads and writes as the array `[method, argument, ...]`.
+Values stay MessagePack bytes (`msgspec.Raw`) from the wire to the table, the log and back.
+Nothing here does I/O, and nothing here knows how a message is framed.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args
+
+from msgspec import Meta, Raw, Struct
+
+SESSION_BYTES = 16
+"""The length of a session's identifier."""
+
+MESSAGE_BYTES_MAX = 8 << 20
+"""The largest request and the largest reply, bytes."""
+
+KEY_CHARS_MAX = 65_536
+"""The longest key, code points."""
+
+OPERATIONS_MAX = 100_000
+"""The most operations in one request."""
+
+DEPTH_MAX = 64
+"""The deepest nesting of a value: `[]` is 1 deep."""
+
+TTL_S_MAX = 10 * 366 * 86_400.0
+"""The longest time to live, seconds: about ten years."""
+
+PAGE_ROWS_MAX = 10_000
+"""The most rows in one page of `keys` or `items`."""
+
+Key = Annotated[str, Meta(max_length=KEY_CHARS_MAX)]
+TTL = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]
+Seq = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+Maybe = Annotated[list[Raw], Meta(max_length=1)]
+"""A value or its absence: `[value]` or `[]`."""
+
+
+class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """Be one operation: its method is the Struct's tag, its arguments are the fields."""
+
+    writes: ClassVar[bool] = False
+    """Whether it may change the table, and so has to be in the log first."""
+
+
+class Write(Operation):
+    """Be an operation that may change the table."""
+
+    writes: ClassVar[bool] = True
+
+
+class Open(Write, tag="open"):
+    """Open the request's session. Payload: null."""
+
+
+class Insert(Write, tag="insert"):
+    """Set `key` to `value`, for `ttl_s` seconds or for good. Payload: null."""
+
+    key: Key
+    value: Raw
+    ttl_s: TTL | None = None
+
+
+class Remove(Write, tag="remove"):
+    """Remove `key`. Payload: null. NoSuchKey if it is absent."""
+
+    key: Key
+
+
+class InsertMany(Write, tag="insert_many"):
+    """Set each key of `rows` to its value. Payload: null."""
+
+    rows: dict[Key, Raw]
+
+
+class RemoveMany(Write, tag="remove_many"):
+    """Remove those of `keys` that are there. Payload: how many were."""
+
+    keys: list[Key]
+
+
+class CompareAndSet(Write, tag="compare_and_set"):
+    """If `key` holds `expected`, or is absent as expected, set or remove it. Payload: whether."""
+
+    key: Key
+    expected: Maybe
+    value: Maybe
+
+
+class SetDefault(Write, tag="setdefault"):
+    """Insert `value` if `key` is absent. Payload: the value `key` has now."""
+
+    key: Key
+    value: Raw
+
+
+class Increment(Write, tag="increment"):
+    """Add `by` to the number at `key`, 0 if absent. Payload: the new number. WrongType if not a number."""
+
+    key: Key
+    by: Union[int, float] = 1
+
+
+class Expire(Write, tag="expire"):
+    """Let `key` live `ttl_s` seconds from now, or for good if null. Payload: null. NoSuchKey."""
+
+    key: Key
+    ttl_s: TTL | None = None
+
+
+class Lookup(Operation, tag="lookup"):
+    """Read `key`. Payload: its value. NoSuchKey if it is absent."""
+
+    key: Key
+
+
+class LookupMany(Operation, tag="lookup_many"):
+    """Read `keys`. Payload: a map of those that are there."""
+
+    keys: list[Key]
+
+
+class Size(Operation, tag="size"):
+    """Count the rows. Payload: an integer."""
+
+
+class Query(Operation, tag="query"):
+    """Find the rows whose value is a map in which `subkey` equals `subvalue`.
+
+    Payload: an array of `[key, value]`, sorted by key.
+    """
+
+    subkey: str
+    subvalue: Raw
+
+
+class Keys(Operation, tag="keys"):
+    """List at most `limit` keys that begin with `prefix` and sort after `after`. Payload: an array."""
+
+    prefix: str = ""
+    after: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=PAGE_ROWS_MAX)] = 1000
+
+
+class Items(Operation, tag="items"):
+    """List rows as `keys` does. Payload: an array of `[key, value]`.
+
+    A page ends early where the reply would grow too large; only an empty page is the last.
+    """
+
+    prefix: str = ""
+    after: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=PAGE_ROWS_MAX)] = 1000
+
+
+class Ttl(Operation, tag="ttl"):
+    """Read how long `key` still lives. Payload: seconds, or null for good. NoSuchKey."""
+
+    key: Key
+
+
+class Ping(Operation, tag="ping"):
+    """Do nothing. Payload: the string "pong"."""
+
+
+class Stats(Operation, tag="stats"):
+    """Describe the server. Payload: a map of name to number or string."""
+
+
+class Watch(Operation, tag="watch"):
+    """Push an event for every change of a key that begins with `prefix`.
+
+    With `from_revision`, changes after that revision first. Payload: the watch's number.
+    RevisionGone if the history does not reach back so far. Not at the bridge.
+    """
+
+    prefix: str = ""
+    from_revision: Annotated[int, Meta(ge=0)] | None = None
+
+
+class WatchQuery(Operation, tag="watch_query"):
+    """Push an event for every row that enters, changes within, or leaves a query's matches."""
+
+    subkey: str
+    subvalue: Raw
+    from_revision: Annotated[int, Meta(ge=0)] | None = None
+
+
+class Unwatch(Operation, tag="unwatch"):
+    """End the watch of this number. Payload: null."""
+
+    watch: int
+
+
+Step = Union[Insert, Remove, InsertMany, RemoveMany, SetDefault, Increment, Expire, Lookup, LookupMany]
+"""What a transaction may hold."""
+
+
+class Transaction(Write, tag="transaction"):
+    """Apply `operations` if every check holds and none of them fails; else nothing.
+
+    `checks` are pairs of a key and the value it must have, or its absence. Payload: an array of
+    the operations' payloads. CheckFailed if a check does not hold, or the error of the operation.
+    """
+
+    checks: list[tuple[Key, Maybe]]
+    operations: list[Step]
+
+
+AnyOperation = Union[
+    Open, Insert, Remove, InsertMany, RemoveMany, CompareAndSet, SetDefault, Increment, Expire,
+    Transaction, Lookup, LookupMany, Size, Query, Keys, Items, Ttl, Ping, Stats, Watch, WatchQuery,
+    Unwatch,
+]  # fmt: skip
+
+OPERATIONS: dict[str, type[Operation]] = {
+    str(kind.__struct_config__.tag): kind for kind in get_args(AnyOperation)
+}
+"""Every operation by its method's name."""
+
+WRITES = frozenset(kind for kind in OPERATIONS.values() if kind.writes)
+"""The operations that have to be in the log before they are executed."""
+
+
+SERVED = frozenset((Stats, Watch, WatchQuery, Unwatch))
+"""The operations that concern the server or the connection, not the table."""
+
+
+class Request:
+    """Hold one request: operations of one client, executed in order with nothing in between.
+
+    session  16 bytes chosen by the client, or None for one that does not want retries recognised
+    seq      the request's number within its session
+    ops      the operations
+    frame    the request's bytes as the wire and the log have them, `[session, seq, ops]`
+    writes   whether any operation may change the table
+    served   whether any operation concerns the server or the connection
+    """
+
+    __slots__ = ("frame", "ops", "seq", "served", "session", "writes")
+
+    def __init__(self, session: bytes | None, seq: int, ops: list[Any], frame: bytes) -> None:
+        self.session = session
+        self.seq = seq
+        self.ops = ops
+        self.frame = frame
+        kinds = set(map(type, ops))
+        self.writes = not WRITES.isdisjoint(kinds)
+        self.served = not SERVED.isdisjoint(kinds)
+
+
+class Refusal(NamedTuple):
+    """Stand for a request that could not be read: an error that waits for its turn to be sent."""
+
+    seq: int | None
+    code: int
+    message: str
+
+
+class Reply(NamedTuple):
+    """Answer one request.
+
+    seq       the request's number
+    revision  the table's, when the request had executed
+    results   MessagePack: one `[code, payload]` per operation, or exactly one if refused
+    """
+
+    seq: int | None
+    revision: int
+    results: bytes
+
+
+Change = tuple[str, Union[bytes, None], Union[bytes, None]]
+"""What one write did to one row: the key, its MessagePack value before, and after; None is absence."""

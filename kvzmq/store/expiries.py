@@ -1,0 +1,60 @@
+"""When rows with a time to live are due."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+
+class Expiries:
+    """The deadlines of the rows that have one, microseconds of the table's time.
+
+    The heap may hold deadlines that were changed since; `_deadlines` is what counts.
+    """
+
+    def __init__(self) -> None:
+        self._deadlines: dict[str, int] = {}
+        self._heap: list[tuple[int, str]] = []
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def get(self, key: str) -> int | None:
+        """Return the deadline of `key`."""
+        return self._deadlines.get(key)
+
+    def set(self, key: str, deadline_us: int | None) -> None:
+        """Give `key` a deadline, or none."""
+        if deadline_us is None:
+            self._deadlines.pop(key, None)
+            return
+        self._deadlines[key] = deadline_us
+        heapq.heappush(self._heap, (deadline_us, key))
+        if len(self._heap) > 2 * len(self._deadlines) + 1000:
+            self._heap = [(deadline, key) for key, deadline in self._deadlines.items()]
+            heapq.heapify(self._heap)
+
+    def next_us(self) -> int | None:
+        """Return the earliest deadline."""
+        heap = self._heap
+        while heap and self._deadlines.get(heap[0][1]) != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def due(self, time_us: int) -> list[str]:
+        """Return the keys due at `time_us`, by deadline, then by key."""
+        keys = []
+        while (deadline := self.next_us()) is not None and deadline <= time_us:
+            key = heapq.heappop(self._heap)[1]
+            del self._deadlines[key]
+            keys.append(key)
+        return keys
+
+    def items(self) -> Iterable[tuple[str, int]]:
+        """Return keys and deadlines."""
+        return self._deadlines.items()
+
+    def load(self, deadlines: dict[str, int]) -> None:
+        """Add deadlines read from a checkpoint."""
+        for key, deadline_us in deadlines.items():
+            self.set(key, deadline_us)

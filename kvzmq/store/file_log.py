@@ -1,0 +1,278 @@
+"""table.txn: the log on this machine.
+
+The file is the layout of `frames` with the magic `kvzmqLOG`; the header's number is that of the
+first group in it. Each frame is one group, numbered consecutively through all logs of the table,
+made durable by one sync. So at most the very last frame of the last log can be torn.
+
+While a compaction runs, the groups before it are in `table.txn.sealed` and new ones in a new
+`table.txn`. The states of the directory, each of which recovers:
+
+    nothing                      a new table
+    [ckpt] txn                   the normal one
+    [ckpt] sealed                cut off inside a rotation: a new txn continues the sealed log
+    [ckpt] sealed txn            a compaction is running, failed, or is still to do
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+from kvzmq import errors
+from kvzmq.store import checkpoint, frames
+from kvzmq.store.files import Directory, File
+from kvzmq.store.log import Checkpoint
+
+NAME = "table.txn"
+NAME_TMP = "table.txn.tmp"
+NAME_SEALED = "table.txn.sealed"
+NAME_TORN = "table.txn.torn"
+MAGIC = b"kvzmqLOG"
+
+_log = logging.getLogger(__name__)
+
+
+class FileLog:
+    """The Log in one directory.
+
+    Args:
+        directory: where the files are; closed with the log
+        read_only: recover without changing anything, for tools that only look
+    """
+
+    def __init__(self, directory: Directory, read_only: bool = False) -> None:
+        self.directory = directory
+        self.group = 0
+        """The number of the last group."""
+        self.log_bytes = 0
+        """The length of table.txn."""
+        self.checkpoint_bytes = 0
+        """The length of table.ckpt when it was last looked at."""
+        self.torn_bytes = 0
+        """How much of a torn tail recovery cut, or would cut."""
+        self._read_only = read_only
+        self._file: File | None = None
+        self._salt = b""
+
+    # ---- recovery
+
+    def recover(self) -> Iterator[Checkpoint | bytes]:
+        """Yield the checkpoint and the groups after it; see Log.recover."""
+        directory = self.directory
+        sealed_file = self._wait_for_compaction()
+        try:
+            yield from self.recover_sealed(sealed_file)
+        finally:
+            if sealed_file is not None:
+                sealed_file.close()
+        if directory.exists(NAME):
+            self._file = directory.open(NAME)
+            yield from self._replay(self._file, NAME, last=True)
+        elif sealed_file is None and directory.exists(checkpoint.NAME):
+            raise errors.Damaged(
+                f"{directory.path / NAME} is missing beside a checkpoint: restore it from a backup; "
+                "starting without it could lose acknowledged changes"
+            )
+        elif not self._read_only:
+            self._start_log()
+        self.look_at_checkpoint()
+
+    def recover_sealed(self, sealed_file: File | None) -> Iterator[Checkpoint | bytes]:
+        """Yield the checkpoint and the groups of the sealed log after it: what a compaction folds."""
+        found = checkpoint.read(self.directory)
+        if found is not None:
+            self.group = found.group
+            yield found
+        if sealed_file is not None:
+            yield from self._replay(sealed_file, NAME_SEALED, last=False)
+
+    def _wait_for_compaction(self) -> File | None:
+        """Open the sealed log, if there is one, when no compaction works on it any more."""
+        while True:
+            try:
+                file = self.directory.open(NAME_SEALED)
+            except FileNotFoundError:
+                return None
+            if self._read_only:
+                return file
+            if not file.lock(wait=False):
+                _log.warning("waiting for a compaction that an earlier server left behind")
+                file.lock(wait=True)
+            if self.directory.exists(NAME_SEALED):
+                return file
+            file.close()
+
+    def _replay(self, file: File, name: str, last: bool) -> Iterator[bytes]:
+        """Yield the groups of one log that come after `self.group`."""
+        path = str(self.directory.path / name)
+        header = frames.read_header(file, MAGIC, path)
+        expected = header.number
+        if expected > self.group + 1:
+            raise errors.Damaged(
+                f"{path}: begins with group {expected}, but the files before it end with group {self.group}: "
+                "a log or a checkpoint is missing"
+            )
+        end = frames.HEADER_BYTES
+        start = end
+        bad: frames.BadFrame | None = None
+        try:
+            for frame in frames.scan(file, header.salt):
+                if frame.number != expected:
+                    raise errors.Damaged(f"{path}: offset {frame.offset}: group {frame.number}, expected {expected}")
+                expected += 1
+                start, end = frame.offset, frame.end
+                if frame.number > self.group:
+                    self.group = frame.number
+                    yield frame.payload
+        except frames.BadFrame as found:
+            bad = found
+        if bad is not None:
+            self._judge(file, header.salt, path, bad, last)
+        if last:
+            self._salt = header.salt
+            self.log_bytes = end
+            if not self._read_only:
+                self._make_tail_durable(file, start, end)
+
+    def _judge(self, file: File, salt: bytes, path: str, bad: frames.BadFrame, last: bool) -> None:
+        """Tell a torn tail from damage: only the last frame of the last log can be torn."""
+        after = frames.find_frame(file, salt, bad.offset)
+        if after is not None:
+            raise errors.Damaged(
+                f"{path}: {bad}, and a valid frame (group {after.number}) follows at offset {after.offset}: "
+                f"damage, not a torn tail. `kvzmq check --repair {self.directory.path}` saves what can be read to a copy"
+            )
+        if not last:
+            raise errors.Damaged(f"{path}: {bad}: a sealed log has no torn tail")
+        self.torn_bytes = file.size() - bad.offset
+        if not self._read_only:
+            self._cut_torn_tail(file, path, bad)
+
+    def _cut_torn_tail(self, file: File, path: str, bad: frames.BadFrame) -> None:
+        name = f"{NAME_TORN}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        aside = self.directory.create(name)
+        try:
+            aside.write(0, file.read(bad.offset, self.torn_bytes))
+            aside.sync()
+        finally:
+            aside.close()
+        self.directory.sync()
+        file.truncate(bad.offset)
+        _log.warning(
+            "%s: %s: a torn tail of %d bytes, never acknowledged, was saved to %s and cut",
+            path, bad, self.torn_bytes, name,
+        )  # fmt: skip
+
+    def _make_tail_durable(self, file: File, start: int, end: int) -> None:
+        """Put the last group on the disk again.
+
+        It may be in the page cache alone: the process was killed between write and sync, or the
+        sync failed and the kernel dropped the pages' dirty marks, so that a mere sync now would
+        say yes and do nothing. Every earlier group was synced before this one was written.
+        """
+        if end > start:
+            file.write(start, file.read(start, end - start))
+        file.sync()
+        self.directory.sync()
+
+    def look_at_checkpoint(self) -> None:
+        """Note the length of the checkpoint, which sets when the next compaction is due."""
+        try:
+            file = self.directory.open(checkpoint.NAME)
+        except FileNotFoundError:
+            self.checkpoint_bytes = 0
+            return
+        self.checkpoint_bytes = file.size()
+        file.close()
+
+    # ---- appending
+
+    def commit(self, group: bytes) -> Iterator[bytes]:
+        """Append `group`, sync, and yield it; see Log.commit."""
+        file = self._file
+        assert file is not None, "commit before recover"
+        frame = frames.encode_frame(self._salt, self.group + 1, group)
+        try:
+            file.write(self.log_bytes, frame)
+        except OSError as error:
+            self._cut_back(file, error)
+            raise errors.StorageError(f"not applied: the log could not be written: {error.strerror}") from error
+        try:
+            file.sync()
+        except OSError as error:
+            raise errors.StorageFailed(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error
+        self.group += 1
+        self.log_bytes += len(frame)
+        yield group
+
+    def _cut_back(self, file: File, why: OSError) -> None:
+        """Take back a partly written group, so that the next one follows the last whole one."""
+        try:
+            file.truncate(self.log_bytes)
+            file.sync()
+        except OSError as error:
+            raise errors.StorageFailed(
+                f"{self.directory.path / NAME}: could not cut back after {why.strerror}: {error.strerror}"
+            ) from error
+
+    def barrier(self) -> Iterator[bytes]:
+        """Yield nothing: nobody else appends to this log."""
+        return iter(())
+
+    # ---- rotation
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a sealed log waits for its compaction."""
+        return self.directory.exists(NAME_SEALED)
+
+    def rotate(self) -> None:
+        """Seal the log and go on in a new one.
+
+        The old log must be known by its new name before the new one takes the old name: without
+        the directory sync in between a crash could keep the second step and lose the first.
+
+        Raises:
+            StorageError: nothing has changed, the old log is still in use
+            StorageFailed: nobody can tell what is on the disk
+        """
+        assert self._file is not None and not self.sealed
+        directory = self.directory
+        try:
+            new = self._write_empty_log()
+        except OSError as error:
+            raise errors.StorageError(f"a new log could not be written: {error.strerror}") from error
+        try:
+            directory.rename(NAME, NAME_SEALED)
+            directory.sync()
+            directory.rename(NAME_TMP, NAME)
+            directory.sync()
+        except OSError as error:
+            raise errors.StorageFailed(f"{directory.path}: rotation failed: {error.strerror}") from error
+        self._file.close()
+        self._file, self._salt, self.log_bytes = *new, frames.HEADER_BYTES
+
+    def _write_empty_log(self) -> tuple[File, bytes]:
+        header = frames.new_header(MAGIC, self.group + 1)
+        file = self.directory.create(NAME_TMP)
+        try:
+            file.write(0, frames.encode_header(header))
+            file.sync()
+        except OSError:
+            file.close()
+            raise
+        return file, header.salt
+
+    def _start_log(self) -> None:
+        file, self._salt = self._write_empty_log()
+        self.directory.rename(NAME_TMP, NAME)
+        self.directory.sync()
+        self._file, self.log_bytes = file, frames.HEADER_BYTES
+
+    def close(self) -> None:
+        """Release files and directory."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self.directory.close()

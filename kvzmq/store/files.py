@@ -1,0 +1,168 @@
+"""The only door to the disk.
+
+Everything the store does to files goes through `Directory` and `File`, so that a test can put a
+disk behind them that forgets what was not synced. Two rules the callers rely on: what `sync` of a
+file returned for is on the disk, and a name created, renamed or removed is there for good only
+after `sync` of its directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Protocol
+
+from kvzmq import errors
+
+
+class File(Protocol):
+    """An open file, read and written at offsets."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return up to `length` bytes from `offset`; fewer only at the end of the file."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write all of `data` at `offset`. Raises OSError, after which any part may be written."""
+
+    def size(self) -> int:
+        """Return the length in bytes."""
+
+    def truncate(self, length: int) -> None:
+        """Cut or extend the file to `length` bytes."""
+
+    def sync(self) -> None:
+        """Return when contents and length are on the disk. Raises OSError: never try again."""
+
+    def lock(self, wait: bool) -> bool:
+        """Take the file's lock for as long as it is open; False if another process has it."""
+
+    def close(self) -> None:
+        """Close the file; does not sync."""
+
+
+class Directory(Protocol):
+    """A directory of the store's files."""
+
+    path: Path
+
+    def exists(self, name: str) -> bool:
+        """Say whether `name` is there."""
+
+    def open(self, name: str) -> File:
+        """Open an existing file for reading and writing. Raises FileNotFoundError."""
+
+    def create(self, name: str) -> File:
+        """Create `name`, or empty it if it is there, and open it."""
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename `old` to `new` in one step, replacing `new`."""
+
+    def unlink(self, name: str) -> None:
+        """Remove `name`, if it is there."""
+
+    def sync(self) -> None:
+        """Return when the names are on the disk. Raises OSError: never try again."""
+
+    def close(self) -> None:
+        """Give up the directory and its lock."""
+
+
+class DiskFile:
+    """A File of the operating system."""
+
+    def __init__(self, path: Path, flags: int) -> None:
+        self._fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+    def read(self, offset: int, length: int) -> bytes:
+        parts = []
+        while length:
+            part = os.pread(self._fd, length, offset)
+            if not part:
+                break
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def write(self, offset: int, data: bytes) -> None:
+        written = os.pwrite(self._fd, data, offset)
+        while written < len(data):  # a short write: go on, and let the disk say why it stopped
+            written += os.pwrite(self._fd, memoryview(data)[written:], offset + written)
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def truncate(self, length: int) -> None:
+        os.ftruncate(self._fd, length)
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)  # writes the length as well when it has changed
+
+    def lock(self, wait: bool) -> bool:
+        return _lock(self._fd, wait)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class DiskDirectory:
+    """A Directory of the operating system, locked against a second server.
+
+    Args:
+        path: created with mode 0700 if it is not there
+        lock: whether to take the directory's lock; a reader and the compaction child do without
+
+    Raises:
+        DirectoryInUse: another process has the lock
+        OSError: it cannot be created or opened
+    """
+
+    def __init__(self, path: str | os.PathLike[str], lock: bool = True) -> None:
+        self.path = Path(path)
+        if lock and not self.path.exists():
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_directory(self.path.parent)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if lock and not _lock(self._fd, wait=False):
+            os.close(self._fd)
+            raise errors.DirectoryInUse(
+                f"{self.path} is in use by another kvzmq server: stop that one, or give this one another --data"
+            )
+
+    def exists(self, name: str) -> bool:
+        return (self.path / name).exists()
+
+    def open(self, name: str) -> DiskFile:
+        return DiskFile(self.path / name, os.O_RDWR)
+
+    def create(self, name: str) -> DiskFile:
+        return DiskFile(self.path / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(self.path / old, self.path / new)
+
+    def unlink(self, name: str) -> None:
+        (self.path / name).unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, wait: bool) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,51 @@
+"""The log: an ordered, durable sequence of groups, and what keeps one.
+
+A group is what one step of the server changes: the time of the step and the requests, as bytes
+that the log does not look into. The table is what comes out when the groups are applied in order,
+so recovery, compaction and replicas are all "apply the log".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+SEMANTICS = 1
+"""The version of what the operations mean. A log names the one it was written under, so that newer
+code can replay it as that version did; a version that is not known is refused."""
+
+
+class Checkpoint(NamedTuple):
+    """The table as it was after a group.
+
+    group      the number of the last group it holds
+    sections   the table's own sections, in order, as bytes
+    """
+
+    group: int
+    sections: Iterator[bytes]
+
+
+class Log(Protocol):
+    """An ordered, durable sequence of groups."""
+
+    def recover(self) -> Iterator[Checkpoint | bytes]:
+        """Yield the checkpoint, if there is one, then the groups after it; then be ready to commit.
+
+        Raises:
+            Damaged: a file is not what was written; nothing was changed
+        """
+
+    def commit(self, group: bytes) -> Iterator[bytes]:
+        """Make `group` durable, then yield what is not yet applied, in order, `group` itself last.
+
+        Raises:
+            StorageError: it could not be written, and is not there
+            StorageFailed: nobody can tell what is on the disk: stop without a word
+        """
+
+    def barrier(self) -> Iterator[bytes]:
+        """Yield what a linearizable read has to see first: nothing, if nobody else appends."""
+
+    def close(self) -> None:
+        """Release the files."""

@@ -1,0 +1,357 @@
+"""The table: a deterministic state machine. No I/O, no clock, no randomness.
+
+The same requests at the same times in the same order give the same rows, the same results, the
+same revisions. Time comes from outside and never runs back. A row is a key and the value's
+MessagePack bytes, as they came; nothing is decoded on the way in or out unless an index, a
+comparison or an increment asks for it.
+
+The revision counts the changes of rows ever made: each row written or removed is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+from zlib import crc32
+
+import msgspec
+from msgspec import Raw
+
+from kvzmq import codec, errors, messages
+from kvzmq.messages import MESSAGE_BYTES_MAX, Reply, Request
+from kvzmq.store.expiries import Expiries
+from kvzmq.store.history import History
+from kvzmq.store.indexes import Indexes, comparable
+from kvzmq.store.sessions import Kept, Sessions
+
+_RESULT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
+"""What the results of one request may take, so that the reply around them fits a message."""
+
+_SECTION_ROWS = 10_000
+_DONE = codec.encode_results([(errors.OK, None)])
+_PONG = "pong"
+
+
+class Table:
+    """Rows, sessions, expiries and indexes, changed by requests alone."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, bytes] = {}
+        self.revision = 0
+        self.time_us = 0
+        self.sessions = Sessions()
+        self.expiries = Expiries()
+        self.indexes = Indexes(self.rows)
+        self.history = History(0)
+        self._undo: list[tuple[str, bytes | None, bytes | None, int | None]] | None = None
+        self._budget = 0
+        self._run: dict[type[messages.Operation], Callable[[Any], Any]] = {
+            messages.Open: self._open,
+            messages.Insert: self._insert,
+            messages.Remove: self._remove,
+            messages.InsertMany: self._insert_many,
+            messages.RemoveMany: self._remove_many,
+            messages.CompareAndSet: self._compare_and_set,
+            messages.SetDefault: self._setdefault,
+            messages.Increment: self._increment,
+            messages.Expire: self._expire,
+            messages.Transaction: self._transaction,
+            messages.Lookup: self._lookup,
+            messages.LookupMany: self._lookup_many,
+            messages.Size: self._size,
+            messages.Query: self._query,
+            messages.Keys: self._list_keys,
+            messages.Items: self._items,
+            messages.Ttl: self._ttl,
+            messages.Ping: self._ping,
+        }
+
+    # ---- the way in
+
+    def advance(self, time_us: int) -> None:
+        """Let time pass: rows that are due expire. An earlier time than the table's is ignored."""
+        if time_us <= self.time_us:
+            return
+        self.time_us = time_us
+        for key in self.expiries.due(time_us):
+            self._drop(key)
+
+    def is_due(self, time_us: int) -> bool:
+        """Say whether `advance` would expire a row."""
+        deadline = self.expiries.next_us()
+        return deadline is not None and deadline <= time_us
+
+    def has_kept(self, request: Request) -> bool:
+        """Say whether the request was executed before, so that it need not be logged again.
+
+        One that would be refused now is not: an earlier request of the same step may open its session.
+        """
+        if request.session is None:
+            return False
+        try:
+            return self.sessions.find(request.session, request.seq, crc32(request.frame)) is not None
+        except errors.RequestRefused:
+            return False
+
+    def execute(self, request: Request) -> Reply:
+        """Execute a request, or give a retried one what it got the first time."""
+        session = request.session
+        if session is None or not request.writes:
+            return Reply(request.seq, *self._execute(request))
+        digest = crc32(request.frame)
+        try:
+            kept = self.sessions.find(session, request.seq, digest)
+        except errors.RequestRefused as error:
+            return codec.refuse(request.seq, self.revision, error.code, str(error))
+        if kept is None:
+            kept = Kept(digest, *self._execute(request))
+            self.sessions.keep(session, request.seq, kept)
+        return Reply(request.seq, kept.revision, kept.results)
+
+    def read(self, op: messages.Operation) -> Any:
+        """Execute one reading operation outside a request, and return its payload.
+
+        Raises:
+            OperationError: as the operation says
+        """
+        self._budget = _RESULT_BYTES_MAX
+        return self._run[type(op)](op)
+
+    def _execute(self, request: Request) -> tuple[int, bytes]:
+        self._budget = _RESULT_BYTES_MAX
+        results = [self._result(op) for op in request.ops]
+        if len(results) == 1 and results[0] == (errors.OK, None):
+            return self.revision, _DONE
+        return self.revision, codec.encode_results(results)
+
+    def _result(self, op: messages.Operation) -> tuple[int, Any]:
+        try:
+            return errors.OK, self._run[type(op)](op)
+        except errors.OperationError as error:
+            return error.code, str(error)
+
+    # ---- the only two places where a row changes
+
+    def _put(self, key: str, value: bytes, deadline_us: int | None = None) -> None:
+        before = self.rows.get(key)
+        self.rows[key] = value
+        self._changed(key, before, value, deadline_us)
+
+    def _drop(self, key: str) -> None:
+        self._changed(key, self.rows.pop(key), None, None)
+
+    def _changed(self, key: str, before: bytes | None, after: bytes | None, deadline_us: int | None) -> None:
+        self.revision += 1
+        if self._undo is not None:
+            self._undo.append((key, before, after, self.expiries.get(key)))
+        else:
+            self.history.add(key, before, after)
+        if deadline_us is not None or self.expiries:
+            self.expiries.set(key, deadline_us)
+        if self.indexes.active:
+            self.indexes.update(key, before, after)
+
+    # ---- writes
+
+    def _deadline(self, ttl_s: float | None) -> int | None:
+        return None if ttl_s is None else self.time_us + math.ceil(ttl_s * 1e6)
+
+    def _open(self, op: messages.Open) -> None:
+        pass
+
+    def _insert(self, op: messages.Insert) -> None:
+        self._put(op.key, bytes(op.value), self._deadline(op.ttl_s))
+
+    def _remove(self, op: messages.Remove) -> None:
+        self._find(op.key)
+        self._drop(op.key)
+
+    def _insert_many(self, op: messages.InsertMany) -> None:
+        put = self._put
+        for key, value in op.rows.items():
+            put(key, bytes(value))
+
+    def _remove_many(self, op: messages.RemoveMany) -> int:
+        before = self.revision
+        for key in op.keys:
+            if key in self.rows:
+                self._drop(key)
+        return self.revision - before
+
+    def _compare_and_set(self, op: messages.CompareAndSet) -> bool:
+        if not self._holds(op.key, op.expected):
+            return False
+        if op.value:
+            self._put(op.key, bytes(op.value[0]))
+        elif op.key in self.rows:
+            self._drop(op.key)
+        return True
+
+    def _holds(self, key: str, expected: Sequence[Raw]) -> bool:
+        present = self.rows.get(key)
+        if present is None or not expected:
+            return present is None and not expected
+        wanted = bytes(expected[0])
+        return present == wanted or comparable(codec.decode_value(present)) == comparable(codec.decode_value(wanted))
+
+    def _setdefault(self, op: messages.SetDefault) -> Raw:
+        if op.key not in self.rows:
+            self._put(op.key, bytes(op.value))
+        return self._spend(self.rows[op.key])
+
+    def _increment(self, op: messages.Increment) -> int | float:
+        present = self.rows.get(op.key)
+        number: Any = 0 if present is None else codec.decode_value(present)
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise errors.WrongType(f"the value of {_short(op.key)} is not a number")
+        try:
+            number += op.by
+            fits = math.isfinite(number) and (isinstance(number, float) or -(2**63) <= number < 2**64)
+        except OverflowError:
+            fits = False
+        if not fits:
+            raise errors.WrongType(f"{_short(op.key)} would leave the range of numbers")
+        self._put(op.key, codec.encode_value(number), self.expiries.get(op.key))
+        return number
+
+    def _expire(self, op: messages.Expire) -> None:
+        self._put(op.key, self._find(op.key), self._deadline(op.ttl_s))
+
+    def _transaction(self, op: messages.Transaction) -> list[Any]:
+        for key, expected in op.checks:
+            if not self._holds(key, expected):
+                raise errors.CheckFailed(f"{_short(key)} does not hold what was expected")
+        self._undo = []
+        revision = self.revision
+        try:
+            payloads = [self._run[type(step)](step) for step in op.operations]
+        except errors.OperationError:
+            undo, self._undo = self._undo, None
+            for key, before, after, deadline_us in reversed(undo):
+                self._restore(key, before, after, deadline_us)
+            self.revision = revision
+            raise
+        done, self._undo = self._undo, None
+        for key, before, after, _ in done:
+            self.history.add(key, before, after)
+        return payloads
+
+    def _restore(self, key: str, before: bytes | None, after: bytes | None, deadline_us: int | None) -> None:
+        if before is None:
+            del self.rows[key]
+        else:
+            self.rows[key] = before
+        self.expiries.set(key, deadline_us)
+        self.indexes.update(key, after, before)
+
+    # ---- reads
+
+    def _find(self, key: str) -> bytes:
+        try:
+            return self.rows[key]
+        except KeyError:
+            raise errors.NoSuchKey(f"no key {_short(key)}") from None
+
+    def _spend(self, value: bytes) -> Raw:
+        """Pass a stored value to the reply as it is, while the reply has room."""
+        self._budget -= len(value)
+        if self._budget < 0:
+            raise errors.ResultTooLarge(f"the results exceed {_RESULT_BYTES_MAX} bytes: ask for less at a time")
+        return Raw(value)
+
+    def _lookup(self, op: messages.Lookup) -> Raw:
+        return self._spend(self._find(op.key))
+
+    def _lookup_many(self, op: messages.LookupMany) -> dict[str, Raw]:
+        rows = self.rows
+        return {key: self._spend_row(key) for key in op.keys if key in rows}
+
+    def _spend_row(self, key: str) -> Raw:
+        self._budget -= 4 * len(key) + 5  # the most a key takes in UTF-8
+        return self._spend(self.rows[key])
+
+    def _size(self, op: messages.Size) -> int:
+        return len(self.rows)
+
+    def _query(self, op: messages.Query) -> list[tuple[str, Raw]]:
+        keys = self.indexes.on(op.subkey).find(codec.decode_value(op.subvalue))
+        return [(key, self._spend_row(key)) for key in keys]
+
+    def _list_keys(self, op: messages.Keys) -> list[str]:
+        keys = list(islice(self.indexes.keys(op.prefix, op.after), op.limit))
+        self._budget -= sum(4 * len(key) + 5 for key in keys)
+        if self._budget < 0:
+            raise errors.ResultTooLarge("the keys are too long for one page: ask for a smaller limit")
+        return keys
+
+    def _items(self, op: messages.Items) -> list[tuple[str, Raw]]:
+        page: list[tuple[str, Raw]] = []
+        for key in islice(self.indexes.keys(op.prefix, op.after), op.limit):
+            if page and self._budget < len(self.rows[key]) + 4 * len(key) + 5:
+                break
+            page.append((key, self._spend_row(key)))
+        return page
+
+    def _ttl(self, op: messages.Ttl) -> float | None:
+        self._find(op.key)
+        deadline_us = self.expiries.get(op.key)
+        return None if deadline_us is None else max(0, deadline_us - self.time_us) / 1e6
+
+    def _ping(self, op: messages.Ping) -> str:
+        return _PONG
+
+    # ---- checkpoints
+
+    def dump(self) -> Iterator[bytes]:
+        """Yield the table as sections `[kind, content]` of a checkpoint."""
+        head = {"revision": self.revision, "time_us": self.time_us, "rows": len(self.rows), "sessions": len(self.sessions)}
+        yield codec.encode_value(("head", head))
+        for rows in _chunks(self.rows.items()):
+            yield codec.encode_value(("rows", dict(rows)))
+        for deadlines in _chunks(self.expiries.items()):
+            yield codec.encode_value(("deadlines", dict(deadlines)))
+        for sessions in _chunks(self.sessions.dump()):
+            yield codec.encode_value(("sessions", sessions))
+
+    def load(self, sections: Iterable[bytes]) -> None:
+        """Take the sections that `dump` gave into this table, which must be empty."""
+        head: dict[str, int] = {}
+        for data in sections:
+            section = _decode_section(data)
+            if section.kind == "rows":
+                self.rows.update(_decode_rows(section.content))
+            elif section.kind == "deadlines":
+                self.expiries.load(_decode_deadlines(section.content))
+            elif section.kind == "sessions":
+                self.sessions.load(_decode_sessions(section.content))
+            else:
+                head = _decode_head(section.content)
+        if head.get("rows") != len(self.rows) or head.get("sessions") != len(self.sessions):
+            raise errors.Damaged(f"the checkpoint holds {len(self.rows)} rows and {len(self.sessions)} sessions, not {head}")
+        self.revision = head["revision"]
+        self.time_us = head["time_us"]
+        self.history = History(self.revision)
+
+
+class _Section(msgspec.Struct, array_like=True, gc=False):
+    kind: str
+    content: Raw
+
+
+_decode_section: Callable[[bytes], _Section] = msgspec.msgpack.Decoder(_Section).decode
+_decode_head: Callable[[Any], dict[str, int]] = msgspec.msgpack.Decoder(dict[str, int]).decode
+_decode_rows: Callable[[Any], dict[str, bytes]] = msgspec.msgpack.Decoder(dict[str, bytes]).decode
+_decode_deadlines: Callable[[Any], dict[str, int]] = msgspec.msgpack.Decoder(dict[str, int]).decode
+_decode_sessions: Callable[[Any], list[list[Any]]] = msgspec.msgpack.Decoder(list[list[Any]]).decode
+
+
+def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, _SECTION_ROWS)):
+        yield chunk
+
+
+def _short(key: str) -> str:
+    return repr(key) if len(key) <= 100 else repr(key[:100]) + "..."

@@ -1,0 +1,68 @@
+"""Transports: bytes from peers in, replies to peers out. They never see the store.
+
+A transport hands over what its peers asked for as Arrivals, a bad request among them as a Refusal
+in its place, and takes the replies back one by one, in the order of the Arrivals of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Protocol, Union
+
+import zmq
+
+from kvzmq.messages import Refusal, Reply, Request
+
+__all__ = ["Arrival", "Transport"]
+
+STEP_BYTES_MAX = 32 << 20
+"""How many bytes of requests a transport takes in for one step."""
+
+
+class Arrival:
+    """A request with the way back to who sent it."""
+
+    __slots__ = ("peer", "request", "transport")
+
+    def __init__(self, transport: Transport, peer: Hashable, request: Union[Request, Refusal]) -> None:
+        self.transport = transport
+        self.peer = peer
+        self.request = request
+
+
+class Transport(Protocol):
+    """One way in and out."""
+
+    endpoints: list[str]
+    """Where it listens, as the server prints it."""
+
+    def register(self, poller: zmq.Poller) -> None:
+        """Have the poller watch this transport."""
+
+    def drain(self) -> list[Arrival]:
+        """Take in what is ready, up to the transport's limits, without waiting."""
+
+    def pending(self) -> bool:
+        """Say whether `drain` has something left that no poll would report."""
+
+    def send(self, peer: Hashable, reply: Reply) -> None:
+        """Queue a reply; never wait, never fail: an undeliverable one is counted."""
+
+    def push(self, peer: Hashable, event: bytes) -> bool:
+        """Queue an event, already encoded; False if the peer does not keep up: try again later.
+
+        Raises:
+            PeerGone: there is nobody to push to any more
+        """
+
+    def flush(self) -> None:
+        """Let go what the step has queued."""
+
+    def name(self, peer: Hashable) -> str:
+        """Name a peer for people."""
+
+    def stats(self) -> dict[str, int]:
+        """Count what happened, by name."""
+
+    def close(self) -> None:
+        """Stop listening and drop the peers."""
