@@ -1,0 +1,56 @@
+"""What all tests share: which of them run in part, and where they say how much they did.
+
+`KVZMQ_FULL=1 pytest` runs the whole matrix of faults; without it tests marked `full` are skipped
+and the others do the part that fits `make test`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import hypothesis
+import pytest
+
+FULL = os.environ.get("KVZMQ_FULL", "") not in ("", "0")
+"""Whether the whole matrix runs."""
+
+hypothesis.settings.register_profile(
+    "kvzmq", deadline=None, suppress_health_check=list(hypothesis.HealthCheck), print_blob=True, database=None
+)
+hypothesis.settings.load_profile("kvzmq")
+
+_COUNTS = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_COUNTS] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if not FULL and item.get_closest_marker("full"):
+            item.add_marker(pytest.mark.skip(reason="in the whole matrix only: KVZMQ_FULL=1"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[_COUNTS]:
+        terminalreporter.section("counts")
+        for line in config.stash[_COUNTS]:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def full() -> bool:
+    """Whether to do all there is to do, instead of the part that fits `make test`."""
+    return FULL
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+    """Say how much a test did, `count("byte prefixes", 100_000)`: shown at the end of the run."""
+
+    def add(what: str, number: int) -> None:
+        request.config.stash[_COUNTS].append(f"{number:>12,}  {what}  ({request.node.name})")
+
+    return add

@@ -1,0 +1,109 @@
+"""Planted faults: does every guarantee's test go red when the guarantee is broken?
+
+    python tests/mutants.py            all of them; exits 1 if one survives
+    python tests/mutants.py NAME ...   those whose names begin so
+    python tests/mutants.py --list     the table without running anything
+    python tests/mutants.py --jobs 4   four at a time
+
+Each mutant is one edit of the package's source. The script copies the package to a temporary
+directory, makes the edit there, runs the named test with PYTHONPATH pointing at the copy, and
+expects it to fail. A snippet that does not stand exactly once in its file is an error, so the list
+cannot rot unseen; so is a test that fails without any mutant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 300
+
+
+class Mutant(NamedTuple):
+    """One planted fault.
+
+    name       what it breaks, for people
+    file       the file under kvzmq/
+    snippet    what stands there, exactly once
+    replaced   what stands there instead
+    test       the pytest node that has to fail
+    guarantee  the number in docs/guarantees.md that it breaks
+    """
+
+    name: str
+    file: str
+    snippet: str
+    replaced: str
+    test: str
+    guarantee: int
+
+
+MUTANTS: list[Mutant] = [
+    # ---- store, in process
+    # ---- real processes
+]
+
+
+def run(mutant: Mutant | None, test: str, scratch: Path) -> bool:
+    """Run one test against a copy of the package, mutated or not; True if it passed."""
+    home = Path(tempfile.mkdtemp(dir=scratch))
+    shutil.copytree(ROOT / "kvzmq", home / "kvzmq", ignore=shutil.ignore_patterns("__pycache__"))
+    if mutant is not None:
+        path = home / "kvzmq" / mutant.file
+        source = path.read_text()
+        if source.count(mutant.snippet) != 1:
+            raise SystemExit(f"{mutant.name}: the snippet stands {source.count(mutant.snippet)} times in {mutant.file}")
+        path.write_text(source.replace(mutant.snippet, mutant.replaced))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", str(ROOT / test)]
+    environment = os.environ | {"PYTHONPATH": str(home), "KVZMQ_MUTANT": "1"}
+    try:
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT / "tests", capture_output=True, text=True, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        return False  # a test that hangs does not pass
+    finally:
+        shutil.rmtree(home)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{test}: pytest could not run it\n{done.stdout}\n{done.stderr}")
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Run the mutants that were asked for and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    chosen = [m for m in MUTANTS if not options.names or any(m.name.startswith(name) for name in options.names)]
+    print("| mutant | guarantee | test | caught |\n|---|---|---|---|")
+    if options.list:
+        for mutant in chosen:
+            print(f"| {mutant.name} | {mutant.guarantee} | `{mutant.test}` | |")
+        return 0
+    started_s = time.monotonic()
+    survived = 0
+    with tempfile.TemporaryDirectory(prefix="kvzmq-mutants-") as scratch, ThreadPoolExecutor(options.jobs) as pool:
+        tests = sorted({mutant.test for mutant in chosen})
+        sound = dict(zip(tests, pool.map(lambda test: run(None, test, Path(scratch)), tests)))
+        passed = pool.map(lambda mutant: run(mutant, mutant.test, Path(scratch)), chosen)
+        for mutant, missed in zip(chosen, passed):
+            verdict = "no: the test fails without it" if not sound[mutant.test] else "no" if missed else "yes"
+            survived += verdict != "yes"
+            print(f"| {mutant.name} | {mutant.guarantee} | `{mutant.test}` | {verdict} |", flush=True)
+    print(f"\n{len(chosen)} mutants, {survived} not caught, {time.monotonic() - started_s:.0f} s")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
