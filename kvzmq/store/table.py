@@ -214,7 +214,8 @@ class Table:
         if not fits:
             raise errors.WrongType(f"{_short(op.key)} would leave the range of numbers")
         self._put(op.key, codec.encode_value(number), self.expiries.get(op.key))
-        return number
+        total: int | float = number
+        return total
 
     def _expire(self, op: messages.Expire) -> None:
         self._put(op.key, self._find(op.key), self._deadline(op.ttl_s))

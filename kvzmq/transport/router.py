@@ -87,7 +87,7 @@ class RouterTransport:
             advice = {
                 errno.EADDRINUSE: "it is in use; stop the other server or choose another --bind (port 0 takes a free one)",
                 errno.ENODEV: "no such address on this machine",
-            }.get(error.errno, f"{error.strerror}; an endpoint looks like tcp://127.0.0.1:5570 or ipc:///run/kvzmq.sock")
+            }.get(error.errno or 0, f"{error.strerror}; an endpoint looks like tcp://127.0.0.1:5570 or ipc:///run/kvzmq.sock")
             raise errors.CannotListen(f"cannot listen on {endpoint}: {advice}") from error
         finally:
             os.umask(umask)

@@ -1,0 +1,181 @@
+"""The client's DEALER socket and what it knows of its connection. Both shells use it; it never waits.
+
+libzmq reconnects by itself, but neither says so nor sends again what the old connection had
+swallowed. The socket's monitor tells; the session then sends its unanswered requests once more.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Sequence
+from urllib.parse import unquote, urlsplit
+
+import zmq
+
+from kvzmq import catalog, errors
+from kvzmq.messages import MESSAGE_BYTES_MAX
+
+RECONNECT_MS = 50
+RECONNECT_MS_MAX = 1000
+"""libzmq tries again after the first, then twice as long each time up to the second, with jitter."""
+
+_EVENT = struct.Struct("<Hi")
+_OPTIONS: tuple[tuple[int, int], ...] = (
+    (zmq.LINGER, 0),
+    (zmq.IMMEDIATE, 1),  # nothing is queued for a server that is not there: the session decides what is sent again
+    (zmq.SNDHWM, 1000),
+    (zmq.RCVHWM, 10_000),
+    (zmq.RECONNECT_IVL, RECONNECT_MS),
+    (zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX),
+    (zmq.HEARTBEAT_IVL, 2000),
+    (zmq.HEARTBEAT_TIMEOUT, 6000),
+    (zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX),
+)
+_LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
+_WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | _LOST
+
+
+def parse_urls(url: str) -> list[str]:
+    """Split a list of endpoints.
+
+    Raises:
+        ValueError: one of them is not tcp://HOST:PORT, ipc://PATH, inproc://NAME or catalog://HOST:PORT/PROJECT
+    """
+    urls = [part.strip() for part in url.split(",")]
+    for part in urls:
+        scheme, _, rest = part.partition("://")
+        good = bool(rest) and (
+            scheme in ("ipc", "inproc")
+            or (scheme == "tcp" and rest.rpartition(":")[2].isdigit())
+            or (scheme == "catalog" and bool(urlsplit(part).path.strip("/")))
+        )
+        if not good:
+            raise ValueError(
+                f"{part!r} is not a server's URL: use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT"
+            )
+    return urls
+
+
+def needs_lookup(url: str) -> bool:
+    """Say whether `resolve` has to ask a catalog."""
+    return url.startswith("catalog://")
+
+
+def resolve(url: str, timeout_s: float) -> str:
+    """Return the endpoint of a URL, from a catalog if need be; blocks `timeout_s` at most.
+
+    Raises:
+        CatalogError: the catalog cannot be asked or does not know the project
+    """
+    if not needs_lookup(url):
+        return url
+    parts = urlsplit(url)
+    host, port = catalog.default_address()
+    entry = catalog.find(
+        "hashtable", unquote(parts.path.strip("/")), parts.hostname or host, parts.port or port, timeout_s
+    )
+    if not entry.endpoint:
+        raise errors.CatalogError(f"{url} has no ZeroMQ endpoint: only the bridge can be reached, on port {entry.port}")
+    return entry.endpoint
+
+
+class Link:
+    """A DEALER socket that is connected to one of several servers.
+
+    Args:
+        urls: tried in turn
+        context: the ZeroMQ context
+    """
+
+    def __init__(self, urls: Sequence[str], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        self._urls = urls
+        self._at = random.randrange(len(urls)) if len(urls) > 1 else 0
+        self._context = context
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self.connected = False
+        """Whether the server has shaken hands and not gone since."""
+
+    @property
+    def url(self) -> str:
+        """The URL in use."""
+        return self._urls[self._at]
+
+    @property
+    def alternatives(self) -> bool:
+        """Whether there is another server to try, or a catalog to ask again."""
+        return len(self._urls) > 1 or needs_lookup(self.url)
+
+    def next_url(self) -> str:
+        """Turn to the next URL and return it."""
+        self._at = (self._at + 1) % len(self._urls)
+        return self.url
+
+    def open(self, endpoint: str) -> None:
+        """Connect a new socket, in place of the old one.
+
+        Raises:
+            ValueError: ZeroMQ does not take the endpoint
+        """
+        self.close()
+        new = self._context.socket(zmq.DEALER)
+        for option, value in _OPTIONS:
+            new.setsockopt(option, value)
+        self._monitor = new.get_monitor_socket(_WATCHED)
+        self._socket = new
+        try:
+            new.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ValueError(f"cannot connect to {endpoint!r}: {error.strerror}") from None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a socket."""
+        return self._socket is not None
+
+    @property
+    def socket(self) -> zmq.Socket[bytes]:
+        """The DEALER socket."""
+        assert self._socket is not None
+        return self._socket
+
+    @property
+    def monitor(self) -> zmq.Socket[bytes]:
+        """The socket on which libzmq reports; `news` reads it."""
+        assert self._monitor is not None
+        return self._monitor
+
+    def news(self) -> bool:
+        """Read the reports of the monitor; True if a new connection was made since the last time."""
+        made = False
+        while True:
+            try:
+                event, _ = _EVENT.unpack(self.monitor.recv(zmq.NOBLOCK))
+            except zmq.Again:
+                return made and self.connected
+            self.monitor.recv()  # the endpoint
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                made = self.connected = True
+            else:
+                self.connected = False
+
+    def send(self, frame: bytes) -> bool:
+        """Send a frame; False if there is no connection, or no room on it."""
+        try:
+            self.socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._socket is not None:
+            self._socket.disable_monitor()
+            self._socket.close(linger=0)
+            self._socket = None
+        if self._monitor is not None:
+            self._monitor.close(linger=0)
+            self._monitor = None
+        self.connected = False
