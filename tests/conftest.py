@@ -7,10 +7,12 @@ and the others do the part that fits `make test`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
+from servers import ServerProcess
 
 FULL = os.environ.get("KVZMQ_FULL", "") not in ("", "0")
 """Whether the whole matrix runs."""
@@ -54,3 +56,10 @@ def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
         request.config.stash[_COUNTS].append(f"{number:>12,}  {what}  ({request.node.name})")
 
     return add
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A real server with a bridge, on free ports and an empty directory."""
+    with ServerProcess(tmp_path / "data", bridge=True) as server:
+        yield server

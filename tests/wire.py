@@ -1,0 +1,94 @@
+"""A raw client, as small as one can be: one DEALER, one request at a time, nothing retried.
+
+For tests that must see every reply, or its absence, for themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import msgspec
+import zmq
+
+TIMEOUT_S = 10.0
+
+
+class NoReply(Exception):
+    """Say that no reply came in time."""
+
+
+class WireReply(NamedTuple):
+    """A reply as it came: `[seq, revision, results]`."""
+
+    seq: int | None
+    revision: int
+    results: list[Any]
+
+
+class WireClient:
+    """A connection and a session.
+
+        with WireClient(server.url) as client:
+            revision, (code, payload) = client.call("lookup", "zebra")
+
+    Args:
+        url: of the server
+        session: 16 bytes, or None for one without; a new one by default
+    """
+
+    def __init__(self, url: str, session: bytes | None = b"") -> None:
+        self.session = os.urandom(16) if session == b"" else session
+        self.seq = 0
+        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        self._socket.connect(url)
+
+    def send(self, *ops: list[Any], seq: int | None = None) -> int:
+        """Send one request and return its number; `seq` sends an earlier number again."""
+        if seq is None:
+            self.seq += 1
+            seq = self.seq
+        self._socket.send(msgspec.msgpack.encode([self.session, seq, ops]))
+        return seq
+
+    def receive(self, timeout_s: float = TIMEOUT_S) -> WireReply:
+        """Return the next reply.
+
+        Raises:
+            NoReply: none came in time
+        """
+        if not self._socket.poll(timeout_s * 1000):
+            raise NoReply(f"no reply within {timeout_s} s")
+        return WireReply(*msgspec.msgpack.decode(self._socket.recv()))
+
+    def request(self, *ops: list[Any], seq: int | None = None, timeout_s: float = TIMEOUT_S) -> WireReply:
+        """Send one request and return its reply; replies to others are dropped."""
+        sent = self.send(*ops, seq=seq)
+        while (reply := self.receive(timeout_s)).seq != sent:
+            pass
+        return reply
+
+    def open(self) -> None:
+        """Open the session, as a client that wants retries recognised has to."""
+        reply = self.request(["open"])
+        assert reply.results == [[0, None]], reply
+
+    def call(self, method: str, *arguments: Any, timeout_s: float = TIMEOUT_S) -> tuple[int, tuple[int, Any]]:
+        """Execute one operation; returns the revision, and the result's code and payload."""
+        reply = self.request([method, *arguments], timeout_s=timeout_s)
+        code, payload = reply.results[0]
+        return reply.revision, (code, payload)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> WireClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
