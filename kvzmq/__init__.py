@@ -18,7 +18,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kvzmq.client.blocking import Client, connect
+    from kvzmq.client.aio import AsyncClient, AsyncWatch, connect_async
+    from kvzmq.client.batch import Pending, Pipeline, Transaction
+    from kvzmq.client.blocking import Client, Watch, connect
+    from kvzmq.client.operations import ABSENT
+    from kvzmq.client.watching import Event
     from kvzmq.errors import (
         CatalogError,
         CheckFailed,
@@ -37,8 +41,11 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "Client": "kvzmq.client.blocking",
-    "connect": "kvzmq.client.blocking",
+    **dict.fromkeys(("Client", "Watch", "connect"), "kvzmq.client.blocking"),
+    **dict.fromkeys(("AsyncClient", "AsyncWatch", "connect_async"), "kvzmq.client.aio"),
+    **dict.fromkeys(("Pending", "Pipeline", "Transaction"), "kvzmq.client.batch"),
+    "ABSENT": "kvzmq.client.operations",
+    "Event": "kvzmq.client.watching",
     **dict.fromkeys(
         (
             "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey",
@@ -50,9 +57,10 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
-    "CatalogError", "CheckFailed", "Client", "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey",
-    "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired", "StorageError",
-    "Timeout", "WrongType", "__version__", "connect",
+    "ABSENT", "AsyncClient", "AsyncWatch", "CatalogError", "CheckFailed", "Client", "Event", "InvalidMethod",
+    "InvalidRequest", "KvzmqError", "NoSuchKey", "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge",
+    "RevisionGone", "SequenceReused", "SessionExpired", "StorageError", "Timeout", "Transaction", "Watch",
+    "WrongType", "__version__", "connect", "connect_async",
 ]  # fmt: skip
 
 

@@ -44,6 +44,7 @@ _Shallow: Any = _nested(_nested(_nested(_nested(_Scalar))))
 
 # Most values are no deeper than four levels and hold no bytes: those are checked in C, about
 # 150 ns each. Only the rest is walked in Python.
+_check_shallow_rows: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(dict[str, _Shallow]).decode
 _check_shallow: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(_Shallow).decode
 
 
@@ -59,6 +60,18 @@ def check_value(data: bytes | Raw) -> None:
         _check_deep(data)
 
 
+def check_rows(data: bytes | Raw) -> None:
+    """Refuse a MessagePack map of keys to values if one of them needs a closer look, or is wrong.
+
+    Raises:
+        InvalidRequest: check the values one by one
+    """
+    try:
+        _check_shallow_rows(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise errors.InvalidRequest(str(error)) from None
+
+
 def _check_deep(data: bytes | Raw) -> None:
     try:
         value = decode_value(data)
@@ -69,30 +82,51 @@ def _check_deep(data: bytes | Raw) -> None:
     find_fault(value, "value")
 
 
-def find_fault(value: object, place: str, depth: int = 0) -> None:
+def find_fault(value: object, place: str) -> None:
     """Refuse a decoded value that JSON and bytes cannot say, naming the place.
 
     Raises:
         InvalidRequest: with a message such as `value["a"][3] is not finite`
     """
+    try:
+        _find_fault(value, 0)
+    except _Fault as fault:
+        # The path is put together only here: a long key above a long array would be copied for every item.
+        path = "".join(f"[{_quote(step)}]" for step in reversed(fault.path))
+        raise errors.InvalidRequest(f"{place}{path} {fault.reason}") from None
+
+
+class _Fault(Exception):
+    """Carry what is wrong and, innermost first, the keys and positions that lead there."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.path: list[object] = []
+
+
+def _find_fault(value: object, depth: int) -> None:
     if isinstance(value, (str, int, bytes)) or value is None:
         return
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise errors.InvalidRequest(f"{place} is not finite: JSON has no NaN and no infinities")
+            raise _Fault("is not finite: JSON has no NaN and no infinities")
         return
+    if not isinstance(value, (list, dict)):
+        raise _Fault(f"has the MessagePack type {type(value).__name__}, which is not supported")
     if depth >= messages.DEPTH_MAX:
-        raise errors.InvalidRequest(f"{place} is nested deeper than {messages.DEPTH_MAX}")
-    if isinstance(value, list):
-        for position, item in enumerate(value):
-            find_fault(item, f"{place}[{position}]", depth + 1)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise errors.InvalidRequest(f"{place} has the map key {key!r}: map keys must be strings")
-            find_fault(item, f"{place}[{key!r}]", depth + 1)
-    else:
-        raise errors.InvalidRequest(f"{place} has the MessagePack type {type(value).__name__}, which is not supported")
+        raise _Fault(f"is nested deeper than {messages.DEPTH_MAX}")
+    for step, item in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(value, dict) and not isinstance(step, str):
+            raise _Fault(f"has the map key {_quote(step)}: map keys must be strings")
+        try:
+            _find_fault(item, depth + 1)
+        except _Fault as fault:
+            fault.path.append(step)
+            raise
+
+
+def _quote(key: object) -> str:
+    return repr(key[:50] + "..." if isinstance(key, str) and len(key) > 50 else key)[:200]
 
 
 def _check_rows(op: messages.InsertMany) -> None:
@@ -174,16 +208,21 @@ def decode_request(frame: bytes) -> Request | Refusal:
     return request
 
 
+_EXPLANATION_CHARS_MAX = 1000
+"""The longest message of a refusal; what is wrong may quote what was sent."""
+
+
 def _explain(frame: bytes, error: Exception) -> Refusal:
     try:
         envelope = _decode_envelope(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Refusal(None, errors.InvalidRequest.code, f"not a request [session, seq, ops]: {error}")
+        message = f"not a request [session, seq, ops]: {error}"
+        return Refusal(None, errors.InvalidRequest.code, message[:_EXPLANATION_CHARS_MAX])
     if isinstance(envelope.ops, list):
         for op in envelope.ops:
             if isinstance(op, list) and op and isinstance(op[0], str) and op[0] not in messages.OPERATIONS:
                 return Refusal(envelope.seq, errors.InvalidMethod.code, f"no operation {op[0][:100]!r}")
-    return Refusal(envelope.seq, errors.InvalidRequest.code, str(error))
+    return Refusal(envelope.seq, errors.InvalidRequest.code, str(error)[:_EXPLANATION_CHARS_MAX])
 
 
 def encode_request(session: bytes | None, seq: int, ops: Iterable[Operation | Raw]) -> bytes:
@@ -358,10 +397,11 @@ def _explain_line(line: bytes, error: Exception) -> Refusal:
     if isinstance(request, dict) and "method" in request:
         method = request["method"]
         if not (isinstance(method, str) and method in messages.OPERATIONS):
-            return Refusal(None, errors.InvalidMethod.code, f"no method {str(method)[:100]!r}")
+            named = method[:100] if isinstance(method, str) else type(method).__name__
+            return Refusal(None, errors.InvalidMethod.code, f"no method {named!r}")
         if messages.OPERATIONS[method] in _STREAMED:
             return Refusal(None, errors.InvalidMethod.code, f"{method} needs a ZeroMQ client: a line cannot push")
-    return Refusal(None, errors.InvalidRequest.code, str(error))
+    return Refusal(None, errors.InvalidRequest.code, str(error)[:_EXPLANATION_CHARS_MAX])
 
 
 class _WireResult(Struct, array_like=True, gc=False):

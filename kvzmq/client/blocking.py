@@ -1,86 +1,80 @@
-"""The blocking client: a thin shell around the session, for one thread or many.
-
-There is no thread of its own. The first thread that has something to ask leads: it sends what waits,
-its own and others', and reads replies until it has its own; then it hands the lead to one that still
-waits. So one thread alone pays nothing for the others, and threads that wait at the same time share
-messages.
-"""
+"""The blocking client: methods over a Connection, the whole of a mapping, batches, watches."""
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import zmq
 
 from kvzmq import errors
-from kvzmq.client import operations
-from kvzmq.client.link import Link, needs_lookup, parse_urls, resolve
-from kvzmq.client.operations import Plan
-from kvzmq.client.session import Call, Session, check_size
+from kvzmq.client.batch import Pipeline, Transaction
+from kvzmq.client.connection import Connection, open_link
+from kvzmq.client.link import Link, parse_urls
+from kvzmq.client.operations import Plan, Plans
+from kvzmq.client.watching import Event, Watching
 
 T = TypeVar("T")
 
 TIMEOUT_S = 5.0
 """How long a call may take, if nothing else was said."""
 
-PAGE_ROWS = 1000
-
-_SLICE_MS = 50
-"""How long the leader reads without a look at the connection and the clock."""
-
-_CONNECT_S = 1.0
-"""How long to wait for a server before the next one is tried."""
+_RAISE: Any = object()
+_WATCH_SLICE_MS = 100
 
 
-def connect(url: str, timeout: float = TIMEOUT_S, *, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> Client:
+def connect(
+    url: str, timeout: float = TIMEOUT_S, *, context: zmq.Context[zmq.Socket[bytes]] | None = None
+) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
 
     Args:
-        url: `tcp://HOST:PORT`, `ipc:///PATH` or `catalog://HOST:PORT/PROJECT`; several, separated by commas, are tried in turn
+        url: `tcp://HOST:PORT`, `ipc:///PATH` or `catalog://HOST:PORT/PROJECT`; several, separated by
+            commas, are tried in turn
         timeout: seconds a call may take in all, retries and reconnects included
         context: the ZeroMQ context to use instead of the process's own
 
     Raises:
         ValueError: the URL is malformed
     """
-    return Client(url, timeout, context=context)
+    if not timeout > 0:
+        raise ValueError(f"timeout is {timeout}: it must be above 0 seconds")
+    return Client(Connection(parse_urls(url), timeout, context))
 
 
 class Client(MutableMapping[str, Any]):
     """A durable table on a server, as a mapping and more. May be used from several threads.
 
-    Every method may raise Timeout, if it certainly did not run or only read, OutcomeUnknown, if a
-    write was sent and no answer came, StorageError, if the server could not write and did not do it.
-    A write has reached the disk when the method returns. Retries and reconnects inside the deadline
-    happen by themselves and never repeat a write.
+    A write has reached the disk when the method returns. Every method may raise Timeout, if it
+    certainly did not run or only read; OutcomeUnknown, if a write was sent and no answer came;
+    StorageError, if the server could not write and did not do it. Retries and reconnects inside the
+    deadline happen by themselves and never repeat a write. `timeout` overrides the client's, seconds.
     """
 
-    def __init__(
-        self, url: str, timeout: float = TIMEOUT_S, *, context: zmq.Context[zmq.Socket[bytes]] | None = None
-    ) -> None:
-        if not timeout > 0:
-            raise ValueError(f"timeout is {timeout}: it must be above 0 seconds")
-        self._urls = parse_urls(url)
-        self._timeout_s = timeout
-        self._context = context
-        self._closed = False
-        self._begin()
+    def __init__(self, connection: Connection, prefix: str = "") -> None:
+        self._connection = connection
+        self._plans = Plans(prefix)
 
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()  # held for moments: whoever waits for the network does not hold it
-        self._session = Session()
-        self._link = Link(self._urls, self._context or zmq.Context.instance())
-        self._led = False
-        self._followers: dict[Call, threading.Event] = {}
-        self._opened_s = 0.0
+    def namespace(self, prefix: str) -> Client:
+        """Return this client for the keys that begin with `prefix`, which is left out of them.
 
-    # ---- the mission's operations
+        It shares the connection. `size` still counts the whole table, `len` the namespace.
+        """
+        return Client(self._connection, self._plans.prefix + prefix)
+
+    # ---- one row
 
     def insert(self, key: str, value: object, ttl_s: float | None = None, *, timeout: float | None = None) -> None:
         """Set `key` to `value`, for `ttl_s` seconds if given, else for good.
@@ -88,7 +82,7 @@ class Client(MutableMapping[str, Any]):
         Raises:
             ValueError: the table could not keep it; the message names the place
         """
-        self._run(operations.insert(key, value, ttl_s), timeout)
+        self._run(self._plans.insert(key, value, ttl_s), timeout)
 
     @overload
     def lookup(self, key: str, *, timeout: float | None = None) -> Any: ...
@@ -101,7 +95,7 @@ class Client(MutableMapping[str, Any]):
             KeyError: it is absent
             msgspec.ValidationError: the value does not fit the type
         """
-        return self._run(operations.lookup(key, type), timeout)
+        return self._run(self._plans.lookup(key, type), timeout)
 
     def remove(self, key: str, *, timeout: float | None = None) -> None:
         """Remove `key`.
@@ -109,55 +103,154 @@ class Client(MutableMapping[str, Any]):
         Raises:
             KeyError: it is absent
         """
-        self._run(operations.remove(key), timeout)
+        self._run(self._plans.remove(key), timeout)
 
-    def size(self, *, timeout: float | None = None) -> int:
-        """Return the number of rows."""
-        count: int = self._run(operations.size(), timeout)
-        return count
+    def compare_and_set(self, key: str, expected: object, value: object, *, timeout: float | None = None) -> bool:
+        """Set `key` to `value` if it holds `expected`, and say whether it did.
 
-    def query(self, subkey: str, subvalue: object, *, timeout: float | None = None) -> list[tuple[str, Any]]:
-        """Return the rows whose value is a map in which `subkey` equals `subvalue`, sorted by key."""
-        found: list[tuple[str, Any]] = self._run(operations.query(subkey, subvalue), timeout)
-        return found
+        Either may be ABSENT: to insert only what is not there, to remove only what is as expected.
+        """
+        return bool(self._run(self._plans.compare_and_set(key, expected, value), timeout))
 
-    # ---- many at once
+    def increment(self, key: str, by: float = 1, *, timeout: float | None = None) -> Any:
+        """Add `by` to the number at `key`, 0 if absent, and return the new number.
+
+        Raises:
+            TypeError: the value is no number, or would leave the range of numbers
+        """
+        return self._run(self._plans.increment(key, by), timeout)
+
+    def expire(self, key: str, ttl_s: float | None, *, timeout: float | None = None) -> None:
+        """Let `key` live `ttl_s` seconds from now, or for good if None.
+
+        Raises:
+            KeyError: it is absent
+        """
+        self._run(self._plans.expire(key, ttl_s), timeout)
+
+    def ttl(self, key: str, *, timeout: float | None = None) -> float | None:
+        """Return how many seconds `key` still lives, or None if for good.
+
+        Raises:
+            KeyError: it is absent
+        """
+        left_s: float | None = self._run(self._plans.ttl(key), timeout)
+        return left_s
+
+    # ---- many rows
 
     def insert_many(
         self, rows: Mapping[str, object] | Iterable[tuple[str, object]], *, timeout: float | None = None
     ) -> None:
-        """Set many keys. Up to 1 MiB they are one change, all there or not at all; beyond, one for each MiB."""
-        for plan in operations.insert_many(rows):
+        """Set many keys. Up to 10,000 rows and 1 MiB are one change, all there or not at all; more are several."""
+        for plan in self._plans.insert_many(rows):
             self._run(plan, timeout)
 
     def lookup_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]:
         """Return those of `keys` that are there, with their values."""
         found: dict[str, Any] = {}
-        for plan in operations.lookup_many(keys):
+        for plan in self._plans.lookup_many(keys):
             found |= self._run(plan, timeout)
         return found
 
     def remove_many(self, keys: Iterable[str], *, timeout: float | None = None) -> int:
         """Remove those of `keys` that are there, and return how many were."""
-        return sum(self._run(plan, timeout) for plan in operations.remove_many(keys))
+        return sum(self._run(plan, timeout) for plan in self._plans.remove_many(keys))
+
+    def query(self, subkey: str, subvalue: object, *, timeout: float | None = None) -> list[tuple[str, Any]]:
+        """Return the rows whose value is a map in which `subkey` equals `subvalue`, sorted by key."""
+        found: list[tuple[str, Any]] = self._run(self._plans.query(subkey, subvalue), timeout)
+        return found
+
+    def size(self, *, timeout: float | None = None) -> int:
+        """Return the number of rows in the whole table."""
+        count: int = self._run(self._plans.size(), timeout)
+        return count
+
+    @contextmanager
+    def pipeline(self, *, timeout: float | None = None) -> Iterator[Pipeline]:
+        """Gather operations and send them together when the block ends.
+
+        with table.pipeline() as p:
+            p.insert("a", 1)
+            count = p.increment("n")
+        count.result()
+        """
+        gathered = Pipeline(self._plans)
+        yield gathered
+        for plan in gathered.requests():
+            self._run(plan, timeout)
+
+    @contextmanager
+    def transaction(
+        self, checks: Mapping[str, object] | None = None, *, timeout: float | None = None
+    ) -> Iterator[Transaction]:
+        """Gather operations and apply all of them, or nothing, when the block ends.
+
+        Args:
+            checks: the values keys must have, or ABSENT
+
+        Raises:
+            CheckFailed: a check did not hold
+            KeyError, TypeError: an operation failed
+        """
+        gathered = Transaction(self._plans, checks or {})
+        yield gathered
+        self._run(gathered.request(), timeout)
+
+    # ---- watching
+
+    def watch(self, prefix: str = "", from_revision: int | None = None, *, timeout: float | None = None) -> Watch:
+        """Return an iterator over the changes of the keys that begin with `prefix`.
+
+        It has begun when this returns: a change made after that is seen. With `from_revision` it
+        begins with the changes after that revision. It goes on through reconnects and restarts
+        without gaps or repeats.
+
+        Raises:
+            RevisionGone: now or while iterating: the server no longer keeps the changes from there on
+            Timeout: the server did not answer
+        """
+        return self._watch(lambda revision: self._plans.watch(prefix, revision), from_revision, timeout)
+
+    def watch_query(
+        self, subkey: str, subvalue: object, from_revision: int | None = None, *, timeout: float | None = None
+    ) -> Watch:
+        """Return an iterator over the changes of the rows that `query` finds, those that cease to match as removed."""
+        return self._watch(
+            lambda revision: self._plans.watch_query(subkey, subvalue, revision), from_revision, timeout
+        )
+
+    def _watch(
+        self, plan: Callable[[int | None], Plan], from_revision: int | None, timeout: float | None
+    ) -> Watch:
+        watching = Watching(plan, self._plans.prefix, from_revision)
+        connection = self._connection
+        watch = Watch(watching, Link(connection.urls, connection.context))
+        try:
+            watch.start(connection.timeout_s if timeout is None else timeout)
+        except BaseException:
+            watch.close()
+            raise
+        return watch
 
     # ---- the server
 
     def ping(self, *, timeout: float | None = None) -> float:
         """Return how long the server took to answer, seconds."""
         began_s = time.perf_counter()
-        self._run(operations.ping(), timeout)
+        self._run(self._plans.ping(), timeout)
         return time.perf_counter() - began_s
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return what the server says of itself, by name."""
-        described: dict[str, Any] = self._run(operations.stats(), timeout)
+        described: dict[str, Any] = self._run(self._plans.stats(), timeout)
         return described
 
     @property
     def revision(self) -> int:
         """The highest revision of the table that a reply has told this client."""
-        return self._session.revision
+        return self._connection.revision
 
     # ---- a mapping
 
@@ -171,164 +264,236 @@ class Client(MutableMapping[str, Any]):
         self.remove(key)
 
     def __contains__(self, key: object) -> bool:
-        plan = operations.contains(key)
-        return plan is not None and bool(self._run(plan, None))
+        return isinstance(key, str) and bool(self._run(self._plans.contains(key), None))
 
     def __len__(self) -> int:
-        return self.size()
+        return len(self.keys()) if self._plans.prefix else self.size()
 
     def __iter__(self) -> Iterator[str]:
-        """Go through the keys in order, a page at a time; rows written meanwhile may or may not show."""
-        after = None
-        while page := self._run(operations.keys("", after, PAGE_ROWS), None):
-            yield from page
-            after = page[-1]
+        return iter(self.keys())
 
-    # ---- the machinery
+    def keys(self, prefix: str = "") -> KeysView[str]:
+        """Return a view of the keys that begin with `prefix`, in order, read a page at a time.
+
+        Rows that others write meanwhile may or may not show; no row shows twice, none that stays is missed.
+        """
+        return _Keys(self, self._run, self._plans, prefix)
+
+    def items(self, prefix: str = "") -> ItemsView[str, Any]:
+        """Return a view of keys and values, as `keys` does; `dict(table.items())` is the table in few messages."""
+        return _Items(self, self._run, self._plans, prefix)
+
+    def values(self, prefix: str = "") -> ValuesView[Any]:
+        """Return a view of the values, as `keys` does."""
+        return _Values(self, self._run, self._plans, prefix)
+
+    def setdefault(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
+        """Insert `default` if `key` is absent, and return the value it has then."""
+        return self._run(self._plans.setdefault(key, default), timeout)
+
+    def pop(self, key: str, default: Any = _RAISE, *, timeout: float | None = None) -> Any:
+        """Remove `key` and return its value, with nothing in between; `default` if it is absent.
+
+        Raises:
+            KeyError: it is absent, and no default was given
+        """
+        try:
+            return self._run(self._plans.pop(key), timeout)
+        except errors.NoSuchKey:
+            if default is _RAISE:
+                raise
+            return default
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the first row and return it.
+
+        Raises:
+            KeyError: the table is empty
+        """
+        while page := self._run(self._plans.keys(limit=1), None):
+            try:
+                return page[0], self.pop(page[0])
+            except errors.NoSuchKey:
+                continue  # somebody was faster
+        raise errors.NoSuchKey("the table is empty")
+
+    def clear(self) -> None:
+        """Remove all rows, a page at a time."""
+        while page := self._run(self._plans.keys(), None):
+            self.remove_many(page)
+
+    def update(self, *others: Any, **rows: object) -> None:
+        """Set many keys, from mappings, pairs and keywords, as one batch; see insert_many."""
+        gathered: dict[str, object] = {}
+        gathered.update(*others, **rows)
+        self.insert_many(gathered)
+
+    def __ior__(self, other: Mapping[str, object] | Iterable[tuple[str, object]]) -> Client:
+        self.update(other)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other  # to compare tables by content, compare their items
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    # ---- life
 
     def _run(self, plan: Plan, timeout: float | None) -> Any:
-        now_s = time.monotonic()
-        call = check_size(Call(plan.ops, plan.writes, plan.finish, now_s + (timeout or self._timeout_s)))
-        if self._pid != os.getpid():
-            self._begin()  # a forked child has a conversation of its own
-        with self._lock:
-            if self._closed:
-                raise ValueError("the client is closed")
-            self._session.submit(call)
-            if self._led:
-                follower = self._followers[call] = threading.Event()
-            else:
-                self._led, follower = True, None
-        if follower is not None:
-            self._follow(call, follower)
-        if not call.done:
-            self._lead(call)
-        if call.error is not None:
-            raise call.error
-        return call.value
-
-    def _follow(self, call: Call, follower: threading.Event) -> None:
-        """Wait until the call is done, or until it is this thread's turn to lead."""
-        try:
-            follower.wait(max(0.0, call.deadline_s - time.monotonic()) + 1.0)
-        except BaseException:
-            with self._lock:
-                if self._followers.pop(call, None) is None and not call.done:
-                    self._hand_over()  # the lead had just been handed to this thread
-                self._session.abandon(call)
-            raise
-        with self._lock:
-            if self._followers.pop(call, None) is not None and not call.done:
-                self._session.expire(call.deadline_s)  # the leader is stuck: give up by ourselves
-
-    def _lead(self, call: Call) -> None:
-        """Send and receive for everybody until the call is done."""
-        try:
-            self._open_link(call)
-            while not call.done:
-                self._exchange(call)
-        except BaseException:
-            with self._lock:
-                self._session.abandon(call)
-            raise
-        finally:
-            with self._lock:
-                self._hand_over()
-
-    def _hand_over(self) -> None:
-        """Wake those whose call is done, and have one of the others lead."""
-        for call in [call for call in self._followers if call.done]:
-            self._followers.pop(call).set()
-        successor = next(iter(self._followers), None)
-        self._led = successor is not None
-        if successor is not None:
-            self._followers.pop(successor).set()
-
-    def _exchange(self, call: Call) -> None:
-        """Send what waits, and read until something comes or the slice is over."""
-        link = self._link
-        now_s = time.monotonic()
-        with self._lock:
-            frames: list[bytes] = []
-            if not link.connected and link.news():
-                frames += self._session.reconnected(now_s)
-            if link.connected:
-                frames += self._session.flush(now_s)
-        self._send(frames)
-        wait_ms = min(_SLICE_MS, int((call.deadline_s - now_s) * 1000) + 1)
-        frame = None
-        if link.connected:
-            frame = self._receive(wait_ms)
-        else:
-            link.monitor.poll(max(0, wait_ms))
-        with self._lock:
-            if frame is not None:
-                self._session.receive(frame)
-            else:
-                self._look_around()
-            for other in [other for other in self._followers if other.done]:
-                self._followers.pop(other).set()
-
-    def _send(self, frames: Iterable[bytes]) -> None:
-        for frame in frames:
-            if not self._link.send(frame):
-                return  # no room or no connection: overdue or reconnected sends it again
-
-    def _receive(self, wait_ms: int) -> bytes | None:
-        sock = self._link.socket
-        try:
-            if wait_ms == _SLICE_MS:  # the socket's own timeout spares a poll
-                return sock.recv()
-            return sock.recv(zmq.NOBLOCK) if sock.poll(max(0, wait_ms)) else None
-        except zmq.Again:
-            return None
-
-    def _look_around(self) -> None:
-        """Nothing came for a slice: see what has become of the connection and of the deadlines."""
-        now_s = time.monotonic()
-        made = self._link.news()
-        if self._link.connected:
-            self._opened_s = now_s
-            self._send(self._session.reconnected(now_s) if made else self._session.overdue(now_s))
-        elif self._link.alternatives and now_s - self._opened_s > _CONNECT_S:
-            self._link.next_url()
-            self._link.close()
-        self._session.expire(now_s)
-
-    def _open_link(self, call: Call) -> None:
-        while not self._link.is_open:
-            url = self._link.url
-            remaining_s = call.deadline_s - time.monotonic()
-            try:
-                endpoint = resolve(url, max(0.01, remaining_s))
-            except errors.CatalogError:
-                if time.monotonic() + 0.2 >= call.deadline_s or not needs_lookup(url):
-                    raise
-                time.sleep(0.2)
-                self._link.next_url()
-                continue
-            self._link.open(endpoint)
-            self._link.socket.setsockopt(zmq.RCVTIMEO, _SLICE_MS)
-            self._opened_s = time.monotonic()
+        return self._connection.run(plan, timeout)
 
     def close(self) -> None:
-        """Drop the connection; calls of other threads that still wait get Timeout or OutcomeUnknown."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._session.expire(float("inf"))
-            for call in list(self._followers):
-                self._followers.pop(call).set()
-            led = self._led
-        if not led:
-            self._link.close()
+        """Drop the connection, also of the namespaces; calls of other threads end with an error."""
+        self._connection.close()
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<kvzmq.Client {','.join(self._urls)}{' closed' if self._closed else ''}>"
+        place = f" {self._plans.prefix!r}" if self._plans.prefix else ""
+        return f"<kvzmq.Client {','.join(self._connection.urls)}{place}{' closed' if self._connection.closed else ''}>"
+
+
+_Run = Callable[[Plan, "float | None"], Any]
+
+
+class _Pages:
+    """Goes through the keys or rows below a prefix, a page at a time."""
+
+    def __init__(self, table: Client, run: _Run, plans: Plans, prefix: str) -> None:
+        super().__init__(table)  # type: ignore[call-arg]  # of the view this is mixed into
+        self._run = run
+        self._plans = plans
+        self._prefix = prefix
+
+    def _pages_of_keys(self) -> Iterator[list[str]]:
+        after = None
+        while page := self._run(self._plans.keys(self._prefix, after), None):
+            yield page
+            after = page[-1]
+
+    def _pages_of_items(self) -> Iterator[list[tuple[str, Any]]]:
+        after = None
+        while page := self._run(self._plans.items(self._prefix, after), None):
+            yield page
+            after = page[-1][0]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pages_of_keys()))
+
+
+class _Keys(_Pages, KeysView[str]):
+    def __iter__(self) -> Iterator[str]:
+        for page in self._pages_of_keys():
+            yield from page
+
+
+class _Items(_Pages, ItemsView[str, Any]):
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for page in self._pages_of_items():
+            yield from page
+
+
+class _Values(_Pages, ValuesView[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        for page in self._pages_of_items():
+            for _, value in page:
+                yield value
+
+
+class Watch(Iterator[Event]):
+    """An iterator over changes, on a connection of its own; for one thread at a time.
+
+    `next(watch)` waits for the next change; `get` does so for a limited time. Close it, or use it
+    in a `with` block.
+    """
+
+    def __init__(self, watching: Watching, link: Link) -> None:
+        self._watching = watching
+        self._link = link
+        self._open_s = 0.0
+        self._closed = False
+
+    def start(self, timeout_s: float) -> None:
+        """Wait until the server has begun the watch.
+
+        Raises:
+            Timeout: it did not answer
+            RevisionGone: it no longer keeps the changes from there on
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not self._watching.started:
+            self._raise_error()
+            if time.monotonic() >= deadline_s:
+                raise errors.Timeout("no answer in time: the watch has not begun")
+            self._turn(deadline_s)
+
+    def get(self, timeout: float | None = None) -> Event:
+        """Return the next change, waiting `timeout` seconds at most, or without end if None.
+
+        Raises:
+            Timeout: none came
+            RevisionGone: changes were missed, and the server no longer keeps them
+        """
+        deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
+        events = self._watching.events
+        while not events:
+            self._raise_error()
+            if self._closed:
+                raise ValueError("the watch is closed")
+            if time.monotonic() >= deadline_s:
+                raise errors.Timeout("no change in time")
+            self._turn(deadline_s)
+        return events.popleft()
+
+    def _raise_error(self) -> None:
+        if self._watching.error is not None:
+            raise self._watching.error
+
+    def _turn(self, deadline_s: float) -> None:
+        """Wait for a message or for news of the connection, a moment at most."""
+        now_s = time.monotonic()
+        link = self._link
+        if not link.is_open:
+            open_link(link, min(deadline_s, now_s + 1.0))
+            self._open_s = now_s
+        if link.news() or (link.connected and self._watching.overdue(now_s)):
+            link.send(self._watching.request(now_s))
+        wait_ms = max(0, min(_WATCH_SLICE_MS, int((deadline_s - now_s) * 1000) + 1 if deadline_s < 1e12 else _WATCH_SLICE_MS))
+        if not link.connected:
+            link.monitor.poll(wait_ms)
+            if not link.connected and link.alternatives and now_s - self._open_s > 1.0:
+                link.next_url()
+                link.close()
+        elif link.socket.poll(wait_ms):
+            self._watching.receive(link.socket.recv(zmq.NOBLOCK))
+
+    @property
+    def revision(self) -> int | None:
+        """The revision up to which everything was seen: where a later watch can go on."""
+        return self._watching.position
+
+    def __iter__(self) -> Watch:
+        return self
+
+    def __next__(self) -> Event:
+        return self.get()
+
+    def close(self) -> None:
+        """End the watch."""
+        self._closed = True
+        self._link.close()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

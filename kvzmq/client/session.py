@@ -19,7 +19,7 @@ import os
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -54,18 +54,8 @@ class _Reply(msgspec.Struct, array_like=True, gc=False):
     rest: Raw
 
 
-class Event(msgspec.Struct, array_like=True, gc=False):
-    """What a watch is told; `revision` is filled in from the message around it."""
-
-    watch: int
-    code: int
-    payload: Raw
-    revision: int = 0
-
-
 _decode_reply: Callable[[bytes], _Reply] = msgspec.msgpack.Decoder(_Reply).decode
 _decode_results: Callable[[Raw], list[Result]] = msgspec.msgpack.Decoder(list[Result]).decode
-_decode_event: Callable[[Raw], Event] = msgspec.msgpack.Decoder(Event).decode
 _decode_text: Callable[[Raw], Any] = msgspec.msgpack.Decoder().decode
 
 
@@ -108,12 +98,6 @@ class _Request:
         self.resend_at_s = 0.0
 
 
-class OnEvent(Protocol):
-    """Takes a pushed event."""
-
-    def __call__(self, event: Event) -> None: ...
-
-
 def check_size(call: Call) -> Call:
     """Refuse a call that no request could carry.
 
@@ -131,14 +115,10 @@ class Session:
     """One client's conversation with a server, through any number of connections.
 
     Args:
-        on_event: takes pushed events
         jitter: returns a factor around 1 for waiting times
     """
 
-    def __init__(
-        self, on_event: OnEvent | None = None, jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25)
-    ) -> None:
-        self._on_event = on_event
+    def __init__(self, jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25)) -> None:
         self._jitter = jitter
         self._waiting: deque[Call] = deque()
         self._in_flight: dict[int, _Request] = {}
@@ -224,12 +204,9 @@ class Session:
     # ---- in
 
     def receive(self, frame: bytes) -> None:
-        """Take a reply or an event; calls it answers are done when this returns."""
+        """Take a reply; calls it answers are done when this returns."""
         try:
             reply = _decode_reply(frame)
-            if reply.seq == 0:
-                self._take_event(reply)
-                return
             request = self._in_flight.pop(reply.seq, None) if reply.seq is not None else None
             if request is None:
                 return  # nobody waits for it any more
@@ -243,12 +220,6 @@ class Session:
             self._opening, self._opened = False, True
         else:
             self._answered(request, reply.revision, results)
-
-    def _take_event(self, reply: _Reply) -> None:
-        event = _decode_event(reply.rest)
-        event.revision = reply.revision
-        if self._on_event is not None:
-            self._on_event(event)
 
     def _answered(self, request: _Request, revision: int, results: list[Result]) -> None:
         at = 0
@@ -320,6 +291,12 @@ class Session:
                 del self._in_flight[request.seq]
         while self._waiting and self._waiting[0].done:
             self._waiting.popleft()
+
+    def fail(self, error: Exception) -> None:
+        """End all calls with an error that no retry can mend."""
+        for call in self._calls():
+            if not call.done:
+                _finish(call, None, error)
 
     def abandon(self, call: Call) -> None:
         """Forget a call whose caller no longer waits; its reply, if one comes, is dropped."""
