@@ -14,7 +14,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import zmq
@@ -27,6 +27,11 @@ IN_FLIGHT_MAX = 100
 """The most unanswered requests of a connection: the server reads no further ahead."""
 
 _PROGRESS_NS = 100_000_000
+
+
+def operation(method: str, *arguments: Any) -> Raw:
+    """Encode one operation, to be put into requests."""
+    return Raw(codec.encode_value((method, *arguments)))
 
 
 class Summary(NamedTuple):
@@ -77,8 +82,8 @@ class Measured(NamedTuple):
         return self.operations / self.seconds if self.seconds else math.nan
 
 
-class LoadFailed(Exception):
-    """The server did not answer, or not as the protocol has it."""
+class BadReply(errors.KvzmqError):
+    """Say that what came is not the reply that was due."""
 
 
 class _Result(Struct, array_like=True, gc=False):
@@ -113,11 +118,11 @@ class Load:
         url: a ZeroMQ endpoint
         clients: how many connections
         in_flight: unanswered requests of each connection
-        timeout_s: how long nothing may come before the run ends with LoadFailed
+        timeout_s: how long nothing may come before the run ends with Timeout
         echo: the other side is no server but sends every frame back, to see what the transport alone can do
 
     Raises:
-        LoadFailed: the server does not answer
+        Timeout: the server does not answer
     """
 
     def __init__(
@@ -135,8 +140,8 @@ class Load:
         try:
             for _ in range(clients):
                 self._connect(url)
-            opening = [Raw(codec.encode_value(("open",)))]
-            self.run([opening] * clients, spread=True)
+            if not echo:
+                self.run([[operation("open")]] * clients, spread=True)
         except BaseException:
             self.close()
             raise
@@ -162,7 +167,8 @@ class Load:
             spread: one request for each connection, and no more
 
         Raises:
-            LoadFailed: nothing came for a while, or what came is no reply
+            Timeout: nothing came for a while
+            BadReply: what came is no reply, or another's
         """
         source = iter(requests)
         began_ns = time.perf_counter_ns()
@@ -191,7 +197,7 @@ class Load:
         while waiting:
             ready = self._poller.poll(self._timeout_ms)
             if not ready:
-                raise LoadFailed(f"no reply for {self._timeout_ms / 1000:g} s")
+                raise errors.Timeout(f"no reply for {self._timeout_ms / 1000:g} s")
             for socket, _ in ready:
                 connection = self._connections[socket]
                 for _ in several:
@@ -247,9 +253,9 @@ def _receive(connection: _Connection, frame: bytes, failed: Counter[int]) -> tup
     try:
         reply = _decode_reply(frame)
     except msgspec.DecodeError as error:
-        raise LoadFailed(f"not a reply: {error}") from None
+        raise BadReply(f"not a reply: {error}") from None
     if reply.seq != connection.answered:
-        raise LoadFailed(f"a reply to request {reply.seq}, where {connection.answered} was expected")
+        raise BadReply(f"a reply to request {reply.seq}, where {connection.answered} was expected")
     for result in reply.results:
         if result.code != errors.OK:
             failed[result.code] += 1
