@@ -41,17 +41,17 @@ class WireClient:
     def __init__(self, url: str, session: bytes | None = b"") -> None:
         self.session = os.urandom(16) if session == b"" else session
         self.seq = 0
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 20)
-        self._socket.connect(url)
+        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
+        self.socket.connect(url)
 
     def send(self, *ops: list[Any], seq: int | None = None) -> int:
         """Send one request and return its number; `seq` sends an earlier number again."""
         if seq is None:
             self.seq += 1
             seq = self.seq
-        self._socket.send(msgspec.msgpack.encode([self.session, seq, ops]))
+        self.socket.send(msgspec.msgpack.encode([self.session, seq, ops]))
         return seq
 
     def receive(self, timeout_s: float = TIMEOUT_S) -> WireReply:
@@ -60,9 +60,9 @@ class WireClient:
         Raises:
             NoReply: none came in time
         """
-        if not self._socket.poll(timeout_s * 1000):
+        if not self.socket.poll(timeout_s * 1000):
             raise NoReply(f"no reply within {timeout_s} s")
-        return WireReply(*msgspec.msgpack.decode(self._socket.recv()))
+        return WireReply(*msgspec.msgpack.decode(self.socket.recv()))
 
     def request(self, *ops: list[Any], seq: int | None = None, timeout_s: float = TIMEOUT_S) -> WireReply:
         """Send one request and return its reply; replies to others are dropped."""
@@ -83,7 +83,7 @@ class WireClient:
         return reply.revision, (code, payload)
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
 
     def __enter__(self) -> WireClient:
         return self

@@ -8,6 +8,7 @@ after `sync` of its directory.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -69,38 +70,54 @@ class Directory(Protocol):
 
 
 class DiskFile:
-    """A File of the operating system."""
+    """A File of the operating system. Its errors name the file, by the name it was opened under."""
 
     def __init__(self, path: Path, flags: int) -> None:
+        self._path = path
         self._fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
 
     def read(self, offset: int, length: int) -> bytes:
         parts = []
-        while length:
-            part = os.pread(self._fd, length, offset)
-            if not part:
-                break
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
+        try:
+            while length:
+                part = os.pread(self._fd, length, offset)
+                if not part:
+                    break
+                parts.append(part)
+                offset += len(part)
+                length -= len(part)
+        except OSError as error:
+            raise _naming(error, self._path) from None
         return b"".join(parts)
 
     def write(self, offset: int, data: bytes) -> None:
-        written = os.pwrite(self._fd, data, offset)
-        while written < len(data):  # a short write: go on, and let the disk say why it stopped
-            written += os.pwrite(self._fd, memoryview(data)[written:], offset + written)
+        try:
+            written = os.pwrite(self._fd, data, offset)
+            while written < len(data):  # a short write: go on, and let the disk say why it stopped
+                more = os.pwrite(self._fd, memoryview(data)[written:], offset + written)
+                if not more:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                written += more
+        except OSError as error:
+            raise _naming(error, self._path) from None
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
     def truncate(self, length: int) -> None:
-        os.ftruncate(self._fd, length)
+        try:
+            os.ftruncate(self._fd, length)
+        except OSError as error:
+            raise _naming(error, self._path) from None
 
     def sync(self) -> None:
-        os.fdatasync(self._fd)  # writes the length as well when it has changed
+        try:
+            os.fdatasync(self._fd)  # writes the length as well when it has changed
+        except OSError as error:
+            raise _naming(error, self._path) from None
 
     def lock(self, wait: bool) -> bool:
-        return _lock(self._fd, wait)
+        return _lock(self._fd, self._path, wait)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -124,7 +141,7 @@ class DiskDirectory:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             _sync_directory(self.path.parent)
         self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if lock and not _lock(self._fd, wait=False):
+        if lock and not _lock(self._fd, self.path, wait=False):
             os.close(self._fd)
             raise errors.DirectoryInUse(
                 f"{self.path} is in use by another kvzmq server: stop that one, or give this one another --data"
@@ -146,7 +163,10 @@ class DiskDirectory:
         (self.path / name).unlink(missing_ok=True)
 
     def sync(self) -> None:
-        os.fsync(self._fd)
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise _naming(error, self.path) from None
 
     def close(self) -> None:
         os.close(self._fd)
@@ -160,9 +180,16 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def _lock(fd: int, wait: bool) -> bool:
+def _lock(fd: int, path: Path, wait: bool) -> bool:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise _naming(error, path) from None
     return True
+
+
+def _naming(error: OSError, path: Path) -> OSError:
+    """Return the error of a call on a descriptor with the name that the system does not give it."""
+    return OSError(error.errno, error.strerror, str(path))
