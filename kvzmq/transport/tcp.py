@@ -3,9 +3,17 @@
 All connections hang on one epoll object, whose own descriptor the Poller watches: a Poller with a
 thousand descriptors would look at each of them in every step.
 
-No peer can hold up the others or make the server grow. A connection takes its turn with at most
-LINES_MAX lines a step; a line may be as long as a message; who does not read its replies is not
-read from until it does, and is dropped when nothing has moved for STALLED_S.
+No peer can hold up the others or make the server grow. A step's REQUESTS_MAX lines are shared out
+among the connections that have some; a line may be as long as a message; who does not read its
+replies is not read from until it does, and is dropped when nothing has moved for STALLED_S or when
+the bridge as a whole holds too much.
+
+A connection is in exactly one of these states, and epoll reports only what ends it:
+
+    reading   waits for bytes
+    ready     has whole lines that wait for their turn: in `_ready`, nothing is read
+    stuffed   has too many unread replies: waits until it can be written to, nothing is read
+    finished  the peer has ended and all its lines were taken: closed once its replies are out
 """
 
 from __future__ import annotations
@@ -15,8 +23,10 @@ import logging
 import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Hashable
-from typing import cast
+from itertools import islice
+from typing import Union, cast
 
 import zmq
 
@@ -27,8 +37,14 @@ from kvzmq.transport import STEP_BYTES_MAX, Arrival
 CONNECTIONS_MAX = 4096
 """How many clients may be connected; the next ones wait in the backlog."""
 
+REQUESTS_MAX = 1024
+"""How many requests one step takes in, shared out among the connections; each has one at least."""
+
 LINES_MAX = 64
 """How many requests of one connection a step takes in."""
+
+LINES_FIRST = 4
+"""As many at first; then twice as many each step, and one again after too many unread replies."""
 
 LINE_BYTES_MAX = MESSAGE_BYTES_MAX
 """The longest line; a longer one is refused and skipped up to its end."""
@@ -37,34 +53,68 @@ UNREAD_BYTES_MAX = 1 << 20
 """Unread replies of one connection beyond which none of its requests is taken in."""
 
 QUEUED_BYTES_MAX = 32 << 20
-"""Unread replies of one connection, to requests already taken in, beyond which it is dropped."""
+"""Unread replies of one connection beyond which a further one, to a request already taken in, drops it."""
+
+HELD_BYTES_MAX = 256 << 20
+"""What all connections together may have sent or left unread; beyond it the largest is dropped."""
 
 STALLED_S = 60.0
 """How long a connection may leave replies unread before it is dropped."""
 
 _RECEIVE_BYTES = 256 << 10
+_BUFFERS_MAX = 64
 _ACCEPTS_MAX = 64
+_GROWN_BYTES = 32 << 20
+"""How much comes in and is queued before what is held is counted again."""
+
 _PAUSE_S = 0.2
 """How long no connection is accepted when descriptors have run out."""
+
+_WARN_S = 60.0
+"""How often to say that descriptors have run out."""
+
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
+"""Seconds, seconds, probes: a peer whose machine has gone is noticed within two minutes."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Connection:
-    __slots__ = ("address", "closed", "ended", "events", "moved_s", "queued", "queued_bytes", "received", "searched", "skipping", "socket")
+    __slots__ = (
+        "address", "closed", "ended", "events", "finished", "lines_max", "moved_s", "number", "queued", "queued_bytes",
+        "read_at", "received", "searched", "skipping", "socket",
+    )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, address: str, now_s: float) -> None:
+    def __init__(self, number: int, sock: socket.socket, address: str, now_s: float) -> None:
+        self.number = number  # never used again, as a descriptor would be
         self.socket = sock
         self.address = address
         self.received = bytearray()
         self.searched = 0  # no newline before this offset of `received`
         self.skipping = False  # inside a line that was too long
+        self.lines_max = LINES_FIRST
         self.ended = False  # the peer sends no more
-        self.queued: list[bytes] = []
+        self.finished = False  # and all it sent was taken in
+        self.queued: deque[Union[bytes, memoryview]] = deque()
         self.queued_bytes = 0
-        self.moved_s = now_s
+        self.read_at = 0  # in the order of all reads
+        self.moved_s = now_s  # when replies last moved, or began to wait
         self.events = 0
         self.closed = False
+
+    @property
+    def stuffed(self) -> bool:
+        return self.queued_bytes > UNREAD_BYTES_MAX
+
+    def has_line(self) -> bool:
+        """Say whether a whole line is there, looking at every byte once."""
+        end = self.received.find(b"\n", self.searched)
+        self.searched = end if end >= 0 else len(self.received)
+        return end >= 0
+
+    def has_turn(self) -> bool:
+        """Say whether there is something to take in, or to conclude."""
+        return self.has_line() or len(self.received) > LINE_BYTES_MAX or (self.ended and not self.finished)
 
 
 class TcpTransport:
@@ -87,11 +137,16 @@ class TcpTransport:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._accepting = True
         self._accept_again_s = 0.0
+        self._warn_again_s = clock()
+        self._last_number = 0
         self._connections: dict[int, _Connection] = {}
-        self._ready: dict[int, _Connection] = {}  # whole lines are waiting in `received`
-        self._dirty: dict[int, _Connection] = {}  # replies were queued in this step
+        self._ready: dict[int, _Connection] = {}  # those whose turn it is in the next step
+        self._dirty: dict[int, _Connection] = {}  # those with something for flush to do
+        self._crowded = False
+        self._reads = 0
+        self._grown_bytes = 0
         self._swept_s = clock()
-        self._counts = {"accepted": 0, "dropped_stalled": 0, "dropped_stuffed": 0, "accept_failures": 0}
+        self._counts = {"accepted": 0, "dropped_stalled": 0, "dropped_stuffed": 0, "dropped_greedy": 0, "accept_failures": 0}
 
     def register(self, poller: zmq.Poller) -> None:
         poller.register(self._selector.fileno(), zmq.POLLIN)
@@ -99,24 +154,30 @@ class TcpTransport:
     # ---- in
 
     def drain(self) -> list[Arrival]:
-        arrivals: list[Arrival] = []
-        taken_bytes = 0
-        turn, self._ready = self._ready, {}
-        for key, events in self._selector.select(0):
+        self._read_and_write()
+        arrivals = self._take_turns()
+        self._sweep()
+        return arrivals
+
+    def _read_and_write(self) -> None:
+        events = self._selector.select(0)
+        if self._crowded:  # the last step had to leave some unread: who was read longest ago comes first
+            events.sort(key=lambda event: 0 if event[0].data is None else event[0].data.read_at)
+        self._crowded = False
+        received_bytes = 0
+        for key, mask in events:
             connection = cast("_Connection | None", key.data)
             if connection is None:
                 self._accept()
                 continue
-            if events & selectors.EVENT_WRITE:
+            if mask & selectors.EVENT_WRITE:
                 self._write(connection)
-            if events & selectors.EVENT_READ and not connection.closed and taken_bytes < STEP_BYTES_MAX:
-                taken_bytes += self._receive(connection)
-                turn[key.fd] = connection
-        for fd, connection in turn.items():
-            if not connection.closed:
-                self._take_lines(fd, connection, arrivals)
-        self._sweep()
-        return arrivals
+                self._settle(connection)
+            if mask & selectors.EVENT_READ and not connection.closed:
+                if received_bytes >= STEP_BYTES_MAX:
+                    self._crowded = True
+                else:
+                    received_bytes += self._receive(connection)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_MAX):
@@ -129,16 +190,26 @@ class TcpTransport:
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._counts["accept_failures"] += 1
-                    _log.warning("cannot accept: %s; raise the limit of open files (ulimit -n)", error.strerror)
+                    self._warn(f"cannot accept connections: {error.strerror}; raise the limit of open files (ulimit -n)")
                     return self._pause_accepting()
                 continue  # the peer has gone before it was accepted
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = _Connection(sock, f"{address[0]}:{address[1]}", self._clock())
-            self._connections[sock.fileno()] = connection
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            self._last_number += 1
+            connection = _Connection(self._last_number, sock, f"{address[0]}:{address[1]}", self._clock())
+            self._connections[connection.number] = connection
             self._counts["accepted"] += 1
             self._watch(connection)
         return None
+
+    def _warn(self, message: str) -> None:
+        now_s = self._clock()
+        if now_s >= self._warn_again_s:
+            self._warn_again_s = now_s + _WARN_S
+            _log.warning("%s", message)
 
     def _pause_accepting(self) -> None:
         self._accepting = False
@@ -153,48 +224,74 @@ class TcpTransport:
         except OSError:
             self._close(connection)
             return 0
-        if data:
-            connection.received += data
-        else:
-            connection.ended = True
-        return len(data)
+        self._reads += 1
+        connection.read_at = self._reads
+        connection.ended = not data
+        received_bytes = len(data)
+        self._grown_bytes += received_bytes
+        if connection.skipping:
+            end = data.find(b"\n")
+            connection.skipping = end < 0
+            data = data[end + 1 :] if end >= 0 else b""
+        connection.received += data
+        self._watch(connection)
+        return received_bytes
 
-    def _take_lines(self, fd: int, connection: _Connection, arrivals: list[Arrival]) -> None:
+    def _take_turns(self) -> list[Arrival]:
+        arrivals: list[Arrival] = []
+        turn, self._ready = self._ready, {}
+        if not turn:
+            return arrivals
+        left: dict[int, _Connection] = {}
+        share = max(1, min(LINES_MAX, REQUESTS_MAX // len(turn)))
+        taken_bytes = 0
+        for number, connection in turn.items():
+            if len(arrivals) >= REQUESTS_MAX or taken_bytes >= STEP_BYTES_MAX:
+                left[number] = connection
+            else:
+                taken_bytes += self._take_lines(connection, share, arrivals)
+        self._ready = left | self._ready  # whoever had no turn comes first in the next step
+        return arrivals
+
+    def _take_lines(self, connection: _Connection, share: int, arrivals: list[Arrival]) -> int:
+        """Take in up to `share` lines; returns how many bytes they had."""
         received = connection.received
         begin = 0
-        for _ in range(LINES_MAX):
-            end = received.find(b"\n", max(begin, connection.searched))
-            if end < 0:
-                connection.searched = len(received)
+        for _ in range(min(share, connection.lines_max)):
+            if not connection.has_line():
                 break
-            if not connection.skipping:
+            end = connection.searched
+            if end - begin > LINE_BYTES_MAX:
+                arrivals.append(self._refuse_length(connection))
+            else:
                 line = bytes(memoryview(received)[begin:end])
-                arrivals.append(Arrival(self, fd, codec.decode_line(line)))
-            connection.skipping = False
-            begin = end + 1
-            connection.searched = begin
-        else:
-            self._ready[fd] = connection
+                arrivals.append(Arrival(self, connection.number, codec.decode_line(line)))
+            begin = connection.searched = end + 1
+        connection.lines_max = min(2 * connection.lines_max, LINES_MAX)
         if begin:
             del received[:begin]
             connection.searched -= begin
-        if fd not in self._ready:
-            self._check_rest(fd, connection, arrivals)
+        if not connection.has_line():
+            self._look_at_rest(connection, arrivals)
         self._watch(connection)
+        return begin
 
-    def _check_rest(self, fd: int, connection: _Connection, arrivals: list[Arrival]) -> None:
-        """Look at what is left of a line that has not ended."""
-        if len(connection.received) > LINE_BYTES_MAX or (connection.skipping and connection.received):
-            if not connection.skipping:
-                connection.skipping = True
-                refusal = Refusal(None, errors.InvalidRequest.code, f"a line is at most {LINE_BYTES_MAX} bytes long")
-                arrivals.append(Arrival(self, fd, refusal))
+    def _look_at_rest(self, connection: _Connection, arrivals: list[Arrival]) -> None:
+        """Judge what is left of a line that has not ended."""
+        if len(connection.received) > LINE_BYTES_MAX:
+            arrivals.append(self._refuse_length(connection))
+            connection.skipping = True
             connection.received.clear()
             connection.searched = 0
         if connection.ended:
             connection.received.clear()  # half a request is no request
             connection.searched = 0
-            self._dirty[fd] = connection  # closed by flush, after its last replies
+            connection.finished = True
+            self._dirty[connection.number] = connection  # flush closes it, after its last replies
+
+    def _refuse_length(self, connection: _Connection) -> Arrival:
+        refusal = Refusal(None, errors.InvalidRequest.code, f"a line is at most {LINE_BYTES_MAX} bytes long")
+        return Arrival(self, connection.number, refusal)
 
     def pending(self) -> bool:
         return bool(self._ready)
@@ -203,17 +300,23 @@ class TcpTransport:
 
     def send(self, peer: Hashable, reply: Reply) -> None:
         connection = self._connections.get(cast(int, peer))
-        if connection is None or connection.closed:
+        if connection is None:
+            return
+        if connection.queued_bytes > QUEUED_BYTES_MAX:
+            self._counts["dropped_stuffed"] += 1
+            self._close(connection)
             return
         line = codec.encode_line(reply)
+        if not connection.queued:
+            connection.moved_s = self._clock()
         connection.queued.append(line)
         connection.queued_bytes += len(line)
-        self._dirty[cast(int, peer)] = connection
-        if connection.queued_bytes > UNREAD_BYTES_MAX:
+        self._grown_bytes += len(line)
+        self._dirty[connection.number] = connection
+        if connection.stuffed:
+            connection.lines_max = 1
             self._write(connection)
-            if connection.queued_bytes > QUEUED_BYTES_MAX:
-                self._counts["dropped_stuffed"] += 1
-                self._close(connection)
+            self._bound_memory()
 
     def push(self, peer: Hashable, event: bytes) -> bool:
         raise errors.PeerGone("a line of the bridge cannot push")
@@ -221,46 +324,50 @@ class TcpTransport:
     def flush(self) -> None:
         dirty, self._dirty = self._dirty, {}
         for connection in dirty.values():
-            if not connection.closed:
-                self._write(connection)
+            self._write(connection)
+            self._settle(connection)
 
     def _write(self, connection: _Connection) -> None:
-        while connection.queued:
-            data = connection.queued[0] if len(connection.queued) == 1 else b"".join(connection.queued)
+        """Hand over to the kernel what it takes; it copies nothing but that."""
+        queued = connection.queued
+        while queued:
             try:
-                sent = connection.socket.send(data)
+                if len(queued) == 1:
+                    sent = connection.socket.send(queued[0])
+                else:
+                    sent = connection.socket.sendmsg(list(islice(queued, _BUFFERS_MAX)))
             except BlockingIOError:
-                sent = 0
+                return
             except OSError:
                 return self._close(connection)
-            if sent:
-                connection.moved_s = self._clock()
+            connection.moved_s = self._clock()
             connection.queued_bytes -= sent
-            connection.queued = [data[sent:]] if sent < len(data) else []
-            if sent < len(data):
-                break
-        if connection.ended and not connection.queued and not self._has_line(connection):
-            return self._close(connection)
-        return self._watch(connection)
+            while queued and sent >= len(queued[0]):
+                sent -= len(queued.popleft())
+            if sent:
+                queued[0] = memoryview(queued[0])[sent:]
 
-    def _has_line(self, connection: _Connection) -> bool:
-        return connection.received.find(b"\n", connection.searched) >= 0
+    def _settle(self, connection: _Connection) -> None:
+        """Close a connection that has had its last reply; else have epoll report what it waits for now."""
+        if connection.finished and not connection.queued:
+            self._close(connection)
+        elif not connection.closed:
+            self._watch(connection)
 
     # ---- housekeeping
 
     def _watch(self, connection: _Connection) -> None:
         """Have epoll report what the connection waits for: nothing else, or the loop would spin."""
+        has_turn = connection.has_turn()
+        if has_turn and not connection.stuffed:
+            self._ready[connection.number] = connection
+        else:
+            self._ready.pop(connection.number, None)
         events = 0
-        fd = connection.socket.fileno()
         if connection.queued:
             events |= selectors.EVENT_WRITE
-        stuffed = connection.queued_bytes > UNREAD_BYTES_MAX
-        if not connection.ended and not stuffed and fd not in self._ready:
+        if not (connection.ended or connection.stuffed or has_turn):
             events |= selectors.EVENT_READ
-        if stuffed:
-            self._ready.pop(fd, None)
-        elif fd not in self._ready and self._has_line(connection):
-            self._ready[fd] = connection
         if events == connection.events:
             return
         if not events:
@@ -276,6 +383,7 @@ class TcpTransport:
         if not self._accepting and now_s >= self._accept_again_s and len(self._connections) < CONNECTIONS_MAX:
             self._accepting = True
             self._selector.register(self._listener, selectors.EVENT_READ)
+        self._bound_memory()
         if now_s - self._swept_s < 1.0:
             return
         self._swept_s = now_s
@@ -284,15 +392,29 @@ class TcpTransport:
                 self._counts["dropped_stalled"] += 1
                 self._close(connection)
 
+    def _bound_memory(self) -> None:
+        """Drop the largest connections when all hold too much together; counted now and then, not at every byte."""
+        if self._grown_bytes < _GROWN_BYTES:
+            return
+        self._grown_bytes = 0
+        held = {connection.number: len(connection.received) + connection.queued_bytes for connection in self._connections.values()}
+        total = sum(held.values())
+        while total > HELD_BYTES_MAX:
+            largest = max(held, key=held.__getitem__)
+            total -= held.pop(largest)
+            self._counts["dropped_greedy"] += 1
+            self._close(self._connections[largest])
+
     def _close(self, connection: _Connection) -> None:
         if connection.closed:
             return
-        fd = connection.socket.fileno()
         if connection.events:
             self._selector.unregister(connection.socket)
         for registry in (self._connections, self._ready, self._dirty):
-            registry.pop(fd, None)
+            registry.pop(connection.number, None)
         connection.closed = True
+        connection.received.clear()
+        connection.queued.clear()
         connection.socket.close()
 
     @property

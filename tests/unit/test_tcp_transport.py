@@ -1,0 +1,521 @@
+"""The bridge, a step at a time: the dialect to the letter, and peers that behave badly."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from stepped import Stepped, TcpPeer
+
+from kvzmq import errors
+from kvzmq.messages import OPERATIONS
+from kvzmq.transport import tcp
+
+DONE = {"status": "OK", "result": None}
+
+
+@pytest.fixture
+def table() -> Iterator[Stepped]:
+    with Stepped() as table:
+        yield table
+
+
+def line(**request: Any) -> bytes:
+    return json.dumps(request).encode() + b"\n"
+
+
+def insert(key: str, value: Any) -> bytes:
+    return line(method="insert", key=key, value=value)
+
+
+def ok(result: Any) -> dict[str, Any]:
+    return {"status": "OK", "result": result}
+
+
+def refused(reply: Any, kind: str) -> bool:
+    return set(reply) == {"status", "type", "message"} and reply["status"] == "exception" and reply["type"] == kind
+
+
+# ---- the dialect
+
+SESSION = "00112233445566778899aabbccddeeff"
+
+EXCHANGES: list[tuple[bytes, Any]] = [
+    (b'{"method": "insert", "key": "zebra", "value": {"weight": 100, "name": "fred"}}', DONE),
+    (b'{"method": "lookup", "key": "zebra"}', ok({"weight": 100, "name": "fred"})),
+    (b'{"method": "lookup", "key": "ghost"}', "KeyError"),
+    (b'{"method": "size"}', ok(1)),
+    (b'{"method": "query", "subkey": "name", "subvalue": "fred"}', ok([["zebra", {"weight": 100, "name": "fred"}]])),
+    (b'{"method": "query", "subkey": "name", "subvalue": "mary"}', ok([])),
+    (b'{"method": "remove", "key": "zebra"}', DONE),
+    (b'{"method": "remove", "key": "zebra"}', "KeyError"),
+    (b'{"method": "query", "subkey": "name", "subvalue": "fred"}', ok([])),
+    (b'{"method": "size"}', ok(0)),
+    (b'{"method": "insert", "key": "", "value": null}', DONE),
+    (b'{"method": "lookup", "key": ""}', ok(None)),
+    (b'{"method": "insert", "key": "nul\\u0000 newline\\n", "value": "\\u00e9 e\\u0301 \\ud83d\\ude00"}', DONE),
+    (b'{"method": "lookup", "key": "nul\\u0000 newline\\n"}', ok("é e\u0301 \U0001f600")),
+    (b'{"key": "a", "value": 1, "method": "insert", "note": "more than needed"}', DONE),
+    (b'  {"method":"lookup","key":"a"}\r', ok(1)),
+    (b'{"method": "insert_many", "rows": {"a": 1, "b": [2], "c": {"n": 3}}}', DONE),
+    (b'{"method": "lookup_many", "keys": ["a", "b", "ghost"]}', ok({"a": 1, "b": [2]})),
+    (b'{"method": "keys", "prefix": "", "after": "a"}', ok(["b", "c", "nul\u0000 newline\n"])),
+    (b'{"method": "items", "after": "a", "limit": 2}', ok([["b", [2]], ["c", {"n": 3}]])),
+    (b'{"method": "remove_many", "keys": ["b", "ghost"]}', ok(1)),
+    (b'{"method": "compare_and_set", "key": "a", "expected": 1, "value": 2}', ok(True)),
+    (b'{"method": "compare_and_set", "key": "a", "expected": 1, "value": 3}', ok(False)),
+    (b'{"method": "compare_and_set", "key": "new", "value": null}', ok(True)),
+    (b'{"method": "compare_and_set", "key": "new", "expected": null}', ok(True)),
+    (b'{"method": "lookup", "key": "new"}', "KeyError"),
+    (b'{"method": "setdefault", "key": "a", "value": 9}', ok(2)),
+    (b'{"method": "increment", "key": "a"}', ok(3)),
+    (b'{"method": "increment", "key": "a", "by": 0.5}', ok(3.5)),
+    (b'{"method": "increment", "key": "c"}', "WrongType"),
+    (b'{"method": "insert", "key": "brief", "value": 1, "ttl_s": 2}', DONE),
+    (b'{"method": "ttl", "key": "brief"}', ok(2.0)),
+    (b'{"method": "expire", "key": "brief"}', DONE),
+    (b'{"method": "ttl", "key": "brief"}', ok(None)),
+    (b'{"method": "transaction", "checks": [{"key": "a", "expected": 3.5}, {"key": "ghost"}],'
+     b' "operations": [{"method": "insert", "key": "t", "value": 1}, {"method": "lookup", "key": "a"}]}', ok([None, 3.5])),
+    (b'{"method": "transaction", "checks": [{"key": "t"}], "operations": []}', "CheckFailed"),
+    (b'{"method": "ping"}', ok("pong")),
+    (b'{"method": "open", "session": "%s", "seq": 1}' % SESSION.encode(), DONE),
+    (b'{"method": "increment", "key": "once", "session": "%s", "seq": 2}' % SESSION.encode(), ok(1)),
+    (b'{"method": "increment", "key": "once", "session": "%s", "seq": 2}' % SESSION.encode(), ok(1)),
+    (b'{"method": "increment", "key": "twice", "session": "%s", "seq": 2}' % SESSION.encode(), "SequenceReused"),
+    (b'{"method": "increment", "key": "once", "session": "%s", "seq": 3}' % (b"0" * 32), "SessionExpired"),
+    (b'{"method": "increment", "key": "once", "session": "0011", "seq": 3}', "InvalidRequest"),
+    (b'{"method": "increment", "key": "once", "session": "%s"}' % SESSION.encode(), "InvalidRequest"),
+    (b'{"method": "frobnicate"}', "InvalidMethod"),
+    (b'{"method": 7}', "InvalidMethod"),
+    (b'{"method": "watch"}', "InvalidMethod"),
+    (b'{"method": "lookup"}', "InvalidRequest"),
+    (b'{"method": "insert", "key": "a"}', "InvalidRequest"),
+    (b'{"method": "insert", "key": 1, "value": 1}', "InvalidRequest"),
+    (b'{"key": "a"}', "InvalidRequest"),
+    (b"[1, 2]", "InvalidRequest"),
+    (b"null", "InvalidRequest"),
+    (b"", "InvalidRequest"),
+    (b'{"method": "size"', "InvalidRequest"),
+    (b'{"method": "size"} {"method": "size"}', "InvalidRequest"),
+    (b'{"method": "insert", "key": "a", "value": NaN}', "InvalidRequest"),
+    (b'{"method": "insert", "key": "a", "value": 1e999}', "InvalidRequest"),
+    (b'{"method": "insert", "key": "a", "value": "\\ud800"}', "InvalidRequest"),
+    (b'{"method": "insert", "key": "a", "value": 99999999999999999999}', "InvalidRequest"),
+    (b'{"method": "insert", "key": "a", "value": ' + b"[" * 65 + b"]" * 65 + b"}", "InvalidRequest"),
+    (b'{"method": "insert", "key": "a", "value": ' + b"[" * 3000 + b"]" * 3000 + b"}", "InvalidRequest"),
+    (b"\x00\xff\xfe\x80 garbage", "InvalidRequest"),
+    (b"GET / HTTP/1.1\r", "InvalidRequest"),
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 as TLS begins", "InvalidRequest"),
+    (b'{"method": "lookup", "key": "a"}', ok(3.5)),
+]  # fmt: skip
+"""Requests in order, each with its reply as a JSON value, or the type of its exception."""
+
+STREAM = b"".join(request + b"\n" for request, _ in EXCHANGES)
+
+
+def check(replies: list[Any]) -> None:
+    assert len(replies) == len(EXCHANGES)
+    for (request, expected), reply in zip(EXCHANGES, replies):
+        if isinstance(expected, str):
+            assert refused(reply, expected), (request[:100], reply)
+        else:
+            assert reply == expected and type(reply["result"]) is type(expected["result"]), (request[:100], reply)
+
+
+def test_every_exchange_of_the_dialect_one_at_a_time(table: Stepped) -> None:
+    peer = table.tcp()
+    replies = []
+    for request, _ in EXCHANGES:
+        peer.send(request + b"\n")
+        replies += table.lines(peer, 1)
+    check(replies)
+
+
+def test_pipelined_requests_are_answered_in_order(table: Stepped) -> None:
+    peer = table.tcp()
+    peer.send(STREAM)
+    check(table.lines(peer, len(EXCHANGES)))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1000])
+def test_requests_may_be_split_at_every_byte(table: Stepped, chunk: int) -> None:
+    peer = table.tcp()
+    replies = []
+    for start in range(0, len(STREAM), chunk):
+        peer.send(STREAM[start : start + chunk])
+        table.server.step(0)
+        replies += peer.lines()
+    check(replies + table.lines(peer, len(EXCHANGES) - len(replies)))
+
+
+def test_a_half_closed_peer_still_gets_all_its_replies(table: Stepped) -> None:
+    """Red when a connection was closed once its requests were taken, without a look at what was still queued."""
+    writer = table.tcp()
+    writer.send(insert("big", "x" * 900_000))
+    table.lines(writer, 1)
+    for count in (1, 3):
+        peer = table.tcp(receive_bytes=4096)
+        connection = list(table.bridge._connections.values())[-1]
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that replies wait here
+        peer.send(line(method="lookup", key="big") * count + line(method="size") * 100)
+        peer.send(b'{"method": "insert", "key": "half", "val')
+        peer.finish()
+        table.settle()
+        replies = table.lines(peer, count + 100)
+        assert [len(reply["result"]) for reply in replies[:count]] == [900_000] * count
+        assert replies[count:] == [ok(1)] * 100
+        table.until(lambda peer=peer: peer.read() or peer.ended)
+    assert table.bridge.connections == 1
+
+
+def test_a_peer_that_ends_without_a_request_is_let_go(table: Stepped) -> None:
+    peer = table.tcp()
+    peer.finish()
+    table.until(lambda: peer.read() or peer.ended)
+    assert table.bridge.connections == 0
+
+
+def test_a_line_of_the_limit_is_taken_and_a_longer_one_refused_and_skipped(table: Stepped) -> None:
+    peer = table.tcp()
+    room = tcp.LINE_BYTES_MAX - len(insert("k", "")) + 1
+    for length, refusal in ((room - 100, False), (room + 1, True)):
+        request = insert("k", "x" * length)
+        begin = 0
+        while begin < len(request):
+            begin += peer.send_some(request[begin:])
+            table.server.step(0)
+        peer.send(line(method="size"))
+        reply, size = table.lines(peer, 2)
+        assert refused(reply, "InvalidRequest") if refusal else reply == DONE
+        assert size == ok(1)
+
+
+def test_an_endless_line_is_refused_once_and_costs_no_memory(table: Stepped) -> None:
+    """Red when the rest of a skipped line was kept in the buffer."""
+    peer = table.tcp()
+    chunk = b"x" * (1 << 20)
+    sent = 0
+    while sent < 4 * tcp.LINE_BYTES_MAX:
+        sent += peer.send_some(chunk)
+        table.server.step(0)
+        (connection,) = table.bridge._connections.values()
+        assert len(connection.received) <= tcp.LINE_BYTES_MAX + tcp._RECEIVE_BYTES
+    table.settle()
+    assert len(connection.received) == 0
+    peer.send(b"tail\n" + line(method="size"))
+    replies = table.lines(peer, 2)
+    assert refused(replies[0], "InvalidRequest") and replies[1:] == [ok(0)]
+
+
+# ---- peers that behave badly
+
+
+def test_a_peer_reset_in_the_middle_of_a_request_or_a_reply_harms_nobody(table: Stepped) -> None:
+    steady = table.tcp()
+    steady.send(insert("big", "x" * 2_000_000))
+    table.lines(steady, 1)
+    for turn in range(200):
+        peer = table.tcp()
+        peer.send((line(method="lookup", key="big") * 3 + insert(f"k{turn}", 1))[: 1 + turn * 7])
+        for _ in range(turn % 4):
+            table.server.step(0)
+        if turn % 2:
+            peer.reset()
+        else:
+            peer.close()
+        if turn % 10 == 0:
+            steady.send(line(method="ping"))
+            assert table.lines(steady, 1) == [ok("pong")]
+    table.until(lambda: table.bridge.connections == 1)
+    assert not table.bridge._ready and not table.bridge._dirty
+
+
+def test_the_replies_of_a_peer_that_is_gone_never_reach_the_next_one(table: Stepped) -> None:
+    """Red when peers were told apart by descriptor and the reply came after the descriptor's reuse."""
+    first = table.tcp()
+    first.send(line(method="size"))
+    table.server._poller.poll(1000)
+    (arrival,) = table.bridge.drain()
+    fd = next(iter(table.bridge._connections.values())).socket.fileno()
+    first.reset()
+    table.bridge._close(next(iter(table.bridge._connections.values())))
+    second = table.tcp()
+    assert next(iter(table.bridge._connections.values())).socket.fileno() == fd
+    table.server.dispatcher.dispatch([arrival])
+    table.bridge.flush()
+    second.send(line(method="ping"))
+    assert table.lines(second, 1) == [ok("pong")]
+
+
+def test_who_never_reads_is_not_read_from_and_holds_a_bounded_amount(table: Stepped) -> None:
+    """Red when a connection with unread replies and waiting lines was registered for reading."""
+    steady = table.tcp()
+    steady.send(insert("page", "x" * 100_000))
+    table.lines(steady, 1)
+    deaf = table.tcp(receive_bytes=4096)
+    requests = line(method="lookup", key="page") * 20_000
+    sent = 0
+    for _ in range(300):
+        sent += deaf.send_some(requests[sent : sent + 100_000])
+        table.server.step(0)
+        held = [c for c in table.bridge._connections.values() if c.queued_bytes]
+        assert sum(c.queued_bytes for c in held) <= tcp.UNREAD_BYTES_MAX + 16 * 100_100
+        assert sum(len(c.received) for c in held) <= 2 * tcp._RECEIVE_BYTES
+    assert not table.bridge.pending(), "the loop would spin"
+    steady.send(line(method="ping"))
+    assert table.lines(steady, 1) == [ok("pong")]
+
+
+def test_a_slow_reader_gets_everything_and_never_holds_more_than_its_share(table: Stepped) -> None:
+    """Red when every turn of a slow reader took in another 256 KB of requests."""
+    slow = table.tcp(receive_bytes=65_536)
+    slow.send(insert("page", "x" * 50_000))
+    table.lines(slow, 1)
+    requests = line(method="lookup", key="page") * 300_000
+    sent, received, connection = 0, 0, next(iter(table.bridge._connections.values()))
+    largest = 0
+    while received < 30_000_000:
+        sent += slow.send_some(requests[sent : sent + 200_000])
+        table.server.step(0)
+        with contextlib.suppress(BlockingIOError):
+            received += len(slow.socket.recv(200_000))
+        largest = max(largest, len(connection.received))
+    assert largest <= 2 * tcp._RECEIVE_BYTES
+
+
+def test_many_large_replies_at_once_reach_a_client_that_reads(table: Stepped) -> None:
+    """Red when a step took in all that was pipelined: 40 replies of 2 MB were dropped as too much."""
+    peer = table.tcp()
+    peer.send(insert("big", "x" * 2_000_000))
+    table.lines(peer, 1)
+    peer.send(line(method="lookup", key="big") * 40)
+    replies = table.lines(peer, 40)
+    assert all(len(reply["result"]) == 2_000_000 for reply in replies)
+    assert table.bridge.stats()["tcp_dropped_stuffed"] == 0
+
+
+def test_one_reply_larger_than_the_bound_still_arrives(table: Stepped) -> None:
+    """MessagePack's one byte for a control character is six in JSON."""
+    writer = table.zmq()
+    assert table.call(writer, "insert", "grows", "\x01" * 7_000_000) == (0, None)
+    peer = table.tcp()
+    peer.send(line(method="lookup", key="grows"))
+    table.until(lambda: (peer.read(), len(peer.received) > 42_000_000)[1])
+    assert peer.lines() == [ok("\x01" * 7_000_000)]
+
+
+def test_a_stalled_peer_is_dropped_and_an_idle_one_is_not(table: Stepped) -> None:
+    idle = table.tcp()
+    deaf = table.tcp(receive_bytes=4096)
+    deaf.send(insert("page", "x" * 1_000_000) + line(method="lookup", key="page") * 20)
+    table.settle()
+    table.now_s += tcp.STALLED_S - 1
+    table.settle()
+    assert table.bridge.connections == 2
+
+    def dropped() -> bool:  # the kernel still takes a little now and then
+        table.now_s += tcp.STALLED_S + 1
+        table.settle()
+        return table.bridge.connections == 1
+
+    table.until(dropped)
+    assert table.bridge.stats()["tcp_dropped_stalled"] == 1
+    idle.send(line(method="size"))
+    assert table.lines(idle, 1) == [ok(1)]
+
+
+def test_a_peer_counts_as_stalled_from_when_its_replies_began_to_wait(table: Stepped) -> None:
+    """Red when the time counted from the last byte sent: an idle peer with a full window was dropped at once."""
+    peer = table.tcp(receive_bytes=4096)
+    peer.send(insert("page", "x" * 400_000))
+    table.lines(peer, 1)
+    (connection,) = table.bridge._connections.values()
+    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    peer.send(line(method="lookup", key="page"))
+    table.settle()
+    peer.read()  # what the window holds
+    table.until(lambda: (peer.read(), not connection.queued)[1])
+    peer.send(line(method="lookup", key="page"))
+    table.now_s += 10 * tcp.STALLED_S
+    table.settle()
+    table.now_s += tcp.STALLED_S / 2
+    table.settle()
+    assert not connection.closed
+
+
+def test_all_connections_together_hold_a_bounded_amount(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when only each connection by itself was bounded: the largest had to go and did not."""
+    monkeypatch.setattr(tcp, "HELD_BYTES_MAX", 10 << 20)
+    monkeypatch.setattr(tcp, "_GROWN_BYTES", 1 << 20)
+    modest = table.tcp()
+    modest.send(b'{"method": ')
+    peers = [table.tcp() for _ in range(6)]
+    for peer in peers:
+        for _ in range(40):
+            peer.send_some(b"x" * 100_000)
+            table.server.step(0)
+    table.settle()
+    held = sum(len(connection.received) for connection in table.bridge._connections.values())
+    assert held <= (10 << 20) + (1 << 20) + tcp._RECEIVE_BYTES
+    assert table.bridge.stats()["tcp_dropped_greedy"] >= 3
+    modest.send(b'"size"}\n')
+    assert table.lines(modest, 1) == [ok(0)]
+
+
+def test_a_client_that_pipelines_100_000_requests_delays_another_by_few_steps(table: Stepped) -> None:
+    """Red when a connection's turn was as long as what it had sent."""
+    greedy, single = table.tcp(), table.tcp()
+    requests = line(method="size") * 100_000
+    sent, answered, worst = 0, 0, 0
+    for _ in range(400):
+        sent += greedy.send_some(requests[sent : sent + 200_000])
+        table.server.step(0)
+        answered += len(greedy.lines())
+        single.send(line(method="ping"))
+        steps = 0
+        while not single.lines():
+            sent += greedy.send_some(requests[sent : sent + 200_000])
+            executed = table.server.step(0)
+            assert executed <= 2 * tcp.LINES_MAX
+            steps += 1
+        worst = max(worst, steps)
+    assert worst <= 3
+    assert answered > 10_000
+
+
+def test_several_hundred_pipelining_clients_share_a_step(table: Stepped) -> None:
+    """Red when every connection had 64 lines a step: a step of 300 clients executed 19,200 requests."""
+    peers = [table.tcp() for _ in range(300)]
+    for peer in peers:
+        peer.send(line(method="size") * 200)
+    left = {peer: 200 for peer in peers}
+    table.server._poller.poll(1000)
+    while any(left.values()):
+        assert table.server.step(0.05) <= tcp.REQUESTS_MAX + len(peers)
+        for peer in peers:
+            left[peer] -= len(peer.lines())
+        spread = max(left.values()) - min(left.values())
+        assert spread <= 2 * tcp.LINES_MAX
+
+
+def test_a_step_takes_in_a_bounded_number_of_bytes(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when only what was received counted: lines completed in one step made a group of any size."""
+    monkeypatch.setattr(tcp, "STEP_BYTES_MAX", 2 << 20)
+    peers = [table.tcp() for _ in range(8)]
+    request = insert("k", "x" * 1_000_000)
+    for peer in peers:
+        begin = 0
+        while begin < len(request) - 1:
+            begin += peer.send_some(request[begin:-1])
+            table.server.step(0)
+    table.settle()
+    for peer in peers:
+        peer.send(b"\n")
+    replies = 0
+    while replies < len(peers):
+        assert table.step() <= 3
+        replies += sum(len(peer.lines()) for peer in peers)
+
+
+def test_nobody_starves_behind_those_who_send_the_most(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "STEP_BYTES_MAX", 1 << 20)
+    flooders = [table.tcp() for _ in range(20)]
+    single = table.tcp()
+    for _ in range(20):
+        single.send(line(method="ping"))
+        steps = 0
+        while not single.lines():
+            for peer in flooders:
+                peer.send_some(b"y" * 200_000)
+            table.server.step(0)
+            steps += 1
+        assert steps <= 20
+
+
+# ---- limits of the machine
+
+
+def test_connections_beyond_the_limit_wait_until_one_leaves(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "CONNECTIONS_MAX", 3)
+    peers = [table.tcp() for _ in range(3)]
+    waiting = TcpPeer(table.bridge.port)
+    waiting.send(line(method="size"))
+    table.settle()
+    assert table.bridge.connections == 3 and waiting.lines() == []
+    assert not table.server._poller.poll(50), "the listener would spin"
+    peers[0].close()
+    table.settle()
+    table.now_s += 1
+    assert table.lines(waiting, 1) == [ok(0)]
+    waiting.close()
+
+
+def test_when_descriptors_run_out_clients_go_on_and_the_loop_rests(table: Stepped, caplog: pytest.LogCaptureFixture) -> None:
+    """Red when the listener stayed registered: the loop spun at every accept that failed."""
+    steady = table.tcp()
+    peers = [socket.socket() for _ in range(10)]
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = socket.socket()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare.fileno() + 1, before[1]))  # all below are taken
+    try:
+        with pytest.raises(OSError) as raised:
+            [socket.socket() for _ in range(1000)]
+        assert raised.value.errno == errno.EMFILE
+        for peer in peers:
+            peer.connect(("127.0.0.1", table.bridge.port))
+        for _ in range(5):
+            table.settle()
+            assert not table.server._poller.poll(20), "the loop would spin"
+            table.now_s += 1
+        assert table.bridge.connections == 1
+        assert table.bridge.stats()["tcp_accept_failures"] >= 2
+        assert sum("open files" in record.message for record in caplog.records) == 1, "said once, not at every attempt"
+        steady.send(line(method="ping"))
+        assert table.lines(steady, 1) == [ok("pong")]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    table.now_s += 1
+    table.until(lambda: table.bridge.connections == 11)
+    for sock in (*peers, spare):
+        sock.close()
+
+
+def test_a_port_in_use_is_refused_with_advice(table: Stepped) -> None:
+    with pytest.raises(errors.CannotListen, match=r"in use.*--tcp"):
+        tcp.TcpTransport("127.0.0.1", table.bridge.port)
+    with pytest.raises(errors.CannotListen):
+        tcp.TcpTransport("no-such-host.invalid", 0)
+
+
+def test_closing_leaves_no_descriptor_behind(table: Stepped) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    bridge = tcp.TcpTransport("127.0.0.1", 0)
+    peer = TcpPeer(bridge.port)
+    while not bridge.connections:
+        bridge.drain()
+    peer.close()
+    bridge.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_bytes_of_messagepack_clients_are_shown_as_base64(table: Stepped) -> None:
+    assert table.call(table.zmq(), "insert", "raw", b"\x00\xff") == (0, None)
+    peer = table.tcp()
+    peer.send(line(method="lookup", key="raw"))
+    assert table.lines(peer, 1) == [ok("AP8=")]
+
+
+def test_every_operation_of_the_wire_is_there_by_name_except_what_pushes(table: Stepped) -> None:
+    peer = table.tcp()
+    for method in OPERATIONS:
+        peer.send(line(method=method))
+        (reply,) = table.lines(peer, 1)
+        assert (reply.get("type") == "InvalidMethod") == (method in ("watch", "watch_query", "unwatch")), reply
