@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from msgspec import Raw
+
 from kvzmq import codec, errors, messages, watches
 from kvzmq.messages import Refusal, Reply, Request
 from kvzmq.store import Store
@@ -54,7 +56,7 @@ class Dispatcher:
             messages.Unwatch: self._unwatch,
         }
         if trace is not None:
-            store.execute = trace.around(store.execute)
+            store.execute = trace.around(store.execute, lambda: store.table.revision)
 
     def dispatch(self, arrivals: Sequence[Arrival]) -> None:
         """Execute one step's arrivals and send their replies; none leaves before the step is durable.
@@ -86,9 +88,9 @@ class Dispatcher:
             deque(replies, maxlen=0)
         for arrival in arrivals:
             reply = self._answer(arrival, replies)
-            arrival.transport.send(arrival.peer, reply)
             if self._trace is not None:
-                self._trace.write(self.steps, arrival, reply)
+                self._trace.write(self.steps, arrival)
+            arrival.transport.send(arrival.peer, reply)
 
     def _answer(self, arrival: Arrival, replies: Iterator[Reply]) -> Reply:
         request = arrival.request
@@ -103,6 +105,7 @@ class Dispatcher:
 
     def _serve(self, arrival: Arrival, request: Request) -> Reply:
         results = []
+        self.store.table.begin_results()
         for op in request.ops:
             try:
                 serve = self._served.get(type(op))
@@ -111,8 +114,8 @@ class Dispatcher:
                 results.append((error.code, str(error)))
         return Reply(request.seq, self.store.table.revision, codec.encode_results(results))
 
-    def _stats(self, arrival: Arrival, op: messages.Stats) -> dict[str, Any]:
-        return self._describe()
+    def _stats(self, arrival: Arrival, op: messages.Stats) -> Raw:
+        return self.store.table.spend(codec.encode_value(self._describe()))
 
     def _watch(self, arrival: Arrival, op: messages.Watch) -> int:
         prefix = op.prefix

@@ -1,13 +1,16 @@
 """The interleave trace: one line for every request executed, in the order of execution.
 
-    step <tab> revision <tab> client <tab> operation <tab> key <tab> began_us <tab> took_us
+    step <tab> revision <tab> client <tab> operation <tab> key <tab> changes <tab> began_us <tab> took_us
 
-`revision` is the table's after the request; `key` is JSON, or `-` for an operation without one; a
-request of several operations has the first one's name and key and `+N` for the others; `began_us`
-counts from the trace's start, in microseconds. A line that starts with `#` is a comment.
+`revision` is the table's after the request, `changes` how many of its revisions are the request's
+own; `key` is JSON, or `-` for an operation without one; a request of several operations has the
+first one's name and key and `+N` for the others; `began_us` counts from the trace's start, in
+microseconds. Rows that expired have a line of their own, of the client `-`. A line that starts with
+`#` is a comment.
 
 That requests interleave shows in neighbouring lines of one step with different clients; that each
-executes alone shows in the times, which never overlap, and in the revisions, which have no gaps.
+executes alone shows in the times, which never overlap, and in the revisions: each line's is the one
+before plus its own changes.
 """
 
 from __future__ import annotations
@@ -22,7 +25,13 @@ import msgspec
 from kvzmq.messages import OPERATIONS, Operation, Refusal, Reply, Request
 from kvzmq.transport import Arrival
 
-COLUMNS = ("step", "revision", "client", "operation", "key", "began_us", "took_us")
+COLUMNS = ("step", "revision", "client", "operation", "key", "changes", "began_us", "took_us")
+
+THE_SERVER = "-"
+"""The client of the lines that no client asked for."""
+
+EXPIRED = "expired"
+"""The operation of the line that accounts for rows whose time had come."""
 
 _log = logging.getLogger(__name__)
 _METHODS = {kind: method for method, kind in OPERATIONS.items()}
@@ -37,8 +46,18 @@ class Line(NamedTuple):
     client: str
     operation: str
     key: str
+    changes: int
     began_us: float
     took_us: float
+
+
+class _Executed(NamedTuple):
+    """When a request executed, and the table's revision before and after."""
+
+    before: int
+    after: int
+    began_ns: int
+    ended_ns: int
 
 
 class Trace:
@@ -48,32 +67,51 @@ class Trace:
         self._file = file
         self._now_ns = now_ns
         self._start_ns = now_ns()
-        self._span = (0, 0)
+        self._revision: Callable[[], int] = lambda: 0
+        self._last_revision = 0
+        self._executed: _Executed | None = None
         self._failed = False
         self._print("# " + "\t".join(COLUMNS) + "\n")
 
-    def around(self, execute: Callable[[Request], Reply]) -> Callable[[Request], Reply]:
-        """Return `execute` with a stopwatch around it."""
+    def around(self, execute: Callable[[Request], Reply], revision: Callable[[], int]) -> Callable[[Request], Reply]:
+        """Return `execute` with a stopwatch around it; `revision` tells the table's."""
+        self._revision = revision
+        self._last_revision = revision()
 
         def timed(request: Request) -> Reply:
+            before = revision()
             began_ns = self._now_ns()
             reply = execute(request)
-            self._span = (began_ns, self._now_ns())
+            self._executed = _Executed(before, revision(), began_ns, self._now_ns())
             return reply
 
         return timed
 
-    def write(self, step: int, arrival: Arrival, reply: Reply) -> None:
-        """Write the line of the request just executed."""
+    def write(self, step: int, arrival: Arrival) -> None:
+        """Write the line of the request just executed; none for one that was refused unexecuted."""
         request = arrival.request
+        executed, self._executed = self._executed, None
         if isinstance(request, Refusal):
             return
-        began_ns, ended_ns = self._span if not request.served else (self._now_ns(), self._now_ns())
+        if executed is None:
+            if not request.served:
+                return
+            now_ns, revision = self._now_ns(), self._revision()
+            executed = _Executed(revision, revision, now_ns, now_ns)
+        expired = executed.before - self._last_revision
+        if expired:
+            self._line(step, executed.before, THE_SERVER, EXPIRED, "-", expired, executed.began_ns, executed.began_ns)
+        self._last_revision = executed.after
         operation, key = _describe(request)
-        self._print(
-            f"{step}\t{reply.revision}\t{arrival.transport.name(arrival.peer)}\t{operation}\t{key}"
-            f"\t{(began_ns - self._start_ns) / 1e3:.1f}\t{(ended_ns - began_ns) / 1e3:.1f}\n"
-        )
+        changes = executed.after - executed.before
+        name = arrival.transport.name(arrival.peer)
+        self._line(step, executed.after, name, operation, key, changes, executed.began_ns, executed.ended_ns)
+
+    def _line(
+        self, step: int, revision: int, client: str, operation: str, key: str, changes: int, began_ns: int, ended_ns: int
+    ) -> None:
+        began_us, took_us = (began_ns - self._start_ns) / 1e3, (ended_ns - began_ns) / 1e3
+        self._print(f"{step}\t{revision}\t{client}\t{operation}\t{key}\t{changes}\t{began_us:.1f}\t{took_us:.1f}\n")
 
     def _print(self, text: str) -> None:
         if self._failed:
@@ -114,5 +152,5 @@ def parse(text: str) -> Line | None:
     fields = text.rstrip("\n").split("\t")
     if len(fields) != len(COLUMNS):
         raise ValueError(f"{len(fields)} columns, not {len(COLUMNS)}")
-    step, revision, client, operation, key, began_us, took_us = fields
-    return Line(int(step), int(revision), client, operation, key, float(began_us), float(took_us))
+    step, revision, client, operation, key, changes, began_us, took_us = fields
+    return Line(int(step), int(revision), client, operation, key, int(changes), float(began_us), float(took_us))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from kvzmq import errors
@@ -47,5 +47,11 @@ class History:
         """
         if revision < self.first:
             raise errors.RevisionGone(f"changes are kept since revision {self.first}, not since {revision}")
+        # A deque is walked from one of its ends, and most watches are close behind the latest change.
         skip = revision - self.first
-        return ((number, change) for number, change in enumerate(islice(self._changes, skip, None), start=revision + 1))
+        count = self.revision - revision
+        if skip <= count:
+            changes: Iterable[Change] = islice(self._changes, skip, None)
+        else:
+            changes = reversed(list(islice(reversed(self._changes), count)))
+        return enumerate(changes, start=revision + 1)

@@ -110,17 +110,39 @@ class Table:
             self.sessions.keep(session, request.seq, kept)
         return Reply(request.seq, kept.revision, kept.results)
 
+    def begin_results(self) -> None:
+        """Give the results of the reads that follow the room of one reply."""
+        self._budget = _RESULT_BYTES_MAX
+
     def read(self, op: messages.Operation) -> Any:
         """Execute one reading operation outside a request, and return its payload.
 
         Raises:
             OperationError: as the operation says
         """
-        self._budget = _RESULT_BYTES_MAX
         return self._run[type(op)](op)
 
+    def spend(self, payload: bytes) -> Raw:
+        """Pass an encoded payload to the reply as it is, while the reply has room.
+
+        Raises:
+            ResultTooLarge: it has none left
+        """
+        self._budget -= len(payload)
+        self.check_room()
+        return Raw(payload)
+
+    def check_room(self) -> None:
+        """Refuse to look for results that the reply has no room for.
+
+        Raises:
+            ResultTooLarge: it has none left
+        """
+        if self._budget < 0:
+            raise errors.ResultTooLarge(f"the results exceed {_RESULT_BYTES_MAX} bytes: ask for less at a time")
+
     def _execute(self, request: Request) -> tuple[int, bytes]:
-        self._budget = _RESULT_BYTES_MAX
+        self.begin_results()
         results = [self._result(op) for op in request.ops]
         if len(results) == 1 and results[0] == (errors.OK, None):
             return self.revision, _DONE
@@ -197,9 +219,11 @@ class Table:
         return present == wanted or comparable(codec.decode_value(present)) == comparable(codec.decode_value(wanted))
 
     def _setdefault(self, op: messages.SetDefault) -> Raw:
-        if op.key not in self.rows:
+        present = self.rows.get(op.key)
+        payload = self.spend(bytes(op.value) if present is None else present)  # first: who fails changes nothing
+        if present is None:
             self._put(op.key, bytes(op.value))
-        return self._spend(self.rows[op.key])
+        return payload
 
     def _increment(self, op: messages.Increment) -> int | float:
         present = self.rows.get(op.key)
@@ -255,15 +279,8 @@ class Table:
         except KeyError:
             raise errors.NoSuchKey(f"no key {_short(key)}") from None
 
-    def _spend(self, value: bytes) -> Raw:
-        """Pass a stored value to the reply as it is, while the reply has room."""
-        self._budget -= len(value)
-        if self._budget < 0:
-            raise errors.ResultTooLarge(f"the results exceed {_RESULT_BYTES_MAX} bytes: ask for less at a time")
-        return Raw(value)
-
     def _lookup(self, op: messages.Lookup) -> Raw:
-        return self._spend(self._find(op.key))
+        return self.spend(self._find(op.key))
 
     def _lookup_many(self, op: messages.LookupMany) -> dict[str, Raw]:
         rows = self.rows
@@ -271,16 +288,18 @@ class Table:
 
     def _spend_row(self, key: str) -> Raw:
         self._budget -= 4 * len(key) + 5  # the most a key takes in UTF-8
-        return self._spend(self.rows[key])
+        return self.spend(self.rows[key])
 
     def _size(self, op: messages.Size) -> int:
         return len(self.rows)
 
     def _query(self, op: messages.Query) -> list[tuple[str, Raw]]:
+        self.check_room()
         keys = self.indexes.on(op.subkey).find(codec.decode_value(op.subvalue))
         return [(key, self._spend_row(key)) for key in keys]
 
     def _list_keys(self, op: messages.Keys) -> list[str]:
+        self.check_room()
         keys = list(islice(self.indexes.keys(op.prefix, op.after), op.limit))
         self._budget -= sum(4 * len(key) + 5 for key in keys)
         if self._budget < 0:
