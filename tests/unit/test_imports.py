@@ -1,0 +1,102 @@
+"""The import graph goes one way, as docs/design.md draws it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import kvzmq
+
+PACKAGE = Path(kvzmq.__file__).parent
+MODULES = {
+    ".".join(("kvzmq", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def imports_of(path: Path, everywhere: bool = False) -> set[str]:
+    """Return what a module imports when it is loaded, or anywhere: in functions and under TYPE_CHECKING, too."""
+    found = set()
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, f"{path} has a relative import"
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in below if name in MODULES} or {node.module}
+            if below - set(MODULES):
+                found.add(node.module)
+    return found
+
+
+GRAPH = {name: imports_of(path) for name, path in MODULES.items()}
+
+
+def below(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def allowed(name: str, imported: str, *packages: str) -> bool:
+    return not below(imported, "kvzmq") or imported == "kvzmq" or below(imported, *packages)
+
+
+RULES = {
+    "kvzmq.errors": (),
+    "kvzmq.messages": (),
+    "kvzmq.codec": ("kvzmq.errors", "kvzmq.messages"),
+    "kvzmq.transport": ("kvzmq.errors", "kvzmq.messages", "kvzmq.codec", "kvzmq.transport"),
+    "kvzmq.store": ("kvzmq.errors", "kvzmq.messages", "kvzmq.codec", "kvzmq.store"),
+    "kvzmq.store.files": ("kvzmq.errors",),
+    "kvzmq.store.log": (),
+    "kvzmq.store.frames": ("kvzmq.errors", "kvzmq.store.files", "kvzmq.store.log"),
+    "kvzmq.store.file_log": ("kvzmq.errors", "kvzmq.store"),
+    "kvzmq.store.checkpoint": ("kvzmq.errors", "kvzmq.store.files", "kvzmq.store.frames", "kvzmq.store.log"),
+    "kvzmq.catalog": ("kvzmq.errors", "kvzmq.catalog"),
+    "kvzmq.client": ("kvzmq.errors", "kvzmq.messages", "kvzmq.codec", "kvzmq.catalog", "kvzmq.client"),
+}
+"""What each part may import of the package; the longest name that fits a module counts."""
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_module_imports_only_what_is_below_it(name: str) -> None:
+    rules = [rule for rule in RULES if below(name, rule)]
+    if rules:
+        packages = RULES[max(rules, key=len)]
+        wrong = {imported for imported in GRAPH[name] if not allowed(name, imported, *packages)}
+        assert not wrong, f"{name} imports {sorted(wrong)}"
+
+
+def test_there_are_no_cycles() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for imported in GRAPH[name] & set(MODULES) - {"kvzmq"}:
+                visit(imported, (*path, name))
+            done.add(name)
+
+    for name in MODULES:
+        visit(name, ())
+
+
+HOMES = {
+    "zmq": ("kvzmq.transport", "kvzmq.server", "kvzmq.client", "kvzmq.cli"),
+    "click": ("kvzmq.cli",),
+    "rich": ("kvzmq.cli",),
+}
+
+
+@pytest.mark.parametrize("library", sorted(HOMES))
+def test_a_library_stays_where_it_belongs(library: str) -> None:
+    users = {name for name, path in MODULES.items() if any(below(f, library) for f in imports_of(path, everywhere=True))}
+    assert users, f"nothing imports {library}"
+    assert {user for user in users if not below(user, *HOMES[library])} == set()
+
+
+def test_the_log_and_the_files_know_bytes_not_messages() -> None:
+    for name in ("log", "files", "frames", "file_log", "checkpoint"):
+        assert not any(below(found, "kvzmq.messages", "kvzmq.codec") for found in GRAPH[f"kvzmq.store.{name}"]), name
