@@ -1,0 +1,50 @@
+"""The name service: announce a server, look one up, serve the list.
+
+A server tells a catalog about itself once a minute; whoever looks for it asks the catalog and takes the
+newest entry of the wanted type and project. The protocol is that of the Cooperative Computing Tools
+(cctools), whose `catalog_server` and `catalog_query` work with everything here:
+
+    update    a JSON object; or 0x1A and the zlib stream of one; NULs may follow.
+              In one UDP datagram to PORT, or as all there is on a TCP connection to PORT + 1.
+    query     GET /query.json on TCP PORT: a JSON array with an object for each entry, one a line
+              GET /query/EXPRESSION: the same, filtered; EXPRESSION in base64
+              GET /query.text: lines "name value", an empty line after each entry
+              GET /: a page for people
+    entry     what was announced, and what the catalog adds: name, address, lastheardfrom (epoch seconds)
+
+Two updates are from the same server when they come from the same address and name the same port. There is
+no authentication: an entry is a hint where to look, never a proof of who is there.
+
+The sources are cctools' manual pages and published source, and what Debian's coop-computing-tools 8.0.0 were
+seen to send and to accept; tests/integration/test_catalog_original.py runs them. Our catalog leaves out
+updates in the format before JSON, /query.xml, the two kinds of ClassAds, and most of the expression language.
+
+    addresses    HOST:PORT, CATALOG_HOST, name resolution
+    announce     used by servers: never blocks, never raises
+    lookup       used by clients: blocks, up to a deadline
+    table        what a catalog knows. No I/O.
+    where        the filters it understands
+    pages        HTTP request in, answer out. No I/O.
+    server       the sockets
+
+This package is what servers and clients need; who serves a catalog imports `kvzmq.catalog.server`.
+"""
+
+from kvzmq.catalog.addresses import DEFAULT_HOST, DEFAULT_PORT, default_address, parse_address
+from kvzmq.catalog.announce import Announcement, Announcer
+from kvzmq.catalog.lookup import BadCatalogAnswer, CatalogUnreachable, Entry, NoSuchProject, find, query
+
+__all__ = [
+    "DEFAULT_HOST",
+    "DEFAULT_PORT",
+    "Announcement",
+    "Announcer",
+    "BadCatalogAnswer",
+    "CatalogUnreachable",
+    "Entry",
+    "NoSuchProject",
+    "default_address",
+    "find",
+    "parse_address",
+    "query",
+]

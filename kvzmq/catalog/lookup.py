@@ -1,0 +1,225 @@
+"""Looking a server up in a catalog.
+
+Anybody can announce anything, and the original passes it on, broken entries included: nothing here trusts
+an answer to be well formed, or short.
+
+    CatalogError
+    ├── NoSuchProject         ask for another project, or wait until the server has announced itself
+    ├── CatalogUnreachable    try again, or mend the address
+    └── BadCatalogAnswer      call whoever runs what answers there
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from typing import Any
+
+import msgspec
+
+from kvzmq.catalog.addresses import resolve
+from kvzmq.errors import CatalogError
+
+ANSWER_BYTES_MAX = 32 * 1024 * 1024
+"""The longest answer that is read: twice what our own catalog can hold."""
+
+_RECEIVE_BYTES = 64 * 1024
+_EVERYWHERE = re.compile(r"^tcp://(?:\*|0\.0\.0\.0|\[::\])(?=:\d+$)")
+
+
+class NoSuchProject(CatalogError):
+    """Say that the catalog answered, and does not know the project."""
+
+
+class CatalogUnreachable(CatalogError):
+    """Say that the catalog's answer did not come, or not in time."""
+
+
+class BadCatalogAnswer(CatalogError):
+    """Say that what answered is not a catalog, or is one in trouble."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """Hold what a catalog says of one server. Absent or nonsensical fields are empty, or 0."""
+
+    type: str
+    project: str
+    address: str
+    name: str
+    port: int
+    endpoint: str
+    owner: str
+    revision: int
+    keys: int
+    clients: int
+    lastheardfrom: int
+
+    def url(self) -> str:
+        """Return the announced endpoint, with the machine's address in the place of "all interfaces".
+
+        Empty if the server announced no endpoint.
+        """
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return _EVERYWHERE.sub(lambda _: f"tcp://{address}", self.endpoint)
+
+
+def find(type: str, project: str, host: str, port: int, timeout_s: float = 5.0) -> Entry:
+    """Return the newest entry of a type and project, from the catalog at `host` and `port`.
+
+    Of entries heard in the same second, the one listed last is taken: ours lists the newest last.
+
+    Raises:
+        NoSuchProject: the catalog has no usable entry of this type and project.
+        CatalogUnreachable: there was no answer, or not all of it, within `timeout_s` seconds.
+        BadCatalogAnswer: the answer is not a catalog's.
+    """
+    of_type = [entry for entry in query(host, port, timeout_s) if entry.type == type]
+    matching = [entry for entry in of_type if entry.project == project]
+    if not matching:
+        projects = sorted({entry.project for entry in of_type})
+        known = ", ".join(projects[:5]) + (", ..." if len(projects) > 5 else "")
+        raise NoSuchProject(
+            f"no {type} with the project name {project!r} in the catalog at {host}:{port}"
+            f" (it knows {known or 'none of that type'})"
+        )
+    return max(reversed(matching), key=lambda entry: entry.lastheardfrom)
+
+
+def query(host: str, port: int, timeout_s: float = 5.0) -> list[Entry]:
+    """Return the usable entries of the catalog at `host` and `port`, in its order.
+
+    Entries that make no sense are left out. The deadline does not include the resolution of the host's
+    name, which the operating system bounds.
+
+    Raises:
+        CatalogUnreachable: there was no answer, or not all of it, within `timeout_s` seconds.
+        BadCatalogAnswer: the answer is not a catalog's.
+    """
+    try:
+        answer = _get("/query.json", host, port, time.monotonic() + timeout_s)
+        return entries_of(answer)
+    except (OSError, UnicodeError, OverflowError) as e:
+        raise CatalogUnreachable(f"cannot reach the catalog at {host}:{port}: {e}") from e
+    except ValueError as e:
+        raise BadCatalogAnswer(f"what answers at {host}:{port} is no catalog: {e}") from e
+
+
+def _get(path: str, host: str, port: int, deadline_s: float) -> bytes:
+    """Return an HTTP server's whole answer. Asks in HTTP/1.0, so that it comes plain and ends at the end."""
+    request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+    with _connected(host, port, deadline_s) as sock:
+        _allow_until(sock, deadline_s)
+        sock.sendall(request)
+        answer = bytearray()
+        while True:
+            _allow_until(sock, deadline_s)
+            chunk = sock.recv(_RECEIVE_BYTES)
+            if not chunk:
+                return bytes(answer)
+            answer += chunk
+            if len(answer) > ANSWER_BYTES_MAX:
+                raise ValueError(f"the answer is longer than {ANSWER_BYTES_MAX} bytes")
+
+
+def _connected(host: str, port: int, deadline_s: float) -> socket.socket:
+    failure = OSError("the host has no address")
+    for family, address in resolve(host, port, socket.SOCK_STREAM):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            _allow_until(sock, deadline_s)
+            sock.connect(address)
+            return sock
+        except OSError as e:
+            sock.close()
+            failure = e
+    raise failure
+
+
+def _allow_until(sock: socket.socket, deadline_s: float) -> None:
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("timed out")
+    sock.settimeout(left_s)
+
+
+def entries_of(answer: bytes) -> list[Entry]:
+    """Return the usable entries of a catalog's HTTP answer, in its order.
+
+    Raises:
+        ValueError: it is not an answer of 200 with a JSON array.
+    """
+    # The original ends the lines of its head without CR.
+    end = re.search(rb"\r?\n\r?\n", answer)
+    status = re.match(rb"HTTP/1\.[01] (\d{3})\b[^\r\n]*", answer)
+    if end is None or status is None:
+        raise ValueError("the answer is not HTTP")
+    if status[1] != b"200":
+        raise ValueError(f"the answer is {status[0].decode('latin-1')!r}")
+    listed = _array_of(answer[end.end() :].decode("utf-8", "replace").strip())
+    if listed is None:
+        raise ValueError("the answer is not a JSON array, or not all of one")
+    return [entry for fields in listed if (entry := _entry_of(fields)) is not None]
+
+
+def _array_of(text: str) -> list[Any] | None:
+    listed = _json_of(text)
+    if listed is None and text.startswith("[") and text.endswith("]"):
+        # The original prints numbers beyond 1e308 as `inf`: one such entry, sent by anybody, makes its
+        # whole list unreadable. It prints an entry a line, so the others can be saved.
+        return [_json_of(line.strip().rstrip(",")) for line in text.split("\n")]
+    return listed if isinstance(listed, list) else None
+
+
+def _json_of(text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_first_wins)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict in which, of fields that stand there twice, the first one counts.
+
+    The original puts its own name, address and lastheardfrom in front of the announced fields and leaves
+    announced ones of the same name standing: where the last one counts, an announcement dated in the
+    year 3000 is the newest for ever.
+    """
+    return dict(reversed(pairs))
+
+
+def _entry_of(fields: object) -> Entry | None:
+    """Return the entry with these fields, or None if a client could not use it."""
+    if not isinstance(fields, dict):
+        return None
+    entry = Entry(
+        type=_text(fields, "type"),
+        project=_text(fields, "project"),
+        address=_text(fields, "address"),
+        name=_text(fields, "name"),
+        port=_count(fields, "port"),
+        endpoint=_text(fields, "endpoint"),
+        owner=_text(fields, "owner"),
+        revision=_count(fields, "revision"),
+        keys=_count(fields, "keys"),
+        clients=_count(fields, "clients"),
+        lastheardfrom=_count(fields, "lastheardfrom"),
+    )
+    reachable = entry.endpoint or (0 < entry.port < 65536 and (entry.address or entry.name))
+    return entry if entry.type and reachable else None
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _count(fields: dict[str, Any], name: str) -> int:
+    match fields.get(name):
+        case bool():  # which is an int to Python
+            return 0
+        # The original may write 2 as 2.0. What is not a number, or infinite, is in no range.
+        case int() | float() as value if 0 <= value < 2**64:
+            return int(value)
+    return 0
