@@ -1,0 +1,209 @@
+"""Why a server does not answer: each step of the way to it, tried by itself with plain sockets.
+
+    URL ──> catalog ──> name ──> connection ──> who greets? ──> does the table answer?
+
+libzmq says nothing when a connection is refused or the other end speaks something else; it goes on
+trying. So the steps before the table's own answer are taken without it. ZMTP is the protocol of
+ZeroMQ, https://rfc.zeromq.org/spec/37/: both ends begin with a greeting of 64 bytes, which names the
+mechanism, and with the mechanism NULL each then sends a READY command, which names its socket's type.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from kvzmq import catalog, errors
+from kvzmq.client.link import needs_lookup, parse_urls, resolve
+
+_GREETING_BYTES = 64
+_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+_READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x00\x00"
+_LINE = b'{"method": "size"}\n'
+_HEARD_BYTES = 60
+
+
+class Finding(NamedTuple):
+    """What one step found: whether it went well, and what there is to say."""
+
+    well: bool
+    text: str
+
+
+class _Stop(Exception):
+    """Say what is wrong."""
+
+
+def diagnose(url: str, timeout_s: float) -> list[Finding]:
+    """Take the steps to the servers of `url`, each within `timeout_s`, until one fails; the table itself is not asked."""
+    findings: list[Finding] = []
+    for one in parse_urls(url):
+        try:
+            findings += [Finding(True, text) for text in _steps(one, timeout_s)]
+        except _Stop as stop:
+            findings.append(Finding(False, str(stop)))
+    return findings
+
+
+def _steps(url: str, timeout_s: float) -> Iterator[str]:
+    endpoint = url
+    if needs_lookup(url):
+        endpoint = _ask_catalog(url, timeout_s)
+        yield f"the catalog says {url} is at {endpoint}"
+    if endpoint.startswith("inproc:"):
+        raise _Stop("inproc:// reaches sockets of the same process only: the command line needs tcp:// or ipc://")
+    if endpoint.startswith("ipc:"):
+        sock = _connect_ipc(endpoint.removeprefix("ipc://"), timeout_s)
+        yield f"a process listens on {endpoint}"
+    else:
+        host, port = _split(endpoint)
+        addresses = _resolve_name(host, port)
+        if host not in addresses:
+            yield f"{host} is {', '.join(addresses)}"
+        sock = _connect_tcp(host, port, timeout_s)
+        yield f"port {port} of {host} accepts connections"
+    with contextlib.closing(sock):
+        yield _shake_hands(sock, endpoint, timeout_s)
+
+
+def _ask_catalog(url: str, timeout_s: float) -> str:
+    try:
+        return resolve(url, timeout_s)
+    except catalog.NoSuchProject as error:
+        raise _Stop(f"{error}: start one with `kvzmq server --project NAME`, or wait until it has announced itself") from None
+    except errors.CatalogError as error:
+        raise _Stop(f"{error}: is `kvzmq catalog` running there?") from None
+
+
+def _split(endpoint: str) -> tuple[str, int]:
+    parts = urlsplit(endpoint)
+    try:
+        return parts.hostname or "", parts.port or 0
+    except ValueError:
+        raise _Stop(f"{endpoint} has no valid port") from None
+
+
+def _resolve_name(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise _Stop(f"the name {host} was not found: {getattr(error, 'strerror', None) or error}") from None
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
+    try:
+        return socket.create_connection((host, port), timeout_s)
+    except ConnectionRefusedError:
+        raise _Stop(f"connection refused: nothing listens on port {port} of {host}; is `kvzmq server` running there?") from None
+    except TimeoutError:
+        raise _Stop(
+            f"no answer to the connection within {timeout_s:g} s: {host} is down, or a firewall drops what is sent to port {port}"
+        ) from None
+    except OSError as error:
+        unreachable = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
+        raise _Stop(f"{'no route' if unreachable else 'no connection'} to {host} port {port}: {error.strerror}") from None
+
+
+def _connect_ipc(path: str, timeout_s: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout_s)
+    try:
+        sock.connect(b"\0" + path[1:].encode() if path.startswith("@") else path)
+        return sock
+    except FileNotFoundError:
+        reason = f"there is no {path}: is `kvzmq server --bind ipc://{path}` running on this machine?"
+    except ConnectionRefusedError:
+        reason = f"connection refused: the process that listened on {path} has gone"
+    except PermissionError:
+        reason = f"no permission to write to {path}: the server runs as another user"
+    except OSError as error:
+        reason = f"no connection to {path}: {error.strerror or error}"
+    sock.close()
+    raise _Stop(reason)
+
+
+def _shake_hands(sock: socket.socket, endpoint: str, timeout_s: float) -> str:
+    """Exchange greetings and READY; what anybody but a kvzmq server does is what is wrong."""
+    deadline_s = time.monotonic() + timeout_s
+    try:
+        sock.sendall(_GREETING)
+        heard = _receive(sock, _GREETING_BYTES, deadline_s)
+        if not (heard[:1] == b"\xff" and heard[9:10] == b"\x7f"):
+            raise _Stop(_who_else(heard, endpoint, timeout_s))
+        mechanism = heard[12:32].rstrip(b"\0").decode("ascii", "replace")
+        if mechanism != "NULL":
+            raise _Stop(f"the server asks for {mechanism} security, which this client has no keys for")
+        sock.sendall(bytes((4, len(_READY))) + _READY)
+        head = _receive(sock, 2, deadline_s)
+        ready = _receive(sock, head[1], deadline_s) if len(head) == 2 else b""
+    except OSError as error:
+        raise _Stop(f"{endpoint} closed the connection: {error.strerror}") from None
+    _, found, rest = ready.partition(b"Socket-Type")
+    kind = rest[4 : 4 + int.from_bytes(rest[:4], "big")].decode("ascii", "replace") if found else ""
+    if kind != "ROUTER":
+        raise _Stop(f"{endpoint} is a ZeroMQ socket of type {kind or 'unknown'}, not a kvzmq server")
+    return "what listens there speaks ZeroMQ, as a ROUTER"
+
+
+def _receive(sock: socket.socket, length: int, deadline_s: float) -> bytes:
+    """Return up to `length` bytes: fewer if the peer ends, or the deadline comes."""
+    data = b""
+    while len(data) < length:
+        sock.settimeout(max(0.01, deadline_s - time.monotonic()))
+        try:
+            part = sock.recv(length - len(data))
+        except TimeoutError:
+            break
+        if not part or (length == _GREETING_BYTES and (data + part)[:1] != b"\xff"):
+            return data + part  # no greeting of ZeroMQ: what it says is known well enough
+        data += part
+    return data
+
+
+def _who_else(heard: bytes, endpoint: str, timeout_s: float) -> str:
+    """Say what listens on an endpoint that did not greet as ZeroMQ does."""
+    if not heard:
+        heard = _ask_in_json(endpoint, timeout_s)
+    if heard.startswith(b'{"status"'):
+        return (
+            f"{endpoint} is the TCP bridge of a kvzmq server, for JSON lines: use the endpoint of its "
+            "`Listening on tcp://...` line"
+        )
+    if heard.startswith(b"HTTP/"):
+        return f"{endpoint} is an HTTP server, not a kvzmq server{_catalog_hint(endpoint, timeout_s)}"
+    if not heard:
+        return (
+            f"{endpoint} accepts the connection and says nothing: the process that listens there is stopped or "
+            "overloaded, or is no kvzmq server"
+        )
+    return f"{endpoint} does not speak ZeroMQ: it says {heard[:_HEARD_BYTES]!r}"
+
+
+def _ask_in_json(endpoint: str, timeout_s: float) -> bytes:
+    """Say what a peer answers to a line of the bridge's dialect, which an HTTP server answers with an error."""
+    host, port = _split(endpoint)
+    if not host:
+        return b""
+    try:
+        with socket.create_connection((host, port), timeout_s) as sock:
+            sock.sendall(_LINE + b"\n")
+            return sock.recv(_HEARD_BYTES)
+    except OSError:
+        return b""
+
+
+def _catalog_hint(endpoint: str, timeout_s: float) -> str:
+    host, port = _split(endpoint)
+    try:
+        entries = catalog.query(host, port, timeout_s)
+    except errors.CatalogError:
+        return ""
+    known = [entry.project for entry in entries if entry.type == "hashtable"]
+    example = known[0] if known else "PROJECT"
+    return f"; it is a catalog, so try -c catalog://{host}:{port}/{example}"
