@@ -33,6 +33,9 @@ ANNOUNCE_S = 60.0
 _IDLE_S = 1.0
 """The longest wait of a step: housekeeping is late by this much at most."""
 
+_VISIT_S = 0.1
+"""How often a transport is drained though the poll had nothing from it: it may have peers to drop."""
+
 _CATCH_UP_S = 0.02
 """The wait of a step while a watcher has no room."""
 
@@ -77,10 +80,11 @@ class Server:
         self._trace = trace
         self._started_s = time.monotonic()
         self._stopping = False
+        self._signalled = False
         self._clients: dict[tuple[int, Any], float] = {}
         self._poller = zmq.Poller()
-        for transport in transports:
-            transport.register(self._poller)
+        self._handles = [(transport, transport.register(self._poller)) for transport in transports]
+        self._visit_s = 0.0
 
     def run(self) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; from the main thread.
@@ -91,7 +95,8 @@ class Server:
         with self._signals() as drain:
             while not self._stopping:
                 self.step(_IDLE_S)
-                drain()
+                if self._signalled:
+                    drain()
 
     def stop(self) -> None:
         """Have `run` return after the step it is in."""
@@ -99,10 +104,15 @@ class Server:
 
     def step(self, timeout_s: float) -> int:
         """Poll, drain, dispatch, reply; wait `timeout_s` at most. Returns how many requests came."""
-        self._poller.poll(self._wait_ms(timeout_s))
+        ready = dict(self._poller.poll(self._wait_ms(timeout_s)))
+        now_s = time.monotonic()
+        everyone = now_s >= self._visit_s
+        if everyone:
+            self._visit_s = now_s + _VISIT_S
         arrivals: list[Arrival] = []
-        for transport in self.transports:
-            arrivals += transport.drain()
+        for transport, handle in self._handles:
+            if handle in ready or everyone or transport.pending():
+                arrivals += transport.drain()
         if arrivals:
             self.dispatcher.dispatch(arrivals)
             self._note_clients(arrivals)
@@ -197,10 +207,12 @@ class Server:
         self._poller.register(reader.fileno(), zmq.POLLIN)
 
         def on_signal(number: int, _: object) -> None:
+            self._signalled = True
             if number != signal.SIGCHLD:
                 self._stopping = True
 
         def drain() -> None:
+            self._signalled = False  # before reading: a signal that comes now is read in the next step
             with contextlib.suppress(BlockingIOError):
                 reader.recv(4096)
 

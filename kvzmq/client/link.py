@@ -77,7 +77,7 @@ def resolve(url: str, timeout_s: float) -> str:
     )
     if not entry.endpoint:
         raise errors.CatalogError(f"{url} has no ZeroMQ endpoint: only the bridge can be reached, on port {entry.port}")
-    return entry.endpoint
+    return entry.url()
 
 
 class Link:

@@ -36,8 +36,8 @@ class Transport(Protocol):
     endpoints: list[str]
     """Where it listens, as the server prints it."""
 
-    def register(self, poller: zmq.Poller) -> None:
-        """Have the poller watch this transport."""
+    def register(self, poller: zmq.Poller) -> object:
+        """Have the poller watch this transport, and return what the poller will report."""
 
     def drain(self) -> list[Arrival]:
         """Take in what is ready, up to the transport's limits, without waiting."""

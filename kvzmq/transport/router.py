@@ -93,8 +93,9 @@ class RouterTransport:
             os.umask(umask)
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
-    def register(self, poller: zmq.Poller) -> None:
+    def register(self, poller: zmq.Poller) -> object:
         poller.register(self._socket, zmq.POLLIN)
+        return self._socket
 
     def drain(self) -> list[Arrival]:
         arrivals: list[Arrival] = []
@@ -119,6 +120,8 @@ class RouterTransport:
                 request = codec.decode_request(frame)
             taken_bytes += len(frame)
             arrivals.append(Arrival(self, (identity, delimited), request))
+            if len(arrivals) == 1 and not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                break  # a single request, the case where latency counts: asking costs less than zmq.Again
         return arrivals
 
     def _discard_rest(self) -> None:

@@ -148,8 +148,9 @@ class TcpTransport:
         self._swept_s = clock()
         self._counts = {"accepted": 0, "dropped_stalled": 0, "dropped_stuffed": 0, "dropped_greedy": 0, "accept_failures": 0}
 
-    def register(self, poller: zmq.Poller) -> None:
+    def register(self, poller: zmq.Poller) -> object:
         poller.register(self._selector.fileno(), zmq.POLLIN)
+        return self._selector.fileno()
 
     # ---- in
 
