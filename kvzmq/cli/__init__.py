@@ -42,6 +42,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "incr": ("kvzmq.cli.write:incr", "Add to a number."),
         "ttl": ("kvzmq.cli.write:ttl", "Show or set how long a key lives."),
         "watch": ("kvzmq.cli.watch:watch", "Follow changes as they are made."),
+        "shell": ("kvzmq.cli.shell:shell", "Type these commands, with history and completion."),
     },
     "Files": {
         "check": ("kvzmq.cli.check:check", "Read a table's files: are they whole? --repair saves a copy."),
@@ -63,6 +64,17 @@ The lines stand here so that `kvzmq --help` need not load every command: 40 ms i
 """
 
 _PLACES = {name: place for commands in _GROUPS.values() for name, (place, _) in commands.items()}
+
+
+def command_names(heading: str | None = None) -> dict[str, str]:
+    """Return the commands below a heading, or all, each with its line of help."""
+    return {
+        name: line
+        for group, commands in _GROUPS.items()
+        if heading in (None, group)
+        for name, (_, line) in commands.items()
+    }
+
 
 _EXIT_CODES: Sequence[tuple[type[BaseException], int]] = (
     (errors.InvalidRequest, USAGE),
@@ -118,8 +130,7 @@ class _LazyGroup(click.Group):
 
         return [
             CompletionItem(name, help=line)
-            for commands in _GROUPS.values()
-            for name, (_, line) in commands.items()
+            for name, line in command_names().items()
             if name.startswith(incomplete)
         ] + click.Command.shell_complete(self, ctx, incomplete)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kvzmq import errors
+from kvzmq.cli.words import Word
 
 if TYPE_CHECKING:
     from kvzmq.client.blocking import Client
@@ -110,6 +111,23 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, envvar="KVZMQ_JSON", help="Print JSON, for machines.")(command)
 
 
+class _Value(click.ParamType[str]):
+    """An argument for `read_value`: click's own strings would forget what a Word was written as."""
+
+    name = "value"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value
+
+
+VALUE = _Value()
+
+
+def is_stdin(text: str) -> bool:
+    """Say whether an argument stands for standard input: in the shell that is where the commands come from."""
+    return text == "-" and not isinstance(text, Word)
+
+
 def read_value(text: str, as_string: bool = False) -> Any:
     """Return the value an argument stands for: JSON, or else the string itself; `-` reads standard input.
 
@@ -120,7 +138,7 @@ def read_value(text: str, as_string: bool = False) -> Any:
     """
     import msgspec
 
-    if text == "-" and not isinstance(text, Word):
+    if is_stdin(text):
         data = sys.stdin.buffer.read()
         try:
             text = data.decode().removesuffix("\n")
@@ -136,14 +154,3 @@ def read_value(text: str, as_string: bool = False) -> Any:
         return str(text)
     except RecursionError:
         raise click.UsageError("the value is nested too deeply") from None
-
-
-class Word(str):
-    """An argument typed in the shell: the text it means, and in `raw` the JSON it was written as."""
-
-    raw: str
-
-    def __new__(cls, text: str, raw: str | None = None) -> Word:
-        word = super().__new__(cls, text)
-        word.raw = text if raw is None else raw
-        return word

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kvzmq.cli import NOT_FOUND
-from kvzmq.cli.connection import Connection, TableCommand, json_option, read_value
+from kvzmq.cli.connection import VALUE, Connection, TableCommand, json_option, read_value
 
 _limit_option = click.option(
     "-n", "--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many."
@@ -56,7 +56,7 @@ def size(connection: Connection, as_json: bool) -> None:
 
 @click.command(cls=TableCommand)
 @click.argument("subkey")
-@click.argument("subvalue")
+@click.argument("subvalue", type=VALUE)
 @click.option("-s", "--string", "as_string", is_flag=True, help="SUBVALUE is a string, whatever it looks like.")
 @_limit_option
 @json_option

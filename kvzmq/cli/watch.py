@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import click
 
-from kvzmq.cli.connection import Connection, TableCommand, json_option, read_value
+from kvzmq.cli.connection import VALUE, Connection, TableCommand, json_option, read_value
 
 
 @click.command(cls=TableCommand)
 @click.argument("prefix", default="")
 @click.option("--from-revision", type=click.IntRange(min=0), metavar="N", help="Begin with the changes after revision N, not with now.")
-@click.option("--query", "subkey_subvalue", nargs=2, default=None, metavar="SUBKEY SUBVALUE",
+@click.option("--query", "subkey_subvalue", nargs=2, type=(str, VALUE), default=None, metavar="SUBKEY SUBVALUE",
               help="Rows whose value is a map in which SUBKEY equals SUBVALUE; removed when they cease to.")
 @click.option("-n", "--count", type=click.IntRange(min=1), metavar="N", help="Stop after so many changes.")
 @json_option

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kvzmq import errors
-from kvzmq.cli.connection import Connection, TableCommand, json_option, read_value
+from kvzmq.cli.connection import VALUE, Connection, TableCommand, is_stdin, json_option, read_value
 
 _string_option = click.option(
     "-s", "--string", "as_string", is_flag=True, help="VALUE is a string, whatever it looks like."
@@ -21,7 +21,7 @@ _bytes_option = click.option(
 def _value(text: str, as_string: bool, as_bytes: bool) -> Any:
     if not as_bytes:
         return read_value(text, as_string)
-    return sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    return sys.stdin.buffer.read() if is_stdin(text) else text.encode("utf-8", "surrogateescape")
 
 
 def _done(connection: Connection, as_json: bool, **more: Any) -> None:
@@ -37,7 +37,7 @@ def _done(connection: Connection, as_json: bool, **more: Any) -> None:
 
 @click.command(cls=TableCommand)
 @click.argument("key")
-@click.argument("value")
+@click.argument("value", type=VALUE)
 @click.option("--ttl", "ttl_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Remove it after so long.")
 @_string_option
 @_bytes_option
@@ -79,8 +79,8 @@ def remove(connection: Connection, keys: tuple[str, ...], as_json: bool) -> None
 
 @click.command(cls=TableCommand)
 @click.argument("key")
-@click.argument("value", required=False)
-@click.option("--expected", metavar="VALUE", help="What KEY has to hold.")
+@click.argument("value", type=VALUE, required=False)
+@click.option("--expected", type=VALUE, metavar="VALUE", help="What KEY has to hold.")
 @click.option("--absent", is_flag=True, help="KEY has to be absent.")
 @click.option("--remove", "removes", is_flag=True, help="Remove KEY instead of setting it.")
 @_string_option
@@ -123,7 +123,7 @@ def cas(
 
 @click.command(cls=TableCommand)
 @click.argument("key")
-@click.argument("value")
+@click.argument("value", type=VALUE)
 @_string_option
 @json_option
 @click.pass_obj
