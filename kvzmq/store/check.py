@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
+from zlib import crc32
 
 import msgspec
 
@@ -160,9 +161,13 @@ def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame |
     try:
         salt = frames.read_header(file, magic, name).salt
     except errors.Damaged as error:
+        head = file.read(0, offset)
+        if len(head) < offset or crc32(head[:-4]).to_bytes(4, "little") == head[-4:]:
+            yield Gap(0, file.size(), _reason(error), torn=False)
+            return  # of another version or kind: who knows what its frames would mean
         # With the salt alone frames can still be told from anything else, so it is worth a try.
-        salt = file.read(12, frames.SALT_BYTES).ljust(frames.SALT_BYTES, b"\0")
-        yield Gap(0, min(offset, file.size()), str(error).partition(": ")[2], torn=False)
+        salt = head[12 : 12 + frames.SALT_BYTES]
+        yield Gap(0, offset, _reason(error), torn=False)
     while True:
         try:
             for frame in frames.scan(file, salt, offset):
@@ -176,6 +181,10 @@ def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame |
             if after is None:
                 return
             offset = after.offset
+
+
+def _reason(error: errors.Damaged) -> str:
+    return str(error).partition(": ")[2].removeprefix("offset 0: ")
 
 
 class FileReport(msgspec.Struct):
