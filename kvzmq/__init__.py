@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from kvzmq.client.aio import AsyncClient, AsyncWatch, connect_async
+    from kvzmq.client.aio import AsyncClient, connect_async
+    from kvzmq.client.aio_watch import AsyncWatch
     from kvzmq.client.batch import Pending, Pipeline, Transaction
-    from kvzmq.client.blocking import Client, Watch, connect
+    from kvzmq.client.blocking import Client, connect
     from kvzmq.client.operations import ABSENT
+    from kvzmq.client.watch import Watch
     from kvzmq.client.watching import Event
     from kvzmq.errors import (
         CatalogError,
@@ -41,8 +43,10 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    **dict.fromkeys(("Client", "Watch", "connect"), "kvzmq.client.blocking"),
-    **dict.fromkeys(("AsyncClient", "AsyncWatch", "connect_async"), "kvzmq.client.aio"),
+    **dict.fromkeys(("Client", "connect"), "kvzmq.client.blocking"),
+    **dict.fromkeys(("AsyncClient", "connect_async"), "kvzmq.client.aio"),
+    "Watch": "kvzmq.client.watch",
+    "AsyncWatch": "kvzmq.client.aio_watch",
     **dict.fromkeys(("Pending", "Pipeline", "Transaction"), "kvzmq.client.batch"),
     "ABSENT": "kvzmq.client.operations",
     "Event": "kvzmq.client.watching",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from kvzmq.client.operations import Plan, Plans
+from kvzmq.client.operations import Plan, Plans, together
 from kvzmq.client.session import REQUEST_BYTES_MAX, Result
+from kvzmq.messages import OPERATIONS_MAX
 
 T = TypeVar("T")
 
@@ -14,17 +16,22 @@ T = TypeVar("T")
 class Pending(Generic[T]):
     """A result that is there when its batch has been sent."""
 
-    __slots__ = ("_error", "_sent", "_value")
+    __slots__ = ("_error", "_value", "settled")
 
     def __init__(self) -> None:
-        self._sent = False
+        self.settled = False
+        """Whether `result` has something to say."""
         self._value: Any = None
         self._error: BaseException | None = None
 
     def result(self) -> T:
-        """Return the operation's result, or raise its error."""
-        if not self._sent:
-            raise ValueError("the batch has not been sent yet: leave its `with` block first")
+        """Return the operation's result, or raise its error.
+
+        Raises:
+            ValueError: the batch was not sent: its block has not ended yet, or ended with an exception
+        """
+        if not self.settled:
+            raise ValueError("the batch was not sent: ask for results after its `with` block has ended well")
         if self._error is not None:
             raise self._error
         value: T = self._value
@@ -32,7 +39,14 @@ class Pending(Generic[T]):
 
     def settle(self, value: Any, error: BaseException | None) -> None:
         """Set the outcome."""
-        self._sent, self._value, self._error = True, value, error
+        self.settled, self._value, self._error = True, value, error
+
+    def __repr__(self) -> str:
+        state = "not sent" if not self.settled else repr(self._value if self._error is None else self._error)
+        return f"<kvzmq.Pending {state}>"
+
+
+_Gathered = list[tuple[Plan, Pending[Any]]]
 
 
 class Batch:
@@ -40,7 +54,7 @@ class Batch:
 
     def __init__(self, plans: Plans) -> None:
         self._plans = plans
-        self._gathered: list[tuple[Plan, Pending[Any]]] = []
+        self._gathered: _Gathered = []
 
     def _add(self, plan: Plan) -> Pending[Any]:
         pending: Pending[Any] = Pending()
@@ -51,29 +65,43 @@ class Batch:
         """Set `key` to `value`, for `ttl_s` seconds or for good."""
         return self._add(self._plans.insert(key, value, ttl_s))
 
+    def lookup(self, key: str, type: Any = Any) -> Pending[Any]:
+        """Read `key`, decoded into `type` if given; a KeyError if it is absent."""
+        return self._add(self._plans.lookup(key, type))
+
     def remove(self, key: str) -> Pending[None]:
         """Remove `key`; a KeyError if it is absent."""
         return self._add(self._plans.remove(key))
 
-    def insert_many(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> list[Pending[None]]:
+    def insert_many(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> Pending[None]:
         """Set many keys."""
-        return [self._add(plan) for plan in self._plans.insert_many(rows)]
+        return self._add(self._plans.write_rows(rows))
 
-    def setdefault(self, key: str, value: object) -> Pending[Any]:
-        """Insert `value` if `key` is absent; its value then."""
-        return self._add(self._plans.setdefault(key, value))
+    def lookup_many(self, keys: Iterable[str], type: Any = Any) -> Pending[dict[str, Any]]:
+        """Read those of `keys` that are there."""
+        return self._add(self._plans.lookup_keys(keys, type))
+
+    def remove_many(self, keys: Iterable[str]) -> Pending[int]:
+        """Remove those of `keys` that are there; how many were."""
+        return self._add(self._plans.remove_keys(keys))
+
+    def setdefault(self, key: str, default: Any = None) -> Pending[Any]:
+        """Insert `default` if `key` is absent; its value then."""
+        return self._add(self._plans.setdefault(key, default))
 
     def increment(self, key: str, by: float = 1) -> Pending[Any]:
         """Add to a number; the new number."""
         return self._add(self._plans.increment(key, by))
 
     def expire(self, key: str, ttl_s: float | None) -> Pending[None]:
-        """Let `key` live `ttl_s` seconds from now, or for good."""
+        """Let `key` live `ttl_s` seconds from now, or for good; a KeyError if it is absent."""
         return self._add(self._plans.expire(key, ttl_s))
 
-    def lookup(self, key: str, type: Any = Any) -> Pending[Any]:
-        """Read `key`; a KeyError if it is absent."""
-        return self._add(self._plans.lookup(key, type))
+    def give_up(self, error: BaseException) -> None:
+        """Note why the operations that are not settled never will be."""
+        for _, pending in self._gathered:
+            if not pending.settled:
+                pending.settle(None, error)
 
     def __len__(self) -> int:
         return len(self._gathered)
@@ -89,34 +117,39 @@ class Pipeline(Batch):
         """Set `key` if it holds `expected`; whether it did."""
         return self._add(self._plans.compare_and_set(key, expected, value))
 
-    def size(self) -> Pending[int]:
-        """Count the table's rows."""
-        return self._add(self._plans.size())
+    def contains(self, key: str) -> Pending[bool]:
+        """Say whether `key` is there."""
+        return self._add(self._plans.contains(key))
+
+    def pop(self, key: str) -> Pending[Any]:
+        """Remove `key`; the value it had. A KeyError if it is absent."""
+        return self._add(self._plans.pop(key))
 
     def ttl(self, key: str) -> Pending[float | None]:
         """Read how long `key` still lives, seconds; None for good."""
         return self._add(self._plans.ttl(key))
 
-    def query(self, subkey: str, subvalue: object) -> Pending[list[tuple[str, Any]]]:
+    def size(self) -> Pending[int]:
+        """Count the table's rows."""
+        return self._add(self._plans.size())
+
+    def query(self, subkey: str, subvalue: object, type: Any = Any) -> Pending[list[tuple[str, Any]]]:
         """Find the rows whose value is a map in which `subkey` equals `subvalue`."""
-        return self._add(self._plans.query(subkey, subvalue))
+        return self._add(self._plans.query(subkey, subvalue, type))
 
     def requests(self) -> list[Plan]:
-        """Return what to send: plans whose finish settles each operation by itself."""
-        requests: list[Plan] = []
-        part: list[tuple[Plan, Pending[Any]]] = []
-        size = 0
+        """Return what to send, in order: plans whose finish settles each operation by itself."""
+        parts: list[_Gathered] = []
+        size = count = 0
         for plan, pending in self._gathered:
             length = sum(map(len, plan.ops))
-            if part and size + length > REQUEST_BYTES_MAX:
-                requests.append(_together(part))
-                part, size = [], 0
-            part.append((plan, pending))
+            if not parts or size + length > REQUEST_BYTES_MAX or count + len(plan.ops) > OPERATIONS_MAX:
+                parts.append([])
+                size = count = 0
+            parts[-1].append((plan, pending))
             size += length
-        if part:
-            requests.append(_together(part))
-        self._gathered = []
-        return requests
+            count += len(plan.ops)
+        return [together([_settling(*operation) for operation in part], lambda _: None) for part in parts]
 
 
 class Transaction(Batch):
@@ -128,25 +161,24 @@ class Transaction(Batch):
 
     def request(self) -> Plan:
         """Return what to send; its finish raises if nothing was applied."""
-        gathered, self._gathered = self._gathered, []
-        plan = self._plans.transaction(self._checks, [step for step, _ in gathered])
-
-        def finish(results: list[Result]) -> None:
-            for (_, pending), value in zip(gathered, plan.finish(results)):
-                pending.settle(value, None)
-
-        return plan._replace(finish=finish)
+        return self._plans.transaction(self._checks, [_settling(*operation) for operation in self._gathered])
 
 
-def _together(part: list[tuple[Plan, Pending[Any]]]) -> Plan:
+@contextmanager
+def sent(batch: Batch) -> Iterator[None]:
+    """Let a batch's results tell the error with which sending it ended."""
+    try:
+        yield
+    except BaseException as error:
+        batch.give_up(error)
+        raise
+
+
+def _settling(plan: Plan, pending: Pending[Any]) -> Plan:
     def finish(results: list[Result]) -> None:
-        at = 0
-        for plan, pending in part:
-            mine = results[at : at + len(plan.ops)]
-            at += len(plan.ops)
-            try:
-                pending.settle(plan.finish(mine), None)
-            except Exception as error:  # kept for whoever asks for this one's result
-                pending.settle(None, error)
+        try:
+            pending.settle(plan.finish(results), None)
+        except Exception as error:  # kept for whoever asks for this one's result
+            pending.settle(None, error)
 
-    return Plan([op for plan, _ in part for op in plan.ops], any(plan.writes for plan, _ in part), finish)
+    return plan._replace(finish=finish)

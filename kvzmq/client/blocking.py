@@ -3,16 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import (
-    Callable,
-    ItemsView,
-    Iterable,
-    Iterator,
-    KeysView,
-    Mapping,
-    MutableMapping,
-    ValuesView,
-)
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -20,11 +11,14 @@ from typing import Any, TypeVar, overload
 import zmq
 
 from kvzmq import errors
-from kvzmq.client.batch import Pipeline, Transaction
-from kvzmq.client.connection import Connection, open_link
-from kvzmq.client.link import Link, parse_urls
+from kvzmq.client.batch import Pipeline, Transaction, sent
+from kvzmq.client.connection import Connection
+from kvzmq.client.conversation import WatchConversation
+from kvzmq.client.link import Link, check_timeout, parse_urls
 from kvzmq.client.operations import Plan, Plans
-from kvzmq.client.watching import Event, Watching
+from kvzmq.client.views import Items, Keys, Values
+from kvzmq.client.watch import Watch
+from kvzmq.client.watching import Watching
 
 T = TypeVar("T")
 
@@ -32,7 +26,6 @@ TIMEOUT_S = 5.0
 """How long a call may take, if nothing else was said."""
 
 _RAISE: Any = object()
-_WATCH_SLICE_MS = 100
 
 
 def connect(
@@ -49,9 +42,7 @@ def connect(
     Raises:
         ValueError: the URL is malformed
     """
-    if not timeout > 0:
-        raise ValueError(f"timeout is {timeout}: it must be above 0 seconds")
-    return Client(Connection(parse_urls(url), timeout, context))
+    return Client(Connection(parse_urls(url), check_timeout(timeout), context))
 
 
 class Client(MutableMapping[str, Any]):
@@ -146,10 +137,17 @@ class Client(MutableMapping[str, Any]):
         for plan in self._plans.insert_many(rows):
             self._run(plan, timeout)
 
-    def lookup_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]:
-        """Return those of `keys` that are there, with their values."""
+    @overload
+    def lookup_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]: ...
+    @overload
+    def lookup_many(self, keys: Iterable[str], type: type[T], *, timeout: float | None = None) -> dict[str, T]: ...
+    def lookup_many(self, keys: Iterable[str], type: Any = Any, *, timeout: float | None = None) -> dict[str, Any]:
+        """Return those of `keys` that are there, with their values, decoded into `type` if given.
+
+        Up to 10,000 keys are read at one moment, more in several steps.
+        """
         found: dict[str, Any] = {}
-        for plan in self._plans.lookup_many(keys):
+        for plan in self._plans.lookup_many(keys, type):
             found |= self._run(plan, timeout)
         return found
 
@@ -157,9 +155,23 @@ class Client(MutableMapping[str, Any]):
         """Remove those of `keys` that are there, and return how many were."""
         return sum(self._run(plan, timeout) for plan in self._plans.remove_many(keys))
 
-    def query(self, subkey: str, subvalue: object, *, timeout: float | None = None) -> list[tuple[str, Any]]:
-        """Return the rows whose value is a map in which `subkey` equals `subvalue`, sorted by key."""
-        found: list[tuple[str, Any]] = self._run(self._plans.query(subkey, subvalue), timeout)
+    @overload
+    def query(self, subkey: str, subvalue: object, *, timeout: float | None = None) -> list[tuple[str, Any]]: ...
+    @overload
+    def query(
+        self, subkey: str, subvalue: object, type: type[T], *, timeout: float | None = None
+    ) -> list[tuple[str, T]]: ...
+    def query(
+        self, subkey: str, subvalue: object, type: Any = Any, *, timeout: float | None = None
+    ) -> list[tuple[str, Any]]:
+        """Return the rows whose value is a map in which `subkey` equals `subvalue`, sorted by key.
+
+        The first query for a `subkey` builds an index; from then on a query costs its matches.
+
+        Raises:
+            ResultTooLarge: the rows do not fit one reply of 8 MiB
+        """
+        found: list[tuple[str, Any]] = self._run(self._plans.query(subkey, subvalue, type), timeout)
         return found
 
     def size(self, *, timeout: float | None = None) -> int:
@@ -178,8 +190,9 @@ class Client(MutableMapping[str, Any]):
         """
         gathered = Pipeline(self._plans)
         yield gathered
-        for plan in gathered.requests():
-            self._run(plan, timeout)
+        with sent(gathered):
+            for plan in gathered.requests():
+                self._run(plan, timeout)
 
     @contextmanager
     def transaction(
@@ -196,7 +209,8 @@ class Client(MutableMapping[str, Any]):
         """
         gathered = Transaction(self._plans, checks or {})
         yield gathered
-        self._run(gathered.request(), timeout)
+        with sent(gathered):
+            self._run(gathered.request(), timeout)
 
     # ---- watching
 
@@ -226,7 +240,7 @@ class Client(MutableMapping[str, Any]):
     ) -> Watch:
         watching = Watching(plan, self._plans.prefix, from_revision)
         connection = self._connection
-        watch = Watch(watching, Link(connection.urls, connection.context))
+        watch = Watch(WatchConversation(watching, Link(connection.urls, connection.context)))
         try:
             watch.start(connection.timeout_s if timeout is None else timeout)
         except BaseException:
@@ -264,7 +278,7 @@ class Client(MutableMapping[str, Any]):
         self.remove(key)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and bool(self._run(self._plans.contains(key), None))
+        return isinstance(key, str) and self.contains(key)
 
     def __len__(self) -> int:
         return len(self.keys()) if self._plans.prefix else self.size()
@@ -277,15 +291,30 @@ class Client(MutableMapping[str, Any]):
 
         Rows that others write meanwhile may or may not show; no row shows twice, none that stays is missed.
         """
-        return _Keys(self, self._run, self._plans, prefix)
+        return Keys(self, self._run, self._plans, prefix)
 
-    def items(self, prefix: str = "") -> ItemsView[str, Any]:
-        """Return a view of keys and values, as `keys` does; `dict(table.items())` is the table in few messages."""
-        return _Items(self, self._run, self._plans, prefix)
+    @overload
+    def items(self, prefix: str = "") -> ItemsView[str, Any]: ...
+    @overload
+    def items(self, prefix: str = "", *, type: type[T]) -> ItemsView[str, T]: ...
+    def items(self, prefix: str = "", *, type: Any = Any) -> ItemsView[str, Any]:
+        """Return a view of keys and values, as `keys` does; the values decoded into `type` if given.
 
-    def values(self, prefix: str = "") -> ValuesView[Any]:
-        """Return a view of the values, as `keys` does."""
-        return _Values(self, self._run, self._plans, prefix)
+        `dict(table.items())` reads the table in few messages; `dict(table)` asks for each value by itself.
+        """
+        return Items(self, self._run, self._plans, prefix, type)
+
+    @overload
+    def values(self, prefix: str = "") -> ValuesView[Any]: ...
+    @overload
+    def values(self, prefix: str = "", *, type: type[T]) -> ValuesView[T]: ...
+    def values(self, prefix: str = "", *, type: Any = Any) -> ValuesView[Any]:
+        """Return a view of the values, as `keys` does, decoded into `type` if given."""
+        return Values(self, self._run, self._plans, prefix, type)
+
+    def contains(self, key: str, *, timeout: float | None = None) -> bool:
+        """Say whether `key` is there: `key in table`, with a timeout."""
+        return bool(self._run(self._plans.contains(key), timeout))
 
     def setdefault(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
         """Insert `default` if `key` is absent, and return the value it has then."""
@@ -333,7 +362,9 @@ class Client(MutableMapping[str, Any]):
         return self
 
     def __eq__(self, other: object) -> bool:
-        return self is other  # to compare tables by content, compare their items
+        if isinstance(other, Client):
+            return self is other  # clients are hashable: to compare two tables, compare their items
+        return dict(self.items()) == dict(other.items()) if isinstance(other, Mapping) else NotImplemented
 
     def __hash__(self) -> int:
         return id(self)
@@ -358,142 +389,3 @@ class Client(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         place = f" {self._plans.prefix!r}" if self._plans.prefix else ""
         return f"<kvzmq.Client {','.join(self._connection.urls)}{place}{' closed' if self._connection.closed else ''}>"
-
-
-_Run = Callable[[Plan, "float | None"], Any]
-
-
-class _Pages:
-    """Goes through the keys or rows below a prefix, a page at a time."""
-
-    def __init__(self, table: Client, run: _Run, plans: Plans, prefix: str) -> None:
-        super().__init__(table)  # type: ignore[call-arg]  # of the view this is mixed into
-        self._run = run
-        self._plans = plans
-        self._prefix = prefix
-
-    def _pages_of_keys(self) -> Iterator[list[str]]:
-        after = None
-        while page := self._run(self._plans.keys(self._prefix, after), None):
-            yield page
-            after = page[-1]
-
-    def _pages_of_items(self) -> Iterator[list[tuple[str, Any]]]:
-        after = None
-        while page := self._run(self._plans.items(self._prefix, after), None):
-            yield page
-            after = page[-1][0]
-
-    def __len__(self) -> int:
-        return sum(map(len, self._pages_of_keys()))
-
-
-class _Keys(_Pages, KeysView[str]):
-    def __iter__(self) -> Iterator[str]:
-        for page in self._pages_of_keys():
-            yield from page
-
-
-class _Items(_Pages, ItemsView[str, Any]):
-    def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for page in self._pages_of_items():
-            yield from page
-
-
-class _Values(_Pages, ValuesView[Any]):
-    def __iter__(self) -> Iterator[Any]:
-        for page in self._pages_of_items():
-            for _, value in page:
-                yield value
-
-
-class Watch(Iterator[Event]):
-    """An iterator over changes, on a connection of its own; for one thread at a time.
-
-    `next(watch)` waits for the next change; `get` does so for a limited time. Close it, or use it
-    in a `with` block.
-    """
-
-    def __init__(self, watching: Watching, link: Link) -> None:
-        self._watching = watching
-        self._link = link
-        self._open_s = 0.0
-        self._closed = False
-
-    def start(self, timeout_s: float) -> None:
-        """Wait until the server has begun the watch.
-
-        Raises:
-            Timeout: it did not answer
-            RevisionGone: it no longer keeps the changes from there on
-        """
-        deadline_s = time.monotonic() + timeout_s
-        while not self._watching.started:
-            self._raise_error()
-            if time.monotonic() >= deadline_s:
-                raise errors.Timeout("no answer in time: the watch has not begun")
-            self._turn(deadline_s)
-
-    def get(self, timeout: float | None = None) -> Event:
-        """Return the next change, waiting `timeout` seconds at most, or without end if None.
-
-        Raises:
-            Timeout: none came
-            RevisionGone: changes were missed, and the server no longer keeps them
-        """
-        deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
-        events = self._watching.events
-        while not events:
-            self._raise_error()
-            if self._closed:
-                raise ValueError("the watch is closed")
-            if time.monotonic() >= deadline_s:
-                raise errors.Timeout("no change in time")
-            self._turn(deadline_s)
-        return events.popleft()
-
-    def _raise_error(self) -> None:
-        if self._watching.error is not None:
-            raise self._watching.error
-
-    def _turn(self, deadline_s: float) -> None:
-        """Wait for a message or for news of the connection, a moment at most."""
-        now_s = time.monotonic()
-        link = self._link
-        if not link.is_open:
-            open_link(link, min(deadline_s, now_s + 1.0))
-            self._open_s = now_s
-        if link.news() or (link.connected and self._watching.overdue(now_s)):
-            link.send(self._watching.request(now_s))
-        wait_ms = max(0, min(_WATCH_SLICE_MS, int((deadline_s - now_s) * 1000) + 1 if deadline_s < 1e12 else _WATCH_SLICE_MS))
-        if not link.connected:
-            link.monitor.poll(wait_ms)
-            if not link.connected and link.alternatives and now_s - self._open_s > 1.0:
-                link.next_url()
-                link.close()
-        elif link.socket.poll(wait_ms):
-            self._watching.receive(link.socket.recv(zmq.NOBLOCK))
-
-    @property
-    def revision(self) -> int | None:
-        """The revision up to which everything was seen: where a later watch can go on."""
-        return self._watching.position
-
-    def __iter__(self) -> Watch:
-        return self
-
-    def __next__(self) -> Event:
-        return self.get()
-
-    def close(self) -> None:
-        """End the watch."""
-        self._closed = True
-        self._link.close()
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -4,6 +4,9 @@ There is no thread of its own. The first thread that has something to ask leads:
 its own and others', and reads replies until it has its own; then it hands the lead to one that still
 waits. So one thread alone pays nothing for the others, and threads that wait at the same time share
 messages.
+
+Who leads is written down in one place, `_Crew.leader`, under the lock. Whatever ends a thread's call,
+a KeyboardInterrupt anywhere included, it passes `_leave`, which hands over if it still leads.
 """
 
 from __future__ import annotations
@@ -17,39 +20,39 @@ from typing import Any
 import zmq
 
 from kvzmq import errors
-from kvzmq.client.conversation import Conversation
+from kvzmq.client.conversation import LOOK_S, Conversation
 from kvzmq.client.link import Link, resolve
 from kvzmq.client.operations import Plan
-from kvzmq.client.session import Call, check_size
+from kvzmq.client.session import Call, check_size, deadline
 
-_SLICE_MS = 50
-"""How long the leader reads without a look at the connection and the clock."""
+_SLICE_MS = int(LOOK_S * 1000)
+"""How long the leader reads at most without a look at the connection and the clock."""
 
-_CATALOG_PAUSE_S = 0.2
+_CATALOG_S = 1.0
+"""How long to wait for one answer of a catalog."""
+
+CATALOG_PAUSE_S = 0.2
+"""How long to wait after a catalog has not helped."""
 
 
-def open_link(link: Link, deadline_s: float) -> None:
-    """Find out where the link's URL leads, and connect it if it is not connected yet.
+def open_link(link: Link, timeout_s: float) -> None:
+    """Find out where the link's URL leads, in `timeout_s` at most, and connect it.
 
     Raises:
-        CatalogError: no catalog could say where the server is, up to the deadline
+        CatalogError: the catalog could not say where the server is; the link is set to the next URL
         ValueError: ZeroMQ does not take the endpoint
     """
-    while not link.is_open:
-        try:
-            endpoint = resolve(link.url, max(0.01, deadline_s - time.monotonic()))
-        except errors.CatalogError:
-            if time.monotonic() + _CATALOG_PAUSE_S >= deadline_s:
-                raise
-            time.sleep(_CATALOG_PAUSE_S)
-            link.next_url()
-        else:
-            link.open(endpoint)
-            link.socket.setsockopt(zmq.RCVTIMEO, _SLICE_MS)
+    try:
+        endpoint = resolve(link.url, max(0.01, min(_CATALOG_S, timeout_s)))
+    except errors.CatalogError:
+        link.next_url()
+        raise
+    link.open(endpoint)
+    link.socket.setsockopt(zmq.RCVTIMEO, _SLICE_MS)
 
 
 class Connection:
-    """A conversation that threads share.
+    """A conversation that threads share; a forked child has one of its own.
 
     Args:
         urls: the servers, tried in turn
@@ -62,132 +65,176 @@ class Connection:
         self.timeout_s = timeout_s
         self.closed = False
         self._context = context
-        self._begin()
-
-    def _begin(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()  # held for moments only, never while waiting
-        self._conversation = Conversation(self.urls, self.context)
-        self._led = False
-        self._followers: dict[Call, threading.Event] = {}
+        self._crews: dict[int, _Crew] = {}
 
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
-        """The ZeroMQ context."""
-        return self._context or zmq.Context.instance()
+        """The ZeroMQ context; one that was given to the parent is of no use to a forked child."""
+        own = self._context is not None and self._pid == os.getpid()
+        return self._context if own and self._context is not None else zmq.Context.instance()
+
+    def _crew(self) -> _Crew:
+        pid = os.getpid()
+        crew = self._crews.get(pid)
+        # setdefault is atomic: no lock, which another thread might have held when the process forked.
+        return crew or self._crews.setdefault(pid, _Crew(Conversation(self.urls, self.context)))
 
     @property
     def revision(self) -> int:
         """The highest revision any reply has told."""
-        return self._conversation.session.revision
+        return self._crew().conversation.session.revision
 
     def run(self, plan: Plan, timeout_s: float | None = None) -> Any:
         """Send a plan's operations and return what it makes of the results, or raise its error."""
-        deadline_s = time.monotonic() + (self.timeout_s if timeout_s is None else timeout_s)
-        call = check_size(Call(plan.ops, plan.writes, plan.finish, deadline_s))
-        if self._pid != os.getpid():
-            self._begin()  # a forked child has a conversation of its own
-        follower = None
-        with self._lock:
-            if self.closed:
-                raise ValueError("the client is closed")
-            self._conversation.session.submit(call)
-            if self._led:
-                follower = self._followers[call] = threading.Event()
-            self._led = True
-        if follower is not None:
-            self._follow(call, follower)
-        if not call.done:
-            self._lead(call)
-        if call.error is not None:
+        call = check_size(plan.call(deadline(self.timeout_s if timeout_s is None else timeout_s)))
+        if self.closed:
+            raise ValueError("the client is closed")
+        self._crew().run(call)
+        if call.error is None:
+            return call.value
+        try:
             raise call.error
-        return call.value
-
-    def _follow(self, call: Call, follower: threading.Event) -> None:
-        """Wait until the call is done, or until it is this thread's turn to lead."""
-        try:
-            follower.wait(max(0.0, call.deadline_s - time.monotonic()))
-        except BaseException:
-            self._give_up(call)
-            raise
-        with self._lock:
-            if self._followers.pop(call, None) is not None and not call.done:
-                self._conversation.session.expire(call.deadline_s)  # and not the turn to lead
-
-    def _give_up(self, call: Call) -> None:
-        """Leave though the call is not done, as when the thread is interrupted."""
-        with self._lock:
-            self._conversation.session.abandon(call)
-            if self._followers.pop(call, None) is None:
-                self._hand_over()  # this thread had just been woken, perhaps to lead
-
-    def _lead(self, call: Call) -> None:
-        """Send and receive for everybody until the call is done."""
-        try:
-            while not call.done:
-                if not self._conversation.link.is_open:
-                    self._open(call.deadline_s)
-                self._exchange(call)
-        except BaseException:
-            with self._lock:
-                self._conversation.session.abandon(call)
-            raise
         finally:
-            with self._lock:
-                self._hand_over()
-
-    def _open(self, deadline_s: float) -> None:
-        open_link(self._conversation.link, deadline_s)
-        self._conversation.opened(time.monotonic())
-
-    def _exchange(self, call: Call) -> None:
-        """Send what waits, and read until something comes or the slice is over."""
-        conversation = self._conversation
-        now_s = time.monotonic()
-        with self._lock:
-            conversation.send_waiting(now_s)
-        frame = self._receive(min(_SLICE_MS, int((call.deadline_s - now_s) * 1000) + 1))
-        with self._lock:
-            if frame is not None:
-                conversation.session.receive(frame)
-            elif conversation.look_around(time.monotonic()):
-                conversation.link.close()
-            if self._followers:
-                self._wake_done()
-
-    def _receive(self, wait_ms: int) -> bytes | None:
-        link = self._conversation.link
-        if not link.connected:
-            link.monitor.poll(max(0, wait_ms))
-            return None
-        try:
-            if wait_ms == _SLICE_MS:  # the socket's own timeout spares a poll
-                return link.socket.recv()
-            return link.socket.recv(zmq.NOBLOCK) if link.socket.poll(max(0, wait_ms)) else None
-        except zmq.Again:
-            return None
-
-    def _wake_done(self) -> None:
-        for call in [call for call in self._followers if call.done]:
-            self._followers.pop(call).set()
-
-    def _hand_over(self) -> None:
-        """Wake those whose call is done, and have one of the others lead."""
-        self._wake_done()
-        successor = next(iter(self._followers), None)
-        self._led = successor is not None
-        if successor is not None:
-            self._followers.pop(successor).set()
-        elif self.closed:
-            self._conversation.link.close()
+            del call  # the traceback holds this frame: leave no cycle for the garbage collector
 
     def close(self) -> None:
         """Drop the connection; calls of other threads end with Timeout or OutcomeUnknown."""
+        self.closed = True
+        self._crew().close()
+
+
+class _Crew:
+    """The threads of one process that wait for answers, and the conversation they share."""
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.leader: Call | None = None
+        """Whose thread sends and receives; set and read under the lock."""
+        self._lock = threading.Lock()  # held for moments only, never while waiting
+        self._followers: dict[Call, threading.Lock] = {}  # each a lock that is released to wake the thread, once
+        self._look_s = 0.0
+        self._closed = False
+
+    def run(self, call: Call) -> None:
+        """Return when the call is done."""
+        try:
+            turn = self._join(call)
+            if turn is not None:
+                self._follow(call, turn)
+            if self.leader is call:
+                self._lead(call)
+        except BaseException:
+            self._leave(call)
+            raise
+
+    def _join(self, call: Call) -> threading.Lock | None:
         with self._lock:
-            if self.closed:
-                return
-            self.closed = True
-            self._conversation.session.expire(float("inf"))
-            self._wake_done()
-            if not self._led:
-                self._conversation.link.close()
+            if self._closed:
+                raise ValueError("the client is closed")
+            self.conversation.session.submit(call)
+            if self.leader is None:
+                self.leader = call
+                return None
+            turn = self._followers[call] = threading.Lock()
+            turn.acquire()
+            call.on_done = self._wake
+            return turn
+
+    def _wake(self, call: Call) -> None:
+        turn = self._followers.pop(call, None)
+        if turn is not None:
+            turn.release()
+
+    def _follow(self, call: Call, turn: threading.Lock) -> None:
+        """Wait until the call is done, or until it is this thread's turn to lead."""
+        turn.acquire(timeout=max(0.0, call.deadline_s - time.monotonic()))
+        if call.done or self.leader is call:
+            return
+        with self._lock:
+            self._followers.pop(call, None)
+            if self.leader is not call:
+                self.conversation.expire(max(call.deadline_s, time.monotonic()))
+                self.conversation.session.end(call)
+
+    def _lead(self, call: Call) -> None:
+        """Send and receive for everybody until the call is done, and hand over."""
+        conversation = self.conversation
+        link = conversation.link
+        now_s = time.monotonic()
+        while self.leader is call:
+            if not link.is_open:
+                self._open(call)
+            with self._lock:
+                if link.is_open:
+                    conversation.send_waiting(now_s)
+            frame = _receive(link, call.deadline_s - now_s)
+            now_s = time.monotonic()
+            with self._lock:
+                if frame is not None:
+                    conversation.receive(frame, now_s)
+                if frame is None or now_s >= self._look_s or now_s >= call.deadline_s:
+                    self._look_around(now_s)
+                if call.done:
+                    self._hand_over()
+
+    def _look_around(self, now_s: float) -> None:
+        self._look_s = now_s + LOOK_S
+        if not self.conversation.link.is_open:
+            self.conversation.expire(now_s)
+        elif self.conversation.look_around(now_s):
+            self.conversation.link.close()
+
+    def _open(self, call: Call) -> None:
+        try:
+            open_link(self.conversation.link, call.deadline_s - time.monotonic())
+        except errors.CatalogError as error:
+            self.conversation.catalog_error = error
+            time.sleep(max(0.0, min(CATALOG_PAUSE_S, call.deadline_s - time.monotonic())))
+        else:
+            self.conversation.opened(time.monotonic())
+
+    def _leave(self, call: Call) -> None:
+        """Go before the call is done, or in the midst of handing over, as when the thread is interrupted."""
+        with self._lock:
+            self.conversation.session.abandon(call)
+            self._followers.pop(call, None)
+            if self.leader is call:
+                self._hand_over()
+            elif self.leader in self._followers:
+                self._wake(self.leader)
+
+    def _hand_over(self) -> None:
+        """Have one of those who wait lead."""
+        self.leader = next(iter(self._followers), None)
+        if self.leader is not None:
+            self._wake(self.leader)
+        elif self._closed:
+            self.conversation.link.close()
+
+    def close(self) -> None:
+        """End all calls, and drop the connection as soon as nobody reads from it."""
+        with self._lock:
+            self._closed = True
+            self.conversation.session.close()
+            if self.leader is None:
+                self.conversation.link.close()
+
+
+def _receive(link: Link, left_s: float) -> bytes | None:
+    """Wait for a frame, _SLICE_MS or `left_s` at most, or for news of a connection that is not there."""
+    wait_ms = _SLICE_MS if left_s >= LOOK_S else max(0, int(left_s * 1000) + 1)
+    if not link.is_open:
+        return None
+    try:
+        if not link.connected:
+            if not link.readable:  # the last words of a server that has gone
+                link.monitor.poll(wait_ms)
+                return None
+        elif wait_ms == _SLICE_MS:
+            return link.socket.recv()  # the socket's own timeout spares a poll
+        elif not link.socket.poll(wait_ms):
+            return None
+        return link.socket.recv(zmq.NOBLOCK)
+    except zmq.Again:
+        return None

@@ -6,6 +6,7 @@ swallowed. The socket's monitor tells; the session then sends its unanswered req
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from collections.abc import Sequence
@@ -32,8 +33,10 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.HEARTBEAT_TIMEOUT, 6000),
     (zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX),
 )
-_LOST = zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
-_WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | _LOST
+_STRANGE = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+_WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _STRANGE
 
 
 def parse_urls(url: str) -> list[str]:
@@ -55,6 +58,17 @@ def parse_urls(url: str) -> list[str]:
                 f"{part!r} is not a server's URL: use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT"
             )
     return urls
+
+
+def check_timeout(timeout_s: float) -> float:
+    """Refuse what is no time to wait.
+
+    Raises:
+        ValueError: it is not above 0
+    """
+    if not timeout_s > 0:
+        raise ValueError(f"timeout is {timeout_s}: it must be above 0 seconds")
+    return timeout_s
 
 
 def needs_lookup(url: str) -> bool:
@@ -96,6 +110,8 @@ class Link:
         self._monitor: zmq.Socket[bytes] | None = None
         self.connected = False
         """Whether the server has shaken hands and not gone since."""
+        self.strange = False
+        """Whether something answers there that does not speak ZeroMQ."""
 
     @property
     def url(self) -> str:
@@ -106,6 +122,15 @@ class Link:
     def alternatives(self) -> bool:
         """Whether there is another server to try, or a catalog to ask again."""
         return len(self._urls) > 1 or needs_lookup(self.url)
+
+    def describe(self) -> str:
+        """Say where the link leads and what is known of the server there, for an error's message."""
+        if self.connected:
+            return f"connected to {self.url}, which is too busy to take the request"
+        if self.strange:
+            return f"what answers at {self.url} does not speak ZeroMQ (is that the port of the bridge?)"
+        among = f" (one of {len(self._urls)} endpoints)" if len(self._urls) > 1 else ""
+        return f"no connection to {self.url}{among}: is a server running there?"
 
     def next_url(self) -> str:
         """Turn to the next URL and return it."""
@@ -119,16 +144,31 @@ class Link:
             ValueError: ZeroMQ does not take the endpoint
         """
         self.close()
+        self.strange = False
         new = self._context.socket(zmq.DEALER)
         for option, value in _OPTIONS:
             new.setsockopt(option, value)
-        self._monitor = new.get_monitor_socket(_WATCHED)
         self._socket = new
+        self._monitor = self._monitor_of(new)
         try:
             new.connect(endpoint)
         except zmq.ZMQError as error:
             self.close()
             raise ValueError(f"cannot connect to {endpoint!r}: {error.strerror}") from None
+
+    def _monitor_of(self, watched: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+        """Have a socket's connection reported.
+
+        Without a high-water mark: libzmq's I/O thread waits for room for its reports, and an unread
+        monitor would stop every socket of the process.
+        """
+        place = f"inproc://kvzmq-link-{os.urandom(8).hex()}"
+        watched.monitor(place, _WATCHED)
+        monitor = self._context.socket(zmq.PAIR)
+        monitor.setsockopt(zmq.LINGER, 0)
+        monitor.setsockopt(zmq.RCVHWM, 0)
+        monitor.connect(place)
+        return monitor
 
     @property
     def is_open(self) -> bool:
@@ -158,8 +198,15 @@ class Link:
             self.monitor.recv()  # the endpoint
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 made = self.connected = True
+                self.strange = False
             else:
                 self.connected = False
+                self.strange = self.strange or bool(event & _STRANGE)
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a frame to read; afterwards the descriptor tells of the next one."""
+        return int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN != 0
 
     def send(self, frame: bytes) -> bool:
         """Send a frame; False if there is no connection, or no room on it."""
@@ -172,7 +219,7 @@ class Link:
     def close(self) -> None:
         """Drop the connection."""
         if self._socket is not None:
-            self._socket.disable_monitor()
+            self._socket.monitor(None, 0)
             self._socket.close(linger=0)
             self._socket = None
         if self._monitor is not None:

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from kvzmq import codec, errors, messages
 from kvzmq.client import values
-from kvzmq.client.session import Result
+from kvzmq.client.session import Call, Result
 
 
 class _Absent:
@@ -37,11 +37,22 @@ PAGE_ROWS = 1000
 
 
 class Plan(NamedTuple):
-    """Operations to send, whether they write, and what to make of their results."""
+    """Operations to send, what to make of their results, and how they may travel.
+
+    ops     encoded operations
+    writes  whether any of them writes
+    finish  makes the caller's value from the results; may raise
+    alone   whether they must not share a request with others
+    """
 
     ops: list[Raw]
     writes: bool
     finish: Callable[[list[Result]], Any]
+    alone: bool = False
+
+    def call(self, deadline_s: float) -> Call:
+        """Return a call that executes the plan."""
+        return Call(self.ops, self.writes, self.finish, deadline_s, self.alone)
 
 
 def _raise(result: Result) -> NoReturn:
@@ -71,18 +82,30 @@ def _typed(kind: Any) -> Callable[[list[Result]], Any]:
     return _plain if kind is Any else lambda results: values.decode(payload_of(results[0]), kind)
 
 
+_WRITES = {method: kind.writes for method, kind in messages.OPERATIONS.items()}
+
+
 def _plan(method: str, *arguments: Any, finish: Callable[[list[Result]], Any] = _plain) -> Plan:
     try:
         data = codec.encode_value((method, *arguments))
     except UnicodeEncodeError as error:
-        raise errors.InvalidRequest(f"{error.object!r} has a lone surrogate: not Unicode text") from None
+        raise errors.InvalidRequest(f"{_short(error.object)} has a lone surrogate: not Unicode text") from None
     except OverflowError as error:
         raise errors.InvalidRequest(str(error)) from None
-    return Plan([Raw(data)], messages.OPERATIONS[method].writes, finish)
+    return Plan([Raw(data)], _WRITES[method], finish)
+
+
+def _short(text: object) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 100 else shown[:100] + "..."
 
 
 def _check_ttl(ttl_s: float | None) -> float | None:
-    if ttl_s is not None and not 0 < ttl_s <= messages.TTL_S_MAX:
+    if ttl_s is None:
+        return None
+    if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)):
+        raise TypeError(f"ttl_s is a {type(ttl_s).__name__}: it is a number of seconds, or None for good")
+    if not 0 < ttl_s <= messages.TTL_S_MAX:
         raise errors.InvalidRequest(f"ttl_s is {ttl_s}: it must be above 0 and at most {messages.TTL_S_MAX:.0f} seconds")
     return ttl_s
 
@@ -109,7 +132,7 @@ class Plans:
         self.prefix = prefix
 
     def _key(self, key: object) -> str:
-        return self.prefix + values.check_key(key)
+        return values.check_key(key, self.prefix)
 
     def _keys(self, keys: Iterable[str]) -> list[str]:
         if isinstance(keys, str):
@@ -145,11 +168,23 @@ class Plans:
     def remove_many(self, keys: Iterable[str]) -> list[Plan]:
         return [_plan("remove_many", chunk) for chunk in _chunks(self._keys(keys))]
 
+    def write_rows(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> Plan:
+        """Plan insert_many as one, for a batch."""
+        return together(self.insert_many(rows), lambda parts: None)
+
+    def remove_keys(self, keys: Iterable[str]) -> Plan:
+        """Plan remove_many as one, for a batch."""
+        return together(self.remove_many(keys), sum)
+
+    def lookup_keys(self, keys: Iterable[str], kind: Any = Any) -> Plan:
+        """Plan lookup_many as one, for a batch."""
+        return together(self.lookup_many(keys, kind), lambda parts: {k: v for part in parts for k, v in part.items()})
+
     def compare_and_set(self, key: str, expected: object, value: object) -> Plan:
         return _plan("compare_and_set", self._key(key), _maybe(expected, "expected"), _maybe(value, "value"))
 
-    def setdefault(self, key: str, value: object, kind: Any = Any) -> Plan:
-        return _plan("setdefault", self._key(key), values.encode(value), finish=_typed(kind))
+    def setdefault(self, key: str, value: object) -> Plan:
+        return _plan("setdefault", self._key(key), values.encode(value))
 
     def increment(self, key: str, by: float = 1) -> Plan:
         if isinstance(by, bool) or not isinstance(by, (int, float)):
@@ -164,8 +199,8 @@ class Plans:
         encoded = [(self._key(key), _maybe(expected, f"the check of {key!r}")) for key, expected in checks.items()]
 
         def finish(results: list[Result]) -> list[Any]:
-            payloads = values.decode(payload_of(results[0]), list[Raw])
-            return [step.finish([Result(errors.OK, payload)]) for step, payload in zip(steps, payloads)]
+            payloads = iter(values.decode(payload_of(results[0]), list[Raw]))
+            return [step.finish([Result(errors.OK, next(payloads)) for _ in step.ops]) for step in steps]
 
         return _plan("transaction", encoded, [op for step in steps for op in step.ops], finish=finish)
 
@@ -181,7 +216,7 @@ class Plans:
 
     def lookup_many(self, keys: Iterable[str], kind: Any = Any) -> list[Plan]:
         def finish(results: list[Result]) -> dict[str, Any]:
-            found = values.decode(payload_of(results[0]), Any if kind is Any else dict[str, kind])
+            found: dict[str, Any] = values.decode(payload_of(results[0]), Any if kind is Any else dict[str, kind])
             return {self._strip(key): value for key, value in found.items()}
 
         return [_plan("lookup_many", chunk, finish=finish) for chunk in _chunks(self._keys(keys))]
@@ -203,8 +238,10 @@ class Plans:
         """Plan a count of the whole table's rows, whatever the prefix."""
         return _plan("size")
 
-    def query(self, subkey: str, subvalue: object) -> Plan:
-        return _plan("query", subkey, values.encode(subvalue, "subvalue"), finish=self._pairs)
+    def query(self, subkey: str, subvalue: object, kind: Any = Any) -> Plan:
+        return _plan(
+            "query", values.check_subkey(subkey), values.encode(subvalue, "subvalue"), finish=self._pairs(kind)
+        )
 
     def keys(self, prefix: str = "", after: str | None = None, limit: int = PAGE_ROWS) -> Plan:
         def finish(results: list[Result]) -> list[str]:
@@ -212,14 +249,21 @@ class Plans:
 
         return _plan("keys", self.prefix + prefix, self._after(after), limit, finish=finish)
 
-    def items(self, prefix: str = "", after: str | None = None, limit: int = PAGE_ROWS) -> Plan:
-        return _plan("items", self.prefix + prefix, self._after(after), limit, finish=self._pairs)
+    def items(self, prefix: str = "", after: str | None = None, limit: int = PAGE_ROWS, kind: Any = Any) -> Plan:
+        return _plan("items", self.prefix + prefix, self._after(after), limit, finish=self._pairs(kind))
 
     def _after(self, after: str | None) -> str | None:
         return None if after is None else self.prefix + after
 
-    def _pairs(self, results: list[Result]) -> list[tuple[str, Any]]:
-        return [(self._strip(key), value) for key, value in _plain(results) if key.startswith(self.prefix)]
+    def _pairs(self, kind: Any) -> Callable[[list[Result]], list[tuple[str, Any]]]:
+        def finish(results: list[Result]) -> list[tuple[str, Any]]:
+            pairs: list[tuple[str, Raw]] = values.decode(payload_of(results[0]), list[tuple[str, Raw]])
+            return [(self._strip(key), values.decode(raw, kind)) for key, raw in pairs if key.startswith(self.prefix)]
+
+        def finish_plain(results: list[Result]) -> list[tuple[str, Any]]:
+            return [(self._strip(key), value) for key, value in _plain(results) if key.startswith(self.prefix)]
+
+        return finish_plain if kind is Any else finish
 
     # ---- the server and the connection
 
@@ -227,14 +271,30 @@ class Plans:
         return _plan("ping", finish=_nothing)
 
     def stats(self) -> Plan:
-        return _plan("stats")
+        """Plan a question to the server, which it takes in no request that writes."""
+        return _plan("stats")._replace(alone=True)
 
     def watch(self, prefix: str, from_revision: int | None) -> Plan:
         return _plan("watch", self.prefix + prefix, from_revision)
 
     def watch_query(self, subkey: str, subvalue: object, from_revision: int | None) -> Plan:
-        return _plan("watch_query", subkey, values.encode(subvalue, "subvalue"), from_revision)
+        return _plan("watch_query", values.check_subkey(subkey), values.encode(subvalue, "subvalue"), from_revision)
+
+
+def together(plans: Sequence[Plan], combine: Callable[[list[Any]], Any]) -> Plan:
+    """Plan several plans as one, whose value `combine` makes of theirs."""
+    if len(plans) == 1:
+        return plans[0]
+
+    def finish(results: list[Result]) -> Any:
+        parts, at = [], 0
+        for plan in plans:
+            parts.append(plan.finish(results[at : at + len(plan.ops)]))
+            at += len(plan.ops)
+        return combine(parts)
+
+    return Plan([op for plan in plans for op in plan.ops], any(plan.writes for plan in plans), finish)
 
 
 def _chunks(keys: list[str]) -> list[list[str]]:
-    return [keys[at : at + CHUNK_ROWS] for at in range(0, len(keys), CHUNK_ROWS)]
+    return [keys[at : at + CHUNK_ROWS] for at in range(0, len(keys), CHUNK_ROWS)] or [[]]

@@ -1,8 +1,8 @@
-"""The client's core: calls in, request frames out, reply frames in, results out. No I/O, no clock.
+"""The client's core: calls in, request frames out, reply frames in, results out. No I/O.
 
-    submit(call) ──> flush() ──> frames to send          receive(frame) ──> calls done
-                                                         expire(now)    ──> calls done, too late
-                     reconnected() ──> the unanswered frames once more, byte for byte
+    submit(call) ──> flush() ──> requests to send        receive(frame) ──> calls done
+                        unsent() <── those that did not go      expire(now) ──> calls done, too late
+                     reconnected() ──> the unanswered requests once more, byte for byte
 
 Calls that wait at the same time travel as one request. A request keeps its number and its bytes
 through every retry, so the server can tell that it has executed it. Before its first write a
@@ -11,14 +11,18 @@ the server has forgotten is an error, never a second execution.
 
 What a caller is told when its time is over: Timeout if its operations certainly did not run, or only
 read; OutcomeUnknown if a write was sent and no answer came.
+
+A thread may be interrupted anywhere in here, and others go on with what it leaves: so an answered
+request is forgotten only after its calls are done, and `end` ends a call that got lost on the way.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -28,7 +32,11 @@ from kvzmq import codec, errors
 from kvzmq.messages import MESSAGE_BYTES_MAX, OPERATIONS_MAX, SESSION_BYTES, Open
 
 IN_FLIGHT_MAX = 32
-"""How many requests may be unanswered: fewer than the results a server keeps for a session."""
+"""How many requests may be unanswered."""
+
+AHEAD_MAX = 96
+"""How far numbers may run ahead of an unanswered write: the server keeps 128 results for a session, and
+a write whose result is no longer kept cannot be asked for again."""
 
 REQUEST_BYTES_MAX = 1 << 20
 """From this size on waiting calls go into the next request; a single larger call still goes whole."""
@@ -49,14 +57,12 @@ class Result(msgspec.Struct, array_like=True, gc=False):
 
 
 class _Reply(msgspec.Struct, array_like=True, gc=False):
-    seq: int | None
+    seq: int
     revision: int
-    rest: Raw
+    results: list[Result]
 
 
 _decode_reply: Callable[[bytes], _Reply] = msgspec.msgpack.Decoder(_Reply).decode
-_decode_results: Callable[[Raw], list[Result]] = msgspec.msgpack.Decoder(list[Result]).decode
-_decode_text: Callable[[Raw], Any] = msgspec.msgpack.Decoder().decode
 
 
 class Call:
@@ -67,17 +73,27 @@ class Call:
         writes: whether any of them writes
         finish: makes the caller's value from the results; may raise
         deadline_s: when the caller gives up, on the shell's clock
+        alone: whether it must not share a request with others
     """
 
-    __slots__ = ("alone", "deadline_s", "done", "error", "finish", "on_done", "ops", "revision", "size", "value", "writes")
+    __slots__ = (
+        "alone", "deadline_s", "done", "error", "finish", "on_done", "ops", "revision", "size", "value", "writes",
+    )  # fmt: skip
 
-    def __init__(self, ops: list[Raw], writes: bool, finish: Callable[[list[Result]], Any], deadline_s: float) -> None:
+    def __init__(
+        self,
+        ops: list[Raw],
+        writes: bool,
+        finish: Callable[[list[Result]], Any],
+        deadline_s: float,
+        alone: bool = False,
+    ) -> None:
         self.ops = ops
         self.writes = writes
         self.finish = finish
         self.deadline_s = deadline_s
+        self.alone = alone
         self.size = sum(map(len, ops))
-        self.alone = False
         self.done = False
         self.value: Any = None
         self.error: BaseException | None = None
@@ -85,17 +101,35 @@ class Call:
         self.on_done: Callable[[Call], None] | None = None
 
 
-class _Request:
-    __slots__ = ("calls", "frame", "resend_at_s", "seq", "sent", "wait_s", "writes")
+class Request:
+    """Calls that travel together: what a shell sends, as often as it takes."""
 
-    def __init__(self, seq: int, frame: bytes, calls: list[Call], writes: bool) -> None:
+    __slots__ = ("calls", "count", "frame", "resend_at_s", "sent", "seq", "session", "wait_s", "writes")
+
+    def __init__(self, session: bytes, seq: int, ops: Sequence[Raw], calls: list[Call], writes: bool) -> None:
+        self.session = session
         self.seq = seq
-        self.frame = frame
+        self.frame = codec.encode_request(session, seq, ops)
+        self.count = len(ops)
         self.calls = calls
         self.writes = writes
         self.sent = 0
         self.wait_s = RESEND_S
         self.resend_at_s = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it: `open` has no calls, and all writes wait for it."""
+        return not self.calls or any(not call.done for call in self.calls)
+
+
+TIMEOUT_S_MAX = 1e8
+"""The longest time a call may take, seconds, infinity included: about three years."""
+
+
+def deadline(timeout_s: float) -> float:
+    """Return when a call that begins now has to end, on the monotonic clock of both shells."""
+    return time.monotonic() + (timeout_s if timeout_s <= TIMEOUT_S_MAX else TIMEOUT_S_MAX)
 
 
 def check_size(call: Call) -> Call:
@@ -105,10 +139,16 @@ def check_size(call: Call) -> Call:
         ValueError: its operations are too large or too many
     """
     if call.size > MESSAGE_BYTES_MAX - _FRAME_ROOM:
-        raise errors.InvalidRequest(f"{call.size} bytes do not fit a request of {MESSAGE_BYTES_MAX}: send less at a time")
+        raise errors.InvalidRequest(
+            f"{call.size} bytes do not fit a request of {MESSAGE_BYTES_MAX}: send less at a time"
+        )
     if len(call.ops) > OPERATIONS_MAX:
         raise errors.InvalidRequest(f"{len(call.ops)} operations: a request has at most {OPERATIONS_MAX}")
     return call
+
+
+def _not_sent() -> errors.KvzmqError:
+    return errors.Timeout("no answer in time: nothing was sent, the server cannot be reached")
 
 
 class Session:
@@ -121,7 +161,7 @@ class Session:
     def __init__(self, jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25)) -> None:
         self._jitter = jitter
         self._waiting: deque[Call] = deque()
-        self._in_flight: dict[int, _Request] = {}
+        self._in_flight: dict[int, Request] = {}
         self.revision = 0
         """The highest revision any reply has told."""
         self._last_seq = 1  # number 1 is for `open`; the others grow through all sessions
@@ -143,62 +183,85 @@ class Session:
         """Whether nothing waits and nothing is unanswered."""
         return not self._waiting and not self._in_flight
 
-    def flush(self, now_s: float) -> list[bytes]:
-        """Pack what waits into requests and return their frames, to be sent in this order."""
-        frames = []
-        while self._waiting and len(self._in_flight) < IN_FLIGHT_MAX:
-            if self._waiting[0].done:
-                self._waiting.popleft()
-            elif self._waiting[0].writes and not self._opened:
-                if not self._opening:
-                    frames.append(self._open(now_s))
-                break
-            else:
-                frames.append(self._pack(now_s))
-        return frames
+    @property
+    def asking(self) -> bool:
+        """Whether a request is unanswered."""
+        return bool(self._in_flight)
 
-    def _open(self, now_s: float) -> bytes:
-        self._opening = True
-        request = _Request(1, codec.encode_request(self.id, 1, [_OPEN]), [], writes=True)
-        return self._send(request, now_s)
-
-    def _pack(self, now_s: float) -> bytes:
-        calls: list[Call] = []
-        ops: list[Raw] = []
-        size = 0
-        writes = False
+    def flush(self, now_s: float) -> list[Request]:
+        """Pack what waits into requests, to be sent in this order."""
+        requests: list[Request] = []
         waiting = self._waiting
         while waiting:
             call = waiting[0]
             if call.done:
                 waiting.popleft()
-                continue
-            full = size + call.size > REQUEST_BYTES_MAX or len(ops) + len(call.ops) > OPERATIONS_MAX
-            if calls and (full or call.alone or calls[0].alone or (call.writes and not self._opened)):
+            elif self._in_flight and self._full():
                 break
-            waiting.popleft()
-            calls.append(call)
-            ops += call.ops
-            size += call.size
-            writes = writes or call.writes
-        self._last_seq += 1
-        frame = codec.encode_request(self.id, self._last_seq, ops)
-        return self._send(_Request(self._last_seq, frame, calls, writes), now_s)
+            elif call.writes and not self._opened:
+                if not self._opening:
+                    requests.append(self._open(now_s))
+                break
+            else:
+                requests.append(self._pack(now_s))
+        return requests
 
-    def _send(self, request: _Request, now_s: float) -> bytes:
+    def _full(self) -> bool:
+        if len(self._in_flight) >= IN_FLIGHT_MAX:
+            return True
+        oldest = next((seq for seq, request in self._in_flight.items() if request.writes and seq > 1), self._last_seq)
+        return self._last_seq - oldest >= AHEAD_MAX
+
+    def _open(self, now_s: float) -> Request:
+        self._opening = True
+        return self._send(Request(self.id, 1, [_OPEN], [], writes=True), now_s)
+
+    def _pack(self, now_s: float) -> Request:
+        waiting = self._waiting
+        first = waiting.popleft()
+        calls = [first]
+        ops = first.ops
+        writes = first.writes
+        if waiting and not first.alone:
+            ops = list(ops)
+            size = first.size
+            while waiting:
+                call = waiting[0]
+                if call.done:
+                    waiting.popleft()
+                    continue
+                full = size + call.size > REQUEST_BYTES_MAX or len(ops) + len(call.ops) > OPERATIONS_MAX
+                if full or call.alone or (call.writes and not self._opened):
+                    break
+                waiting.popleft()
+                calls.append(call)
+                ops += call.ops
+                size += call.size
+                writes = writes or call.writes
+        self._last_seq += 1
+        return self._send(Request(self.id, self._last_seq, ops, calls, writes), now_s)
+
+    def _send(self, request: Request, now_s: float) -> Request:
         self._in_flight[request.seq] = request
         request.sent += 1
         request.resend_at_s = now_s + request.wait_s * self._jitter()
         request.wait_s = min(2 * request.wait_s, RESEND_S_MAX)
-        return request.frame
+        return request
 
-    def reconnected(self, now_s: float) -> list[bytes]:
+    def unsent(self, requests: Sequence[Request]) -> None:
+        """Take back requests that the connection did not take: they are due again at once."""
+        for request in requests:
+            request.sent -= 1
+            request.wait_s = RESEND_S
+            request.resend_at_s = 0.0
+
+    def reconnected(self, now_s: float) -> list[Request]:
         """Return every unanswered request once more, for a new connection."""
-        return [self._send(request, now_s) for _, request in sorted(self._in_flight.items()) if _wanted(request)]
+        return [self._send(request, now_s) for _, request in sorted(self._in_flight.items()) if request.wanted]
 
-    def overdue(self, now_s: float) -> list[bytes]:
+    def overdue(self, now_s: float) -> list[Request]:
         """Return the requests to be asked again on a connection that seems well."""
-        late = [request for request in self._in_flight.values() if request.resend_at_s <= now_s and _wanted(request)]
+        late = [request for request in self._in_flight.values() if request.resend_at_s <= now_s and request.wanted]
         return [self._send(request, now_s) for request in late]
 
     # ---- in
@@ -207,90 +270,129 @@ class Session:
         """Take a reply; calls it answers are done when this returns."""
         try:
             reply = _decode_reply(frame)
-            request = self._in_flight.pop(reply.seq, None) if reply.seq is not None else None
-            if request is None:
-                return  # nobody waits for it any more
-            results = _decode_results(reply.rest)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # not of this protocol: whoever waits is told by the clock
-        self.revision = max(self.revision, reply.revision)
+        request = self._in_flight.get(reply.seq)
+        if request is None:
+            return  # nobody waits for it any more
+        results = reply.results
         if len(results) == 1 and results[0].code >= errors.REFUSED_MIN:
+            del self._in_flight[reply.seq]
             self._refused(request, results[0])
-        elif not request.calls:
-            self._opening, self._opened = False, True
+        elif len(results) == request.count:
+            if not request.calls:
+                self._opening, self._opened = False, True
+            else:
+                self._answered(request, reply.revision, results)
+            del self._in_flight[reply.seq]
         else:
-            self._answered(request, reply.revision, results)
+            return  # a reply to something else: as above
+        if reply.revision > self.revision:
+            self.revision = reply.revision
 
-    def _answered(self, request: _Request, revision: int, results: list[Result]) -> None:
+    def _answered(self, request: Request, revision: int, results: list[Result]) -> None:
+        calls = request.calls
+        if len(calls) == 1:
+            if not calls[0].done:
+                _answer(calls[0], revision, results)
+            return
         at = 0
-        for call in request.calls:
+        cramped = []
+        for call in calls:
             mine = results[at : at + len(call.ops)]
             at += len(call.ops)
             if call.done:
                 continue
-            crowded = len(request.calls) > 1 and not call.writes
-            if crowded and any(result.code == errors.ResultTooLarge.code for result in mine):
-                self._again_alone(call)  # the reply was full of others' results
-                continue
-            call.revision = revision
-            try:
-                _finish(call, call.finish(mine), None)
-            except Exception as error:
-                _finish(call, None, error)
+            # The reply may have been full of others' results. One that failed for it has changed nothing.
+            if (not call.writes or len(mine) == 1) and any(r.code == errors.ResultTooLarge.code for r in mine):
+                cramped.append(call)
+            else:
+                _answer(call, revision, mine)
+        self._again_alone(cramped)
 
-    def _refused(self, request: _Request, result: Result) -> None:
-        error = errors.error_of(result.code, _decode_text(result.payload))
+    def _refused(self, request: Request, result: Result) -> None:
+        error = errors.error_of(result.code, _text(result.payload))
         if isinstance(error, errors.SessionExpired):
             self._expired(request)
         elif not request.calls:  # `open` itself, for example on a full disk: ask again when it is needed
             self._opening = False
             self._fail_writes(error)
         else:
+            again = []
             for call in request.calls:
                 if call.done:
                     continue
                 # One bad operation refuses the whole request: each caller gets a verdict of its own.
                 if len(request.calls) > 1 and (not call.writes or not isinstance(error, errors.StorageError)):
-                    self._again_alone(call)
+                    again.append(call)
                 else:
                     _finish(call, None, errors.error_of(result.code, str(error)))
+            self._again_alone(again)
 
     def _fail_writes(self, error: errors.KvzmqError) -> None:
         for call in self._waiting:
             if call.writes and not call.done:
                 _finish(call, None, errors.error_of(error.code, str(error)))
 
-    def _again_alone(self, call: Call) -> None:
-        call.alone = True
-        self._waiting.appendleft(call)
+    def _again_alone(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            call.alone = True
+        self._waiting.extendleft(reversed(calls))
 
-    def _expired(self, request: _Request) -> None:
+    def _expired(self, request: Request) -> None:
         """The server does not know the session. What was sent once was not executed; else nobody knows."""
-        if self._opened:
+        if request.session == self.id:
             self._begin()
-        for call in reversed(request.calls):
+        again = []
+        for call in request.calls:
             if call.done:
                 continue
             if call.writes and request.sent > 1:
-                _finish(call, None, errors.OutcomeUnknown("the server has forgotten this session, and with it whether it executed this"))
+                _finish(call, None, errors.OutcomeUnknown(
+                    "the server has forgotten this session, and with it whether it executed this"
+                ))  # fmt: skip
             else:
-                self._waiting.appendleft(call)
+                again.append(call)
+        self._waiting.extendleft(reversed(again))
 
     # ---- time
 
-    def expire(self, now_s: float) -> None:
-        """End the calls whose deadline has passed."""
-        for call in self._waiting:
-            if not call.done and call.deadline_s <= now_s:
-                _finish(call, None, errors.Timeout("no answer in time: the request was not sent, the server is not reachable"))
+    def expire(self, now_s: float, not_sent: Callable[[], errors.KvzmqError] = _not_sent) -> None:
+        """End the calls whose deadline has passed.
+
+        Args:
+            not_sent: makes the error for operations that certainly never reached a server
+        """
+        waiting = self._waiting
+        for call in waiting:
+            if call.deadline_s <= now_s and not call.done:
+                _finish(call, None, not_sent())
+        while waiting and waiting[0].done:
+            waiting.popleft()
         for request in list(self._in_flight.values()):
             for call in request.calls:
-                if not call.done and call.deadline_s <= now_s:
-                    _finish(call, None, _too_late(call))
-            if request.calls and all(call.done for call in request.calls):
+                if call.deadline_s <= now_s and not call.done:
+                    _finish(call, None, _too_late(call) if request.sent else not_sent())
+            if request.calls and not request.wanted:
                 del self._in_flight[request.seq]
-        while self._waiting and self._waiting[0].done:
-            self._waiting.popleft()
+
+    def end(self, call: Call) -> None:
+        """End a call that `expire` did not know: an interrupted thread has lost it on the way."""
+        if not call.done:
+            _finish(call, None, _too_late(call))
+
+    def close(self) -> None:
+        """End all calls, as the client is being closed."""
+        for call in self._waiting:
+            if not call.done:
+                _finish(call, None, errors.Timeout("the client was closed: nothing was sent"))
+        for request in self._in_flight.values():
+            for call in request.calls:
+                if not call.done:
+                    closed = errors.OutcomeUnknown if call.writes and request.sent else errors.Timeout
+                    _finish(call, None, closed("the client was closed before the answer came"))
+        self._waiting.clear()
+        self._in_flight.clear()
 
     def fail(self, error: Exception) -> None:
         """End all calls with an error that no retry can mend."""
@@ -302,30 +404,38 @@ class Session:
         """Forget a call whose caller no longer waits; its reply, if one comes, is dropped."""
         call.done = True
 
-    def next_s(self) -> float | None:
-        """Return when `expire` or `overdue` has something to do, or None."""
-        times = [call.deadline_s for call in self._calls() if not call.done]
-        times += [request.resend_at_s for request in self._in_flight.values()]
-        return min(times, default=None)
-
     def _calls(self) -> Iterator[Call]:
         yield from self._waiting
         for request in self._in_flight.values():
             yield from request.calls
 
 
+def _answer(call: Call, revision: int, results: list[Result]) -> None:
+    call.revision = revision
+    try:
+        value = call.finish(results)
+    except Exception as error:
+        _finish(call, None, error)
+    else:
+        _finish(call, value, None)
+
+
 def _finish(call: Call, value: Any, error: BaseException | None) -> None:
-    call.value, call.error, call.done = value, error, True
+    call.value = value
+    call.error = error
+    call.done = True
     if call.on_done is not None:
         call.on_done(call)
 
 
-def _wanted(request: _Request) -> bool:
-    """Say whether anybody waits for the request: `open` has no calls, and all writes wait for it."""
-    return not request.calls or any(not call.done for call in request.calls)
+def _text(payload: Raw) -> str:
+    try:
+        return str(codec.decode_value(payload))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "the server gave no readable reason"
 
 
 def _too_late(call: Call) -> errors.KvzmqError:
     if call.writes:
-        return errors.OutcomeUnknown("no answer in time: the operation may have been executed")
-    return errors.Timeout("no answer in time to a reading operation")
+        return errors.OutcomeUnknown("no answer in time: the operation may have been executed, once, or not at all")
+    return errors.Timeout("no answer in time: the server was asked and did not say anything")

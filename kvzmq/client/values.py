@@ -6,6 +6,7 @@ taken too: dataclasses and msgspec Structs (as maps), enumerations, UUIDs.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -50,6 +51,8 @@ def encode_rows(rows: Mapping[str, object]) -> Raw:
         data = codec.encode_value(rows)
         codec.check_rows(data)
     except (errors.InvalidRequest, ValueError, OverflowError, RecursionError, TypeError):
+        for key in rows:
+            check_text(key, "a key")
         return Raw(codec.encode_value({key: encode(value, f"the value of {key!r}") for key, value in rows.items()}))
     return Raw(data)
 
@@ -75,12 +78,16 @@ def _find_fault(value: object, place: str, parents: tuple[int, ...]) -> None:
             if not isinstance(key, str):
                 raise errors.InvalidRequest(f"{place} has the key {key!r}: the keys of a map must be strings")
             check_text(key, f"a key of {place}")
-            _find_fault(item, f"{place}[{key!r}]", (*parents, id(value)))
+            _find_fault(item, f"{place}[{_quote(key)}]", (*parents, id(value)))
     elif isinstance(value, (list, tuple)):
         for position, item in enumerate(value):
             _find_fault(item, f"{place}[{position}]", (*parents, id(value)))
     else:
         _check_object(value, place, parents)
+
+
+def _quote(key: str) -> str:
+    return json.dumps(key if len(key) <= 50 else key[:50] + "...", ensure_ascii=False)
 
 
 def _check_object(value: object, place: str, parents: tuple[int, ...]) -> None:
@@ -104,8 +111,8 @@ def check_text(text: str, place: str) -> None:
         raise errors.InvalidRequest(f"{place} has a lone surrogate at {error.start}: not Unicode text") from None
 
 
-def check_key(key: object) -> str:
-    """Refuse what is not a key.
+def check_key(key: object, prefix: str = "") -> str:
+    """Return `prefix + key`, and refuse what is not a key.
 
     Raises:
         TypeError: it is no string
@@ -113,9 +120,21 @@ def check_key(key: object) -> str:
     """
     if not isinstance(key, str):
         raise TypeError(f"a key is a str, not {type(key).__name__}")
-    if len(key) > KEY_CHARS_MAX:
-        raise errors.InvalidRequest(f"a key has at most {KEY_CHARS_MAX} characters, not {len(key)}")
-    return key
+    whole = prefix + key
+    if len(whole) > KEY_CHARS_MAX:
+        raise errors.InvalidRequest(f"a key has at most {KEY_CHARS_MAX} characters, not {len(whole)}")
+    return whole
+
+
+def check_subkey(subkey: object) -> str:
+    """Refuse what cannot be a key of a map.
+
+    Raises:
+        TypeError: it is no string
+    """
+    if not isinstance(subkey, str):
+        raise TypeError(f"a subkey is a str, not {type(subkey).__name__}")
+    return subkey
 
 
 def decode(payload: Raw, type: Any = Any) -> Any:

@@ -32,6 +32,10 @@ class Event(NamedTuple):
     removed: bool
 
 
+_PROGRESS = b"\xc0"
+"""The payload, null, of an event that only tells how far the watch has come."""
+
+
 class _Message(msgspec.Struct, array_like=True, gc=False):
     seq: int | None
     revision: int
@@ -62,7 +66,7 @@ class Watching:
         self._plan = plan
         self._prefix = prefix
         self.position = from_revision
-        """The revision up to which everything was seen."""
+        """The revision up to which everything was received."""
         self.started = False
         """Whether the server has agreed, on this connection."""
         self.events: deque[Event] = deque()
@@ -71,6 +75,11 @@ class Watching:
         self._seq = 0
         self._number = 0
         self._asked_s = 0.0
+
+    @property
+    def seen(self) -> int | None:
+        """The revision up to which everything was received and taken out of `events`."""
+        return self.events[0].revision - 1 if self.events else self.position
 
     def request(self, now_s: float) -> bytes:
         """Return the frame that starts the watch on a new connection, after what was seen already."""
@@ -113,6 +122,8 @@ class Watching:
         if self.position is not None and revision <= self.position:
             return
         self.position = revision
+        if bytes(pushed.payload) == _PROGRESS:
+            return
         key, value = codec.decode_value(pushed.payload)
         if key.startswith(self._prefix):
             self.events.append(Event(revision, key[len(self._prefix) :], value[0] if value else None, not value))

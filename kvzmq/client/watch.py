@@ -1,0 +1,124 @@
+"""Watches of the blocking client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+from kvzmq import errors
+from kvzmq.client.connection import CATALOG_PAUSE_S, open_link
+from kvzmq.client.conversation import WatchConversation
+from kvzmq.client.watching import Event
+
+_SLICE_S = 0.1
+"""How long to wait without a look at the connection."""
+
+
+class Watch(Iterator[Event]):
+    """An iterator over changes, on a connection of its own; for one thread at a time.
+
+    `next(watch)` waits for the next change; `get` does so for a limited time. Close it, or use it
+    in a `with` block.
+    """
+
+    def __init__(self, conversation: WatchConversation) -> None:
+        self._conversation = conversation
+        self._watching = conversation.watching
+        self._link = conversation.link
+        self._closed = False
+
+    def start(self, timeout_s: float) -> None:
+        """Wait until the server has begun the watch.
+
+        Raises:
+            Timeout: it did not answer
+            RevisionGone: it no longer keeps the changes from there on
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not self._watching.started:
+            self._raise_error()
+            if time.monotonic() >= deadline_s:
+                raise errors.Timeout(f"the watch has not begun in time: {self._link.describe()}")
+            self._turn(deadline_s)
+
+    def get(self, timeout: float | None = None) -> Event:
+        """Return the next change, waiting `timeout` seconds at most, or without end if None.
+
+        Raises:
+            Timeout: none came
+            RevisionGone: changes were missed, and the server no longer keeps them
+        """
+        events = self._watching.events
+        if events:
+            return events.popleft()
+        deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._closed:
+                raise ValueError("the watch is closed")
+            self._turn(deadline_s)
+            if events:
+                return events.popleft()
+            self._raise_error()
+            if time.monotonic() >= deadline_s:
+                raise errors.Timeout(f"no change within {timeout} seconds")
+
+    def _raise_error(self) -> None:
+        if self._watching.error is not None:
+            raise self._watching.error
+
+    def _turn(self, deadline_s: float) -> None:
+        """Wait for messages or for news of the connection, a moment at most."""
+        now_s = time.monotonic()
+        link = self._link
+        wait_s = max(0.0, min(_SLICE_S, deadline_s - now_s))
+        if not link.is_open:
+            try:
+                open_link(link, max(wait_s, min(1.0, deadline_s - now_s)))
+            except errors.CatalogError:
+                time.sleep(min(wait_s, CATALOG_PAUSE_S))
+                return
+            self._conversation.opened(now_s)
+        self._conversation.ask(now_s)
+        if self._conversation.hopeless(now_s):
+            link.close()
+            return
+        wait_ms = int(wait_s * 1000) + (wait_s > 0)
+        if link.connected:
+            link.socket.poll(wait_ms)
+        else:
+            link.monitor.poll(wait_ms)
+        self._conversation.receive_all()
+
+    @property
+    def revision(self) -> int | None:
+        """The revision up to which everything was seen: where a later watch can go on."""
+        return self._watching.seen
+
+    def __iter__(self) -> Watch:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            return self.get()
+        except ValueError:
+            if self._closed:
+                raise StopIteration from None
+            raise
+
+    def close(self) -> None:
+        """End the watch: its iteration stops."""
+        self._closed = True
+        self._watching.events.clear()
+        self._link.close()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<kvzmq.Watch at revision {self.revision}{' closed' if self._closed else ''}>"
