@@ -106,21 +106,20 @@ class _BadLine(errors.InvalidRequest):
 
 
 class _Batch:
-    """Rows to insert and keys to remove, from lines `first` to `last`."""
+    """Rows to insert and keys to remove, and the lines they come from."""
 
-    def __init__(self, first: int) -> None:
+    def __init__(self) -> None:
         self.rows: dict[str, Any] = {}
         self.removed: list[str] = []
         self.bytes = 0
-        self.first = self.last = first
+        self._lines: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self.rows) + len(self.removed)
 
     def takes(self, row: _Row, length: int) -> bool:
         """Say whether a row still fits: a key comes once, so that the order within a batch does not matter."""
-        again = row.key in self.rows or row.key in self.removed
-        return not again and len(self) < _BATCH_ROWS and (not len(self) or self.bytes + length <= _BATCH_BYTES)
+        return row.key not in self._lines and len(self) < _BATCH_ROWS and (not len(self) or self.bytes + length <= _BATCH_BYTES)
 
     def add(self, row: _Row, length: int, number: int) -> None:
         if row.removed:
@@ -128,13 +127,25 @@ class _Batch:
         else:
             self.rows[row.key] = row.value
         self.bytes += length
-        self.last = number
+        self._lines[row.key] = number
 
     def send(self, table: Client) -> None:
         if self.rows:
             table.insert_many(self.rows)
         if self.removed:
             table.remove_many(self.removed)
+
+    def blame(self, error: errors.InvalidRequest) -> _BadLine:
+        """Return the error of the line for which a client refused the batch."""
+        from kvzmq.client import values
+
+        for key, value in self.rows.items():
+            try:
+                values.encode(value, f"the value of {key!r}")
+                values.check_key(key)
+            except errors.InvalidRequest as refusal:
+                return _BadLine(f"line {self._lines[key]}: {refusal}")
+        return _BadLine(f"lines {min(self._lines.values())} to {max(self._lines.values())}: {error}")
 
 
 @click.command("import", cls=TableCommand)
@@ -153,7 +164,7 @@ def import_(connection: Connection, file: IO[bytes]) -> None:
                 try:
                     batch.send(connection.table)
                 except errors.InvalidRequest as error:
-                    raise _BadLine(f"lines {batch.first} to {batch.last}: {error}") from None
+                    raise batch.blame(error) from None
                 done += len(batch)
                 progress.advance(len(batch))
     except (_BadLine, errors.KvzmqError):
@@ -164,7 +175,7 @@ def import_(connection: Connection, file: IO[bytes]) -> None:
 
 def _batches(file: Iterable[bytes]) -> Iterator[_Batch]:
     """Gather rows into batches; the rows before a bad line still go."""
-    batch = _Batch(1)
+    batch = _Batch()
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
@@ -176,7 +187,7 @@ def _batches(file: Iterable[bytes]) -> Iterator[_Batch]:
             raise
         if not batch.takes(row, len(line)):
             yield batch
-            batch = _Batch(number)
+            batch = _Batch()
         batch.add(row, len(line), number)
     if batch:
         yield batch
