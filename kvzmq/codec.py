@@ -250,6 +250,11 @@ def encode_event(revision: int, watch: int, code: int, payload: Any) -> bytes:
     return encode_value((0, revision, (watch, code, payload)))
 
 
+def encode_sign_of_life(revision: int) -> bytes:
+    """Encode `[0, revision, nil]`: a watching client is not forgotten, there is only no news."""
+    return encode_value((0, revision, None))
+
+
 class _WireGroup(Struct, array_like=True, gc=False):
     time_us: int
     requests: list[Raw]

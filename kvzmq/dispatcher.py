@@ -70,12 +70,12 @@ class Dispatcher:
         else:
             for arrival in arrivals:
                 self._run([arrival])
-        self.watches.pump()
+        self.watches.pump(self._clock())
 
     def tick(self) -> None:
         """Let time pass without a request: expire rows, tell watchers."""
         self._run([])
-        self.watches.pump()
+        self.watches.pump(self._clock())
 
     def _run(self, arrivals: Sequence[Arrival]) -> None:
         requests = [

@@ -26,6 +26,7 @@ from kvzmq import errors
 from kvzmq.server import Server
 from kvzmq.store import Store
 from kvzmq.trace import Trace
+from kvzmq.transport import Arrival
 from kvzmq.transport.router import RouterTransport
 from kvzmq.transport.tcp import TcpTransport
 
@@ -120,6 +121,7 @@ class ZmqPeer:
         self.socket.connect(url)
         self.seq = 0
         self.session: bytes | None = None
+        self.events: list[Any] = []  # those that came between replies
 
     def send(self, *ops: list[Any]) -> int:
         self.seq += 1
@@ -135,6 +137,10 @@ class ZmqPeer:
         while self.socket.poll(0):
             found.append(msgspec.msgpack.decode(self.socket.recv()))
         return found
+
+    def reply(self) -> Any:
+        """Return the next message, or None."""
+        return msgspec.msgpack.decode(self.socket.recv()) if self.socket.poll(0) else None
 
     def close(self) -> None:
         self.socket.close()
@@ -178,6 +184,7 @@ class Stepped:
 
     def step(self) -> int:
         """Turn the loop once, waiting a few milliseconds at most."""
+        self.server._visit_s = 0.0  # every transport looks after its peers in every step: the clock is ours
         return self.server.step(0.005)
 
     def until(self, condition: Callable[[], object], timeout_s: float = DEADLINE_S) -> None:
@@ -192,6 +199,19 @@ class Stepped:
         quiet = 0
         while quiet < 4:
             quiet = 0 if self.step() else quiet + 1
+
+    def gather(self, count: int) -> None:
+        """Make one step of the `count` requests that were sent, however they trickle in."""
+        arrivals: list[Arrival] = []
+        deadline_s = time.monotonic() + DEADLINE_S
+        while len(arrivals) < count:
+            assert time.monotonic() < deadline_s, f"{len(arrivals)} requests came, not {count}"
+            for transport in self.server.transports:
+                arrivals += transport.drain()
+        assert len(arrivals) == count
+        self.server.dispatcher.dispatch(arrivals)
+        for transport in self.server.transports:
+            transport.flush()
 
     def lines(self, peer: TcpPeer, count: int) -> list[Any]:
         """Turn the loop until `count` replies have come to a client of the bridge; return them."""
@@ -216,11 +236,24 @@ class Stepped:
         return found
 
     def call(self, peer: ZmqPeer, *op: Any) -> tuple[int, Any]:
-        """Execute one operation; returns the result's code and payload."""
-        peer.send(list(op))
-        ((_, _, results),) = self.replies(peer)
-        (result,) = results
+        """Execute one operation; returns the result's code and payload. Events go to `peer.events`."""
+        seq = peer.send(list(op))
+        deadline_s = time.monotonic() + DEADLINE_S
+        while (message := peer.reply()) is None or message[0] == 0:
+            assert time.monotonic() < deadline_s, "no reply in time"
+            if message is None:
+                self.step()
+            else:
+                peer.events.append(message)
+        assert message[0] == seq, message
+        (result,) = message[2]
         return tuple(result)
+
+    def events(self, peer: ZmqPeer, count: int) -> list[Any]:
+        """Turn the loop until `count` events have come; return these."""
+        self.until(lambda: (peer.events.extend(peer.replies()), len(peer.events) >= count)[1])
+        found, peer.events = peer.events[:count], peer.events[count:]
+        return found
 
     def close(self) -> None:
         for peer in self._peers:

@@ -69,6 +69,7 @@ class RouterTransport:
         self._unsent: dict[bytes, deque[tuple[zmq.MessageTracker, int]]] = {}
         self._undelivered: dict[str, int] = {}
         self._counts = {"replies_to_the_gone": 0, "replies_to_the_stuck": 0, "events": 0}
+        self._socket.copy_threshold = 0  # else pyzmq copies messages below 64 KiB and calls them sent at once
         for option, value in _OPTIONS:
             self._socket.setsockopt(option, value)
         self.endpoints = []

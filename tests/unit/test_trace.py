@@ -55,8 +55,8 @@ def test_every_executed_request_has_a_line_in_the_order_of_execution() -> None:
     assert interleaving.summarize(interleaving.read(io.StringIO(file.getvalue()))).alone
 
 
-def test_a_retried_request_shows_the_tables_revision_and_no_changes() -> None:
-    """Red when the line had the revision of the reply: kept from the first time, it runs back."""
+def test_a_retried_request_is_not_executed_and_has_no_line() -> None:
+    """Red when it had one with the revision of its reply: kept from the first time, it ran back."""
     file = io.StringIO()
     with Stepped(trace=Trace(file)) as table:
         peer = table.zmq()
@@ -66,7 +66,9 @@ def test_a_retried_request_shows_the_tables_revision_and_no_changes() -> None:
         table.call(peer, "insert", "b", 1)
         peer.seq = 1
         assert table.call(peer, "insert", "a", 1) == (0, None)
-    assert [(line.revision, line.changes) for line in traced(file.getvalue())] == [(0, 0), (1, 1), (2, 1), (2, 0)]
+        peer.seq = 3
+        assert table.call(peer, "insert", "c", 1) == (0, None)
+    assert [(line.revision, line.changes) for line in traced(file.getvalue())] == [(0, 0), (1, 1), (2, 1), (3, 1)]
 
 
 def test_expired_rows_have_a_line_of_their_own() -> None:
