@@ -44,6 +44,7 @@ class Store:
         Raises:
             Damaged: a file is not what was written
         """
+        collecting = gc.isenabled()
         gc.disable()  # rows are not tracked; the collector would only look through what recovery makes
         try:
             for found in self.log.recover():
@@ -52,7 +53,8 @@ class Store:
                 else:
                     self._replay(found)
         finally:
-            gc.enable()
+            if collecting:
+                gc.enable()
 
     def _replay(self, group: bytes) -> None:
         time_us, requests = codec.decode_group(group)
@@ -75,7 +77,14 @@ class Store:
             StorageFailed: the disk cannot be trusted: send nothing, stop
         """
         table = self.table
-        writes = [request for request in requests if request.writes and not table.has_kept(request)]
+        # What a retried request gets is settled now: it is not logged again, so whatever this step does to its
+        # session's kept results, it must not be executed either.
+        first = {
+            id(request): kept
+            for request in requests
+            if request.writes and (kept := table.find_kept(request)) is not None
+        }
+        writes = [request for request in requests if request.writes and id(request) not in first]
         refused: set[int] = set()
         if writes or table.is_due(time_us):
             try:
@@ -87,8 +96,12 @@ class Store:
         else:
             for group in self.log.barrier():
                 self._replay(group)
+            table.look_at(time_us)
         for request in requests:
-            if refused and id(request) in refused:
+            kept = first.get(id(request)) if first else None
+            if kept is not None:
+                yield kept
+            elif refused and id(request) in refused:
                 yield codec.refuse(request.seq, table.revision, errors.StorageError.code, str(self.trouble))
             else:
                 yield self.execute(request)

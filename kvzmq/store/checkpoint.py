@@ -11,6 +11,7 @@ A checkpoint is written beside the old one and renamed over it, so there is alwa
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterable, Iterator
 from zlib import crc32
@@ -35,12 +36,16 @@ def write(directory: Directory, group: int, sections: Iterable[bytes]) -> int:
         the file's length in bytes
 
     Raises:
-        OSError: the old checkpoint is still in place
+        OSError: the old checkpoint is still in place, or the new one is but perhaps not for good
     """
     file = directory.create(NAME_TMP)
     try:
         length = _write_sections(file, group, sections)
         file.sync()
+    except OSError:
+        with contextlib.suppress(OSError):
+            directory.unlink(NAME_TMP)  # a disk this half has filled would leave the log no room
+        raise
     finally:
         file.close()
     directory.rename(NAME_TMP, NAME)

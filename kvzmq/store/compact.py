@@ -23,6 +23,7 @@ from kvzmq import errors
 from kvzmq.store import Store, checkpoint
 from kvzmq.store.file_log import NAME_SEALED, FileLog
 from kvzmq.store.files import Directory, DiskDirectory, File
+from kvzmq.store.frames import HEADER_BYTES
 
 LOG_BYTES_MIN = 64 << 20
 """A log shorter than this is not compacted, unless another threshold is set."""
@@ -41,14 +42,14 @@ def fold(directory: Directory) -> bool:
 
     Raises:
         Damaged: a file is not what was written; nothing was changed
-        OSError: the checkpoint could not be written; nothing was changed
+        OSError: try again: the old checkpoint and the sealed log, or the new checkpoint, hold everything
     """
     try:
         sealed = directory.open(NAME_SEALED)
     except FileNotFoundError:
         return False
     try:
-        if not sealed.lock(wait=False) or not directory.exists(NAME_SEALED):
+        if not sealed.lock(wait=False) or not _is_sealed(directory, sealed):
             return False
         log = _SealedLog(directory, sealed)
         store = Store(log)
@@ -59,6 +60,22 @@ def fold(directory: Directory) -> bool:
     finally:
         sealed.close()
     return True
+
+
+def _is_sealed(directory: Directory, opened: File) -> bool:
+    """Say whether the file opened before it was locked still is the sealed log.
+
+    Another compaction may have folded and removed it meanwhile, and a server may have sealed the next one
+    under the same name: every log has a salt of its own in its header.
+    """
+    try:
+        present = directory.open(NAME_SEALED)
+    except FileNotFoundError:
+        return False
+    try:
+        return present.read(0, HEADER_BYTES) == opened.read(0, HEADER_BYTES)
+    finally:
+        present.close()
 
 
 class _SealedLog(FileLog):

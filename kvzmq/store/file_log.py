@@ -2,7 +2,9 @@
 
 The file is the layout of `frames` with the magic `kvzmqLOG`; the header's number is that of the
 first group in it. Each frame is one group, numbered consecutively through all logs of the table,
-made durable by one sync. So at most the very last frame of the last log can be torn.
+made durable by one sync. So at most the very last frame of the last log can be torn. After it the
+file may go on with zeros, up to PREPARED_BYTES: blocks written ahead, because a sync that does not
+have to make the file longer takes half the time. Zeros up to the end of the file are its end.
 
 While a compaction runs, the groups before it are in `table.txn.sealed` and new ones in a new
 `table.txn`. The states of the directory, each of which recovers:
@@ -15,9 +17,11 @@ While a compaction runs, the groups before it are in `table.txn.sealed` and new 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
+from itertools import count
 
 from kvzmq import errors
 from kvzmq.store import checkpoint, frames
@@ -29,6 +33,11 @@ NAME_TMP = "table.txn.tmp"
 NAME_SEALED = "table.txn.sealed"
 NAME_TORN = "table.txn.torn"
 MAGIC = b"kvzmqLOG"
+
+PREPARED_BYTES = 256 << 10
+"""How many zeros are written ahead of the groups, together with one of them."""
+
+_WINDOW_BYTES = 4 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +55,7 @@ class FileLog:
         self.group = 0
         """The number of the last group."""
         self.log_bytes = 0
-        """The length of table.txn."""
+        """The length of table.txn, without the zeros written ahead."""
         self.checkpoint_bytes = 0
         """The length of table.ckpt when it was last looked at."""
         self.torn_bytes = 0
@@ -54,6 +63,7 @@ class FileLog:
         self._read_only = read_only
         self._file: File | None = None
         self._salt = b""
+        self._prepared = 0  # the length of table.txn, with the zeros
 
     # ---- recovery
 
@@ -61,6 +71,10 @@ class FileLog:
         """Yield the checkpoint and the groups after it; see Log.recover."""
         directory = self.directory
         sealed_file = self._wait_for_compaction()
+        if not self._read_only:
+            # Names that a killed process left may be in the page cache alone. They come first: a new log
+            # renamed over the old one's name must not be on the disk before the old one's new name is.
+            directory.sync()
         try:
             yield from self.recover_sealed(sealed_file)
         finally:
@@ -127,21 +141,30 @@ class FileLog:
                     yield frame.payload
         except frames.BadFrame as found:
             bad = found
-        if bad is not None:
-            self._judge(file, header.salt, path, bad, last)
+        if bad is not None and not _ends_in_zeros(file, end):
+            self._judge(file, header.salt, path, bad, expected, last)
+        if last and expected <= self.group:
+            raise errors.Damaged(
+                f"{path}: ends with group {expected - 1}, but the files before it end with group {self.group}: "
+                "they do not belong together"
+            )
         if last:
             self._salt = header.salt
             self.log_bytes = end
+            self._prepared = file.size()
             if not self._read_only:
                 self._make_tail_durable(file, start, end)
 
-    def _judge(self, file: File, salt: bytes, path: str, bad: frames.BadFrame, last: bool) -> None:
-        """Tell a torn tail from damage: only the last frame of the last log can be torn."""
-        after = frames.find_frame(file, salt, bad.offset)
+    def _judge(self, file: File, salt: bytes, path: str, bad: frames.BadFrame, expected: int, last: bool) -> None:
+        """Tell a torn tail from damage: only the last frame of the last log can be torn.
+
+        A valid frame of an earlier number is no successor: somebody stored a piece of this log as a value.
+        """
+        after = frames.find_frame(file, salt, bad.offset, expected + 1)
         if after is not None:
             raise errors.Damaged(
                 f"{path}: {bad}, and a valid frame (group {after.number}) follows at offset {after.offset}: "
-                f"damage, not a torn tail. `kvzmq check --repair {self.directory.path}` saves what can be read to a copy"
+                "damage, not a torn tail"
             )
         if not last:
             raise errors.Damaged(f"{path}: {bad}: a sealed log has no torn tail")
@@ -150,7 +173,11 @@ class FileLog:
             self._cut_torn_tail(file, path, bad)
 
     def _cut_torn_tail(self, file: File, path: str, bad: frames.BadFrame) -> None:
-        name = f"{NAME_TORN}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        name = stem = f"{NAME_TORN}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        for number in count(2):  # what an earlier recovery saved is not written over
+            if not self.directory.exists(name):
+                break
+            name = f"{stem}-{number}"
         aside = self.directory.create(name)
         try:
             aside.write(0, file.read(bad.offset, self.torn_bytes))
@@ -174,7 +201,6 @@ class FileLog:
         if end > start:
             file.write(start, file.read(start, end - start))
         file.sync()
-        self.directory.sync()
 
     def look_at_checkpoint(self) -> None:
         """Note the length of the checkpoint, which sets when the next compaction is due."""
@@ -193,11 +219,7 @@ class FileLog:
         file = self._file
         assert file is not None, "commit before recover"
         frame = frames.encode_frame(self._salt, self.group + 1, group)
-        try:
-            file.write(self.log_bytes, frame)
-        except OSError as error:
-            self._cut_back(file, error)
-            raise errors.StorageError(f"not applied: the log could not be written: {error.strerror}") from error
+        self._write(file, frame)
         try:
             file.sync()
         except OSError as error:
@@ -205,6 +227,23 @@ class FileLog:
         self.group += 1
         self.log_bytes += len(frame)
         yield group
+
+    def _write(self, file: File, frame: bytes) -> None:
+        end = self.log_bytes + len(frame)
+        if end > self._prepared:
+            try:
+                file.write(self.log_bytes, frame + bytes(PREPARED_BYTES))
+            except OSError as error:  # the zeros may be what the disk has no room for
+                self._cut_back(file, error)
+            else:
+                self._prepared = end + PREPARED_BYTES
+                return
+        try:
+            file.write(self.log_bytes, frame)
+        except OSError as error:
+            self._cut_back(file, error)
+            raise errors.StorageError(f"not applied: the log could not be written: {error.strerror}") from error
+        self._prepared = max(self._prepared, end)
 
     def _cut_back(self, file: File, why: OSError) -> None:
         """Take back a partly written group, so that the next one follows the last whole one."""
@@ -215,6 +254,7 @@ class FileLog:
             raise errors.StorageFailed(
                 f"{self.directory.path / NAME}: could not cut back after {why.strerror}: {error.strerror}"
             ) from error
+        self._prepared = self.log_bytes
 
     def barrier(self) -> Iterator[bytes]:
         """Yield nothing: nobody else appends to this log."""
@@ -245,13 +285,18 @@ class FileLog:
             raise errors.StorageError(f"a new log could not be written: {error.strerror}") from error
         try:
             directory.rename(NAME, NAME_SEALED)
+        except OSError as error:
+            new[0].close()
+            raise errors.StorageError(f"the log could not be renamed: {error.strerror}") from error
+        try:
             directory.sync()
             directory.rename(NAME_TMP, NAME)
             directory.sync()
         except OSError as error:
             raise errors.StorageFailed(f"{directory.path}: rotation failed: {error.strerror}") from error
         self._file.close()
-        self._file, self._salt, self.log_bytes = *new, frames.HEADER_BYTES
+        self._file, self._salt = new
+        self.log_bytes = self._prepared = frames.HEADER_BYTES
 
     def _write_empty_log(self) -> tuple[File, bytes]:
         header = frames.new_header(MAGIC, self.group + 1)
@@ -268,11 +313,29 @@ class FileLog:
         file, self._salt = self._write_empty_log()
         self.directory.rename(NAME_TMP, NAME)
         self.directory.sync()
-        self._file, self.log_bytes = file, frames.HEADER_BYTES
+        self._file = file
+        self.log_bytes = self._prepared = frames.HEADER_BYTES
+
+    def _drop_prepared(self, file: File) -> None:
+        if self._prepared > self.log_bytes:
+            file.truncate(self.log_bytes)
+            self._prepared = self.log_bytes
 
     def close(self) -> None:
         """Release files and directory."""
         if self._file is not None:
+            if not self._read_only:
+                with contextlib.suppress(OSError):  # for tidiness alone
+                    self._drop_prepared(self._file)
             self._file.close()
             self._file = None
         self.directory.close()
+
+
+def _ends_in_zeros(file: File, offset: int) -> bool:
+    """Say whether nothing but zeros comes after `offset`."""
+    while window := file.read(offset, _WINDOW_BYTES):
+        if window.strip(b"\0"):
+            return False
+        offset += len(window)
+    return True

@@ -8,6 +8,7 @@ after `sync` of its directory.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -137,9 +138,8 @@ class DiskDirectory:
 
     def __init__(self, path: str | os.PathLike[str], lock: bool = True) -> None:
         self.path = Path(path)
-        if lock and not self.path.exists():
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_directory(self.path.parent)
+        if lock:
+            _make_directory(self.path.absolute(), 0o700)
         self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if lock and not _lock(self._fd, self.path, wait=False):
             os.close(self._fd)
@@ -170,6 +170,17 @@ class DiskDirectory:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _make_directory(path: Path, mode: int = 0o777) -> None:
+    """Have `path` and what leads to it on the disk, also if a process that made it died before it synced."""
+    if not path.exists():
+        if not path.parent.exists():
+            _make_directory(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode)
+    with contextlib.suppress(PermissionError):  # not ours to read, so not ours to have made
+        _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:

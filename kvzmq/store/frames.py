@@ -66,9 +66,9 @@ class BadFrame(Exception):
         self.reason = reason
 
 
-def new_header(magic: bytes, number: int) -> Header:
-    """Make a header with a fresh salt."""
-    return Header(magic, SEMANTICS, os.urandom(SALT_BYTES), number)
+def new_header(magic: bytes, number: int, salt: bytes | None = None) -> Header:
+    """Make a header with a fresh salt, or with one given."""
+    return Header(magic, SEMANTICS, os.urandom(SALT_BYTES) if salt is None else salt, number)
 
 
 def encode_header(header: Header) -> bytes:
@@ -99,7 +99,13 @@ def read_header(file: File, magic: bytes, name: str) -> Header:
 
 
 def encode_frame(salt: bytes, number: int, payload: bytes) -> bytes:
-    """Encode one frame."""
+    """Encode one frame.
+
+    Raises:
+        ValueError: the payload is longer than a reader would believe
+    """
+    if len(payload) > PAYLOAD_BYTES_MAX:
+        raise ValueError(f"a payload of {len(payload)} bytes, more than {PAYLOAD_BYTES_MAX}")
     head = _FRAME.pack(salt[:4], len(payload), number, crc32(payload))
     return b"".join((head, _CRC.pack(crc32(head, crc32(salt))), payload))
 
@@ -139,8 +145,8 @@ def scan(file: File, salt: bytes, offset: int = HEADER_BYTES) -> Iterator[Frame]
         offset = end
 
 
-def find_frame(file: File, salt: bytes, offset: int) -> Frame | None:
-    """Find the first valid frame that begins after `offset`, at any byte."""
+def find_frame(file: File, salt: bytes, offset: int, number_min: int = 0) -> Frame | None:
+    """Find the first valid frame with `number_min` or a higher number that begins after `offset`, at any byte."""
     mark = salt[:4]
     base = offset + 1
     while True:
@@ -148,9 +154,12 @@ def find_frame(file: File, salt: bytes, offset: int) -> Frame | None:
         at = window.find(mark)
         while at >= 0:
             try:
-                return next(scan(file, salt, base + at))
+                frame = next(scan(file, salt, base + at))
+                if frame.number >= number_min:
+                    return frame
             except (BadFrame, StopIteration):
-                at = window.find(mark, at + 1)
+                pass
+            at = window.find(mark, at + 1)
         if len(window) < _WINDOW_BYTES:
             return None
         base += len(window) - len(mark) + 1

@@ -29,7 +29,10 @@ from kvzmq.store.sessions import Kept, Sessions
 _RESULT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
 """What the results of one request may take, so that the reply around them fits a message."""
 
-_SECTION_ROWS = 10_000
+_SECTION_ITEMS = 10_000
+_SECTION_BYTES = 4 << 20
+"""A section holds no more items, and few more bytes: a frame is written and read in one piece."""
+
 _DONE = codec.encode_results([(errors.OK, None)])
 _PONG = "pong"
 
@@ -41,6 +44,7 @@ class Table:
         self.rows: dict[str, bytes] = {}
         self.revision = 0
         self.time_us = 0
+        self._now_us = 0
         self.sessions = Sessions()
         self.expiries = Expiries()
         self.indexes = Indexes(self.rows)
@@ -72,28 +76,33 @@ class Table:
 
     def advance(self, time_us: int) -> None:
         """Let time pass: rows that are due expire. An earlier time than the table's is ignored."""
-        if time_us <= self.time_us:
-            return
-        self.time_us = time_us
-        for key in self.expiries.due(time_us):
-            self._drop(key)
+        if time_us > self.time_us:
+            self.time_us = time_us
+            for key in self.expiries.due(time_us):
+                self._drop(key)
+        self._now_us = self.time_us
+
+    def look_at(self, time_us: int) -> None:
+        """Let reads see the table at a time at which nothing is due and nothing is written, so nothing logged."""
+        self._now_us = max(self.time_us, time_us)
 
     def is_due(self, time_us: int) -> bool:
         """Say whether `advance` would expire a row."""
         deadline = self.expiries.next_us()
         return deadline is not None and deadline <= time_us
 
-    def has_kept(self, request: Request) -> bool:
-        """Say whether the request was executed before, so that it need not be logged again.
+    def find_kept(self, request: Request) -> Reply | None:
+        """Return what the request got when it was executed before: it need not be logged again.
 
-        One that would be refused now is not: an earlier request of the same step may open its session.
+        One that would be refused now has got nothing: an earlier request of the same step may open its session.
         """
         if request.session is None:
-            return False
+            return None
         try:
-            return self.sessions.find(request.session, request.seq, crc32(request.frame)) is not None
+            kept = self.sessions.find(request.session, request.seq, crc32(request.frame))
         except errors.RequestRefused:
-            return False
+            return None
+        return None if kept is None else Reply(request.seq, kept.revision, kept.results)
 
     def execute(self, request: Request) -> Reply:
         """Execute a request, or give a retried one what it got the first time."""
@@ -317,7 +326,7 @@ class Table:
     def _ttl(self, op: messages.Ttl) -> float | None:
         self._find(op.key)
         deadline_us = self.expiries.get(op.key)
-        return None if deadline_us is None else max(0, deadline_us - self.time_us) / 1e6
+        return None if deadline_us is None else max(0, deadline_us - self._now_us) / 1e6
 
     def _ping(self, op: messages.Ping) -> str:
         return _PONG
@@ -328,11 +337,11 @@ class Table:
         """Yield the table as sections `[kind, content]` of a checkpoint."""
         head = {"revision": self.revision, "time_us": self.time_us, "rows": len(self.rows), "sessions": len(self.sessions)}
         yield codec.encode_value(("head", head))
-        for rows in _chunks(self.rows.items()):
+        for rows in _chunks(self.rows.items(), lambda row: 4 * len(row[0]) + len(row[1])):
             yield codec.encode_value(("rows", dict(rows)))
-        for deadlines in _chunks(self.expiries.items()):
+        for deadlines in _chunks(self.expiries.items(), lambda deadline: 4 * len(deadline[0])):
             yield codec.encode_value(("deadlines", dict(deadlines)))
-        for sessions in _chunks(self.sessions.dump()):
+        for sessions in _chunks(self.sessions.dump(), lambda session: sum(len(kept[3]) for kept in session[2])):
             yield codec.encode_value(("sessions", sessions))
 
     def load(self, sections: Iterable[bytes]) -> None:
@@ -351,7 +360,7 @@ class Table:
         if head.get("rows") != len(self.rows) or head.get("sessions") != len(self.sessions):
             raise errors.Damaged(f"the checkpoint holds {len(self.rows)} rows and {len(self.sessions)} sessions, not {head}")
         self.revision = head["revision"]
-        self.time_us = head["time_us"]
+        self.time_us = self._now_us = head["time_us"]
         self.history = History(self.revision)
 
 
@@ -367,10 +376,20 @@ _decode_deadlines: Callable[[Any], dict[str, int]] = msgspec.msgpack.Decoder(dic
 _decode_sessions: Callable[[Any], list[list[Any]]] = msgspec.msgpack.Decoder(list[list[Any]]).decode
 
 
-def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+def _chunks(items: Iterable[Any], bytes_of: Callable[[Any], int]) -> Iterator[list[Any]]:
     iterator = iter(items)
-    while chunk := list(islice(iterator, _SECTION_ROWS)):
+    while chunk := list(islice(iterator, _SECTION_ITEMS)):
+        yield from _split(chunk, bytes_of)
+
+
+def _split(chunk: list[Any], bytes_of: Callable[[Any], int]) -> Iterator[list[Any]]:
+    """Halve what is too large for one section, as often as it takes."""
+    if len(chunk) == 1 or sum(map(bytes_of, chunk)) <= _SECTION_BYTES:
         yield chunk
+    else:
+        middle = len(chunk) // 2
+        yield from _split(chunk[:middle], bytes_of)
+        yield from _split(chunk[middle:], bytes_of)
 
 
 def _short(key: str) -> str:
