@@ -350,7 +350,7 @@ def test_repair_of_a_checkpoint_uses_the_log_if_that_has_everything(built: Build
 
 
 def test_repair_of_a_checkpoint_saves_the_rows_of_its_whole_sections(built: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvzmq.store.table._SECTION_ROWS", 5)
+    monkeypatch.setattr("kvzmq.store.table._SECTION_ITEMS", 5)
     built.group(("insert_many", {f"k{n:02}": n for n in range(20)}))
     built.compact()
     built.group(("increment", "k00"), ("increment", "k07"), ("insert", "k08", 88), ("insert", "new", 1))
@@ -398,7 +398,7 @@ def test_a_repaired_table_serves_and_remembers_its_sessions(built: Builder) -> N
     output, _, _ = repaired(built)
     again = Builder(output)
     retried = request(("increment", "n"), session=SESSION, seq=2)
-    assert again.store.table.has_kept(retried)
+    assert again.store.table.find_kept(retried)
     again.group(("insert", "z", 1))
     again.close()
     assert exported(output) == {"n": 1, "z": 1}
