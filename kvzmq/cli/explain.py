@@ -24,7 +24,9 @@ from kvzmq.client.link import needs_lookup, parse_urls, resolve
 _GREETING_BYTES = 64
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 _READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x00\x00"
-_LINE = b'{"method": "size"}\n'
+_PROBE = b"GET / HTTP/1.0\r\n\r\n"
+"""What an HTTP server answers with HTTP, and the bridge with a line of JSON that says it is no request."""
+
 _HEARD_BYTES = 60
 
 
@@ -132,14 +134,14 @@ def _shake_hands(sock: socket.socket, endpoint: str, timeout_s: float) -> str:
     """Exchange greetings and READY; what anybody but a kvzmq server does is what is wrong."""
     deadline_s = time.monotonic() + timeout_s
     try:
-        sock.sendall(_GREETING)
+        sock.sendall(_GREETING[:11])  # all of it would have a server of another mechanism hang up unheard
         heard = _receive(sock, _GREETING_BYTES, deadline_s)
         if not (heard[:1] == b"\xff" and heard[9:10] == b"\x7f"):
             raise _Stop(_who_else(heard, endpoint, timeout_s))
         mechanism = heard[12:32].rstrip(b"\0").decode("ascii", "replace")
         if mechanism != "NULL":
             raise _Stop(f"the server asks for {mechanism} security, which this client has no keys for")
-        sock.sendall(bytes((4, len(_READY))) + _READY)
+        sock.sendall(_GREETING[11:] + bytes((4, len(_READY))) + _READY)
         head = _receive(sock, 2, deadline_s)
         ready = _receive(sock, head[1], deadline_s) if len(head) == 2 else b""
     except OSError as error:
@@ -147,7 +149,8 @@ def _shake_hands(sock: socket.socket, endpoint: str, timeout_s: float) -> str:
     _, found, rest = ready.partition(b"Socket-Type")
     kind = rest[4 : 4 + int.from_bytes(rest[:4], "big")].decode("ascii", "replace") if found else ""
     if kind != "ROUTER":
-        raise _Stop(f"{endpoint} is a ZeroMQ socket of type {kind or 'unknown'}, not a kvzmq server")
+        what = f"of type {kind}" if kind else "that takes no clients of this type"
+        raise _Stop(f"{endpoint} is a ZeroMQ socket {what}, not a kvzmq server")
     return "what listens there speaks ZeroMQ, as a ROUTER"
 
 
@@ -169,7 +172,7 @@ def _receive(sock: socket.socket, length: int, deadline_s: float) -> bytes:
 def _who_else(heard: bytes, endpoint: str, timeout_s: float) -> str:
     """Say what listens on an endpoint that did not greet as ZeroMQ does."""
     if not heard:
-        heard = _ask_in_json(endpoint, timeout_s)
+        heard = _probe(endpoint, timeout_s)
     if heard.startswith(b'{"status"'):
         return (
             f"{endpoint} is the TCP bridge of a kvzmq server, for JSON lines: use the endpoint of its "
@@ -185,14 +188,14 @@ def _who_else(heard: bytes, endpoint: str, timeout_s: float) -> str:
     return f"{endpoint} does not speak ZeroMQ: it says {heard[:_HEARD_BYTES]!r}"
 
 
-def _ask_in_json(endpoint: str, timeout_s: float) -> bytes:
-    """Say what a peer answers to a line of the bridge's dialect, which an HTTP server answers with an error."""
+def _probe(endpoint: str, timeout_s: float) -> bytes:
+    """Return what a peer answers to a request of HTTP."""
     host, port = _split(endpoint)
     if not host:
         return b""
     try:
         with socket.create_connection((host, port), timeout_s) as sock:
-            sock.sendall(_LINE + b"\n")
+            sock.sendall(_PROBE)
             return sock.recv(_HEARD_BYTES)
     except OSError:
         return b""

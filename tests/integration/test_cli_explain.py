@@ -1,0 +1,207 @@
+"""`kvzmq ping --explain`: each way of not reaching a server is told from the others."""
+
+from __future__ import annotations
+
+import errno
+import http.server
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from click.testing import CliRunner, Result
+from servers import ServerProcess, free_port, wait_until
+
+from kvzmq.catalog.server import CatalogServer
+from kvzmq.cli import main
+
+
+def explain(url: str, *options: str) -> Result:
+    result = CliRunner().invoke(main, ["-c", url, "--timeout", "0.5", "ping", "--explain", *options])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def wrong(url: str) -> str:
+    """Return the one thing that is wrong."""
+    result = explain(url)
+    assert result.exit_code == 4
+    found = [line.removeprefix("WRONG  ") for line in result.stdout.splitlines() if line.startswith("WRONG")]
+    assert len(found) == 1, result.stdout
+    return found[0]
+
+
+@contextmanager
+def listening(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Have `serve` deal with every connection, in a thread of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_that_answers_is_walked_to_step_by_step(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data", binds=["tcp://127.0.0.1:0", f"ipc://{tmp_path}/sock"]) as server:
+        for url in server.urls:
+            result = explain(url)
+            assert result.exit_code == 0 and "WRONG" not in result.stdout
+            assert "speaks ZeroMQ, as a ROUTER" in result.stdout and "the table answers: kvzmq" in result.stdout
+        assert "localhost is 127.0.0.1" in explain(server.url.replace("127.0.0.1", "localhost")).stdout.replace("::1, ", "")
+
+
+def test_nobody_listens() -> None:
+    assert "connection refused: nothing listens on port" in wrong(f"tcp://127.0.0.1:{free_port()}")
+
+
+def test_the_name_is_not_found() -> None:
+    assert "the name no-such-host.invalid was not found" in wrong("tcp://no-such-host.invalid:5570")
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "no route to 127.0.0.1 port 5570: No route to host"),
+        (TimeoutError(), "no answer to the connection within 0.5 s: 127.0.0.1 is down, or a firewall"),
+    ],
+)
+def test_there_is_no_way_to_the_machine(monkeypatch: pytest.MonkeyPatch, error: OSError, text: str) -> None:
+    def refuse(*_: object) -> socket.socket:
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert text in wrong("tcp://127.0.0.1:5570")
+
+
+def test_the_port_is_the_bridge(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data", bridge=True) as server:
+        assert "is the TCP bridge of a kvzmq server" in wrong(f"tcp://127.0.0.1:{server.port}")
+
+
+def test_the_port_is_an_http_server() -> None:
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            assert wrong(f"tcp://127.0.0.1:{server.server_port}").endswith("is an HTTP server, not a kvzmq server")
+        finally:
+            server.shutdown()
+
+
+def test_the_port_is_of_another_protocol() -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+        connection.recv(100)
+
+    with listening(serve) as url:
+        assert "does not speak ZeroMQ: it says b'SSH-2.0-OpenSSH_9.2" in wrong(url)
+
+
+def test_the_port_says_nothing() -> None:
+    with listening(lambda connection: threading.Event().wait(5)) as url:  # type: ignore[arg-type,return-value]
+        assert "accepts the connection and says nothing" in wrong(url)
+
+
+def test_the_port_hangs_up() -> None:
+    with listening(lambda connection: connection.close()) as url:
+        assert "says nothing" in wrong(url) or "closed the connection" in wrong(url)
+
+
+@pytest.mark.parametrize("kind, name", [(zmq.PUB, "that takes no clients of this type"), (zmq.REP, "of type REP")])
+def test_the_port_is_another_kind_of_zeromq_socket(kind: int, name: str) -> None:
+    with zmq.Context() as context, context.socket(kind) as sock:
+        port = sock.bind_to_random_port("tcp://127.0.0.1")
+        assert f"is a ZeroMQ socket {name}, not a kvzmq server" in wrong(f"tcp://127.0.0.1:{port}")
+
+
+def test_the_port_is_another_programs_router() -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as sock:
+        port = sock.bind_to_random_port("tcp://127.0.0.1")
+        assert "no reply to a request within 0.5 s" in wrong(f"tcp://127.0.0.1:{port}")
+
+
+def test_the_server_asks_for_keys() -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as sock:
+        _, secret = zmq.curve_keypair()
+        sock.curve_secretkey = secret
+        sock.curve_server = True
+        port = sock.bind_to_random_port("tcp://127.0.0.1")
+        assert "asks for CURVE security" in wrong(f"tcp://127.0.0.1:{port}")
+
+
+def test_the_server_is_stopped(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            assert "is stopped" in wrong(server.url)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+
+
+def test_the_ipc_socket_is_not_there_or_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    assert f"there is no {path}" in wrong(f"ipc://{path}")
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+    assert "has gone" in wrong(f"ipc://{path}")
+
+
+@pytest.fixture
+def catalog() -> Iterator[CatalogServer]:
+    server = CatalogServer("127.0.0.1", 0)
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            server.step(0.05)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield server
+    stop.set()
+    thread.join()
+    server.close()
+
+
+def test_the_catalog_knows_nothing(catalog: CatalogServer) -> None:
+    found = wrong(f"catalog://127.0.0.1:{catalog.port}/robots")
+    assert "no hashtable with the project name 'robots'" in found and "kvzmq server --project NAME" in found
+
+
+def test_the_catalog_is_not_there() -> None:
+    assert "is `kvzmq catalog` running there?" in wrong(f"catalog://127.0.0.1:{free_port()}/robots")
+
+
+def test_the_port_is_the_catalogs(catalog: CatalogServer) -> None:
+    assert f"it is a catalog, so try -c catalog://127.0.0.1:{catalog.port}/PROJECT" in wrong(f"tcp://127.0.0.1:{catalog.port}")
+
+
+def test_the_catalog_leads_to_the_server(catalog: CatalogServer, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data", "--project", "robots", "--catalog", f"127.0.0.1:{catalog.port}") as server:
+        url = f"catalog://127.0.0.1:{catalog.port}/robots"
+        wait_until(lambda: "no hashtable" not in explain(url).stdout, what="the announcement")
+        result = explain(url, "--json")
+        assert result.exit_code == 0 and server.url in result.stdout, result.stdout
+
+
+def test_of_several_servers_one_that_answers_is_enough(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        result = CliRunner().invoke(main, ["-c", f"tcp://127.0.0.1:{free_port()},{server.url}", "ping", "--explain"])
+        assert result.exit_code == 0 and "WRONG  connection refused" in result.stdout and "the table answers" in result.stdout
