@@ -94,8 +94,11 @@ def server(
         try:
             trace = _open_trace(trace_path, stack)
             built = _build(data, binds, tcp, project, owner, catalog_address, compact_after, group_commit, trace, stack)
+        except errors.Damaged as error:
+            _exit(f"{error}. Nothing was changed. `kvzmq check {data}` says what is there, "
+                  f"`kvzmq check --repair {data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
         except (errors.KvzmqError, OSError) as error:
-            _exit(error, REFUSED_TO_START)
+            _exit(str(error), REFUSED_TO_START)
         for transport in built.transports:
             for endpoint in transport.endpoints:
                 click.echo(f"Listening on {endpoint}")
@@ -187,8 +190,8 @@ def _raise_descriptor_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _exit(error: Exception, code: int) -> NoReturn:
-    click.echo(f"kvzmq: {error}", err=True)
+def _exit(message: str, code: int) -> NoReturn:
+    click.echo(f"kvzmq: {message}", err=True)
     sys.exit(code)
 
 
