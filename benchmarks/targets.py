@@ -1,0 +1,242 @@
+"""What was aimed for, and what this run says: each target is a ratio of two figures of the same rounds.
+
+A verdict is by the median of the rounds' ratios. It is called narrow when the rounds do not agree on it: then
+another run may say otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from benchmarks.results import NONE, Results, Spread, ratio_of, spread
+
+Ratio = Callable[[Results], Spread]
+
+
+class Target(NamedTuple):
+    """One aim.
+
+    bound     what the ratio has to be at least, or at most
+    at_most   which of the two
+    unit      "x" for a ratio, or what the figure is counted in
+    figures   says what stands behind the ratio, in absolute figures
+    """
+
+    issue: str
+    work: str
+    against: str
+    bound: float
+    measure: Ratio
+    experiment: str
+    at_most: bool = False
+    unit: str = "x"
+    figures: Callable[[Results], str] = lambda results: ""
+
+    @property
+    def command(self) -> str:
+        """What measures it again."""
+        return f"python -m benchmarks.run --only {self.experiment}"
+
+    def meets(self, figure: float) -> bool:
+        """Say whether a figure reaches the aim."""
+        return figure <= self.bound if self.at_most else figure >= self.bound
+
+    def verdict(self, results: Results) -> str:
+        """Return met, missed or not measured; "narrowly" when the rounds do not agree."""
+        found = self.measure(results)
+        if not found.known:
+            return "not measured"
+        word = "met" if self.meets(found.median) else "missed"
+        agreed = self.meets(found.least) == self.meets(found.greatest)
+        return word if agreed else f"{word}, narrowly"
+
+
+def _rates(experiment: str, ours: Mapping[str, object], theirs: Mapping[str, object], field: str = "ops_per_s") -> dict[str, object]:
+    """Return the ratio of two rates, and the text of the rates."""
+
+    def figures(results: Results) -> str:
+        one, other = results.median(experiment, field, **ours), results.median(experiment, field, **theirs)
+        return "" if math.isnan(one) or math.isnan(other) else f"{one:,.0f}/s : {other:,.0f}/s"
+
+    return {"measure": lambda results: results.ratio(experiment, field, ours, theirs), "experiment": experiment, "figures": figures}
+
+
+def _target(work: str, against: str, bound: float, issue: str = "5", at_most: bool = False, unit: str = "x", **how: object) -> Target:
+    return Target(issue, work, against, bound, at_most=at_most, unit=unit, **how)  # type: ignore[arg-type]
+
+
+def _worst(*ratios: Ratio, greatest: bool = False) -> Ratio:
+    """Return the ratio that is furthest from its aim: all of them have to reach it."""
+
+    def measure(results: Results) -> Spread:
+        found = [ratio(results) for ratio in ratios]
+        if not all(each.known for each in found):
+            return NONE
+        return max(found, key=lambda each: each.median) if greatest else min(found, key=lambda each: each.median)
+
+    return measure
+
+
+def _row_cost(operation: str) -> Ratio:
+    def measure(results: Results) -> Spread:
+        sizes = results.numbers("growth", "rows")
+        if len(sizes) < 2:
+            return NONE
+        least, greatest = sizes[0], sizes[-1]
+        return results.ratio(
+            "growth", "server_cpu_us_per_op", {"rows": greatest, "operation": operation}, {"rows": least, "operation": operation}
+        )
+
+    return measure
+
+
+def _row_costs_text(results: Results) -> str:
+    sizes = results.numbers("growth", "rows")
+    if len(sizes) < 2:
+        return ""
+    texts = []
+    for operation in ("insert", "lookup"):
+        costs = [results.median("growth", "server_cpu_us_per_op", rows=size, operation=operation) for size in (sizes[0], sizes[-1])]
+        texts.append(f"{operation} {costs[0]:.1f} -> {costs[1]:.1f} us")
+    return f"{sizes[0]:,} to {sizes[-1]:,} rows: {', '.join(texts)}"
+
+
+def _compaction_ratio(results: Results) -> Spread:
+    return results.ratio("compaction", "p999_ms", {"phase": "compacting"}, {"phase": "quiet"})
+
+
+def _compaction_text(results: Results) -> str:
+    quiet, busy = (results.median("compaction", "p999_ms", phase=phase) for phase in ("quiet", "compacting"))
+    return "" if math.isnan(quiet) else f"{busy:.1f} ms : {quiet:.1f} ms"
+
+
+def _load_ratio(results: Results) -> Spread:
+    rows = _compared_rows(results)
+    ours = results.by_round("recovery", "seconds", contender="kvzmq", rows=rows, **{"from": "checkpoint"})
+    theirs = results.by_round("recovery", "seconds", contender="redis", rows=rows, **{"from": "checkpoint"})
+    return ratio_of(theirs, ours)  # times: the shorter one is the better
+
+
+def _compared_rows(results: Results) -> int:
+    return max(results.numbers("recovery", "rows", contender="redis"), default=0)
+
+
+def _load_text(results: Results) -> str:
+    rows = _compared_rows(results)
+    times = [
+        results.median("recovery", "seconds", contender=name, rows=rows, **{"from": "checkpoint"}) for name in ("kvzmq", "redis")
+    ]
+    return f"{rows:,} rows: {times[0]:.2f} s : {times[1]:.2f} s" if rows else ""
+
+
+def _memory_ratio(results: Results) -> Spread:
+    rows = max(results.numbers("memory", "rows", contender="redis-memory"), default=0)
+    ours = results.median("memory", "bytes_per_row", contender="kvzmq", rows=rows)
+    return spread([ours / results.median("memory", "bytes_per_row", contender="redis-memory", rows=rows)])
+
+
+def _memory_text(results: Results) -> str:
+    rows = max(results.numbers("memory", "rows", contender="redis-memory"), default=0)
+    sizes = [results.median("memory", "bytes_per_row", contender=name, rows=rows) for name in ("kvzmq", "redis-memory")]
+    return f"{rows:,} rows: {sizes[0]:.0f} B : {sizes[1]:.0f} B" if rows else ""
+
+
+def _flat_query(results: Results) -> Spread:
+    sizes = results.numbers("queries", "rows", contender="kvzmq")
+    if len(sizes) < 2:
+        return NONE
+    return results.ratio("queries", "p50_ms", {"contender": "kvzmq", "rows": sizes[-1]}, {"contender": "kvzmq", "rows": sizes[0]})
+
+
+def _flat_query_text(results: Results) -> str:
+    sizes = results.numbers("queries", "rows", contender="kvzmq")
+    return ", ".join(f"{size:,} rows: {results.median('queries', 'p50_ms', contender='kvzmq', rows=size):.3f} ms" for size in sizes)
+
+
+def _single(contender: str, operation: str, clients: int) -> dict[str, object]:
+    return {"contender": contender, "operation": operation, "clients": clients}
+
+
+def _batch(contender: str, operation: str) -> dict[str, object]:
+    return {"contender": contender, "operation": operation, "batch": 1000}
+
+
+def _tasks(contender: str, operation: str) -> dict[str, object]:
+    return {"contender": contender, "operation": operation, "batch": "tasks", "clients": 1000}
+
+
+def _window(contender: str, operation: str) -> dict[str, object]:
+    return {"contender": contender, "operation": operation, "in_flight": 64}
+
+
+def _perf(contender: str, clients: int) -> dict[str, object]:
+    return {"contender": contender, "transport": "bridge", "operation": "insert", "client": "sum", "clients": clients}
+
+
+def _absolute(experiment: str, wanted: Mapping[str, object]) -> Ratio:
+    return lambda results: results.spread(experiment, "ops_per_s", **wanted)
+
+
+def _rate_text(experiment: str, wanted: Mapping[str, object]) -> Callable[[Results], str]:
+    def text(results: Results) -> str:
+        rate = results.median(experiment, "ops_per_s", **wanted)
+        return "" if math.isnan(rate) else f"{rate:,.0f}/s"
+
+    return text
+
+
+TARGETS = (
+    _target("durable insert, batches of 1,000, one client", "redis-py pipeline of 1,000, appendfsync always", 8,
+            **_rates("batches", _batch("kvzmq", "insert"), _batch("redis", "insert"))),
+    _target("lookup, batches of 1,000, one client", "redis-py pipeline", 5,
+            **_rates("batches", _batch("kvzmq", "lookup"), _batch("redis", "lookup"))),
+    _target("asyncio lookup, 1,000 tasks", "redis.asyncio", 10, "4 and 5",
+            **_rates("tasks", _tasks("kvzmq", "lookup"), _tasks("redis", "lookup"))),
+    _target("asyncio durable insert, 1,000 tasks", "redis.asyncio, appendfsync always", 10, "4 and 5",
+            **_rates("tasks", _tasks("kvzmq", "insert"), _tasks("redis", "insert"))),
+    _target("durable insert, 64 in flight", "own lookup, 64 in flight", 0.9,
+            **_rates("in_flight", _window("kvzmq", "insert"), _window("kvzmq", "lookup"))),
+    _target("durable insert, 64 blocking clients", "Redis, 64 redis-py clients", 1.5,
+            **_rates("libraries", _single("kvzmq", "insert", 64), _single("redis", "insert", 64))),
+    _target("durable insert, 64 bare connections", "Redis, 64 bare connections", 1.5,
+            **_rates("sockets", _single("kvzmq", "insert", 64), _single("redis", "insert", 64))),
+    _target("lookup, one blocking client, ROUTER", "bare pyzmq echo", 0.9,
+            **_rates("clients", _single("kvzmq", "lookup", 1), _single("router-echo", "lookup", 1))),
+    _target("lookup, 8 clients, bridge", "bare epoll JSON echo", 0.8,
+            **_rates("clients", _single("kvzmq-bridge", "lookup", 8), _single("json-echo", "lookup", 8))),
+    _target("lookup, 8 clients, bridge", "redis-py GET", 1,
+            **_rates("clients", _single("kvzmq-bridge", "lookup", 8), _single("redis-memory", "lookup", 8))),
+    _target("TestPerf inserts, 8 clients, sum", "one-sync-a-change server", 4,
+            **_rates("testperf", _perf("kvzmq", 8), _perf("one-sync", 8))),
+    _target("TestPerf inserts, 16 clients, sum", "one-sync-a-change server", 4,
+            **_rates("testperf", _perf("kvzmq", 16), _perf("one-sync", 16))),
+    _target("query with 10 matches in 100,000 rows", "a scan", 100,
+            **_rates("queries", {"contender": "kvzmq", "rows": 100_000}, {"contender": "one-sync-filled"})),
+    _target("query, from the smallest table to the largest", "itself", 1.2, at_most=True,
+            measure=_flat_query, experiment="queries", figures=_flat_query_text),
+    _target("load a checkpoint", "Redis loading its RDB", 1, measure=_load_ratio, experiment="recovery", figures=_load_text),
+    _target("server CPU per operation, smallest to largest table", "itself", 1.2, at_most=True,
+            measure=_worst(_row_cost("insert"), _row_cost("lookup"), greatest=True), experiment="growth", figures=_row_costs_text),
+    _target("p99.9 of insert while compacting", "itself without", 2, at_most=True,
+            measure=_compaction_ratio, experiment="compaction", figures=_compaction_text),
+    _target("memory per row (16 B key, 32 B value)", "Redis", 2, at_most=True,
+            measure=_memory_ratio, experiment="growth", figures=_memory_text),
+    _target("insert_many of 1,000 rows a request, one client", "rows a second", 300_000, "2", unit="/s",
+            measure=_absolute("batches", _batch("kvzmq", "insert")), experiment="batches",
+            figures=_rate_text("batches", _batch("kvzmq", "insert"))),
+    _target("64 outstanding single inserts, one client", "inserts a second", 20_000, "2", unit="/s",
+            measure=_absolute("in_flight", _window("kvzmq", "insert")), experiment="in_flight",
+            figures=_rate_text("in_flight", _window("kvzmq", "insert"))),
+)  # fmt: skip
+"""All aims with a number. Issue 2 also asks for the ratio to a bare ROUTER echo, which has no bound: it is in the analysis."""
+
+
+def format_figure(target: Target, figure: float) -> str:
+    """Write a figure of a target in its unit."""
+    if math.isnan(figure):
+        return "-"
+    if target.unit == "/s":
+        return f"{figure:,.0f}/s"
+    return f"{figure:.2f}x" if figure < 10 else f"{figure:.1f}x"
