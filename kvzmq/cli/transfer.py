@@ -86,7 +86,10 @@ def _from_directory(directory: Path, prefix: str) -> tuple[Iterator[tuple[str, b
                 f"{directory} is in use by a kvzmq server: stop it, or export from it with `kvzmq -c URL export`"
             )
         store = Store(FileLog(reading, read_only=True))
-        store.recover()
+        try:
+            store.recover()
+        except errors.Damaged as error:
+            raise errors.Damaged(f"{error}: `kvzmq check --repair {directory}` saves what can be read to a copy") from error
     keys = sorted(key for key in store.table.rows if key.startswith(prefix))
     return ((key, store.table.rows[key]) for key in keys), len(keys)
 

@@ -20,7 +20,7 @@ import msgspec
 
 from kvzmq import codec, errors
 from kvzmq.store import Store, checkpoint, frames
-from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED, FileLog
+from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED, FileLog, ends_in_zeros
 from kvzmq.store.files import DiskFile, File
 from kvzmq.store.frames import Frame
 
@@ -168,14 +168,18 @@ def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame |
         # With the salt alone frames can still be told from anything else, so it is worth a try.
         salt = head[12 : 12 + frames.SALT_BYTES]
         yield Gap(0, offset, _reason(error), torn=False)
+    number = 0
     while True:
         try:
             for frame in frames.scan(file, salt, offset):
-                offset = frame.end
+                offset, number = frame.end, frame.number
                 yield frame
             return
         except frames.BadFrame as bad:
-            after = frames.find_frame(file, salt, bad.offset)
+            if magic == MAGIC and ends_in_zeros(file, bad.offset):
+                return  # written ahead
+            # A log's frame of an earlier number is no successor: somebody stored a piece of this log as a value.
+            after = frames.find_frame(file, salt, bad.offset, number + 2 if magic == MAGIC else 0)
             end = file.size() if after is None else after.offset
             yield Gap(bad.offset, end, bad.reason, torn=after is None and last)
             if after is None:

@@ -141,7 +141,7 @@ class FileLog:
                     yield frame.payload
         except frames.BadFrame as found:
             bad = found
-        if bad is not None and not _ends_in_zeros(file, end):
+        if bad is not None and not ends_in_zeros(file, end):
             self._judge(file, header.salt, path, bad, expected, last)
         if last and expected <= self.group:
             raise errors.Damaged(
@@ -332,7 +332,7 @@ class FileLog:
         self.directory.close()
 
 
-def _ends_in_zeros(file: File, offset: int) -> bool:
+def ends_in_zeros(file: File, offset: int) -> bool:
     """Say whether nothing but zeros comes after `offset`."""
     while window := file.read(offset, _WINDOW_BYTES):
         if window.strip(b"\0"):

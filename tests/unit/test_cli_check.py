@@ -89,13 +89,9 @@ def flip(path: Path, offset: int) -> None:
 
 def offsets(path: Path, magic: bytes = MAGIC) -> dict[int, tuple[int, int]]:
     """Return where each frame of a file begins and ends, by its number."""
-    directory = DiskDirectory(path.parent, lock=False)
-    file = directory.open(path.name)
-    header = frames.read_header(file, magic, path.name)
-    found = {frame.number: (frame.offset, frame.end) for frame in frames.scan(file, header.salt)}
-    file.close()
-    directory.close()
-    return found
+    with Reading(path.parent) as reading:
+        found = list(regions(reading.open(path.name), magic, path.name, last=True))
+    return {frame.number: (frame.offset, frame.end) for frame in found if isinstance(frame, frames.Frame)}
 
 
 def spoil(path: Path, *numbers: int, magic: bytes = MAGIC) -> None:
@@ -579,6 +575,28 @@ def test_regions_cover_the_whole_file(built: Builder) -> None:
         found = list(regions(reading.open(NAME), MAGIC, NAME, last=True))
     assert [part.end for part in found[:-1]] == [part.offset for part in found[1:]]
     assert found[0].offset == frames.HEADER_BYTES and found[-1].end == path.stat().st_size
+
+
+def test_a_piece_of_the_log_stored_as_a_value_is_no_group(built: Builder) -> None:
+    """The frame that holds the piece is torn: the piece must not be taken for what comes after damage."""
+    built.group(("insert", "a", 1))
+    begin, end = offsets(built.path / NAME)[1]
+    piece = (built.path / NAME).read_bytes()[begin:end]
+    built.group(("insert", "copy", piece))
+    built.close()
+    path = built.path / NAME
+    path.write_bytes(path.read_bytes()[: offsets(path)[2][1] - 1])
+    result = kvzmq("check", built.path)
+    assert result.exit_code == 0 and "torn tail" in result.stdout and "table: 1 row," in result.stdout
+
+
+def test_what_is_written_ahead_is_no_torn_tail(built: Builder) -> None:
+    built.group(("insert", "a", 1))
+    with (built.path / NAME).open("rb") as file:
+        assert file.read().endswith(bytes(1000))
+    result = kvzmq("check", built.path)  # beside the server, or after a kill
+    assert result.exit_code == 0 and "torn" not in result.stdout and "being written" not in result.stdout
+    assert kvzmq("log", built.path).exit_code == 0
 
 
 def offsets_of_gap(path: Path) -> int:
