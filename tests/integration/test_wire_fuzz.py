@@ -1,0 +1,260 @@
+"""Mutated requests through a live server: each gets exactly one reply, and the others are served."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+import zmtp
+from servers import ServerProcess
+from wire import WireClient
+
+FRAMES, FRAMES_FULL = 20_000, 100_000
+HANDSHAKES, HANDSHAKES_FULL = 300, 5_000
+WINDOW = 200
+
+VALUES: list[Any] = [
+    None, True, 0, -1, 1, 127, 128, 2**31, -(2**63), 2**64 - 1, 0.5, "", "key", "é\u0000\n", b"", b"\xff" * 20, [], {},
+    [1, [2, [3]]], {"a": {"b": [None]}}, "x" * 300,
+]  # fmt: skip
+
+REQUESTS: list[list[Any]] = [
+    ["open"], ["insert", "key", {"a": 1}], ["insert", "key", [1, 2.5, None], 60.0], ["remove", "key"],
+    ["insert_many", {"key": 1, "b": [2]}], ["remove_many", ["key", "b"]], ["compare_and_set", "key", [1], [2]],
+    ["compare_and_set", "key", [], ["new"]], ["setdefault", "key", 1], ["increment", "n"], ["increment", "n", 1.5],
+    ["expire", "key", 10.0], ["lookup", "key"], ["lookup_many", ["key", "b"]], ["size"], ["query", "a", 1],
+    ["keys", "", None, 10], ["items", "k", "key", 5], ["ttl", "key"], ["ping"], ["stats"],
+    ["transaction", [["key", [1]], ["b", []]], [["insert", "t", 1], ["remove", "b"], ["lookup", "key"]]],
+]  # fmt: skip
+
+
+class Mutator:
+    """Makes requests that are nearly right."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+
+    def frame(self) -> bytes:
+        dice = self.dice
+        message: Any = [None, dice.randrange(1, 1 << 20), [list(dice.choice(REQUESTS)) for _ in range(dice.choice([1, 1, 1, 3]))]]
+        if dice.random() < 0.3:
+            message[0] = dice.randbytes(16)
+        for _ in range(dice.choice([0, 1, 1, 2])):
+            message = self.replace_somewhere(message)
+        data = msgspec.msgpack.encode(message)
+        for _ in range(dice.choice([0, 0, 1, 1, 3])):
+            data = self.spoil(data)
+        return data
+
+    def replace_somewhere(self, node: Any) -> Any:
+        dice = self.dice
+        if isinstance(node, list) and node and dice.random() < 0.85:
+            position = dice.randrange(len(node))
+            kind = dice.random()
+            if kind < 0.1:
+                return node[:position] + node[position + 1 :]
+            if kind < 0.2:
+                return node[:position] + [dice.choice(VALUES)] + node[position:]
+            return node[:position] + [self.replace_somewhere(node[position])] + node[position + 1 :]
+        if isinstance(node, dict) and node and dice.random() < 0.5:
+            return {dice.choice([key, key, key, 1, b"k", "k" * 70_000]): self.replace_somewhere(node[key]) for key in node}
+        return dice.choice(VALUES)
+
+    def spoil(self, data: bytes) -> bytes:
+        dice = self.dice
+        at = dice.randrange(len(data) + 1)
+        return dice.choice([
+            lambda: data[:at],
+            lambda: data[:at] + dice.randbytes(dice.randrange(1, 9)) + data[at:],
+            lambda: data[:at] + bytes([dice.randrange(256)]) + data[at + 1 :],
+            lambda: data[:at] + data[at : at + 4] * dice.randrange(2, 300) + data[at:],
+            lambda: data[:at] + dice.choice([b"\xdd\xff\xff\xff\xff", b"\xc9\x7f\xff\xff\xff\x01", b"\xc6\xff\xff\xff\xff", b"\x91" * 2000]) + data[at:],
+        ])()  # fmt: skip
+
+
+@pytest.fixture
+def steady(server: ServerProcess) -> Iterator[Callable[[], None]]:
+    """Ask something that has one right answer."""
+    with WireClient(server.url) as client:
+        client.open()
+        client.call("insert", "steady", {"is": "here"})
+
+        def check() -> None:
+            assert client.call("lookup", "steady")[1] == (0, {"is": "here"})
+
+        yield check
+        check()
+        assert server.running and "Traceback" not in server.stderr, server.stderr
+
+
+def test_every_mutated_frame_gets_one_reply(
+    server: ServerProcess, steady: Callable[[], None], full: bool, count: Callable[[str, int], None]
+) -> None:
+    """Red when one kind of error in a request was not caught: the server ended with a traceback."""
+    mutator = Mutator(seed=11)
+    frames = FRAMES_FULL if full else FRAMES
+    refused = executed = 0
+    client = zmq.Context.instance().socket(zmq.DEALER)
+    client.linger = 0
+    client.connect(server.url)
+    try:
+        sent = received = 0
+        while received < frames:
+            while sent < frames and sent - received < WINDOW:
+                client.send(mutator.frame())
+                sent += 1
+            assert client.poll(20_000), f"no reply to one of frames {received} to {sent}"
+            while received < sent and client.poll(0):
+                seq, revision, results = msgspec.msgpack.decode(client.recv())
+                assert isinstance(revision, int) and results and all(len(result) == 2 for result in results)
+                assert seq is None or isinstance(seq, int)
+                received += 1
+                refused += results[0][0] >= 16
+                executed += results[0][0] < 16
+            if received % 50 == 0:
+                steady()
+        assert not client.poll(50), "a reply too many"
+    finally:
+        client.close()
+    assert refused > frames / 4 and executed > frames / 20, "the mutations are neither too wild nor too tame"
+    count("mutated frames", frames)
+    count("of them refused", refused)
+
+
+def test_every_mutated_line_gets_one_reply(
+    server: ServerProcess, steady: Callable[[], None], full: bool, count: Callable[[str, int], None]
+) -> None:
+    """Red when an error of the JSON decoder was not caught."""
+    dice = random.Random(12)
+    lines = FRAMES_FULL if full else FRAMES
+    requests = [
+        {"method": "insert", "key": "k", "value": {"a": [1, None, "é"]}}, {"method": "lookup", "key": "k"}, {"method": "size"},
+        {"method": "query", "subkey": "a", "subvalue": 1}, {"method": "remove", "key": "k"}, {"method": "insert_many", "rows": {"a": 1}},
+        {"method": "increment", "key": "n", "by": 1, "session": "00" * 16, "seq": 1}, {"method": "items", "prefix": "", "limit": 3},
+        {"method": "transaction", "checks": [{"key": "k"}], "operations": [{"method": "insert", "key": "t", "value": 1}]},
+    ]  # fmt: skip
+    noise = [b"[" * 3000, b"\\ud800", b"\x00", b"\xff", b"1e999", b"9" * 5000, b'"', b"{", b"}", b"null", b"-", b"NaN", b"\r"]
+
+    def line() -> bytes:
+        data = json.dumps(dice.choice(requests), ensure_ascii=dice.random() < 0.5).encode()
+        for _ in range(dice.choice([0, 1, 1, 2])):
+            at = dice.randrange(len(data) + 1)
+            data = data[:at] + dice.choice([*noise, b"", dice.randbytes(2)]) + data[at + dice.randrange(3) :]
+        return data.replace(b"\n", b" ") + b"\n"
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock, sock.makefile("rb") as replies:
+        failed = 0
+        for _ in range(lines // 100):
+            sock.sendall(b"".join(line() for _ in range(100)))
+            for _ in range(100):
+                reply = json.loads(replies.readline())
+                assert reply["status"] in ("OK", "exception")
+                failed += reply["status"] != "OK"
+            steady()
+        sock.sendall(b'{"method": "ping"}\n')
+        assert json.loads(replies.readline()) == {"status": "OK", "result": "pong"}
+    assert lines / 4 < failed < lines * 0.95
+    count("mutated lines", lines)
+    count("of them refused", failed)
+
+
+def test_mutated_handshakes_harm_nobody(
+    server: ServerProcess, steady: Callable[[], None], full: bool, count: Callable[[str, int], None]
+) -> None:
+    dice = random.Random(13)
+    handshakes = HANDSHAKES_FULL if full else HANDSHAKES
+    good = [zmtp.greeting() + zmtp.ready(), *zmtp.INSTEAD_OF_A_HANDSHAKE.values()]
+    open_now: list[socket.socket] = []
+    for turn in range(handshakes):
+        data = bytearray(dice.choice(good))
+        for _ in range(dice.randrange(4)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        peer = zmtp.connect(server.url)
+        with contextlib.suppress(ConnectionError):
+            peer.sendall(data[: dice.randrange(1, len(data) + 1)])
+        open_now.append(peer)
+        if len(open_now) > 50:
+            open_now.pop(dice.randrange(len(open_now))).close()
+        if turn % 20 == 0:
+            steady()
+    for peer in open_now:
+        peer.close()
+    count("mutated handshakes", handshakes)
+
+
+def test_a_flood_of_large_requests_delays_and_costs_a_bounded_amount(
+    server: ServerProcess, steady: Callable[[], None], count: Callable[[str, int], None]
+) -> None:
+    """A peer may have 100 requests waiting in libzmq, which counts messages and not bytes."""
+    client = zmq.Context.instance().socket(zmq.DEALER)
+    client.linger = 0
+    client.connect(server.url)
+    frame = msgspec.msgpack.encode([None, 1, [["query", "a", "y" * 3_900_000]]])
+    requests = 60
+    for _ in range(requests):
+        client.send(frame)
+    received = 0
+    worst_s = 0.0
+    while received < requests:
+        began_s = time.perf_counter()
+        steady()
+        worst_s = max(worst_s, time.perf_counter() - began_s)
+        while client.poll(0):
+            client.recv()
+            received += 1
+    client.close()
+    peak_kib = int(Path(f"/proc/{server.pid}/status").read_text().partition("VmHWM:")[2].split()[0])
+    count("peak memory under a flood of 4 MB requests, KiB", peak_kib)
+    assert worst_s < 5.0
+    assert peak_kib << 10 < 2 * requests * len(frame)
+
+
+def test_low_limits_of_descriptors_are_survived(tmp_path: Path) -> None:
+    """Red when the bridge's listener stayed registered while descriptors were out: a core went to failing accepts."""
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    def cpu_s(pid: int) -> float:
+        fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / 100
+
+    with ServerProcess(tmp_path / "data", bridge=True, preexec=limit) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as first, first.makefile("rb") as replies:
+
+            def ask() -> None:
+                first.sendall(b'{"method": "increment", "key": "n"}\n')
+                assert json.loads(replies.readline())["status"] == "OK"
+
+            ask()
+            crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(100)]
+            for _ in range(20):
+                ask()
+            before_s, began_s = cpu_s(server.pid), time.monotonic()
+            time.sleep(1.0)  # the loop has nothing to do in this time
+            assert cpu_s(server.pid) - before_s < 0.3 * (time.monotonic() - began_s)
+            ask()
+            for peer in crowd:
+                peer.close()
+            deadline_s = time.monotonic() + 20
+            while True:
+                try:
+                    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as late, late.makefile("rb") as answers:
+                        late.sendall(b'{"method": "size"}\n')
+                        assert json.loads(answers.readline()) == {"status": "OK", "result": 1}
+                        break
+                except (ConnectionError, TimeoutError, json.JSONDecodeError):
+                    assert time.monotonic() < deadline_s
+            ask()
+        assert server.running and "Traceback" not in server.stderr
+        assert "open files" in server.stderr
+        assert server.terminate() == 0
