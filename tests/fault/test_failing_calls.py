@@ -1,0 +1,155 @@
+"""Every call of the store fails, once or from there on for ever: what the caller is told is what happened.
+
+Guarantee 6, and 1, 2, 3, 11 with it. The outcome of a failing call is StorageError, then the change is not
+applied, reads go on and later writes work; or StorageFailed, then the process stops without a reply and
+the next one has everything acknowledged; or, in a recovery, a refusal to start that harms nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from forgetful import CHANGES, Call, Disk, Verdict
+from witness import Clients, Witnessed, raw, request
+
+from kvzmq import errors, messages
+from kvzmq.store import file_log
+
+
+@pytest.fixture(autouse=True)
+def few_zeros_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no more than a page of zeros ahead."""
+    monkeypatch.setattr(file_log, "PREPARED_BYTES", 4096)
+
+
+def failing(kind: str, number: int, verdict: Verdict, for_ever: bool) -> Callable[[Call], Verdict]:
+    """Return a judge that fails the call `number` of a kind; a truncation only follows a write that failed."""
+    left = number
+
+    def judge(call: Call) -> Verdict:
+        nonlocal left
+        if kind == "truncate" and call.kind == "write":
+            return "full"
+        if call.kind != kind:
+            return None
+        left -= 1
+        return verdict if left == -1 or (for_ever and left < -1) else None
+
+    return judge
+
+
+def run(witnessed: Witnessed, clients: Clients) -> bool:
+    """Run steps, rotations and compactions; False as soon as the process has to end."""
+    for turn in range(12):
+        if not witnessed.step(clients.batch(), clients.time()):
+            return False
+        if turn % 4 == 1 and not witnessed.rotate():
+            return False
+        if turn % 4 == 2:
+            witnessed.fold()
+    return True
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize("verdict", ["fail", "full"], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
+def test_a_failing_call_is_answered_for_what_it_did(
+    kind: str, verdict: Verdict, for_ever: bool, full: bool, count: Callable[[str, int], None]
+) -> None:
+    """Guarantee 6: nothing acknowledged is lost, nothing lost is acknowledged, whichever call fails.
+
+    Turned red by: going on after a failed sync; answering before the sync; not cutting back after a failed write.
+    """
+    failures = stops = refused = 0
+    for seed in range(20 if full else 3):
+        for number in range(60):
+            disk = Disk(Random(seed * 100 + number).randrange)
+            witnessed = Witnessed(disk)
+            clients = Clients(Random(seed))
+            witnessed.start()
+            witnessed.step(clients.opening(), clients.time())
+            before = sum(call.kind == kind for call in disk.calls)
+            disk.judge = failing(kind, number, verdict, for_ever)
+            alive = run(witnessed, clients)
+            happened = sum(call.kind == kind for call in disk.calls) - before > number
+            disk.judge = lambda call: None
+            failures += happened
+            stops += not alive
+            refused += witnessed.refused > 0
+            if not alive:
+                witnessed.die(power=bool(number % 2))
+                witnessed.start()
+                witnessed.retry()
+            assert witnessed.step([request(None, 1, messages.Insert("later", raw(1)))], clients.time())
+            assert witnessed.store is not None and witnessed.store.trouble is None, "a later write does not work"
+            if witnessed.sealed:
+                assert witnessed.fold()
+            witnessed.die(power=True)
+            witnessed.start()
+            witnessed.retry()
+            if not happened:
+                break
+    count(f"failing calls ({kind}): {stops} stopped the server, {refused} refused writes", failures)
+    assert failures
+    if kind == "sync" and not for_ever:
+        assert stops
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize("torn", [False, True], ids=["clean", "torn tail"])
+def test_a_failing_call_of_a_recovery_refuses_to_start_and_harms_nothing(kind: str, torn: bool) -> None:
+    """Guarantees 1, 2: the next recovery has everything.
+
+    Turned red by suppressing the error of the sync that makes the tail durable.
+    """
+    for number in range(6):
+        for power in (False, True):
+            disk = Disk(Random(number).randrange)
+            witnessed = Witnessed(disk)
+            clients = Clients(Random(number))
+            witnessed.start()
+            witnessed.step(clients.opening(), clients.time())
+            run(witnessed, clients)
+            if torn:
+                disk.judge = lambda call: "crash" if call.kind == "write" else None
+                witnessed.step([request(None, 1, messages.Insert("torn", raw("x" * 3000)))], clients.time())
+            witnessed.die(power=False)
+            disk.judge = failing(kind, number, "fail", True)
+            try:
+                witnessed.start()
+            except OSError:
+                pass
+            else:
+                witnessed.retry()
+            disk.judge = lambda call: None
+            witnessed.die(power)
+            witnessed.start()
+            witnessed.retry()
+
+
+def test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again() -> None:
+    """Guarantee 11: StorageError means not applied, for the request and for its session's number.
+
+    Turned red by executing the step's writes in spite of the StorageError.
+    """
+    session = b"s" * 16
+    disk = Disk(lambda n: n - 1)
+    witnessed = Witnessed(disk)
+    witnessed.start()
+    witnessed.step([request(session, 1, messages.Open())], 1)
+    store = witnessed.store
+    assert store is not None
+    write = request(session, 2, messages.Increment("n"))
+    read = request(None, 1, messages.Size())
+    disk.judge = lambda call: "full" if call.kind == "write" else None
+    refused, answered = store.apply([write, read], 2)
+    assert refused.results[1:3] == bytes([0x92, errors.StorageError.code])
+    assert answered.results == b"\x91\x92\x00\x00"
+    assert store.trouble and store.table.revision == 0
+    disk.judge = lambda call: None
+    (applied,) = store.apply([write], 3)
+    (again,) = store.apply([write], 4)
+    assert applied == again and applied.results == b"\x91\x92\x00\x01"
+    assert store.trouble is None
