@@ -14,7 +14,10 @@ its reply: however late a copy of that request turns up, it does no harm.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from kvzmq import errors
 
@@ -35,8 +38,11 @@ _KEPT_BYTES = 250
 """What a session and a kept result take besides the result's own bytes, roughly."""
 
 
-class Kept(NamedTuple):
-    """What a writing request gave: the CRC-32 of the request, the revision after it, the results."""
+class Kept(Struct, array_like=True, frozen=True, gc=False):
+    """What a writing request gave: the CRC-32 of the request, the revision after it, the results.
+
+    A Struct that the garbage collector does not look at: there may be millions.
+    """
 
     digest: int
     revision: int
@@ -108,7 +114,7 @@ class Sessions:
     def dump(self) -> Iterator[list[Any]]:
         """Yield `[id, floor, [[seq, digest, revision, results], ...]]`, the longest silent first."""
         for session_id, session in self._sessions.items():
-            yield [session_id, session.floor, [[seq, *kept] for seq, kept in session.kept.items()]]
+            yield [session_id, session.floor, [(seq, *astuple(kept)) for seq, kept in session.kept.items()]]
 
     def load(self, dumped: Iterable[list[Any]]) -> None:
         """Take what `dump` gave."""
