@@ -114,21 +114,24 @@ class Trace:
         self._print(f"{step}\t{revision}\t{client}\t{operation}\t{key}\t{changes}\t{began_us:.1f}\t{took_us:.1f}\n")
 
     def _print(self, text: str) -> None:
-        if self._failed:
-            return
-        try:
-            self._file.write(text)
-        except (OSError, ValueError) as error:
-            self._failed = True  # the trace is worth less than the service
-            _log.warning("the trace ends here: %s", error)
+        if not self._failed:
+            self._try(lambda: self._file.write(text))
 
     def flush(self) -> None:
         """Let readers of the file see what was written."""
         if not self._failed:
-            try:
-                self._file.flush()
-            except (OSError, ValueError) as error:
-                self._failed = True
+            self._try(self._file.flush)
+
+    def close(self) -> None:
+        """Close the file. What it still holds in its buffer and cannot write is lost."""
+        self._try(self._file.close)
+
+    def _try(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except (OSError, ValueError) as error:
+            if not self._failed:
+                self._failed = True  # the trace is worth less than the service
                 _log.warning("the trace ends here: %s", error)
 
 

@@ -87,6 +87,8 @@ class LoadClient:
         """How many requests are acknowledged and executed."""
         self.refused = 0
         """How many were answered with StorageError."""
+        self.refusal = ""
+        """What the latest StorageError said."""
         self.repeated = 0
         """How many were sent again and answered."""
         self.history: list[list[list[Any]]] = []
@@ -157,6 +159,7 @@ class LoadClient:
         self._again.discard(sent.seq)
         if results[0][0] == STORAGE_ERROR:
             self.refused += 1
+            self.refusal = results[0][1]
             return
         self.done += 1
         self.history.append(sent.ops)
@@ -226,6 +229,11 @@ class Workload:
     def refused(self) -> int:
         """How many requests were refused with StorageError."""
         return sum(client.refused for client in self.clients)
+
+    @property
+    def refusals(self) -> set[str]:
+        """What each client's latest StorageError said."""
+        return {client.refusal for client in self.clients if client.refusal}
 
     @property
     def repeated(self) -> int:
