@@ -134,7 +134,7 @@ def _repair(reading: Reading, report: Report, output: Path, as_json: bool) -> No
     later = output / "later.jsonl"
     if saved.later:
         with later.open("xb") as file:
-            file.writelines(line_of(key, value) + b"\n" for key, value in saved.later.items())
+            file.writelines(line_of(key, *row) + b"\n" for key, row in saved.later.items())
     with Reading(output) as copy:
         verified = look(copy)
     if verified.damaged or verified.rows != len(saved.table.rows):

@@ -70,7 +70,7 @@ def bare_field(value: Any) -> bytes:
 def on_screen(value: Any, indent: bool = False) -> str:
     """Return a value as a terminal gets it."""
     if isinstance(value, bytes):
-        return f"<{len(value)} bytes>"
+        return f"<{len(value)} byte{'' if len(value) == 1 else 's'}>"
     data = encode_json(value)
     if indent and len(data) > 60:
         data = msgspec.json.format(data, indent=2)

@@ -2,6 +2,7 @@
 
     {"key": KEY, "value": VALUE}                a row
     {"key": KEY, "msgpack": BASE64}             a row whose value JSON cannot say: it holds bytes
+    {..., "expires": "2026-01-31T12:00:00Z"}    a row with a time to live, and when it ends
     {"key": KEY, "removed": true}               no row: import removes it
 """
 
@@ -9,7 +10,10 @@ from __future__ import annotations
 
 import base64
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta, timezone
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,16 +31,22 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 1000
 _BATCH_BYTES = 1 << 18
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def line_of(key: str, value: bytes | None) -> bytes:
+def line_of(key: str, value: bytes | None, expires_us: int | None = None) -> bytes:
     """Return the line for a key and its MessagePack value, or None for removed."""
     if value is None:
         return show.encode_json({"key": key, "removed": True})
+    row: dict[str, Any] = {"key": key}
     decoded = codec.decode_value(value)
     if _holds_bytes(decoded):
-        return show.encode_json({"key": key, "msgpack": base64.b64encode(value).decode()})
-    return show.as_row(key, decoded)
+        row["msgpack"] = base64.b64encode(value).decode()
+    else:
+        row["value"] = decoded
+    if expires_us is not None:
+        row["expires"] = _EPOCH + timedelta(microseconds=expires_us)
+    return show.encode_json(row)
 
 
 def _holds_bytes(value: Any) -> bool:
@@ -57,7 +67,7 @@ def export(connection: Connection, directory: Path | None, prefix: str, output: 
 
     Values that hold bytes are written as "msgpack" in base64, so that `kvzmq import` gives the same table. Rows
     come in order of their keys. From a server, rows written meanwhile may or may not be among them; a directory
-    gives the table as recovery would. Times to live are not exported.
+    gives the table as recovery would.
     """
     total: int | None
     if directory is not None:
@@ -65,9 +75,9 @@ def export(connection: Connection, directory: Path | None, prefix: str, output: 
     else:
         table = connection.table
         total = table.size() if not prefix else None
-        found = ((key, codec.encode_value(value)) for key, value in table.items(prefix))
+        found = _from_server(table, prefix)
     with Progress("rows", total, beside_rows=output is None) as progress:
-        lines = progress.count(line_of(key, value) for key, value in found)
+        lines = progress.count(line_of(*row) for row in found)
         if output is None:
             show.put(lines)
         else:
@@ -75,7 +85,29 @@ def export(connection: Connection, directory: Path | None, prefix: str, output: 
                 file.writelines(line + b"\n" for line in lines)
 
 
-def _from_directory(directory: Path, prefix: str) -> tuple[Iterator[tuple[str, bytes]], int]:
+_Found = tuple[str, bytes, "int | None"]
+"""A key, its value, and when the row expires."""
+
+
+def _from_server(table: Client, prefix: str) -> Iterator[_Found]:
+    rows = iter(table.items(prefix))
+    if not table.stats()["expiring_keys"]:
+        for key, value in rows:
+            yield key, codec.encode_value(value), None
+        return
+    while page := list(islice(rows, _BATCH_ROWS)):
+        with table.pipeline() as batch:
+            lives = [batch.ttl(key) for key, _ in page]
+        now_us = time.time_ns() // 1000
+        for (key, value), life in zip(page, lives):
+            try:
+                left_s = life.result()
+            except errors.NoSuchKey:
+                continue  # it has expired since
+            yield key, codec.encode_value(value), None if left_s is None else now_us + int(left_s * 1e6)
+
+
+def _from_directory(directory: Path, prefix: str) -> tuple[Iterator[_Found], int]:
     from kvzmq.store import Store
     from kvzmq.store.check import Reading
     from kvzmq.store.file_log import FileLog
@@ -90,14 +122,16 @@ def _from_directory(directory: Path, prefix: str) -> tuple[Iterator[tuple[str, b
             store.recover()
         except errors.Damaged as error:
             raise errors.Damaged(f"{error}: `kvzmq check --repair {directory}` saves what can be read to a copy") from error
-    keys = sorted(key for key in store.table.rows if key.startswith(prefix))
-    return ((key, store.table.rows[key]) for key in keys), len(keys)
+    rows, expiries = store.table.rows, store.table.expiries
+    keys = sorted(key for key in rows if key.startswith(prefix))
+    return ((key, rows[key], expiries.get(key)) for key in keys), len(keys)
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     key: str
     value: Any = UNSET
     msgpack: bytes | UnsetType = UNSET
+    expires: datetime | None = None
     removed: bool = False
 
 
@@ -113,6 +147,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.rows: dict[str, Any] = {}
+        self.lives: dict[str, float] = {}
         self.removed: list[str] = []
         self.bytes = 0
         self._lines: dict[str, int] = {}
@@ -125,16 +160,25 @@ class _Batch:
         return row.key not in self._lines and len(self) < _BATCH_ROWS and (not len(self) or self.bytes + length <= _BATCH_BYTES)
 
     def add(self, row: _Row, length: int, number: int) -> None:
-        if row.removed:
+        left_s = None if row.expires is None else row.expires.timestamp() - time.time()
+        if row.removed or (left_s is not None and left_s <= 0):
             self.removed.append(row.key)
         else:
             self.rows[row.key] = row.value
+            if left_s is not None:
+                self.lives[row.key] = left_s
         self.bytes += length
         self._lines[row.key] = number
 
     def send(self, table: Client) -> None:
-        if self.rows:
-            table.insert_many(self.rows)
+        lasting = {key: value for key, value in self.rows.items() if key not in self.lives}
+        if lasting:
+            table.insert_many(lasting)
+        if self.lives:
+            with table.pipeline() as batch:
+                done = [batch.insert(key, self.rows[key], left_s) for key, left_s in self.lives.items()]
+            for pending in done:
+                pending.result()
         if self.removed:
             table.remove_many(self.removed)
 
@@ -158,7 +202,8 @@ def import_(connection: Connection, file: IO[bytes]) -> None:
     """Insert the rows of FILE, or of standard input: lines as `kvzmq export` writes them.
 
     Rows go in batches, each all or nothing and durable. At a bad line the import stops and says its number and how
-    many rows are done. It may simply be run again: a row inserted twice is the same row.
+    many rows are done. It may simply be run again: a row inserted twice is the same row. A row whose time is over is
+    removed.
     """
     done = 0
     try:
@@ -201,6 +246,8 @@ def _read_line(line: bytes, number: int) -> _Row:
         row = _decode_row(line)
         if [row.value is not UNSET, row.msgpack is not UNSET, row.removed].count(True) != 1:
             raise _BadLine(f'line {number}: needs "key" and one of "value", "msgpack" and "removed"')
+        if row.expires is not None and row.expires.tzinfo is None:
+            raise _BadLine(f"line {number}: the time in \"expires\" needs its zone: ...Z for UTC")
         if row.msgpack is not UNSET:
             codec.check_value(row.msgpack)
             row.value = codec.decode_value(row.msgpack)

@@ -44,7 +44,7 @@ class Saved:
     group     the last group in it
     prefix    whether the table was once just so; else rows are missing
     left_out  what is not in it, and why, a line each
-    later     rows as they are known from after the damage: MessagePack, or None for removed
+    later     rows as they are known from after the damage: MessagePack, or None for removed; and when they expire
     unknown   keys that were changed after the damage to what cannot be known
     """
 
@@ -52,7 +52,7 @@ class Saved:
     group: int = 0
     prefix: bool = True
     left_out: list[str] = field(default_factory=list)
-    later: dict[str, bytes | None] = field(default_factory=dict)
+    later: dict[str, tuple[bytes | None, int | None]] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
 
 
@@ -83,7 +83,8 @@ def save(reading: Reading) -> Saved:
     saved.unknown = replay.unknown
     if replay.table is not saved.table:
         saved.left_out.append(f"group{_span(saved.group + 1, last)}: after the damage, so not in the table")
-        saved.later = {key: replay.table.rows.get(key) for key in sorted(replay.keys or ())}
+        rows, expiries = replay.table.rows, replay.table.expiries
+        saved.later = {key: (rows.get(key), expiries.get(key)) for key in sorted(replay.keys or ())}
     return saved
 
 

@@ -333,9 +333,21 @@ def test_import_reads_a_file_and_removes_what_is_said_to_be_removed(run: Any, ta
     assert dict(table.items("")) == {"a": 2}
 
 
+def test_export_and_import_keep_times_to_live(run: Any, table: kvzmq.Client, server: ServerProcess) -> None:
+    table.insert("lives", b"x", ttl_s=1000)
+    table.insert("stays", 1)
+    exported = run("export")
+    table.remove_many(["lives", "stays"])
+    table.insert("over", 1)
+    run("import", stdin=exported + '{"key":"over","value":1,"expires":"2020-01-01T00:00:00Z"}\n')
+    left_s = table.ttl("lives")
+    assert left_s is not None and 900 < left_s < 1000.1
+    assert table.ttl("stays") is None and dict(table.items("")) == {"lives": b"x", "stays": 1}
+
+
 @pytest.mark.parametrize(
     "line",
-    ["nonsense", "{}", '{"key": 1, "value": 1}', '{"key": "a"}', '{"key": "a", "value": 1, "msgpack": "AA=="}', '{"key":"a","msgpack":"!"}',
+    ["nonsense", '{"key":"a","value":1,"expires":"2030-01-01T00:00:00"}', "{}", '{"key": 1, "value": 1}', '{"key": "a"}', '{"key": "a", "value": 1, "msgpack": "AA=="}', '{"key":"a","msgpack":"!"}',
      '{"key":"a","msgpack":"wQ=="}', '{"key":"a","value":1,"extra":2}', '{"key":"a","value":36893488147419103232}', '{"key":"a","value":1e999}',
      "[" * 10_000],
 )  # fmt: skip
