@@ -1,0 +1,152 @@
+"""docs/protocol.md is right: its bytes, its tables, its lines of JSON and its client, against the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from stepped import Stepped
+
+from kvzmq import codec, errors, messages, watches
+from kvzmq.store import history, sessions
+from kvzmq.transport import router, tcp
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table under a heading."""
+    section = DOCUMENT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
+    assert len(found) > 2
+    return found[2:]
+
+
+def test_the_exchange_in_bytes_is_what_the_server_does() -> None:
+    requests = [bytes.fromhex(block) for block in blocks("hex request")]
+    replies = [bytes.fromhex(block) for block in blocks("hex reply")]
+    assert len(requests) == len(replies) == 2
+    with Stepped() as table:
+        peer = table.zmq()
+        for request, reply in zip(requests, replies):
+            peer.send_frames(request)
+            table.until(lambda: peer.socket.poll(0))
+            assert peer.socket.recv() == reply
+
+
+def test_the_exchange_in_bytes_is_what_the_text_beside_it_says() -> None:
+    written = re.findall(r"`(\[(?:session|\d), .*?\])`:", DOCUMENT)
+    frames = [bytes.fromhex(block) for block in blocks("hex (?:request|reply)")]
+    assert len(written) == len(frames) == 4
+    for text, frame in zip(written, frames):
+        message = json.loads(text.replace("nil", "null").replace("session", '"session"'))
+        if message[0] == "session":
+            message[0] = bytes(range(16))
+        assert msgspec.msgpack.encode(message) == frame
+        if isinstance(message[0], bytes):
+            assert isinstance(codec.decode_request(frame), messages.Request)
+
+
+def test_every_operation_is_listed_with_its_arguments() -> None:
+    listed = {name.strip("`"): arguments.strip("`") for name, arguments, *_ in rows("Operations") if name.startswith("`")}
+    assert listed.keys() == messages.OPERATIONS.keys()
+    for name, kind in messages.OPERATIONS.items():
+        fields = msgspec.structs.fields(kind)
+        signature = ", ".join(field.name for field in fields if field.required)
+        optional = [field.name for field in fields if not field.required]
+        for argument in optional:
+            signature += (" [, " if signature else "[") + argument
+        assert listed[name] == signature + "]" * len(optional), name
+
+
+def test_writes_and_reads_stand_under_their_headings() -> None:
+    heading = ""
+    for name, *_ in rows("Operations"):
+        if name.startswith("**"):
+            heading = name.strip("*")
+        else:
+            kind = messages.OPERATIONS[name.strip("`")]
+            assert heading == ("writes" if kind.writes else "the server's" if kind in messages.SERVED else "reads")
+
+
+def test_every_error_is_listed_with_its_code() -> None:
+    assert {int(code): name for code, name, _ in rows("Errors")} == {code: kind.__name__ for code, kind in errors.BY_CODE.items()}
+
+
+def test_every_limit_is_what_the_code_says() -> None:
+    limits = {what: int(re.sub(r"[^\d]", "", value)) for what, value in rows("Limits")}
+    assert list(limits.values()) == [
+        messages.MESSAGE_BYTES_MAX, messages.OPERATIONS_MAX, messages.KEY_CHARS_MAX, messages.DEPTH_MAX, messages.PAGE_ROWS_MAX,
+        messages.TTL_S_MAX, sessions.RESULTS_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX, router.QUEUED_MESSAGES_MAX,
+        router.UNSENT_BYTES_MAX, tcp.CONNECTIONS_MAX, tcp.UNREAD_BYTES_MAX,
+    ]  # fmt: skip
+    assert tcp.LINE_BYTES_MAX == messages.MESSAGE_BYTES_MAX and router.TRACKED_BYTES_MIN == 16 << 10
+    for stated, number in (
+        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.RESULTS_MAX), ("latest 65,536 changes", history.CHANGES_MAX),
+        ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20), ("32 MiB of values", history.BYTES_MAX >> 20), ("1 MiB of them", sessions.RESULT_BYTES_MAX >> 20),
+        ("128 MiB in all", sessions.ALL_BYTES_MAX >> 20), ("for 30 seconds", int(watches.QUIET_S)),
+    ):  # fmt: skip
+        assert stated in DOCUMENT and int(re.sub(r"[^\d]", "", stated)) == number
+    assert tcp.STALLED_S == 60 and "for a minute" in DOCUMENT
+
+
+def test_the_lines_of_the_bridge_are_what_the_server_answers() -> None:
+    with Stepped() as table:
+        peer = table.tcp()
+        exchanged = 0
+        for block in blocks("json"):
+            lines = block.splitlines()
+            for request, reply in zip(lines[::2], lines[1::2]):
+                peer.send(request.encode() + b"\n")
+                assert table.lines(peer, 1) == [json.loads(reply)], request
+                exchanged += 1
+    assert exchanged == 11
+
+
+def test_the_client_of_the_document_works_and_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = blocks("python")
+    names: dict[str, Any] = {"pack": msgspec.msgpack.encode, "unpack": msgspec.msgpack.decode}
+    exec(compile(source, "docs/protocol.md", "exec"), names)
+    with Stepped() as table:
+        done: list[Any] = []
+        failed: list[BaseException] = []
+        dropped: list[int] = []
+        send = table.router.send
+
+        def drop_every_third(peer: Any, reply: messages.Reply) -> None:
+            if len(dropped) < 3 and reply.seq is not None and reply.seq % 3 == 0 and reply.seq not in dropped:
+                dropped.append(reply.seq)
+            else:
+                send(peer, reply)
+
+        monkeypatch.setattr(table.router, "send", drop_every_third)
+
+        def use() -> None:
+            try:
+                client = names["Table"](table.url)
+                done.extend(client.call("increment", "n") for _ in range(9))
+                done.append(client.call("lookup", "n"))
+                done.append(client.revision)
+                with pytest.raises(KeyError):
+                    client.call("lookup", "ghost")
+                with pytest.raises(RuntimeError):
+                    client.call("frobnicate")
+                client.socket.close()
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        table.until(lambda: not thread.is_alive())
+        assert not failed, failed
+        assert done == [*range(1, 10), 9, 9], "every increment was executed once, also those whose reply was lost"
+        assert len(dropped) == 3
