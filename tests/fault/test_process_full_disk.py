@@ -5,38 +5,22 @@ Both write as much as there is room for and then say no: a real short write.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import resource
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import small_disk
 from servers import DidNotStart, ServerProcess, wait_until
 from strace import inject
 from wire import WireClient
 from workload import OK, Workload, read_rows
 
 Count = Callable[[str, int], None]
-
-
-@contextlib.contextmanager
-def small_disk(path: Path, kilobytes: int) -> Iterator[Path]:
-    """Mount a tmpfs of that size at `path`; it has to be permitted, a test without it proves nothing."""
-    path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "kvzmq-test", str(path)], capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"these tests mount a small tmpfs, as root: {done.stderr}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @pytest.fixture
