@@ -12,7 +12,8 @@ import msgspec
 from kvzmq import errors
 from kvzmq.cli import NOT_FOUND, show
 from kvzmq.cli.connection import json_option
-from kvzmq.store.check import FileReport, Reading, Report, look
+from kvzmq.store.check import FileReport, Report, look
+from kvzmq.store.reading import Reading
 
 _LISTED = 10
 
@@ -54,8 +55,7 @@ def _show(report: Report, as_json: bool) -> None:
         if len(file.damage) > _LISTED:
             lines.append(f"  DAMAGED  and {len(file.damage) - _LISTED} more places")
         if file.torn_bytes:
-            what = "a group that is being written now" if report.in_use else "a torn tail, never acknowledged"
-            lines.append(f"  the last {file.torn_bytes} bytes are {what}")
+            lines.append(f"  the last {file.torn_bytes} bytes are a torn tail, never acknowledged")
     lines.append(f"recovery: {_recovery(report)}")
     if report.refusal is None:
         lines.append(
@@ -63,7 +63,7 @@ def _show(report: Report, as_json: bool) -> None:
             f"{_time_range(report)}"
         )
     if report.in_use:
-        lines.append("in use: a server has the directory; this is what was there at one moment")
+        lines.append("in use: a server has the directory; this is what was there at one moment, up to the last whole group")
     lines.append("DAMAGED: `kvzmq check --repair` saves what can be read to a copy" if report.damaged else "no damage")
     show.put(line.encode() for line in lines)
 
@@ -86,7 +86,7 @@ def _recovery(report: Report) -> str:
     steps = ["starts with an empty table" if base is None else f"loads the checkpoint of group {base}"]
     if report.replayed:
         steps.append(f"replays {_count(report.replayed, 'group')}, up to {report.group}")
-    if report.torn_bytes and not report.in_use:
+    if report.torn_bytes:
         steps.append(f"saves the torn tail of {report.torn_bytes} bytes aside and cuts it")
     return ", then ".join(steps)
 

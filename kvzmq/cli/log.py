@@ -17,8 +17,8 @@ from kvzmq.cli import show
 from kvzmq.cli.check import utc
 from kvzmq.cli.connection import json_option
 from kvzmq.messages import OPERATIONS, Operation, Transaction
-from kvzmq.store.check import Gap, Reading, describe, regions
 from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED
+from kvzmq.store.reading import Gap, Reading, describe, regions
 from kvzmq.store.repair import keys_of
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}

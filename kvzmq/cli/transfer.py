@@ -109,8 +109,8 @@ def _from_server(table: Client, prefix: str) -> Iterator[_Found]:
 
 def _from_directory(directory: Path, prefix: str) -> tuple[Iterator[_Found], int]:
     from kvzmq.store import Store
-    from kvzmq.store.check import Reading
     from kvzmq.store.file_log import FileLog
+    from kvzmq.store.reading import Reading
 
     with Reading(directory) as reading:
         if reading.in_use:

@@ -1,194 +1,18 @@
-"""Reads a table's files and says what is in them. Changes nothing, not even a lock.
-
-`Reading` opens the files as they are at one moment, also beside a server that rotates and compacts,
-so that everything below can look at them through the store's own code. `look` goes through every
-frame of every file, past damage too, and then does what a server would: recover.
+"""Says what is in a table's files: goes through every frame of every file, past damage too, and then
+does in memory what a server would: recover. Changes nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple, NoReturn
-from zlib import crc32
 
 import msgspec
 
 from kvzmq import codec, errors
 from kvzmq.store import Store, checkpoint, frames
-from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED, FileLog, ends_in_zeros
-from kvzmq.store.files import DiskFile, File
-from kvzmq.store.frames import Frame
-
-NAMES = (checkpoint.NAME, NAME_SEALED, NAME)
-"""The files of a table, in the order of what they hold."""
-
-
-class NoTable(errors.KvzmqError):
-    """Say that a directory holds no table."""
-
-
-class _OpenFile(DiskFile):
-    """A file that stays open until its Reading is closed, and cannot be written."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, os.O_RDONLY)
-        status = os.fstat(self._fd)
-        self.inode = status.st_dev, status.st_ino
-
-    def close(self) -> None:
-        pass
-
-    def close_for_good(self) -> None:
-        super().close()
-
-
-class Reading:
-    """A Directory of the files as they were at one moment, for reading only.
-
-    Args:
-        path: the table's directory
-
-    Raises:
-        NoTable: there are no files of a table in it
-        OSError: it cannot be read
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.in_use = _in_use(self.path)
-        """Whether a server has the directory: its last group may be half written."""
-        self._files = _open_all(self.path)
-        if not self._files:
-            raise NoTable(f"{self.path} holds no table: neither {NAME} nor {checkpoint.NAME} is there")
-
-    def exists(self, name: str) -> bool:
-        return name in self._files
-
-    def open(self, name: str) -> File:
-        try:
-            return self._files[name]
-        except KeyError:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path / name)) from None
-
-    def create(self, name: str) -> NoReturn:
-        raise self._refusal()
-
-    def rename(self, old: str, new: str) -> None:
-        raise self._refusal()
-
-    def unlink(self, name: str) -> None:
-        raise self._refusal()
-
-    def sync(self) -> None:
-        raise self._refusal()
-
-    def _refusal(self) -> OSError:
-        return OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.path))
-
-    def close(self) -> None:
-        for file in self._files.values():
-            file.close_for_good()
-        self._files = {}
-
-    def __enter__(self) -> Reading:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _in_use(path: Path) -> bool:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once: a server may start meanwhile
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
-
-
-def _open_all(path: Path) -> dict[str, _OpenFile]:
-    """Open the files, again if a rotation or a compaction renamed one of them meanwhile."""
-    while True:
-        files = {name: file for name in NAMES if (file := _open(path / name)) is not None}
-        if {name: file.inode for name, file in files.items()} == _inodes(path):
-            return files
-        for file in files.values():
-            file.close_for_good()
-
-
-def _open(path: Path) -> _OpenFile | None:
-    try:
-        return _OpenFile(path)
-    except FileNotFoundError:
-        return None
-
-
-def _inodes(path: Path) -> dict[str, tuple[int, int]]:
-    found = {}
-    for name in NAMES:
-        try:
-            status = os.stat(path / name)
-        except FileNotFoundError:
-            continue
-        found[name] = status.st_dev, status.st_ino
-    return found
-
-
-class Gap(NamedTuple):
-    """Bytes of a file that are no valid frames, from `offset` to before `end`; `torn` if they are a torn tail."""
-
-    offset: int
-    end: int
-    reason: str
-    torn: bool
-
-
-def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame | Gap]:
-    """Yield a file's frames, and between them what is none.
-
-    Args:
-        name: the file's, for reasons
-        last: whether it is the last log, whose last frame may be torn
-    """
-    offset = frames.HEADER_BYTES
-    try:
-        salt = frames.read_header(file, magic, name).salt
-    except errors.Damaged as error:
-        head = file.read(0, offset)
-        if len(head) < offset or crc32(head[:-4]).to_bytes(4, "little") == head[-4:]:
-            yield Gap(0, file.size(), _reason(error), torn=False)
-            return  # of another version or kind: who knows what its frames would mean
-        # With the salt alone frames can still be told from anything else, so it is worth a try.
-        salt = head[12 : 12 + frames.SALT_BYTES]
-        yield Gap(0, offset, _reason(error), torn=False)
-    number = 0
-    while True:
-        try:
-            for frame in frames.scan(file, salt, offset):
-                offset, number = frame.end, frame.number
-                yield frame
-            return
-        except frames.BadFrame as bad:
-            if magic == MAGIC and ends_in_zeros(file, bad.offset):
-                return  # written ahead
-            # A log's frame of an earlier number is no successor: somebody stored a piece of this log as a value.
-            after = frames.find_frame(file, salt, bad.offset, number + 2 if magic == MAGIC else 0)
-            end = file.size() if after is None else after.offset
-            yield Gap(bad.offset, end, bad.reason, torn=after is None and last)
-            if after is None:
-                return
-            offset = after.offset
-
-
-def _reason(error: errors.Damaged) -> str:
-    return str(error).partition(": ")[2].removeprefix("offset 0: ")
+from kvzmq.store.file_log import MAGIC, NAME, FileLog
+from kvzmq.store.files import File
+from kvzmq.store.reading import NAMES, Gap, Reading, describe, regions
 
 
 class FileReport(msgspec.Struct):
@@ -279,11 +103,6 @@ def _look_at_log(file: File, name: str, last: bool) -> FileReport:
         report.from_us = time_us if report.from_us is None else report.from_us
         report.to_us = time_us
     return report
-
-
-def describe(gap: Gap) -> str:
-    """Say where and what a gap is."""
-    return f"offset {gap.offset}: {gap.reason}: {gap.end - gap.offset} bytes cannot be read"
 
 
 def _recover(reading: Reading, report: Report) -> None:

@@ -27,9 +27,9 @@ import msgspec
 from kvzmq import codec, errors, messages
 from kvzmq.messages import Request
 from kvzmq.store import checkpoint, frames
-from kvzmq.store.check import Gap, Reading, describe, regions
 from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED
 from kvzmq.store.files import DiskDirectory
+from kvzmq.store.reading import Gap, Reading, describe, regions
 from kvzmq.store.table import Table
 
 _UNCONDITIONAL = (messages.Insert, messages.InsertMany, messages.Remove, messages.RemoveMany)

@@ -17,10 +17,11 @@ from kvzmq import codec, messages
 from kvzmq.cli import main
 from kvzmq.messages import Request
 from kvzmq.store import Store, checkpoint, frames
-from kvzmq.store.check import Reading, look, regions
+from kvzmq.store.check import look
 from kvzmq.store.compact import fold
 from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED, FileLog
 from kvzmq.store.files import DiskDirectory
+from kvzmq.store.reading import Reading, regions
 
 TIME_US = 1_700_000_000_000_000
 SESSION = bytes(range(16))
@@ -206,6 +207,32 @@ def test_a_reading_goes_on_with_the_files_it_opened(built: Builder) -> None:
     assert not report.damaged and report.rows == 1 and [file.name for file in report.files] == [NAME]
 
 
+def test_a_group_that_is_written_while_the_log_is_read_is_no_damage(built: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frame was not there when it was read, and the one after it was when it was looked for."""
+    built.group(("insert", "a", 1))
+    find_frame = frames.find_frame
+    late = [("insert", "b", 2), ("insert", "c", 3)]
+
+    def write_and_find(*arguments: Any) -> Any:
+        while late:
+            built.group(late.pop(0))
+        return find_frame(*arguments)
+
+    monkeypatch.setattr(frames, "find_frame", write_and_find)
+    monkeypatch.setattr("kvzmq.store.reading.ends_in_zeros", lambda *_: False)
+    with Reading(built.path) as reading:
+        built.group(("insert", "d", 4))
+        report = look(reading)
+    assert not report.damaged and report.rows == 3 and not late
+
+
+def test_damage_is_found_beside_a_server_too(built: Builder) -> None:
+    for n in range(5):
+        built.group(("insert", f"k{n}", n))
+    spoil(built.path / NAME, 3)
+    assert kvzmq("check", built.path).exit_code == 1
+
+
 def test_a_reading_cannot_write(built: Builder) -> None:
     with Reading(built.path) as reading:
         with pytest.raises(OSError):
@@ -316,6 +343,19 @@ def test_what_repair_keeps_apart_agrees_with_the_true_table(built: Builder, full
         for key, value in later(output).items():
             assert truth.get(key, "REMOVED") == value, f"seed {seed}, key {key}"
         assert not set(later(output)) & set(found["unknown"])
+
+
+def test_a_retry_logged_beside_the_first_counts_once(built: Builder) -> None:
+    built.group(("insert", "a", 1))
+    built.group(("insert", "b", 1))
+    steps = (("insert", "n", 0), ("increment", "n"))
+    twice = [request(*steps[1:], session=SESSION, seq=7) for _ in range(2)]
+    frame = codec.encode_group(TIME_US + 9_000_000, [request(steps[0]).frame, *(one.frame for one in twice)])
+    list(built.log.commit(frame))
+    built.close()
+    spoil(built.path / NAME, 2)
+    output, _, _ = repaired(built)
+    assert later(output) == {"n": 1}
 
 
 def test_repair_of_a_sealed_log_leaves_out_the_log_after_it(built: Builder) -> None:
