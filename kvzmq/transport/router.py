@@ -35,6 +35,10 @@ UNSENT_BYTES_MAX = 32 << 20
 """Bytes of such replies that may wait for one peer; further ones are dropped."""
 
 _LEDGER_MAX = 1024
+"""How many peers the ledger of undelivered replies remembers."""
+
+_FOLLOWED_MIN = 64
+"""How many peers are followed before those whose replies are all on the wire are looked for."""
 
 Peer = tuple[bytes, bool]
 """The identity, and whether an empty delimiter stood before the request, as a REQ socket puts it."""
@@ -67,6 +71,7 @@ class RouterTransport:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str]) -> None:
         self._socket = context.socket(zmq.ROUTER)
         self._unsent: dict[bytes, deque[tuple[zmq.MessageTracker, int]]] = {}
+        self._look_through_at = _FOLLOWED_MIN
         self._undelivered: dict[str, int] = {}
         self._counts = {"replies_to_the_gone": 0, "replies_to_the_stuck": 0, "events": 0}
         self._socket.copy_threshold = 0  # else pyzmq copies messages below 64 KiB and calls them sent at once
@@ -169,9 +174,12 @@ class RouterTransport:
 
     def _has_room(self, identity: bytes, length: int) -> bool:
         """Say whether the peer may be sent a large reply, and forget those that are on the wire."""
-        if len(self._unsent) > _LEDGER_MAX:
+        if len(self._unsent) > self._look_through_at:
+            # A tracker takes 3 KB, so peers that have left must not keep theirs. Looking when there are twice as
+            # many as after the last look costs each reply a constant amount.
             for other in [i for i, waiting in self._unsent.items() if waiting[-1][0].done]:
                 del self._unsent[other]
+            self._look_through_at = 2 * len(self._unsent) + _FOLLOWED_MIN
         waiting = self._unsent.get(identity)
         if waiting is None:
             return True
