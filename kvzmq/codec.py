@@ -218,11 +218,12 @@ def _explain(frame: bytes, error: Exception) -> Refusal:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         message = f"not a request [session, seq, ops]: {error}"
         return Refusal(None, errors.InvalidRequest.code, message[:_EXPLANATION_CHARS_MAX])
+    seq = envelope.seq if 1 <= envelope.seq <= messages.SEQ_MAX else None  # 0 is for events
     if isinstance(envelope.ops, list):
         for op in envelope.ops:
             if isinstance(op, list) and op and isinstance(op[0], str) and op[0] not in messages.OPERATIONS:
-                return Refusal(envelope.seq, errors.InvalidMethod.code, f"no operation {op[0][:100]!r}")
-    return Refusal(envelope.seq, errors.InvalidRequest.code, str(error)[:_EXPLANATION_CHARS_MAX])
+                return Refusal(seq, errors.InvalidMethod.code, f"no operation {op[0][:100]!r}")
+    return Refusal(seq, errors.InvalidRequest.code, str(error)[:_EXPLANATION_CHARS_MAX])
 
 
 def encode_request(session: bytes | None, seq: int, ops: Iterable[Operation | Raw]) -> bytes:

@@ -17,6 +17,9 @@ SESSION_BYTES = 16
 MESSAGE_BYTES_MAX = 8 << 20
 """The largest request and the largest reply, bytes."""
 
+SEQ_MAX = (1 << 63) - 1
+"""The highest sequence number of a request; the lowest is 1."""
+
 KEY_CHARS_MAX = 65_536
 """The longest key, code points."""
 
@@ -34,7 +37,7 @@ PAGE_ROWS_MAX = 10_000
 
 Key = Annotated[str, Meta(max_length=KEY_CHARS_MAX)]
 TTL = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]
-Seq = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+Seq = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
 Maybe = Annotated[list[Raw], Meta(max_length=1)]
 """A value or its absence: `[value]` or `[]`."""
 
