@@ -31,6 +31,10 @@ WATCHES_OF_ONE_MAX = 1000
 QUIET_S = 30.0
 """How long a watching peer may hear nothing before it is sent a sign of life."""
 
+PROGRESS_CHANGES = 1000
+"""After how many changes that do not concern it a watch is told how far it has come, so that after a
+reconnect it does not ask for more of the past than is kept."""
+
 Filter = Callable[[Change], "tuple[str, list[Raw]] | None"]
 """From a change to the payload of its event, `(key, [value])` or `(key, [])`; None to skip it."""
 
@@ -64,7 +68,7 @@ def by_query(subkey: str, subvalue: Raw) -> Filter:
 
 
 class _Watch:
-    __slots__ = ("number", "payload", "peer", "position", "quiet", "transport")
+    __slots__ = ("number", "payload", "peer", "position", "quiet", "told", "transport")
 
     def __init__(self, number: int, transport: Transport, peer: Hashable, payload: Filter, position: int) -> None:
         self.number = number
@@ -72,6 +76,7 @@ class _Watch:
         self.peer = peer
         self.payload = payload
         self.position = position
+        self.told = position  # the last revision the peer has heard of
         self.quiet = False  # since the last round of signs of life
 
 
@@ -172,8 +177,13 @@ class Watches:
                 self.behind = True
                 return True
             watch.position = revision
+        if watch.position - watch.told >= PROGRESS_CHANGES:
+            self._push(watch, watch.position, errors.OK, None)
         return True
 
     def _push(self, watch: _Watch, revision: int, code: int, payload: Any) -> bool:
         watch.quiet = False
-        return watch.transport.push(watch.peer, codec.encode_event(revision, watch.number, code, payload))
+        pushed = watch.transport.push(watch.peer, codec.encode_event(revision, watch.number, code, payload))
+        if pushed:
+            watch.told = revision
+        return pushed

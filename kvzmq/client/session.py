@@ -318,13 +318,19 @@ class Session:
             self._opening = False
             self._fail_writes(error)
         else:
+            # A copy of the request may be on its way still, and find room on the disk. What is wrong stays wrong.
+            certain = request.sent == 1 or isinstance(error, (errors.InvalidRequest, errors.InvalidMethod))
+            crowded = len(request.calls) > 1
             again = []
             for call in request.calls:
                 if call.done:
                     continue
-                # One bad operation refuses the whole request: each caller gets a verdict of its own.
-                if len(request.calls) > 1 and (not call.writes or not isinstance(error, errors.StorageError)):
-                    again.append(call)
+                if call.writes and not certain:
+                    _finish(call, None, errors.OutcomeUnknown(
+                        f"asked more than once, the server refused once ({error}); it may execute another copy"
+                    ))  # fmt: skip
+                elif crowded and (not call.writes or not isinstance(error, errors.StorageError)):
+                    again.append(call)  # one bad operation refuses them all: each caller gets a verdict of its own
                 else:
                     _finish(call, None, errors.error_of(result.code, str(error)))
             self._again_alone(again)

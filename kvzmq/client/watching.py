@@ -114,10 +114,17 @@ class Watching:
             self.position = revision
 
     def _take(self, revision: int, pushed: _Pushed) -> None:
-        if pushed.watch != self._number or not self.started:
-            return  # of an earlier request on this connection
+        """Take an event, of this connection or of the one before.
+
+        What a lost connection had received still comes, among what the new one brings, and a server that
+        was started again counts its watches from 1 again. So events are taken from the old watch until
+        the new one has begun: each of the two tells everything after `position`, and nothing twice.
+        """
+        if pushed.watch != self._number:
+            return  # of an earlier request
         if pushed.code != errors.OK:
-            self.error = errors.error_of(pushed.code, codec.decode_value(pushed.payload))
+            if self.started:
+                self.error = errors.error_of(pushed.code, codec.decode_value(pushed.payload))
             return
         if self.position is not None and revision <= self.position:
             return
