@@ -236,11 +236,15 @@ def sample_checkpoint() -> tuple[bytes, Table]:
     return bytes(disk.names[checkpoint.NAME].seen), store.table
 
 
-def load(data: bytes) -> Table:
+def sections_of(data: bytes) -> list[bytes]:
     found = checkpoint.read(disk_with(table_ckpt=data).open())
     assert found is not None
+    return list(found.sections)
+
+
+def load(data: bytes) -> Table:
     table = Table()
-    table.load(found.sections)
+    table.load(sections_of(data))
     return table
 
 
@@ -273,7 +277,7 @@ def test_sections_in_another_order_or_number_are_refused() -> None:
     footer = frames.encode_frame(SALT, 0, checkpoint._FOOTER.pack(1, 7, 0))
     for parts in ([two, footer], [one, one, footer], [one, two, footer], [footer], [one, footer]):
         with pytest.raises(errors.Damaged):
-            load(frames.encode_header(header) + b"".join(parts))
+            sections_of(frames.encode_header(header) + b"".join(parts))
 
 
 # ---- torn pages
