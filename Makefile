@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+BENCH_STAMP := $(VENV)/installed-bench
 
 .PHONY: demo test test-quick test-faults lint bench report clean
 
 $(STAMP): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
 	touch $@
 
 test: $(STAMP)
@@ -22,6 +27,15 @@ test-quick: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Measure beside what people use instead, and write REPORT; QUICK=1 takes minutes less and shows less.
+bench: $(BENCH_STAMP)
+	.ci/install-debian-packages redis-server=redis-server memcached=memcached etcd=etcd-server || echo "*** not all peers can be had: they will be skipped"
+	$(BIN)/python -m benchmarks.run $(if $(QUICK),--quick)
+
+report: $(BENCH_STAMP)
+	.ci/install-debian-packages redis-server=redis-server memcached=memcached etcd=etcd-server || echo "*** not all peers can be had: they will be skipped"
+	$(BIN)/python -m benchmarks.report $(if $(QUICK),--quick)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

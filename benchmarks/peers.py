@@ -57,7 +57,8 @@ class Peer(NamedTuple):
     """One contender.
 
     name      in the CSV files
-    title     in the report
+    title     in the report's tables
+    short     in its sentences
     promise   what an acknowledged change has survived
     table     its client in TABLES
     start     starts the server in a directory, and gives process and address
@@ -67,6 +68,7 @@ class Peer(NamedTuple):
 
     name: str
     title: str
+    short: str
     promise: str
     table: str
     start: Callable[[Path], tuple[Process | None, dict[str, Any]]]
@@ -175,21 +177,21 @@ NOTHING = "no table"
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer("kvzmq", "kvzmq", DURABLE, "kvzmq", start_kvzmq),
-        Peer("kvzmq-bridge", "kvzmq, bridge", DURABLE, "kvzmq-bridge", start_kvzmq),
-        Peer("kvzmq-one-by-one", "kvzmq --no-group-commit", DURABLE, "kvzmq", _start_kvzmq_one_by_one),
-        Peer("redis", "Redis, appendfsync always", DURABLE, "redis", _start_redis_always, ("command:redis-server", "module:redis")),
-        Peer("redis-many", "Redis, always, MSET and MGET", DURABLE, "redis-many", _start_redis_always, ("command:redis-server", "module:redis")),
-        Peer("redis-memory", "Redis, no log", MEMORY, "redis", _start_redis_memory, ("command:redis-server", "module:redis")),
-        Peer("memcached", "memcached", MEMORY, "memcached", _start_memcached, ("command:memcached", "module:pymemcache")),
-        Peer("etcd", "etcd, one node, JSON gateway", DURABLE, "etcd", _start_etcd, ("command:etcd",), restless=True),
-        Peer("sqlite", "SQLite, WAL, synchronous=FULL", DURABLE, "sqlite", _no_server),
-        Peer("diskcache", "diskcache, synchronous=FULL", DURABLE, "diskcache", _no_server, ("module:diskcache",)),
-        Peer("manager", "multiprocessing Manager().dict()", MEMORY, "manager", _start_baseline("manager")),
-        Peer("one-sync", "select server, a sync a change", DURABLE, "json-lines", _start_baseline("one-sync", "table.log")),
-        Peer("one-sync-filled", "a scan, in the select server", DURABLE, "json-lines", _start_baseline("one-sync", "table.log", "100000", "10")),
-        Peer("router-echo", "bare ROUTER echo", NOTHING, "router-echo", _start_baseline("router-echo")),
-        Peer("json-echo", "bare epoll JSON echo", NOTHING, "json-lines", _start_baseline("json-echo", "32")),
+        Peer("kvzmq", "kvzmq", "kvzmq", DURABLE, "kvzmq", start_kvzmq),
+        Peer("kvzmq-bridge", "kvzmq, bridge", "kvzmq's bridge", DURABLE, "kvzmq-bridge", start_kvzmq),
+        Peer("kvzmq-one-by-one", "kvzmq --no-group-commit", "kvzmq without group commit", DURABLE, "kvzmq", _start_kvzmq_one_by_one),
+        Peer("redis", "Redis, appendfsync always", "Redis (synced)", DURABLE, "redis", _start_redis_always, ("command:redis-server", "module:redis")),
+        Peer("redis-many", "Redis, always, MSET and MGET", "Redis (synced, MSET and MGET)", DURABLE, "redis-many", _start_redis_always, ("command:redis-server", "module:redis")),
+        Peer("redis-memory", "Redis, no log", "Redis (no log)", MEMORY, "redis", _start_redis_memory, ("command:redis-server", "module:redis")),
+        Peer("memcached", "memcached", "memcached", MEMORY, "memcached", _start_memcached, ("command:memcached", "module:pymemcache")),
+        Peer("etcd", "etcd, one node, JSON gateway", "etcd", DURABLE, "etcd", _start_etcd, ("command:etcd",), restless=True),
+        Peer("sqlite", "SQLite, WAL, synchronous=FULL", "SQLite", DURABLE, "sqlite", _no_server),
+        Peer("diskcache", "diskcache, synchronous=FULL", "diskcache", DURABLE, "diskcache", _no_server, ("module:diskcache",)),
+        Peer("manager", "multiprocessing Manager().dict()", "Manager().dict()", MEMORY, "manager", _start_baseline("manager")),
+        Peer("one-sync", "select server, a sync a change", "the select server", DURABLE, "json-lines", _start_baseline("one-sync", "table.log")),
+        Peer("one-sync-filled", "a scan, in the select server", "a scan", DURABLE, "json-lines", _start_baseline("one-sync", "table.log", "100000", "10")),
+        Peer("router-echo", "bare ROUTER echo", "the ROUTER echo", NOTHING, "router-echo", _start_baseline("router-echo")),
+        Peer("json-echo", "bare epoll JSON echo", "the JSON echo", NOTHING, "json-lines", _start_baseline("json-echo", "32")),
     )
 }
 """The contenders by name."""

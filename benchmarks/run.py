@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import experiments, results, storage, testperf
+from benchmarks.facts import write_facts
 from benchmarks.measuring import SIZES, WORKERS, Bench
 from benchmarks.processes import temporary_directory
 from benchmarks.workers import Workers
@@ -51,6 +52,7 @@ def measure(options: argparse.Namespace) -> list[str]:
     failed = []
     with temporary_directory(base) as directory, Workers(WORKERS) as workers:
         bench = Bench(SIZES[options.size], options.results, directory, workers)
+        write_facts(bench)
         for name in options.only:
             started_s = time.monotonic()
             bench.say(f"{name}:")

@@ -24,7 +24,8 @@ from kvzmq.client.load import CONNECTIONS_MAX, Load, Measured, Summary, operatio
 MATCHES = 10
 """How many rows a query of the test finds."""
 
-_CHUNK_ROWS = 1000
+_BATCH_TIMEOUT_S = 30.0
+"""How long one batch of the rows that a test needs may take."""
 
 
 class Workload:
@@ -125,7 +126,8 @@ def bench(
     outcomes: list[Outcome] = []
     if as_csv:
         click.echo('"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"')
-    with kvzmq.connect(endpoint, timeout=max(timeout_s, 30.0)) as table:
+    with kvzmq.connect(endpoint, timeout=max(timeout_s, _BATCH_TIMEOUT_S)) as table:
+        table.ping(timeout=timeout_s)  # a server that is not there is not waited for as long as a batch
         try:
             for test, count in itertools.product(tests, counts):
                 table.insert_many(work.rows(test, requests))

@@ -1,0 +1,425 @@
+"""The sections that set kvzmq beside other tables, and beside what bounds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from benchmarks.peers import MEMORY, NOTHING, PEERS
+from benchmarks.results import Results, Spread
+from benchmarks.storage import LOG_BYTES_PER_BATCHED_ROW
+from benchmarks.text import bars, decimal, join, milliseconds, paragraph, rate, table, times
+
+_NEAR = 0.1
+"""Ratios so near to 1 are called even."""
+
+
+def title_of(contender: str) -> str:
+    """Return a contender's name for people."""
+    return PEERS[contender].title if contender in PEERS else contender
+
+
+def short_of(contender: str) -> str:
+    """Return a contender's name for sentences."""
+    return PEERS[contender].short if contender in PEERS else contender
+
+
+def write(results: Results) -> str:
+    """Compare the operations of all contenders."""
+    parts = [
+        part
+        for make in (_clients, _libraries, _sockets, _batches, _tasks, _ycsb, _values)
+        for part in make(results)
+        if part
+    ]
+    return "\n\n".join(parts)
+
+
+def _against(results: Results, experiment: str, contender: str, others: Sequence[str], **wanted: object) -> dict[str, Spread]:
+    ours = {"contender": contender, **wanted}
+    found = {
+        other: results.ratio(experiment, "ops_per_s", ours, {"contender": other, **wanted})
+        for other in others
+        if not other.startswith("kvzmq")
+    }
+    return {other: ratio for other, ratio in found.items() if ratio.known}
+
+
+def judge(what: str, ratios: Mapping[str, Spread]) -> str:
+    """Say whom kvzmq is ahead of, even with, and behind."""
+    ahead = [f"{short_of(name)} ({decimal(ratio.median, 1)}x)" for name, ratio in ratios.items() if ratio.median > 1 + _NEAR]
+    even = [short_of(name) for name, ratio in ratios.items() if 1 - _NEAR <= ratio.median <= 1 + _NEAR]
+    behind = [f"{short_of(name)} ({1 / ratio.median:.1f}x)" for name, ratio in ratios.items() if ratio.median < 1 - _NEAR]
+    said = []
+    if ahead:
+        said.append(f"ahead of {join(ahead)}")
+    if even:
+        said.append(f"even with {join(even)}")
+    if behind:
+        said.append(f"behind {join(behind)}")
+    return f"{what}: kvzmq is {'; '.join(said)}." if said else ""
+
+
+def _clients(results: Results) -> list[str]:
+    if not results.has("clients"):
+        return []
+    counts = (1, 8)
+    parts = [
+        "Blocking clients, a process each, single operations/s (values of 32 bytes, 10,000 rows); (rounds: how far they lie from the median):"
+    ]
+    for operation in ("insert", "lookup", "remove"):
+        rows = []
+        for contender in results.values("clients", "contender", operation=operation):
+            cells = [title_of(contender), PEERS[contender].promise]
+            for count in counts:
+                found = results.spread("clients", "ops_per_s", contender=contender, operation=operation, clients=count)
+                p99 = results.median("clients", "p99_ms", contender=contender, operation=operation, clients=count)
+                apart = f"{found.least / found.median - 1:+.0%} {found.greatest / found.median - 1:+.0%}" if found.known else ""
+                cells += [rate(found.median), apart, milliseconds(p99)]
+            cpu = results.median("clients", "server_cpu_us_per_op", contender=contender, operation=operation, clients=8)
+            rows.append([*cells, decimal(cpu, 1)])
+        rows.sort(key=lambda row: -float(row[5].replace(",", "").replace("-", "0") or 0))
+        header = (operation, "promise", "1 client", "rounds", "p99 ms", "8 clients", "rounds", "p99 ms", "server us/op")
+        parts.append(table(header, rows, left=2))
+    sentences = []
+    for operation, promise in (("insert", "durable"), ("lookup", None)):
+        others = [
+            name
+            for name in results.values("clients", "contender", operation=operation)
+            if PEERS[name].promise != NOTHING and (promise is None or PEERS[name].promise == promise)
+        ]
+        for count in counts:
+            what = f"{'Durable insert' if promise else 'Lookup'}, {count} client{'s' if count > 1 else ''}"
+            sentences.append(judge(what, _against(results, "clients", "kvzmq", others, operation=operation, clients=count)))
+    files = [name for name in ("sqlite", "diskcache") if results.rows("clients", contender=name)]
+    memory = [short_of(name) for name in results.values("clients", "contender") if PEERS[name].promise == MEMORY]
+    notes = []
+    if files:
+        notes.append(f"{join([short_of(name) for name in files])} have no server: every client opens the files, and a lookup is a call into the page cache.")
+    if memory:
+        notes.append(f"{join(memory)} forget everything when they end; their inserts, where shown, are no peer of a durable one.")
+    if results.rows("clients", contender="etcd"):
+        notes.append("etcd is asked through its JSON gateway, as there is no maintained Python client; its lookups are linearizable, as kvzmq's are.")
+    return [*parts, paragraph(*sentences), paragraph(*notes)]
+
+
+def _libraries(results: Results) -> list[str]:
+    return _plain(
+        results, "libraries", "64 blocking clients of the libraries themselves (eight threads in each of eight processes), operations/s:", 64
+    )
+
+
+def _sockets(results: Results) -> list[str]:
+    if not results.has("sockets"):
+        return []
+    rows = []
+    for operation in ("insert", "lookup"):
+        for contender in results.values("sockets", "contender", operation=operation):
+            wanted = {"contender": contender, "operation": operation}
+            cells = [operation, title_of(contender)]
+            for count in results.numbers("sockets", "clients"):
+                cells.append(rate(results.median("sockets", "ops_per_s", clients=count, **wanted)))
+            at_most = max(results.numbers("sockets", "clients"))
+            for field in ("p99_ms", "server_cpu_us_per_op", "client_cpu_us_per_op"):
+                cells.append(decimal(results.median("sockets", field, clients=at_most, **wanted), 2 if field == "p99_ms" else 1))
+            rows.append(cells)
+        rows.append([])
+    counts = [f"{count} clients" for count in results.numbers("sockets", "clients")]
+    header = ("operation", "contender", *counts, "p99 ms", "server us/op", "client us/op")
+    most = max(results.numbers("sockets", "clients"))
+    sentences = [
+        judge(f"Durable insert, {most} bare connections", _against(results, "sockets", "kvzmq", ("redis", "one-sync"), operation="insert", clients=most))
+    ]
+    sentences += _why_redis(results, most)
+    return [
+        "Bare connections of one process, one operation unanswered on each, operations/s. The client is an event loop in Python that does "
+        "nothing else:\n(the last three columns: with the most clients)",
+        table(header, rows[:-1], left=2),
+        paragraph(*sentences),
+    ]
+
+
+def _why_redis(results: Results, count: int) -> list[str]:
+    def figure(contender: str, field: str) -> float:
+        return results.median("sockets", field, contender=contender, operation="insert", clients=count)
+
+    ours, theirs = figure("kvzmq", "ops_per_s"), figure("redis", "ops_per_s")
+    if math.isnan(ours) or math.isnan(theirs) or ours >= 1.5 * theirs:
+        return []
+    cost, their_cost = figure("kvzmq", "server_cpu_us_per_op"), figure("redis", "server_cpu_us_per_op")
+    client, their_client = figure("kvzmq", "client_cpu_us_per_op"), figure("redis", "client_cpu_us_per_op")
+    return [
+        "Redis shares a sync among what arrives together as well, so the sync does not decide here, the processors do:",
+        f"an insert costs Redis' server {their_cost:.0f} us and its bare client {their_client:.0f} us,",
+        f"kvzmq's server {cost:.0f} us (Python, and libzmq's thread) and its bare client {client:.0f} us.",
+    ]
+
+
+def _plain(results: Results, experiment: str, title: str, count: int) -> list[str]:
+    if not results.has(experiment):
+        return []
+    rows = []
+    for operation in results.values(experiment, "operation"):
+        for contender in results.values(experiment, "contender", operation=operation):
+            wanted = {"contender": contender, "operation": operation}
+            rows.append(
+                [
+                    operation, title_of(contender), rate(results.median(experiment, "ops_per_s", **wanted)),
+                    *(milliseconds(results.median(experiment, field, **wanted)) for field in ("p50_ms", "p99_ms")),
+                    *(decimal(results.median(experiment, f"{side}_cpu_us_per_op", **wanted), 1) for side in ("server", "client")),
+                    decimal(results.median(experiment, "machine_busy", **wanted), 1),
+                ]
+            )  # fmt: skip
+    header = ("operation", "contender", "sum/s", "p50 ms", "p99 ms", "server us/op", "client us/op", "all busy")
+    sentences = [
+        judge(operation.capitalize(), _against(results, experiment, "kvzmq", ("redis",), operation=operation, clients=count))
+        for operation in results.values(experiment, "operation")
+    ]
+    return [title, table(header, rows, left=2), paragraph(*sentences)]
+
+
+def _batches(results: Results) -> list[str]:
+    if not results.has("batches"):
+        return []
+    sizes = results.numbers("batches", "batch")
+    parts = ["One client that asks for many rows at a time, rows/s:"]
+    for operation in ("insert", "lookup"):
+        rows = [
+            [
+                title_of(contender),
+                *(rate(results.median("batches", "ops_per_s", contender=contender, operation=operation, batch=size)) for size in sizes),
+            ]
+            for contender in results.values("batches", "contender")
+        ]
+        parts.append(table((operation, *(f"{size:,} rows" for size in sizes)), rows))
+    shown = 1000 if 1000 in sizes else sizes[-1]
+    drawn = {
+        title_of(contender): results.median("batches", "ops_per_s", contender=contender, operation="insert", batch=shown)
+        for contender in results.values("batches", "contender")
+    }
+    parts += [f"insert, {shown:,} rows at a time:", bars(drawn, "rows/s")]
+    sentences = [
+        judge(f"{operation.capitalize()}, {shown:,} rows at a time", _against(results, "batches", "kvzmq", tuple(drawn), operation=operation, batch=shown))
+        for operation in ("insert", "lookup")
+    ]
+    pipeline, many = (results.median("batches", "client_cpu_us_per_op", contender=name, operation="insert", batch=shown) for name in ("redis", "redis-many"))
+    if many < 0.5 * pipeline:
+        sentences.append(
+            f"What a pipeline costs is redis-py's own work on each command, {pipeline:.1f} us a row; with one MSET it is {many:.1f} us."
+            " A kvzmq client is to be compared with both: like a pipeline it may hold any operations, like MSET it is one change, all or nothing."
+        )
+    return [*parts, paragraph(*sentences)]
+
+
+def _tasks(results: Results) -> list[str]:
+    if not results.has("tasks"):
+        return []
+    rows = []
+    for kind in ("tasks", "threads"):
+        for operation in ("insert", "lookup"):
+            for contender in ("kvzmq", "redis"):
+                wanted = {"contender": contender, "operation": operation, "batch": kind}
+                counts = results.numbers("tasks", "clients", **wanted)
+                if counts:
+                    rates = [rate(results.median("tasks", "ops_per_s", clients=count, **wanted)) for count in counts]
+                    cpu = [results.median("tasks", f"{side}_cpu_us_per_op", clients=counts[-1], **wanted) for side in ("server", "client")]
+                    rows.append([kind, operation, title_of(contender), *rates, *(decimal(each, 1) for each in cpu)])
+        rows.append([])
+    if not any(rows):
+        return []
+    header = ("kind", "operation", "contender", "1", "64 tasks, 8 threads", "1,000 tasks, 32 threads", "server us/op", "client us/op")
+    sentences = []
+    for kind, count in (("tasks", 1000), ("threads", 32)):
+        for operation in ("insert", "lookup"):
+            what = f"{operation.capitalize()}, {count:,} {'asyncio tasks' if kind == 'tasks' else 'threads on one client'}"
+            sentences.append(judge(what, _against(results, "tasks", "kvzmq", ("redis",), operation=operation, batch=kind, clients=count)))
+    share = results.median("tasks", "server_busy", contender="kvzmq", operation="lookup", batch="tasks", clients=1000)
+    if share < 0.5:
+        sentences.append(
+            f"With 1,000 tasks kvzmq's server is busy for {share:.0%} of a processor only: the client's process is what limits, most of it asyncio's own work on a task."
+        )
+    return [
+        "One process, single operations written the natural way: so many asyncio tasks with an operation each, awaited together, again and "
+        "again; or threads that share a client, operations/s:\n(the last two columns: with the most)",
+        table(header, rows[:-1], left=3),
+        paragraph(*sentences),
+    ]
+
+
+def _ycsb(results: Results) -> list[str]:
+    if not results.has("ycsb"):
+        return []
+    rows = []
+    for contender in results.values("ycsb", "contender"):
+        cells = [title_of(contender)]
+        for mix in ("ycsb-a", "ycsb-b"):
+            for count in results.numbers("ycsb", "clients"):
+                cells.append(rate(results.median("ycsb", "ops_per_s", contender=contender, operation=mix, clients=count)))
+        rows.append(cells)
+    names = [f"{mix[-1].upper()}, {count}" for mix in ("ycsb-a", "ycsb-b") for count in results.numbers("ycsb", "clients")]
+    most = max(results.numbers("ycsb", "clients"))
+    sentences = [
+        judge(f"Workload {mix[-1].upper()}, {most} clients", _against(results, "ycsb", "kvzmq", results.values("ycsb", "contender"), operation=mix, clients=most))
+        for mix in ("ycsb-a", "ycsb-b")
+    ]
+    return [
+        "YCSB's workloads A (half of the operations write) and B (a twentieth), 1,000-byte values, keys after Zipf over 10,000 rows, "
+        "with so many clients, operations/s:",
+        table(("contender", *names), rows),
+        paragraph(*sentences),
+    ]
+
+
+def _values(results: Results) -> list[str]:
+    if not results.has("values"):
+        return []
+    lengths = results.numbers("values", "value_bytes")
+    rows = []
+    for operation in ("insert", "lookup"):
+        for contender in results.values("values", "contender"):
+            rates = [
+                rate(results.median("values", "ops_per_s", contender=contender, operation=operation, value_bytes=length))
+                for length in lengths
+            ]
+            largest = results.median("values", "ops_per_s", contender=contender, operation=operation, value_bytes=lengths[-1])
+            rows.append([operation, title_of(contender), *rates, decimal(largest * lengths[-1] / 1e6, 0)])
+        rows.append([])
+    header = ("operation", "contender", *(f"{length:,} B" for length in lengths), "MB/s at the largest")
+    sentences = [
+        judge(f"{operation.capitalize()} of {lengths[-1]:,} bytes", _against(results, "values", "kvzmq", results.values("values", "contender"), operation=operation, value_bytes=lengths[-1]))
+        for operation in ("insert", "lookup")
+    ]
+    return ["One client, values of different lengths, operations/s:", table(header, rows[:-1], left=2), paragraph(*sentences)]
+
+
+# ---- limits ----------------------------------------------------------------------------------------------
+
+
+def limits(results: Results) -> str:
+    """Compare with what the parts alone can do."""
+    parts = []
+    sentences = []
+    if results.has("limits"):
+        rows = []
+        for what in results.values("limits", "what"):
+            for how in ("append", "preallocated"):
+                wanted = {"what": what, "how": how}
+                rows.append(
+                    [
+                        what, how, rate(results.median("limits", "bytes", **wanted)), rate(results.median("limits", "syncs_per_s", **wanted)),
+                        decimal(results.median("limits", "bytes_per_s", **wanted) / 1e6, 1),
+                        *(milliseconds(results.median("limits", field, **wanted)) for field in ("p50_ms", "p99_ms", "p999_ms")),
+                    ]
+                )  # fmt: skip
+        parts += [
+            "The disk alone: writes with an fdatasync each, as long as what kvzmq commits at once:",
+            table(("as long as", "file", "bytes", "syncs/s", "MB/s", "p50 ms", "p99 ms", "p99.9 ms"), rows, left=2),
+        ]
+        sentences += _on_disk(results)
+    rows = []
+    for experiment, ours, theirs, what, wanted in (
+        ("clients", "kvzmq", "router-echo", "lookup, 1 blocking client", {"operation": "lookup", "clients": 1}),
+        ("clients", "kvzmq", "router-echo", "lookup, 8 blocking clients", {"operation": "lookup", "clients": 8}),
+        ("clients", "kvzmq-bridge", "json-echo", "bridge lookup, 1 client", {"operation": "lookup", "clients": 1}),
+        ("clients", "kvzmq-bridge", "json-echo", "bridge lookup, 8 clients", {"operation": "lookup", "clients": 8}),
+        ("sockets", "kvzmq", "router-echo", "lookup, 64 connections", {"operation": "lookup", "clients": 64}),
+        ("sockets", "kvzmq-bridge", "json-echo", "bridge lookup, 64 connections", {"operation": "lookup", "clients": 64}),
+        ("in_flight", "kvzmq", "router-echo", "lookup, 64 in flight of one client", {"operation": "lookup", "in_flight": 64}),
+        ("in_flight", "kvzmq", "router-echo", "insert, 64 in flight of one client", {"operation": "insert", "in_flight": 64}),
+    ):
+        mine, bare = {"contender": ours, **wanted}, {"contender": theirs, **wanted}
+        ratio = results.ratio(experiment, "ops_per_s", mine, bare)
+        if ratio.known:
+            costs = [results.median(experiment, "server_cpu_us_per_op", **each) for each in (mine, bare)]
+            rates = [rate(results.median(experiment, "ops_per_s", **each)) for each in (mine, bare)]
+            rows.append([what, *rates, decimal(ratio.median), f"{ratio.least:.2f} to {ratio.greatest:.2f}", *(decimal(cost, 1) for cost in costs)])
+    if rows:
+        parts += [
+            "The transports alone: echoes in Python that decode nothing (ROUTER) or one line of JSON (epoll), asked by the same clients:",
+            table(("work", "kvzmq/s", "echo/s", "ratio", "rounds", "server us/op", "echo us/op"), rows),
+        ]
+        sentences += _on_echoes(results)
+    return "\n\n".join([*parts, paragraph(*sentences)]) if parts else ""
+
+
+def _on_disk(results: Results) -> list[str]:
+    sentences = []
+    syncs = results.median("limits", "syncs_per_s", what="1 insert", how="append")
+    single = results.median("clients", "ops_per_s", contender="kvzmq", operation="insert", clients=1)
+    if not math.isnan(single):
+        sentences.append(
+            f"One blocking client makes {rate(single)} inserts/s, {single / syncs:.0%} of the {rate(syncs)} appends of that length the disk syncs in a second when nobody has to be answered."
+        )
+    prepared = results.ratio("limits", "syncs_per_s", {"what": "1 insert", "how": "preallocated"}, {"what": "1 insert", "how": "append"})
+    if prepared.median > 1.15:
+        sentences.append(
+            f"In a file that already has its length the disk syncs {times(prepared.median)} as often: after an append the file system has to write the new length as well."
+        )
+    elif prepared.known:
+        sentences.append("That the file grows with every append costs little here: in one that has its length already it syncs about as often.")
+    batched = results.median("batches", "ops_per_s", contender="kvzmq", operation="insert", batch=1000)
+    disk = results.median("limits", "bytes_per_s", what="1,000 batched rows", how="append")
+    if not math.isnan(batched):
+        sentences.append(
+            f"Batches of 1,000 rows write {batched * LOG_BYTES_PER_BATCHED_ROW / 1e6:.0f} MB/s into the log; the disk alone takes {disk / 1e6:.0f} MB/s in pieces of that length."
+        )
+    return sentences
+
+
+def _on_echoes(results: Results) -> list[str]:
+    ratio = results.ratio(
+        "in_flight", "ops_per_s", {"contender": "kvzmq", "operation": "insert", "in_flight": 64},
+        {"contender": "router-echo", "operation": "insert", "in_flight": 64},
+    )  # fmt: skip
+    own = results.ratio(
+        "in_flight", "ops_per_s", {"contender": "kvzmq", "operation": "insert", "in_flight": 64},
+        {"contender": "kvzmq", "operation": "lookup", "in_flight": 64},
+    )  # fmt: skip
+    sentences = []
+    if ratio.known:
+        inserts = results.median("in_flight", "ops_per_s", contender="kvzmq", operation="insert", in_flight=64)
+        sentences.append(
+            f"64 unanswered single inserts of one client reach {rate(inserts)} durable inserts/s, {ratio.median:.0%} of what a bare ROUTER does with frames it only sends back."
+        )
+    if own.median > 0.9:
+        sentences.append(f"That is {own.median:.0%} of kvzmq's own lookups: with enough in flight the sync is hidden behind the work.")
+    elif own.known:
+        sentences.append(f"That is {own.median:.0%} of kvzmq's own lookups: the rest is the sync, and what a change costs beyond a lookup.")
+    return sentences
+
+
+# ---- latency ---------------------------------------------------------------------------------------------
+
+
+def latency(results: Results) -> str:
+    """List latencies, and compare their tails."""
+    rows = []
+    for experiment, wanted, who in (
+        ("clients", {"clients": 1}, "1 blocking client"),
+        ("clients", {"clients": 8}, "8 blocking clients"),
+        ("sockets", {"clients": 64}, "64 connections"),
+    ):
+        for operation in ("insert", "lookup"):
+            for contender in ("kvzmq", "kvzmq-bridge", "redis", "one-sync", "sqlite"):
+                one = {**wanted, "operation": operation, "contender": contender}
+                if results.rows(experiment, **one):
+                    figures = [results.median(experiment, field, **one) for field in ("p50_ms", "p99_ms", "p999_ms", "max_ms")]
+                    rows.append([who, operation, title_of(contender), *map(milliseconds, figures)])
+            rows.append([])
+    if not any(rows):
+        return ""
+    while not rows[-1]:
+        rows.pop()
+    sentences = []
+    for count, experiment in ((8, "clients"), (64, "sockets")):
+        one = {"operation": "insert", "clients": count}
+        ours, theirs = (results.median(experiment, "p99_ms", contender=name, **one) for name in ("kvzmq", "one-sync"))
+        if ours < 0.8 * theirs:
+            sentences.append(f"With {count} clients 99 of 100 inserts are done in {milliseconds(ours)} ms; where each waits for its own sync in turn it takes {milliseconds(theirs)} ms.")
+    return "\n\n".join(
+        [
+            "Closed loop: each client sends the next operation when the reply to the last is there. Milliseconds, medians over the rounds,",
+            table(("clients", "operation", "contender", "p50", "p99", "p99.9", "max"), rows, left=3),
+            paragraph(*sentences, "The longest of a run is one event, and differs from run to run more than anything else here."),
+        ]
+    ).replace("rounds,\n", "rounds:\n")

@@ -1,0 +1,76 @@
+"""What stands on top of the report: the machine, the versions, the commit that was measured."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks.measuring import Bench
+from kvzmq import __version__
+from kvzmq.cli import machine
+
+_COMMANDS = {
+    "Redis": ["redis-server", "--version"],
+    "memcached": ["memcached", "-V"],
+    "etcd": ["etcd", "--version"],
+}
+_PACKAGES = ("pyzmq", "msgspec", "redis", "hiredis", "pymemcache", "diskcache")
+_VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
+
+
+def write_facts(bench: Bench) -> None:
+    """Write machine.csv."""
+    facts = machine.describe(bench.base)
+    facts |= {"measured on": time.strftime("%Y-%m-%d"), "size of the run": bench.size.name, "kvzmq": f"{__version__}{_commit()}"}
+    facts |= _versions()
+    with bench.writer("machine", ("fact", "value")) as writer:
+        for fact, value in facts.items():
+            writer.add(fact=fact, value=value)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    import sqlite3
+
+    import zmq
+
+    found["libzmq"] = zmq.zmq_version()
+    found["SQLite"] = sqlite3.sqlite_version
+    for name, command in _COMMANDS.items():
+        found[name] = _ask(command) if shutil.which(command[0]) else "not installed"
+    return found
+
+
+def _ask(command: Sequence[str]) -> str:
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    version = _VERSION.search(said)
+    return version[0] if version else "unknown"
+
+
+def _commit() -> str:
+    """Return the commit of the sources, and whether they have been changed since; nothing outside a repository."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", "../kvzmq"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f", commit {commit.stdout.strip()}" + (", with changes" if changed.stdout.strip() else "")

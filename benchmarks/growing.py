@@ -1,0 +1,138 @@
+"""The sections on size: rows, memory, recovery, queries, compaction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from benchmarks.comparison import title_of
+from benchmarks.results import Results, number, spread
+from benchmarks.text import decimal, milliseconds, paragraph, rate, table, times
+
+
+def write(results: Results) -> str:
+    """Say what a larger table costs."""
+    parts = [part for make in (_operations, _memory, _recovery, _queries) for part in make(results)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _operations(results: Results) -> list[str]:
+    sizes = results.numbers("growth", "rows")
+    if not sizes:
+        return []
+    rows = []
+    for size in sizes:
+        cells = [f"{size:,}"]
+        for operation in ("insert", "lookup", "remove"):
+            wanted = {"rows": size, "operation": operation}
+            cells += [rate(results.median("growth", "ops_per_s", **wanted)), decimal(results.median("growth", "server_cpu_us_per_op", **wanted), 1)]
+        rows.append(cells)
+    header = ("rows", "insert/s", "server us", "lookup/s", "server us", "remove/s", "server us")
+    return [
+        "One blocking client, single operations on tables of different size, all servers in the same run:",
+        table(header, rows),
+        paragraph(*_on_operations(results, sizes)),
+    ]
+
+
+def _on_operations(results: Results, sizes: Sequence[int]) -> list[str]:
+    if len(sizes) < 2:
+        return []
+    sentences = []
+    for operation in ("insert", "lookup"):
+        ratio = results.ratio(
+            "growth", "server_cpu_us_per_op", {"rows": sizes[-1], "operation": operation}, {"rows": sizes[0], "operation": operation}
+        )
+        relation = "the same as" if abs(ratio.median - 1) < 0.05 else f"{ratio.median:.2f} times"
+        sentences.append(f"With {sizes[-1]:,} rows {'an insert' if operation == 'insert' else 'a lookup'} costs the server {relation} what it costs with {sizes[0]:,}.")
+    return sentences
+
+
+def _memory(results: Results) -> list[str]:
+    if not results.has("memory"):
+        return []
+    rows = [
+        [title_of(row["contender"]), f"{int(row['rows']):,}", rate(number(row, "bytes_per_row")), rate(number(row, "load_rows_per_s"))]
+        for row in results.rows("memory")
+    ]
+    return [
+        "Memory (what the server's resident memory grew by; 16-byte keys, 32-byte values), and how fast one client filled it, 1,000 rows at a time:",
+        table(("server", "rows", "bytes a row", "rows/s"), rows),
+    ]
+
+
+def _recovery(results: Results) -> list[str]:
+    if not results.has("recovery"):
+        return []
+    rows = []
+    for size in results.numbers("recovery", "rows"):
+        for contender in results.values("recovery", "contender"):
+            for source in ("log", "checkpoint", "compaction"):
+                wanted = {"rows": size, "contender": contender, "from": source}
+                found = results.spread("recovery", "seconds", **wanted)
+                if found.known:
+                    what = {"log": "start from the log", "checkpoint": "start from the checkpoint", "compaction": "write the checkpoint"}[source]
+                    if contender == "redis":
+                        what = {"checkpoint": "start from the RDB", "compaction": "write the RDB (SAVE)"}[source]
+                    size_mb = results.median("recovery", "file_bytes", **wanted) / 1e6
+                    rows.append(
+                        [f"{size:,}", contender, what, decimal(found.median), f"{found.least:.2f} to {found.greatest:.2f}", decimal(size_mb, 1)]
+                    )
+    return [
+        "From starting the process to the first answer, seconds; and how long a checkpoint takes to write (kvzmq: in a process of its own, which recovers first):",
+        table(("rows", "server", "what", "seconds", "rounds", "file, MB"), rows, left=3),
+    ]
+
+
+def _queries(results: Results) -> list[str]:
+    sizes = results.numbers("queries", "rows", contender="kvzmq")
+    if not sizes:
+        return []
+    rows = [
+        [f"{size:,}", title_of(contender), rate(results.median("queries", "ops_per_s", contender=contender, rows=size)),
+         milliseconds(results.median("queries", "p50_ms", contender=contender, rows=size))]
+        for contender in ("kvzmq", "one-sync-filled")
+        for size in results.numbers("queries", "rows", contender=contender)
+    ]  # fmt: skip
+    sentences = []
+    ends = [results.median("queries", "p50_ms", contender="kvzmq", rows=size) for size in (sizes[0], sizes[-1])]
+    if len(sizes) > 1 and ends[1] < 1.2 * ends[0]:
+        sentences.append("Through the index a query costs its matches, not the table.")
+    elif len(sizes) > 1:
+        sentences.append(f"From {sizes[0]:,} to {sizes[-1]:,} rows a query becomes {times(ends[1] / ends[0])} as slow.")
+    scan = results.ratio("queries", "ops_per_s", {"contender": "kvzmq", "rows": 100_000}, {"contender": "one-sync-filled"})
+    if scan.known:
+        sentences.append(f"A scan of 100,000 rows, which the select server holds as Python objects ready to be looked at, takes {times(scan.median)} as long.")
+    return ["Queries with 10 matches, one blocking client over DEALER (the scan: over JSON lines):", table(("rows", "server", "queries/s", "p50 ms"), rows, left=2), paragraph(*sentences)]
+
+
+def compaction(results: Results) -> str:
+    """Compare inserts during a compaction with inserts without."""
+    if not results.has("compaction"):
+        return ""
+    rows = []
+    for row in results.rows("compaction"):
+        rows.append(
+            [row["round"], row["phase"], decimal(number(row, "seconds"), 1), rate(number(row, "ops_per_s")),
+             *(milliseconds(number(row, field)) for field in ("p50_ms", "p99_ms", "p999_ms", "max_ms"))]
+        )  # fmt: skip
+    table_rows = results.numbers("compaction", "rows")[0]
+    sentences = []
+    quiet, busy = ({name: results.median("compaction", name, phase=phase) for name in ("ops_per_s", "p50_ms", "p999_ms", "max_ms")} for phase in ("quiet", "compacting"))
+    if not math.isnan(quiet["p999_ms"]) and not math.isnan(busy["p999_ms"]):
+        tail, speed = busy["p999_ms"] / quiet["p999_ms"], busy["ops_per_s"] / quiet["ops_per_s"]
+        sentences.append(f"While the child compacts, the client makes {speed:.0%} of its usual inserts, and the p99.9 is {tail:.1f} times the usual one.")
+        longest = spread(number(row, "max_ms") for row in results.rows("compaction", phase="compacting")).greatest
+        sentences.append(f"The longest insert during any compaction took {longest:.0f} ms; the compactions themselves took {spread(number(row, 'seconds') for row in results.rows('compaction', phase='compacting')).median:.1f} s." if longest < 500 else f"The longest insert during a compaction took {longest:.0f} ms.")
+        if speed < 0.85 or tail > 1.5:
+            sentences.append("The child wants a processor, although it is nice, and the disk, to which it writes a whole checkpoint.")
+    return "\n\n".join(
+        [
+            paragraph(
+                f"One client inserts without end into a table of {table_rows:,} rows, while the server compacts again and again; between, it does not.",
+                "The phases are told apart from outside, by the presence of the sealed log.",
+            ),
+            table(("round", "phase", "seconds", "inserts/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"), rows, left=2),
+            paragraph(*sentences),
+        ]
+    )

@@ -1,0 +1,63 @@
+"""Writes REPORT and its plots: `python -m benchmarks.report [--quick | --full] [--only ...] [--from-results]`.
+
+It measures first, unless told --from-results. The tables show medians over the rounds. No sentence of the
+analysis is fixed: each is made from the figures beside it, or left out when they do not bear it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import run, sections
+from benchmarks.results import Results
+from benchmarks.text import heading
+
+TARGET = Path(__file__).resolve().parents[1] / "REPORT"
+PLOTS = TARGET.parent / "docs"
+
+
+def render(results: Results, plots: Sequence[str] = ()) -> str:
+    """Return the text of the report."""
+    parts = [heading("kvzmq: what was measured, and what it says", "="), sections.preface(plots)]
+    for number, (title, write) in enumerate(sections.SECTIONS, start=1):
+        body = write(results)
+        parts += [heading(f"{number}. {title}"), body if body else "Not measured in this run."]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Measure, and write REPORT.")
+    run.add_options(parser)
+    parser.add_argument("--from-results", action="store_true", help="measure nothing, write from the CSV files that are there")
+    parser.add_argument("--output", metavar="FILE", type=Path, default=TARGET, help="the report")
+    parser.add_argument("--plots", metavar="DIR", type=Path, default=PLOTS, help="where the plots go")
+    options = parser.parse_args(arguments)
+    failed: list[str] = []
+    if not options.from_results:
+        try:
+            failed = run.measure(options)
+        except KeyboardInterrupt:
+            print("interrupted: the report is made from what there is", file=sys.stderr)
+    results = Results(options.results)
+    options.output.write_text(render(results, _draw(results, options.plots, options.output)), encoding="utf-8")
+    print(f"wrote {options.output}", file=sys.stderr)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def _draw(results: Results, directory: Path, output: Path) -> list[str]:
+    try:
+        from benchmarks import plots
+    except ImportError:
+        print("no plots: matplotlib is not installed (pip install -e '.[bench]')", file=sys.stderr)
+        return []
+    written = plots.draw_all(results, directory)
+    return [str(path.relative_to(output.parent)) if output.parent in path.parents else path.name for path in written]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""REPORT from made-up figures: what it says is what they bear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks import many_clients, remarks, report, sections
+from benchmarks.measuring import LOAD_FIELDS
+from benchmarks.results import Results, Writer
+from benchmarks.testperf import FIELDS
+
+
+def write_testperf(directory: Path, insert: dict[int, float], changes: dict[int, float], machine: float = 1.0) -> None:
+    """Write three rounds of TestPerf: the sums of insert as given, the other operations flat."""
+    with Writer(directory, "testperf", FIELDS) as writer:
+        for at, transport in ((at, transport) for at in (1, 2, 3) for transport in ("bridge", "dealer")):
+            for clients, rate in insert.items():
+                for operation in many_clients.STAGES:
+                    total = rate if operation == "insert" else 5000.0
+                    common = {"round": at, "contender": "kvzmq", "transport": transport, "clients": clients, "operation": operation}
+                    writer.add(
+                        **common, client="sum", ops_per_s=total, p50_ms=1.0, p99_ms=2.0, server_busy=0.5, machine_busy=machine,
+                        syncs_per_s=total / changes[clients] if operation == "insert" else None,
+                        changes_per_sync=changes[clients] if operation == "insert" else None,
+                    )  # fmt: skip
+                    for client in range(1, clients + 1):
+                        writer.add(**common, client=client, ops_per_s=total / clients)
+    with Writer(directory, "machine", ("fact", "value")) as writer:
+        writer.add(fact="cores", value=2)
+
+
+def write_group_commit(directory: Path, grouped: dict[int, float], alone: dict[int, float]) -> None:
+    with Writer(directory, "group_commit", LOAD_FIELDS) as writer:
+        for at in (1, 2, 3):
+            for contender, rates in (("kvzmq", grouped), ("kvzmq-one-by-one", alone)):
+                for clients, rate in rates.items():
+                    writer.add(
+                        round=at, contender=contender, operation="insert", clients=clients, ops_per_s=rate * (0.99 + at / 200),
+                        changes_per_sync=clients if contender == "kvzmq" else 1, p99_ms=clients,
+                    )  # fmt: skip
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_report_of_nothing_says_so_in_every_section(tmp_path: Path) -> None:
+    text = report.render(Results(tmp_path))
+    assert text.count("Not measured in this run.") >= len(sections.SECTIONS) - 2
+
+
+def test_growth_with_clients_is_told_with_its_syncs(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 4100.0}, {1: 1.0, 8: 5.0, 16: 9.0})
+    text = flat(many_clients.write(Results(tmp_path)))
+    assert "one client alone makes 1,000/s, 16 together make 4,100/s, 4.1 times as many" in text
+    assert "Alone, every insert waits for a sync of its own." in text
+    assert "each sync carries 9.0 changes" in text
+    assert "levels off at 8 clients" in text
+    assert "so the loop waits for the disk" in text
+
+
+def test_full_processors_are_named_as_what_ends_it(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 4100.0}, {1: 1.0, 8: 5.0, 16: 9.0}, machine=1.95)
+    text = flat(many_clients.write(Results(tmp_path)))
+    assert "the processors are what ends it, and the clients take 74% of them" in text
+    assert "so the loop waits for the disk" not in text
+
+
+def test_a_sum_that_still_grows_has_not_levelled_off(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 8000.0}, {1: 1.0, 8: 5.0, 16: 9.0})
+    assert "had not levelled off at 16 clients" in flat(many_clients.write(Results(tmp_path)))
+
+
+def test_syncs_that_carry_one_change_are_not_called_shared(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 1010.0}, {1: 1.0, 8: 1.0})
+    assert "each sync carries" not in flat(many_clients.write(Results(tmp_path)))
+
+
+def test_every_client_is_listed(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0}, {1: 1.0, 8: 5.0})
+    text = many_clients.every_client(Results(tmp_path))
+    assert "insert  " + " ".join(["500"] * 8) in text
+
+
+def test_group_commit_that_helps_is_said_to_help(tmp_path: Path) -> None:
+    write_group_commit(tmp_path, {1: 1000.0, 16: 9000.0}, {1: 1000.0, 16: 1100.0})
+    text = flat(many_clients.group_commit(Results(tmp_path)))
+    assert "For one client it changes nothing" in text
+    assert "16 clients get 8.2 times as many inserts" in text
+    assert "Without it the rate stays near" in text
+
+
+def test_group_commit_that_does_not_help_is_not_said_to(tmp_path: Path) -> None:
+    write_group_commit(tmp_path, {1: 1000.0, 16: 1000.0}, {1: 1000.0, 16: 1000.0})
+    assert "times as many inserts" not in flat(many_clients.group_commit(Results(tmp_path)))
+
+
+def test_nothing_surprises_where_there_are_no_figures(tmp_path: Path) -> None:
+    assert remarks.surprises(Results(tmp_path)) == "Nothing."
+
+
+def test_a_fall_with_more_clients_is_a_surprise(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 2000.0}, {1: 1.0, 8: 5.0, 16: 9.0})
+    assert "falls to 50% of its best sum between 8 and 16 clients" in flat(remarks.surprises(Results(tmp_path)))
+
+
+def test_a_report_is_written_without_measuring(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0}, {1: 1.0, 8: 5.0})
+    report.main(["--from-results", "--results", str(tmp_path), "--output", str(tmp_path / "REPORT"), "--plots", str(tmp_path / "docs")])
+    text = (tmp_path / "REPORT").read_text()
+    assert "3. The question" in text
+    assert str(tmp_path) not in text
+
+
+def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from benchmarks import plots
+
+    write_group_commit(tmp_path, {1: 1000.0, 16: 9000.0}, {1: 1000.0, 16: 1100.0})
+    drawn = plots.draw_all(Results(tmp_path), tmp_path / "docs")
+    assert [path.name for path in drawn] == ["plot-group-commit.svg"]
+    assert "clients at the same time" in drawn[0].read_text()
