@@ -4,7 +4,7 @@
         table.insert("zebra", {"weight": 100, "name": "fred"})
         table.lookup("zebra")                             # KeyError when there is none
 
-    HashTableClient.at("127.0.0.1", 5571)                 # or by host and port
+    HashTableClient(host="127.0.0.1", port=5571)          # or by host and port; "127.0.0.1:5571" does as well
 
 How it stays out of the caller's way
   A server that is gone, or that leaves a request without an answer for REPLY_TIMEOUT_S, is not the
@@ -238,12 +238,14 @@ class _Connection:
 
 
 class HashTableClient:
-    """A table on a server that is found by the project's name, or is HOST:PORT."""
+    """A table on a server that is found by the project's name, or by host and port."""
 
     def __init__(
         self,
-        name: str,
+        name: str = "",
         *,
+        host: str = "",
+        port: int = 0,
         give_up_s: float | None = None,
         sessions: bool = True,
         tell: Callable[[str], None] | None = None,
@@ -253,15 +255,18 @@ class HashTableClient:
         """Prepare a client; the first request connects.
 
         name: a project's name, looked up in the catalog at every connection, or "HOST:PORT".
+        host, port: the server's, in place of `name`.
         give_up_s: how long one call may go on trying; None, the default, is for ever.
         sessions: False for a server known to speak the plain course dialect: spares the question.
         tell: what gets the messages about a server that is gone; standard error by default.
         pause: waits that many seconds between two tries; a test passes its own.
-        locate: returns the addresses to try, in order, in place of `name`.
+        locate: returns the addresses to try, in order; a test, or a program with another name service, passes its own.
         """
-        fixed = parse_host_and_port(name)
-        self.name = name
-        self.locate: Locate = locate or ((lambda: [fixed]) if fixed else (lambda: find_in_catalog(name)))
+        address = (host, port) if host else parse_host_and_port(name)
+        if not name and not address and not locate:
+            raise ValueError("say the project's name, or host and port")
+        self.name = name or f"{host}:{port}"
+        self.locate: Locate = locate or ((lambda: [address]) if address else (lambda: find_in_catalog(name)))
         self._give_up_s = give_up_s
         self._tell = tell or _tell_standard_error
         self._pause = pause
@@ -269,11 +274,6 @@ class HashTableClient:
         self._sessions = sessions
         self._session: str | None = None
         self._seq = 0
-
-    @classmethod
-    def at(cls, host: str, port: int, **options: Any) -> HashTableClient:
-        """Prepare a client of the server on `host` and `port`; the options are the constructor's."""
-        return cls(f"{host}:{port}", locate=lambda: [(host, port)], **options)
 
     # -- the operations ---------------------------------------------------------------------------
 

@@ -12,15 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_table_server as fake
 import pytest
+from fake_table_server import FakeTableServer
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS.parent / "clients"), str(TESTS)]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
 
-import fake_table_server as fake  # noqa: E402
-import HashTableClient as module  # noqa: E402
-from fake_table_server import FakeTableServer  # noqa: E402
-from HashTableClient import HashTableClient, OutcomeUnknown, ServerError, Unreachable  # noqa: E402
+import HashTableClient as module
+from HashTableClient import HashTableClient, OutcomeUnknown, ServerError, Unreachable
 
 SHORT_TIMEOUT_S = 0.2
 PAUSES_MAX = 50
@@ -360,18 +359,11 @@ def test_a_reply_that_trickles_is_cut_off_at_the_reply_timeout(short_timeout: No
     assert len(trickled) < 10
 
 
-def test_a_reply_in_slow_parts_takes_nothing_from_the_next_one_s_time(
-    short_timeout: None, connect: Any
-) -> None:
-    def serve(connection: socket.socket) -> None:
-        for part, share in ((b'{"status":', 0.6), (b'"OK","result":1}\n', 0.15)):
-            never.wait(SHORT_TIMEOUT_S * share)
-            connection.sendall(part)
-
-    never = threading.Event()
-    with _scripted_server(serve) as server:
-        table = connect(server, give_up_s=0.1)
-        assert [table.size() for _ in range(3)] == [1, 1, 1]
+def test_a_reply_in_many_parts_takes_nothing_from_the_next_one_s_time(server: Any, connect: Any) -> None:
+    table = connect(server)
+    table.insert("a", "v" * 3 * module.RECEIVE_BYTES)
+    table.lookup("a")
+    assert table._connection._socket.gettimeout() == module.REPLY_TIMEOUT_S
 
 
 def test_an_interrupted_request_leaves_no_reply_behind(server: Any, connect: Any) -> None:
@@ -537,6 +529,17 @@ def test_a_write_after_an_unknown_outcome_begins_a_new_session(server: Any, conn
 )
 def test_a_name_is_a_host_and_port_or_a_project(name: str, address: Any) -> None:
     assert module.parse_host_and_port(name) == address
+
+
+def test_a_server_is_found_by_host_and_port_apart_or_together(server: FakeTableServer) -> None:
+    for client in (HashTableClient(host="127.0.0.1", port=server.port), HashTableClient(server.name)):
+        with client as table:
+            assert (table.size(), table.name) == (0, server.name)
+
+
+def test_a_client_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="say the project's name"):
+        HashTableClient()
 
 
 class Catalog:
