@@ -436,7 +436,7 @@ def _decode(line: bytes) -> dict[str, Any]:
 def _say(problem: OSError) -> str:
     if isinstance(problem, TimeoutError):
         return f"no reply for {REPLY_TIMEOUT_S:g} s"
-    return str(problem) or type(problem).__name__
+    return problem.strerror or str(problem) or type(problem).__name__
 
 
 def _shorten(thing: object, characters_max: int = 100) -> str:
