@@ -47,10 +47,267 @@ class Mutant(NamedTuple):
     guarantee: int
 
 
+CRASH = "tests/fault/test_crash_points.py::test_every_crash_point_recovers_what_was_acknowledged[power]"
+RECOVERY = "tests/fault/test_crash_points.py::test_a_crash_at_every_call_of_the_recovery_loses_nothing"
+HISTORY = "tests/fault/test_forgetful_disk.py::test_no_history_on_a_forgetful_disk_loses_what_was_acknowledged"
+CALLS = "tests/fault/test_failing_calls.py::"
+FILES = "tests/unit/test_log_files.py::"
+LOG = "tests/contract/test_log_contract.py::"
+SESSIONS = "tests/unit/test_sessions.py::"
+TABLE = "tests/unit/test_table.py::"
+
+# fmt: off
 MUTANTS: list[Mutant] = [
     # ---- store, in process
+    Mutant(
+        "no sync in commit", "store/file_log.py",
+        "        self._write(file, frame)\n        try:\n            file.sync()",
+        "        self._write(file, frame)\n        try:\n            pass",
+        CRASH, 1,
+    ),
+    Mutant(
+        "no directory sync between the renames of a rotation", "store/file_log.py",
+        "            directory.sync()\n            directory.rename(NAME_TMP, NAME)",
+        "            directory.rename(NAME_TMP, NAME)",
+        CRASH, 1,
+    ),
+    Mutant(
+        "no directory sync after a rotation", "store/file_log.py",
+        "            directory.rename(NAME_TMP, NAME)\n            directory.sync()",
+        "            directory.rename(NAME_TMP, NAME)",
+        CRASH, 1,
+    ),
+    Mutant(
+        "no directory sync when a table is begun", "store/file_log.py",
+        "        self.directory.rename(NAME_TMP, NAME)\n        self.directory.sync()",
+        "        self.directory.rename(NAME_TMP, NAME)",
+        CRASH, 1,
+    ),
+    Mutant(
+        "no sync of a new log's header", "store/file_log.py",
+        "            file.write(0, frames.encode_header(header))\n            file.sync()",
+        "            file.write(0, frames.encode_header(header))",
+        CRASH, 1,
+    ),
+    Mutant(
+        "no sync of a new checkpoint", "store/checkpoint.py",
+        "        length = _write_sections(file, group, sections)\n        file.sync()",
+        "        length = _write_sections(file, group, sections)",
+        CRASH, 8,
+    ),
+    Mutant(
+        "no directory sync after a new checkpoint", "store/checkpoint.py",
+        "    directory.rename(NAME_TMP, NAME)\n    directory.sync()",
+        "    directory.rename(NAME_TMP, NAME)",
+        CRASH, 8,
+    ),
+    Mutant(
+        "sealed log removed before the checkpoint is renamed", "store/compact.py",
+        "        checkpoint.write(directory, log.group, store.table.dump())\n        directory.unlink(NAME_SEALED)",
+        "        sections = list(store.table.dump())\n        directory.unlink(NAME_SEALED)\n"
+        "        checkpoint.write(directory, log.group, sections)",
+        CRASH, 8,
+    ),
+    Mutant(
+        "checkpoint written over the old one", "store/checkpoint.py",
+        "    file = directory.create(NAME_TMP)",
+        "    file = directory.create(NAME)\n    directory.rename(NAME, NAME_TMP)",
+        CRASH, 8,
+    ),
+    Mutant(
+        "a late compaction compares only the name", "store/compact.py",
+        "        return present.read(0, HEADER_BYTES) == opened.read(0, HEADER_BYTES)",
+        "        return True",
+        "tests/fault/test_crash_points.py::test_a_late_compaction_does_not_remove_a_log_sealed_after_it_looked", 8,
+    ),
+    Mutant(
+        "tail not made durable at recovery", "store/file_log.py",
+        "        if end > start:\n            file.write(start, file.read(start, end - start))\n        file.sync()",
+        "        pass",
+        RECOVERY + "[power-kill]", 3,
+    ),
+    Mutant(
+        "tail synced at recovery but not written again", "store/file_log.py",
+        "        if end > start:\n            file.write(start, file.read(start, end - start))\n        file.sync()",
+        "        file.sync()",
+        CALLS + "test_what_a_failed_sync_left_in_the_cache_is_made_durable_before_it_is_shown", 3,
+    ),
+    Mutant(
+        "names not made durable before a new log is begun", "store/file_log.py",
+        "            # renamed over the old one's name must not be on the disk before the old one's new name is.\n"
+        "            directory.sync()",
+        "            pass",
+        RECOVERY + "[power-kill]", 1,
+    ),
+    Mutant(
+        "going on after a failed sync", "store/file_log.py",
+        'raise errors.StorageFailed(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error',
+        "file.sync()",
+        CALLS + "test_a_failing_call_is_answered_for_what_it_did[once-EIO-sync]", 6,
+    ),
+    Mutant(
+        "not cut back after a failed write", "store/file_log.py",
+        "            file.truncate(self.log_bytes)\n            file.sync()",
+        "            pass",
+        CALLS + "test_a_failing_call_leaves_no_part_of_a_refused_group_behind", 2,
+    ),
+    Mutant(
+        "executed although it could not be written", "store/__init__.py",
+        "                refused.update(map(id, writes))",
+        "                pass",
+        CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
+    ),
+    Mutant(
+        "applied before the log has it", "store/__init__.py",
+        "        if writes or table.is_due(time_us):\n            try:",
+        "        if writes or table.is_due(time_us):\n"
+        "            for request in writes:\n                self.execute(request)\n            try:",
+        CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
+    ),
+    Mutant(
+        "half a checkpoint left behind", "store/checkpoint.py",
+        "            directory.unlink(NAME_TMP)  # a disk",
+        "            pass  # a disk",
+        FILES + "test_a_checkpoint_that_cannot_be_written_leaves_no_half_of_it", 6,
+    ),
+    Mutant(
+        "no payload CRC", "store/frames.py",
+        "        if crc32(payload) != payload_crc:", "        if False:",
+        FILES + "test_every_flipped_bit_of_a_log_is_found", 7,
+    ),
+    Mutant(
+        "no payload CRC in a torn group", "store/frames.py",
+        "        if crc32(payload) != payload_crc:", "        if False:",
+        FILES + "test_any_subset_of_the_last_group_s_pages_recovers_a_prefix", 2,
+    ),
+    Mutant(
+        "no frame header CRC", "store/frames.py",
+        "        if found != mark or header_crc != crc32(window[at : at + _FRAME.size], salt_crc):",
+        "        if found != mark:",
+        FILES + "test_every_flipped_bit_of_a_log_is_found", 7,
+    ),
+    Mutant(
+        "no file header CRC", "store/frames.py",
+        "    if _CRC.unpack_from(data, _HEADER.size)[0] != crc32(data[: _HEADER.size]):", "    if False:",
+        FILES + "test_every_flipped_bit_of_a_checkpoint_is_found", 7,
+    ),
+    Mutant(
+        "the checkpoint's footer not asked for", "store/checkpoint.py",
+        '        raise errors.Damaged(f"{path}: offset {file.size()}: the footer is missing")', "        return",
+        FILES + "test_every_prefix_of_a_checkpoint_and_anything_after_it_is_refused", 7,
+    ),
+    Mutant(
+        "torn tail taken for damage", "store/file_log.py",
+        "        if not last:\n            raise errors.Damaged(f\"{path}: {bad}: a sealed",
+        "        if True:\n            raise errors.Damaged(f\"{path}: {bad}: a sealed",
+        FILES + "test_every_prefix_of_a_log_recovers_an_exact_prefix", 2,
+    ),
+    Mutant(
+        "damage taken for a torn tail", "store/file_log.py",
+        "        if after is not None:\n            raise", "        if False:\n            raise",
+        FILES + "test_every_flipped_bit_of_a_log_is_found", 7,
+    ),
+    Mutant(
+        "a torn sealed log taken for the last log", "store/file_log.py",
+        "        if not last:\n            raise", "        if False:\n            raise",
+        FILES + "test_a_torn_sealed_log_is_damage", 7,
+    ),
+    Mutant(
+        "a stored piece of the log taken for a frame of it", "store/file_log.py",
+        "frames.find_frame(file, salt, bad.offset, expected + 1)", "frames.find_frame(file, salt, bad.offset)",
+        FILES + "test_a_torn_group_that_holds_a_piece_of_its_own_log_is_a_torn_tail", 2,
+    ),
+    Mutant(
+        "a missing log not noticed", "store/file_log.py",
+        "        elif sealed_file is None and directory.exists(checkpoint.NAME):", "        elif False:",
+        FILES + "test_a_log_missing_beside_a_checkpoint_is_refused", 1,
+    ),
+    Mutant(
+        "a gap between the logs not noticed", "store/file_log.py",
+        "        if expected > self.group + 1:", "        if False:",
+        FILES + "test_a_log_is_missing_between_checkpoint_and_log", 1,
+    ),
+    Mutant(
+        "sealed groups applied again", "store/file_log.py",
+        "                if frame.number > self.group:\n", "                if True:\n",
+        FILES + "test_a_sealed_log_already_in_the_checkpoint_is_not_applied_again", 8,
+    ),
+    Mutant(
+        "sections of a checkpoint not bounded in bytes", "store/table.py",
+        "    if len(chunk) == 1 or sum(map(bytes_of, chunk)) <= _SECTION_BYTES:", "    if True:",
+        TABLE + "test_no_section_outgrows_what_is_read_in_one_piece", 1,
+    ),
+    Mutant(
+        "results not kept", "store/table.py",
+        "            self.sessions.keep(session, request.seq, kept)", "            pass",
+        LOG + "test_a_retry_after_recovery_gets_the_first_result[file]", 5,
+    ),
+    Mutant(
+        "results not in the checkpoint", "store/sessions.py",
+        "[(seq, *astuple(kept)) for seq, kept in session.kept.items()]", "[]",
+        CRASH, 5,
+    ),
+    Mutant(
+        "floor ignored", "store/sessions.py",
+        "            if seq <= session.floor:", "            if False:",
+        SESSIONS + "test_numbers_below_the_floor_are_refused_not_executed", 5,
+    ),
+    Mutant(
+        "a forgotten session opened again", "store/sessions.py",
+        "            if seq == 1:", "            if True:",
+        SESSIONS + "test_the_session_longest_silent_goes_first", 5,
+    ),
+    Mutant(
+        "a number used for another request", "store/sessions.py",
+        "        if kept.digest != digest:", "        if False:",
+        SESSIONS + "test_a_number_may_not_be_used_twice", 5,
+    ),
+    Mutant(
+        "a retry executed unlogged when its step pushed its session out", "store/__init__.py",
+        "            if kept is not None:\n                yield kept",
+        "            if False:\n                yield kept",
+        LOG + "test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed[file]", 5,
+    ),
+    Mutant(
+        "results bounded in number alone", "store/sessions.py",
+        "session.bytes + grown > RESULT_BYTES_MAX and len(session.kept) > 1", "False",
+        SESSIONS + "test_results_are_bounded_in_bytes_but_the_latest_is_kept", 9,
+    ),
+    Mutant(
+        "expiry by the local clock", "store/__init__.py",
+        "        if writes or table.is_due(time_us):\n", "        table.advance(time_us)\n        if writes:\n",
+        LOG + "test_rows_expire_by_a_commit_of_their_own[file]", 2,
+    ),
+    Mutant(
+        "time runs back", "store/table.py",
+        "        if time_us > self.time_us:", "        if True:",
+        LOG + "test_the_table_s_time_never_runs_back[file]", 2,
+    ),
+    Mutant(
+        "no barrier before a read", "store/__init__.py",
+        "            for group in self.log.barrier():\n                self._replay(group)\n", "",
+        LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
+    ),
+    Mutant(
+        "others' groups skipped", "store/__init__.py",
+        "            if committed is not group:\n                self._replay(committed)", "            pass",
+        LOG + "test_stores_on_one_log_stay_equal_under_interleaved_commits", 4,
+    ),
+    Mutant(
+        "a rollback that forgets deadlines", "store/table.py",
+        "        self.expiries.set(key, deadline_us)\n        self.indexes.update(key, after, before)",
+        "        self.indexes.update(key, after, before)",
+        TABLE + "test_a_transaction_that_fails_leaves_no_trace", 2,
+    ),
+    Mutant(
+        "a rollback that forgets the indexes", "store/table.py",
+        "        self.expiries.set(key, deadline_us)\n        self.indexes.update(key, after, before)",
+        "        self.expiries.set(key, deadline_us)",
+        TABLE + "test_a_transaction_that_fails_leaves_no_trace", 4,
+    ),
     # ---- real processes
 ]
+# fmt: on
 
 
 def run(mutant: Mutant | None, test: str, scratch: Path) -> bool:

@@ -153,3 +153,39 @@ def test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again()
     (again,) = store.apply([write], 4)
     assert applied == again and applied.results == b"\x91\x92\x00\x01"
     assert store.trouble is None
+
+
+def test_a_failing_call_leaves_no_part_of_a_refused_group_behind() -> None:
+    """Guarantees 2, 11: half a group that stays in the log could pass for damage, a whole one for a change.
+
+    Turned red by not cutting back: a group written whole before its write failed came back at the next recovery.
+    """
+    for written in range(5):
+        disk = Disk(lambda n, written=written: min(n - 1, written))
+        witnessed = Witnessed(disk)
+        witnessed.start()
+        disk.judge = lambda call: "full" if call.kind == "write" else None
+        witnessed.step([request(None, 1, messages.Insert("refused", raw("x" * 200)))], 1)
+        assert witnessed.refused == 1
+        witnessed.die(power=False)
+        disk.judge = lambda call: None
+        witnessed.start()
+        assert witnessed.log is not None and witnessed.log.torn_bytes == 0
+
+
+def test_what_a_failed_sync_left_in_the_cache_is_made_durable_before_it_is_shown() -> None:
+    """Guarantee 3: the kernel takes the pages for clean after a failed sync, so a second one alone says yes and does nothing.
+
+    Turned red by a recovery that syncs the last group without writing it again.
+    """
+    disk = Disk()
+    witnessed = Witnessed(disk)
+    witnessed.start()
+    disk.judge = lambda call: "fail" if call.kind == "sync" else None
+    assert not witnessed.step([request(None, 1, messages.Insert("k", raw(1)))], 1)
+    disk.judge = lambda call: None
+    witnessed.die(power=False)
+    witnessed.start()
+    assert witnessed.store is not None and "k" in witnessed.store.table.rows
+    witnessed.die(power=True)
+    witnessed.start()
