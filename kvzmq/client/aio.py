@@ -17,12 +17,11 @@ from kvzmq.client.batch import Pipeline, Transaction, sent
 from kvzmq.client.blocking import TIMEOUT_S
 from kvzmq.client.conversation import WatchConversation
 from kvzmq.client.link import Link, check_timeout, parse_urls
-from kvzmq.client.operations import Plan, Plans
+from kvzmq.client.operations import RAISE, Plan, Plans
 from kvzmq.client.watching import Watching
 
 T = TypeVar("T")
 
-_RAISE: Any = object()
 
 
 def connect_async(
@@ -98,13 +97,20 @@ class AsyncClient:
         """Insert `default` if `key` is absent, and return the value it has then."""
         return await self._run(self._plans.setdefault(key, default), timeout)
 
-    async def pop(self, key: str, default: Any = _RAISE, *, timeout: float | None = None) -> Any:
+    async def pop(self, key: str, default: Any = RAISE, *, timeout: float | None = None) -> Any:
         """Remove `key` and return its value; `default` if it is absent, or KeyError without one."""
         try:
             return await self._run(self._plans.pop(key), timeout)
         except errors.NoSuchKey:
-            if default is _RAISE:
+            if default is RAISE:
                 raise
+            return default
+
+    async def get(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
+        """Return the value of `key`, or `default` if it is absent."""
+        try:
+            return await self._run(self._plans.lookup(key), timeout)
+        except errors.NoSuchKey:
             return default
 
     # ---- many rows

@@ -36,14 +36,14 @@ class AsyncWatch:
         self._begun = False
         self._closed = False
 
-    async def start(self, timeout_s: float | None = None) -> None:
+    async def start(self, timeout: float | None = None) -> None:
         """Wait until the server has begun the watch, as long as a call of the client may take if not said otherwise.
 
         Raises:
             Timeout: it did not answer
             RevisionGone: it no longer keeps the changes from there on
         """
-        deadline_s = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else timeout)
         while not self._watching.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:

@@ -15,7 +15,7 @@ from kvzmq.client.batch import Pipeline, Transaction, sent
 from kvzmq.client.connection import Connection
 from kvzmq.client.conversation import WatchConversation
 from kvzmq.client.link import Link, check_timeout, parse_urls
-from kvzmq.client.operations import Plan, Plans
+from kvzmq.client.operations import RAISE, Plan, Plans
 from kvzmq.client.views import Items, Keys, Values
 from kvzmq.client.watch import Watch
 from kvzmq.client.watching import Watching
@@ -25,7 +25,6 @@ T = TypeVar("T")
 TIMEOUT_S = 5.0
 """How long a call may take, if nothing else was said."""
 
-_RAISE: Any = object()
 
 
 def connect(
@@ -127,6 +126,13 @@ class Client(MutableMapping[str, Any]):
         """
         left_s: float | None = self._run(self._plans.ttl(key), timeout)
         return left_s
+
+    def get(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
+        """Return the value of `key`, or `default` if it is absent."""
+        try:
+            return self._run(self._plans.lookup(key), timeout)
+        except errors.NoSuchKey:
+            return default
 
     # ---- many rows
 
@@ -240,9 +246,10 @@ class Client(MutableMapping[str, Any]):
     ) -> Watch:
         watching = Watching(plan, self._plans.prefix, from_revision)
         connection = self._connection
-        watch = Watch(WatchConversation(watching, Link(connection.urls, connection.context)))
+        conversation = WatchConversation(watching, Link(connection.urls, connection.context))
+        watch = Watch(conversation, connection.timeout_s if timeout is None else timeout)
         try:
-            watch.start(connection.timeout_s if timeout is None else timeout)
+            watch.start()
         except BaseException:
             watch.close()
             raise
@@ -320,7 +327,7 @@ class Client(MutableMapping[str, Any]):
         """Insert `default` if `key` is absent, and return the value it has then."""
         return self._run(self._plans.setdefault(key, default), timeout)
 
-    def pop(self, key: str, default: Any = _RAISE, *, timeout: float | None = None) -> Any:
+    def pop(self, key: str, default: Any = RAISE, *, timeout: float | None = None) -> Any:
         """Remove `key` and return its value, with nothing in between; `default` if it is absent.
 
         Raises:
@@ -329,7 +336,7 @@ class Client(MutableMapping[str, Any]):
         try:
             return self._run(self._plans.pop(key), timeout)
         except errors.NoSuchKey:
-            if default is _RAISE:
+            if default is RAISE:
                 raise
             return default
 

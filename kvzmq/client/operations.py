@@ -32,6 +32,12 @@ ABSENT = _Absent()
 """Stands for "no such key" in compare_and_set and in the checks of a transaction."""
 
 
+RAISE: Any = object()
+"""Stands for "raise KeyError" where a default may be given."""
+
+OPERATION_BYTES_MAX = messages.MESSAGE_BYTES_MAX - 64
+"""The largest operation that a request has room for."""
+
 PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
 
@@ -92,6 +98,8 @@ def _plan(method: str, *arguments: Any, finish: Callable[[list[Result]], Any] = 
         raise errors.InvalidRequest(f"{_short(error.object)} has a lone surrogate: not Unicode text") from None
     except OverflowError as error:
         raise errors.InvalidRequest(str(error)) from None
+    if len(data) > OPERATION_BYTES_MAX:
+        raise errors.InvalidRequest(f"{len(data)} bytes do not fit a request of {messages.MESSAGE_BYTES_MAX}: send less at a time")
     return Plan([Raw(data)], _WRITES[method], finish)
 
 

@@ -138,12 +138,10 @@ def check_size(call: Call) -> Call:
     Raises:
         ValueError: its operations are too large or too many
     """
-    if call.size > MESSAGE_BYTES_MAX - _FRAME_ROOM:
+    if call.size > MESSAGE_BYTES_MAX - _FRAME_ROOM or len(call.ops) > OPERATIONS_MAX:
         raise errors.InvalidRequest(
-            f"{call.size} bytes do not fit a request of {MESSAGE_BYTES_MAX}: send less at a time"
+            f"{len(call.ops)} operations of {call.size} bytes do not fit a request: send less at a time"
         )
-    if len(call.ops) > OPERATIONS_MAX:
-        raise errors.InvalidRequest(f"{len(call.ops)} operations: a request has at most {OPERATIONS_MAX}")
     return call
 
 

@@ -22,20 +22,21 @@ class Watch(Iterator[Event]):
     in a `with` block.
     """
 
-    def __init__(self, conversation: WatchConversation) -> None:
+    def __init__(self, conversation: WatchConversation, timeout_s: float) -> None:
         self._conversation = conversation
         self._watching = conversation.watching
         self._link = conversation.link
+        self._timeout_s = timeout_s
         self._closed = False
 
-    def start(self, timeout_s: float) -> None:
-        """Wait until the server has begun the watch.
+    def start(self, timeout: float | None = None) -> None:
+        """Wait until the server has begun the watch; a client's `watch` has done so already.
 
         Raises:
             Timeout: it did not answer
             RevisionGone: it no longer keeps the changes from there on
         """
-        deadline_s = time.monotonic() + timeout_s
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else timeout)
         while not self._watching.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
