@@ -1,0 +1,91 @@
+"""docs/files.md shows a log and a checkpoint as hex dumps: the store writes them so, byte for byte, and reads them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from forgetful import Disk, Inode
+from witness import raw, request
+
+from kvzmq import codec, messages
+from kvzmq.store import Store, checkpoint, file_log, frames
+from kvzmq.store.compact import fold
+from kvzmq.store.file_log import NAME, NAME_SEALED, FileLog
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "files.md"
+SALT = bytes(range(0xA0, 0xB0))
+SESSION = bytes(range(16))
+TIME_US = 1_700_000_000_000_000
+
+
+def example() -> Disk:
+    """Do what the document says was done."""
+    disk = Disk()
+    store = Store(log := FileLog(disk.open()))
+    store.recover()
+    list(store.apply([request(SESSION, 1, messages.Open())], TIME_US))
+    zebra, counter = messages.Insert("zebra", raw({"weight": 100})), messages.Increment("n")
+    list(store.apply([request(SESSION, 2, zebra), request(None, 1, counter)], TIME_US + 1_000_000))
+    list(store.apply([request(SESSION, 3, messages.Expire("n", 60.0))], TIME_US + 2_000_000))
+    log.rotate()
+    return disk
+
+
+def dump_hex(data: bytes) -> str:
+    """Return `data` as hexdump -C shows it."""
+    lines = []
+    for offset in range(0, len(data), 16):
+        part = data[offset : offset + 16]
+        halves = " ".join(f"{byte:02x}" for byte in part[:8]), " ".join(f"{byte:02x}" for byte in part[8:])
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)
+        lines.append(f"{offset:08x}  {halves[0]:<23}  {halves[1]:<23}  |{text}|")
+    return "\n".join(lines)
+
+
+def read_hex(heading: str) -> bytes:
+    """Return the bytes of the dump that follows a heading of the document."""
+    section = DOCUMENT.read_text().split(f"\n### {heading}\n", 1)[1]
+    block = re.search(r"```\n(.*?)```", section, re.DOTALL)
+    assert block
+    return b"".join(bytes.fromhex(line[10:58]) for line in block[1].splitlines())
+
+
+@pytest.fixture
+def fixed_salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every file get the document's salt, and the log no zeros ahead of it."""
+    usual = frames.new_header
+    monkeypatch.setattr(frames, "new_header", lambda magic, number: usual(magic, number, SALT))
+    monkeypatch.setattr(file_log, "PREPARED_BYTES", 0)
+
+
+def test_the_store_writes_the_documents_log_and_checkpoint(fixed_salt: None) -> None:
+    disk = example()
+    assert dump_hex(bytes(disk.names[NAME_SEALED].seen)) == dump_hex(read_hex("A log"))
+    assert fold(disk.open())
+    assert dump_hex(bytes(disk.names[checkpoint.NAME].seen)) == dump_hex(read_hex("A checkpoint"))
+
+
+def test_the_store_reads_the_documents_log_and_checkpoint() -> None:
+    for files in ({NAME: "A log"}, {checkpoint.NAME: "A checkpoint", NAME_SEALED: "A log"}):
+        disk = Disk()
+        for name, heading in files.items():
+            inode = Inode()
+            inode.write(0, read_hex(heading))
+            disk.change_names({name: inode})
+        store = Store(FileLog(disk.open()))
+        store.recover()
+        assert {key: codec.decode_value(value) for key, value in store.table.rows.items()} == {"zebra": {"weight": 100}, "n": 1}
+        assert store.table.revision == 3 and dict(store.table.expiries.items()) == {"n": TIME_US + 62_000_000}
+
+
+if __name__ == "__main__":  # prints the dumps for the document
+    with pytest.MonkeyPatch.context() as patch:
+        usual_header = frames.new_header
+        patch.setattr(frames, "new_header", lambda magic, number: usual_header(magic, number, SALT))
+        patch.setattr(file_log, "PREPARED_BYTES", 0)
+        made = example()
+        print(dump_hex(bytes(made.names[NAME_SEALED].seen)), end="\n\n")
+        fold(made.open())
+        print(dump_hex(bytes(made.names[checkpoint.NAME].seen)))
