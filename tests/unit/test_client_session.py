@@ -541,3 +541,14 @@ def test_closing_ends_every_call() -> None:
 def test_a_result_is_asked_for_only_after_the_batch_was_sent() -> None:
     with pytest.raises(ValueError, match="not sent"):
         Pending().result()
+
+
+def test_a_cancelled_calls_reply_is_not_given_to_the_next() -> None:
+    """Seen red with the results of a cancelled call not skipped."""
+    session, server = session_and_server()
+    calls = [submit(session, PLANS.lookup(f"r{number}")) for number in range(5)]
+    (request,) = session.flush(0.0)
+    session.abandon(calls[1])
+    session.receive(server.serve(request.frame))
+    assert [calls[number].value for number in (0, 2, 3, 4)] == [0, 2, 3, 4]
+    assert calls[1].value is None
