@@ -16,6 +16,9 @@ $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
 	touch $@
 
+demo: $(STAMP)
+	$(BIN)/python clients/demo.py
+
 test: $(STAMP)
 	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace
 	$(MAKE) lint

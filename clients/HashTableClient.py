@@ -445,4 +445,5 @@ def _shorten(thing: object, characters_max: int = 100) -> str:
 
 
 def _tell_standard_error(message: str) -> None:
-    print(f"HashTableClient: {message}", file=sys.stderr, flush=True)
+    # In one write, newline and all: several threads may have something to tell.
+    print(f"HashTableClient: {message}\n", end="", file=sys.stderr, flush=True)

@@ -335,6 +335,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--csv", metavar="FILE", help="write the rows to FILE; - is standard output")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON instead of tables")
+    parser.add_argument("--sums", action="store_true", help="of a sweep print the sums alone")
     parser.add_argument("--quiet", action="store_true", help="show no progress and no warnings")
     parser.add_argument(
         "--give-up",
@@ -385,7 +386,7 @@ def measure(options: argparse.Namespace) -> list[Row]:
 
 
 def _show(options: argparse.Namespace, clients: int, rows: list[Row]) -> list[Row]:
-    if _prints_tables(options):
+    if _prints_tables(options) and not options.sums:
         print(f"{_title(options, clients)}\n\n{format_rows(rows)}\n", flush=True)
     if not options.quiet:
         for warning in find_thin_figures(rows):

@@ -120,18 +120,7 @@ def show_interleaving(server: Server, directory: Path) -> None:
     trace = directory / "trace"
     server.stop()
     server.start("--trace", str(trace))
-    run(
-        "TestPerf.py",
-        server.bridge,
-        "--clients",
-        "4",
-        "-n",
-        "300",
-        "--quiet",
-        "--csv",
-        os.devnull,
-        environment={},
-    )
+    run("TestPerf.py", server.bridge, "--clients", "4", "-n", "300", "--quiet", environment={}, silent=True)
     server.stop()
     server.start()
     subprocess.run([sys.executable, "-m", "kvzmq", "trace", str(trace), "--lanes", "40"], check=True)
@@ -233,6 +222,7 @@ def main() -> None:
             options.sweep,
             "--seconds",
             options.seconds,
+            *options.all,
             environment=environment,
         )
         say("How the requests of 4 clients interleaved, each executed alone")
