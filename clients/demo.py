@@ -27,6 +27,7 @@ from pathlib import Path
 from HashTableClient import HashTableClient
 
 import kvzmq
+from kvzmq import catalog
 
 CLIENTS = Path(__file__).resolve().parent
 PROJECT = f"demo-{os.getpid()}"
@@ -103,16 +104,30 @@ def run(program: str, *arguments: str, environment: dict[str, str], silent: bool
 @contextlib.contextmanager
 def started(directory: Path) -> Iterator[tuple[Server, dict[str, str]]]:
     """Start catalog and server; end them afterwards."""
-    catalog = Started("catalog", "--port", "0", lines=1)
-    port = catalog.said[0].split()[-1]
+    names = Started("catalog", "--port", "0", lines=1)
+    port = names.said[0].split()[-1]
     server = None
     try:
         server = Server(directory, f"127.0.0.1:{port}")
+        await_name(int(port))
         yield server, {"CATALOG_HOST": "127.0.0.1", "CATALOG_PORT": port}
     finally:
         if server is not None:
             server.stop()
-        catalog.stop()
+        names.stop()
+
+
+def await_name(port: int) -> None:
+    """Wait until the catalog has heard of the server."""
+    deadline_s = time.monotonic() + START_S
+    while True:
+        try:
+            catalog.find("hashtable", PROJECT, "127.0.0.1", port)
+            return
+        except kvzmq.CatalogError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.05)
 
 
 def show_interleaving(server: Server, directory: Path) -> None:
@@ -204,6 +219,9 @@ def main() -> None:
     parser.add_argument("--sweep", default="1,2,4,8", help="numbers of clients for TestPerf (%(default)s)")
     parser.add_argument(
         "--seconds", default="1.5", help="how long each stage of TestPerf lasts (%(default)s)"
+    )
+    parser.add_argument(
+        "--all", action="store_const", const=(), default=("--sums",), help="print each client's figures, too"
     )
     options = parser.parse_args()
     began_s = time.monotonic()
