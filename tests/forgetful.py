@@ -124,7 +124,8 @@ class Inode:
         if self.synced:
             self.seen = bytearray(self.kept)
             return
-        written = len(self.seen.rstrip(b"\0"))
+        # Rounded up, so that a checksum that happens to end in zero does not change what there is to choose.
+        written = min(-(-len(self.seen.rstrip(b"\0")) // 64) * 64, len(self.seen))
         ends = sorted({shortest, longest, len(self.seen), len(self.kept), *self._cuts(shortest, written, choose)})
         length = ends[choose(len(ends))]
         on_disk = bytearray(self.kept)

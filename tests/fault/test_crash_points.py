@@ -9,6 +9,7 @@ either way, before the one that is let through. After each, what was acknowledge
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from random import Random
 
@@ -22,9 +23,11 @@ from kvzmq.store.file_log import NAME_SEALED
 
 
 @pytest.fixture(autouse=True)
-def few_zeros_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no more than a page of zeros ahead: more would cost time and show nothing else."""
+def the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write no more than a page of zeros ahead, and stop the clock that names torn tails: every run has to be the same."""
     monkeypatch.setattr(file_log, "PREPARED_BYTES", 4096)
+    monkeypatch.setattr(file_log.time, "strftime", lambda *_: "TIME")
+    monkeypatch.setattr(logging.getLogger("kvzmq.store.file_log"), "disabled", True)
 
 
 A = b"a" * 16

@@ -7,6 +7,7 @@ the next one has everything acknowledged; or, in a recovery, a refusal to start 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from random import Random
 
@@ -20,8 +21,9 @@ from kvzmq.store import file_log
 
 @pytest.fixture(autouse=True)
 def few_zeros_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no more than a page of zeros ahead."""
+    """Write no more than a page of zeros ahead, and say nothing of each torn tail."""
     monkeypatch.setattr(file_log, "PREPARED_BYTES", 4096)
+    monkeypatch.setattr(logging.getLogger("kvzmq.store.file_log"), "disabled", True)
 
 
 def failing(kind: str, number: int, verdict: Verdict, for_ever: bool) -> Callable[[Call], Verdict]:
