@@ -43,6 +43,10 @@ _EXPIRY_S = 0.01
 """The shortest wait for a row to expire: rows due within it go together."""
 
 _CLIENTS_MAX = 100_000
+"""How many clients are told apart within a minute."""
+
+_CLIENTS_MIN = 1000
+"""How many are remembered before those of more than a minute ago are looked for."""
 
 
 class Server:
@@ -82,6 +86,7 @@ class Server:
         self._stopping = False
         self._signalled = False
         self._clients: dict[tuple[int, Any], float] = {}
+        self._look_through_at = _CLIENTS_MIN
         self._poller = zmq.Poller()
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
         self._visit_s = 0.0
@@ -151,8 +156,10 @@ class Server:
         now_s = time.monotonic()
         for arrival in arrivals:
             self._clients[id(arrival.transport), arrival.peer] = now_s
-        if len(self._clients) > _CLIENTS_MAX:
-            self._clients.clear()
+        if len(self._clients) > self._look_through_at:  # nobody may ever ask how many there are
+            if self.clients() > _CLIENTS_MAX:
+                self._clients.clear()
+            self._look_through_at = 2 * len(self._clients) + _CLIENTS_MIN
 
     def clients(self) -> int:
         """Count the clients that asked for something within the last minute."""
