@@ -55,6 +55,16 @@ FILES = "tests/unit/test_log_files.py::"
 LOG = "tests/contract/test_log_contract.py::"
 SESSIONS = "tests/unit/test_sessions.py::"
 TABLE = "tests/unit/test_table.py::"
+KILLED = "tests/fault/test_process_kill.py::test_kill_9_under_load_loses_nothing_and_repeats_nothing"
+POWER = "tests/fault/test_process_power_loss.py::test_power_cuts_lose_nothing_acknowledged"
+LINEARIZABLE = (
+    "tests/fault/test_process_linearizability.py"
+    "::test_what_clients_see_is_linearizable_through_kills_and_restarts"
+)
+CALLED = "tests/fault/test_process_syscalls.py::"
+COMPACTED = "tests/fault/test_process_compaction.py::"
+TIMED = "tests/fault/test_process_time.py::"
+FILLED = "tests/fault/test_process_full_disk.py::"
 
 # fmt: off
 MUTANTS: list[Mutant] = [
@@ -305,7 +315,131 @@ MUTANTS: list[Mutant] = [
         "        self.expiries.set(key, deadline_us)",
         TABLE + "test_a_transaction_that_fails_leaves_no_trace", 4,
     ),
+    Mutant(
+        "a short write taken for a whole one", "store/files.py",
+        "            while written < len(data):", "            while False:",
+        "tests/unit/test_files.py::test_a_short_write_goes_on_until_all_is_written", 1,
+    ),
+    Mutant(
+        "the directory's own name not synced", "store/files.py",
+        "        _sync_directory(path.parent)", "        pass",
+        "tests/unit/test_files.py::test_every_directory_that_leads_to_the_table_is_synced", 1,
+    ),
     # ---- real processes
+    Mutant(
+        "no fdatasync at all", "store/files.py",
+        "            os.fdatasync(self._fd)", "            pass",
+        POWER + "[ext4]", 1,
+    ),
+    Mutant(
+        "no fsync of the directory at all", "store/files.py",
+        "        try:\n            os.fsync(self._fd)", "        try:\n            pass",
+        POWER + "[ext2]", 1,
+    ),
+    Mutant(
+        "synced before it is written", "store/file_log.py",
+        "        self._write(file, frame)\n        try:\n            file.sync()",
+        "        try:\n            file.sync()\n            self._write(file, frame)",
+        POWER + "[ext4]", 3,
+    ),
+    Mutant(
+        "replies sent before the log is written", "store/__init__.py",
+        "                self._commit(codec.encode_group(",
+        "                late, self._late = getattr(self, '_late', None), (codec.encode_group(time_us, "
+        "[request.frame for request in writes]), len(writes))\n"
+        "                late and self._commit(*late)\n                0 and self._commit(codec.encode_group(",
+        KILLED, 3,
+    ),
+    Mutant(
+        "retries not recognised by a real server", "store/sessions.py",
+        "        kept = session.kept.get(seq)", "        kept = None",
+        KILLED, 5,
+    ),
+    Mutant(
+        "retries not recognised, seen by the linearizability check", "store/sessions.py",
+        "        kept = session.kept.get(seq)", "        kept = None",
+        LINEARIZABLE, 5,
+    ),
+    Mutant(
+        "kept results not in the checkpoint", "store/sessions.py",
+        "[(seq, *astuple(kept)) for seq, kept in session.kept.items()]", "[]",
+        KILLED, 5,
+    ),
+    Mutant(
+        "a stale read now and then", "store/table.py",
+        "        return self._spend(self._find(op.key))",
+        "        value = self._find(op.key)\n"
+        "        seen = self.__dict__.setdefault('_seen', {})\n"
+        "        if self.revision % 50:\n            seen[op.key] = value\n"
+        "        return self._spend(seen.get(op.key, value))",
+        LINEARIZABLE, 4,
+    ),
+    Mutant(
+        "a failed sync answered like a full disk", "store/file_log.py",
+        'raise errors.StorageFailed(f"{self.directory.path / NAME}: sync failed',
+        'raise errors.StorageError(f"{self.directory.path / NAME}: sync failed',
+        CALLED + "test_a_failed_sync_of_the_log_ends_the_server_at_once[4]", 6,
+    ),
+    Mutant(
+        "0 bytes written taken for progress", "store/files.py",
+        "                if not more:", "                if False:",
+        CALLED + "test_a_disk_that_writes_nothing_and_says_so_is_a_full_one", 11,
+    ),
+    Mutant(
+        "a torn tail cut before it is saved", "store/file_log.py",
+        "        aside = self.directory.create(name)\n        try:\n"
+        "            aside.write(0, file.read(bad.offset, self.torn_bytes))",
+        "        tail = file.read(bad.offset, self.torn_bytes)\n        file.truncate(bad.offset)\n"
+        "        aside = self.directory.create(name)\n        try:\n            aside.write(0, tail)",
+        CALLED + "test_a_kill_at_any_call_of_recovery_recovers[torn]", 2,
+    ),
+    Mutant(
+        "the directory not locked", "store/files.py",
+        "        if lock and not _lock(self._fd, self.path, wait=False):", "        if False:",
+        COMPACTED + "test_a_second_server_is_refused_and_told_what_to_do", 1,
+    ),
+    Mutant(
+        "the sealed log not locked", "store/compact.py",
+        "        if not sealed.lock(wait=False) or not _is_sealed(directory, sealed):",
+        "        if not _is_sealed(directory, sealed):",
+        COMPACTED + "test_two_children_never_work_on_one_log", 8,
+    ),
+    Mutant(
+        "the compaction's process outlives its server", "store/compact.py",
+        "        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)", "        pass",
+        COMPACTED + "test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one[True]", 8,
+    ),
+    Mutant(
+        "an orphaned compaction goes on", "store/compact.py",
+        "    if os.getppid() != parent:", "    if False:",
+        COMPACTED + "test_a_child_whose_server_has_ended_touches_nothing", 8,
+    ),
+    Mutant(
+        "a failed compaction not tried again", "store/compact.py",
+        "        self._next_s = self._clock() + self._retry_s", "        self._next_s = self._clock() + 1e9",
+        COMPACTED + "test_a_failing_child_is_tried_again_until_it_can", 8,
+    ),
+    Mutant(
+        "the tail not written again by a real server", "store/file_log.py",
+        "            file.write(start, file.read(start, end - start))", "            pass",
+        TIMED + "test_what_only_the_page_cache_held_is_written_and_synced_again", 3,
+    ),
+    Mutant(
+        "time runs back with the clock", "store/table.py",
+        "        if time_us <= self.time_us:", "        if False:",
+        TIMED + "test_a_clock_that_jumps_never_runs_the_table_back", 2,
+    ),
+    Mutant(
+        "a trace that cannot be closed ends the stop", "trace.py",
+        "        self._try(self._file.close)", "        self._file.close()",
+        FILLED + "test_a_trace_on_a_full_disk_ends_and_the_service_goes_on", 11,
+    ),
+    Mutant(
+        "not cut back on a really full disk", "store/file_log.py",
+        "            file.truncate(self.log_bytes)\n            file.sync()",
+        "            pass",
+        FILLED + "test_full_disk_refuses_writes_serves_reads_and_recovers", 2,
+    ),
 ]
 # fmt: on
 
