@@ -34,6 +34,8 @@ TRACKED_BYTES_MIN = 16 << 10
 UNSENT_BYTES_MAX = 32 << 20
 """Bytes of such replies that may wait for one peer; further ones are dropped."""
 
+_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)  # put together here: an "or" of enumerations costs 0.4 us
+
 _LEDGER_MAX = 1024
 """How many peers the ledger of undelivered replies remembers."""
 
@@ -156,7 +158,7 @@ class RouterTransport:
         if tracked and not self._has_room(identity, len(frame)):
             return False
         try:
-            self._socket.send(identity, zmq.SNDMORE | zmq.NOBLOCK)
+            self._socket.send(identity, _MORE)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -164,7 +166,7 @@ class RouterTransport:
                 raise
             raise errors.PeerGone("the peer has disconnected") from None
         if delimited:
-            self._socket.send(b"", zmq.SNDMORE | zmq.NOBLOCK)
+            self._socket.send(b"", _MORE)
         if tracked:
             tracker = self._socket.send(frame, zmq.NOBLOCK, copy=False, track=True)
             self._unsent.setdefault(identity, deque()).append((tracker, len(frame)))
