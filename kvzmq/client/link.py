@@ -29,6 +29,7 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.RCVHWM, 10_000),
     (zmq.RECONNECT_IVL, RECONNECT_MS),
     (zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX),
+    (zmq.HANDSHAKE_IVL, 5000),
     (zmq.HEARTBEAT_IVL, 2000),
     (zmq.HEARTBEAT_TIMEOUT, 6000),
     (zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX),
