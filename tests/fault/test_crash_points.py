@@ -117,6 +117,7 @@ def test_every_crash_point_recovers_what_was_acknowledged(
 
     Turned red by leaving out, in turn: the sync in `commit`; each directory sync in `rotate` and the one in
     `checkpoint.write`; the sync of the new checkpoint; by unlinking the sealed log before the checkpoint is renamed.
+    The planted faults are in tests/mutants.py.
     """
     recoveries = 0
     for number in range(calls_of_script() + 1):

@@ -62,7 +62,7 @@ def test_a_failing_call_is_answered_for_what_it_did(
 ) -> None:
     """Guarantee 6: nothing acknowledged is lost, nothing lost is acknowledged, whichever call fails.
 
-    Turned red by: going on after a failed sync; answering before the sync; not cutting back after a failed write.
+    Turned red by: going on after a failed sync; no sync in `commit`; not cutting back after a failed write.
     """
     failures = stops = refused = 0
     for seed in range(20 if full else 3):
@@ -104,7 +104,7 @@ def test_a_failing_call_is_answered_for_what_it_did(
 def test_a_failing_call_of_a_recovery_refuses_to_start_and_harms_nothing(kind: str, torn: bool) -> None:
     """Guarantees 1, 2: the next recovery has everything.
 
-    Turned red by suppressing the error of the sync that makes the tail durable.
+    Turned red by leaving out `_make_tail_durable`.
     """
     for number in range(6):
         for power in (False, True):

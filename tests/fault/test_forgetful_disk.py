@@ -77,7 +77,7 @@ class Life(RuleBasedStateMachine):
         self.disk.judge = lambda call: None
 
     @precondition(lambda self: self.alive)
-    @rule(steps=st.integers(1, 60))
+    @rule(steps=st.integers(1, 80))
     def commit(self, steps: int) -> None:
         for _ in range(steps):
             Life.steps += 1
@@ -115,6 +115,18 @@ class Life(RuleBasedStateMachine):
             if not self.alive:
                 break
         self.heal()
+
+    @precondition(lambda self: self.alive)
+    @rule(at=st.integers(3, 6), power=st.booleans(), again=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=2))
+    def die_in_a_rotation(self, at: int, power: bool, again: list[tuple[int, bool]]) -> None:
+        """Die at one of a rotation's renames or after it: chance alone seldom does."""
+        if self.life.sealed:
+            self.life.fold()
+        self.commit(1)
+        self.trouble("any", "crash", at, False)
+        self.life.rotate()
+        self.heal()
+        self.die(power, again)
 
     @rule(power=st.booleans(), crashes=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=3))
     def die(self, power: bool, crashes: list[tuple[int, bool]]) -> None:
@@ -162,13 +174,14 @@ def test_no_history_on_a_forgetful_disk_loses_what_was_acknowledged(
 ) -> None:
     """Guarantees 1, 2, 3, 5, 8 over random histories.
 
-    Turned red by each of: no sync in `commit`; no directory sync in `rotate` or `checkpoint.write`; no sync of a new
-    checkpoint; the sealed log unlinked before the checkpoint is renamed; no rewriting of the last group in a
-    recovery; results left out of checkpoints; a failed sync tried again.
+    Turned red by each of: no sync in `commit`; no directory sync between the renames of `rotate`, in
+    `checkpoint.write` or at the start of a recovery; no sync of a new checkpoint; the sealed log unlinked before
+    the checkpoint is renamed; no rewriting of the last group in a recovery; results left out of checkpoints; going
+    on after a failed sync.
     """
     Life.steps = Life.recoveries = Life.retries = 0
     run_state_machine_as_test(
-        Life, settings=settings(max_examples=4000 if full else 320, stateful_step_count=50, phases=PHASES)
+        Life, settings=settings(max_examples=4000 if full else 350, stateful_step_count=50, phases=PHASES)
     )
     count("steps", Life.steps)
     count("recoveries", Life.recoveries)
