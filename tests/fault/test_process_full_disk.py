@@ -55,8 +55,7 @@ def test_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path, full
     on; make room, and writes go on without a restart; every third time kill the server while the disk
     is full, and start it on the full disk.
 
-    Seen red with: no cut back after a failed write (the next group followed a torn one, and the
-    restart found damage); the cut back not synced was not seen here, see the fake disk's tests.
+    Seen red with: no cut back after a failed write.
     """
     cycles = 100 if full else 12
     chance = random.Random(3)
@@ -195,7 +194,7 @@ def test_a_trace_on_a_full_disk_ends_and_the_service_goes_on(tmp_path: Path) -> 
 def test_a_limit_on_file_sizes_is_a_full_disk(tmp_path: Path) -> None:
     """`ulimit -f`: a short write up to the limit, then EFBIG, and a SIGXFSZ that must not end the server.
 
-    Seen red with: SIGXFSZ at its default (the server died); a write not cut back.
+    Seen red with: SIGXFSZ at its default (the server died).
     """
     limit = 64 << 10
     load = Workload(clients=2, depth=1, seed=12)

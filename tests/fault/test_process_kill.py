@@ -24,8 +24,8 @@ def test_kill_9_under_load_loses_nothing_and_repeats_nothing(tmp_path: Path, ful
     of its unanswered requests in order, each whole; then these are sent again under their numbers and
     get the results of exactly one execution. One cycle in five is also killed while it recovers.
 
-    Seen red with: replies sent before the log is written; `sessions.find` always answering None;
-    results not written to the checkpoint.
+    Seen red with: replies sent before the log is written; retries not recognised; kept results not in
+    the checkpoint.
     """
     cycles = 1000 if full else 40
     chance = random.Random(1)

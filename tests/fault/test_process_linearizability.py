@@ -21,8 +21,7 @@ def test_what_clients_see_is_linearizable_through_kills_and_restarts(tmp_path: P
     """Four processes with short deadlines on five keys, while the server is killed (and now and then
     stopped for longer than a client waits) and compacts. What they recorded has one explanation.
 
-    Seen red with: retries not recognised; replies sent before the log is written; lookups answered
-    from the table of the step before.
+    Seen red with: retries not recognised; a stale read now and then.
     """
     seconds = 120 if full else 8
     chance = random.Random(5)

@@ -54,7 +54,8 @@ def test_a_kill_at_any_call_of_a_server_recovers(call: str, tmp_path: Path, full
     to the acknowledged requests and at most the one that was on its way; every fourth time a real
     server goes on with it, gets the unanswered request again and executes it once.
 
-    Seen red with: replies sent before the commit; `rotate` renaming the new log first.
+    Seen red with: replies sent before the log is written; the old log renamed to a name that recovery
+    does not know.
     """
     for number in range(1, ENDS_MAX):
         data = tmp_path / str(number)
