@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BENCH_STAMP := $(VENV)/installed-bench
 
-.PHONY: demo test test-quick test-faults lint bench report clean
+.PHONY: demo test test-quick test-faults mutants lint bench report clean
 
 $(STAMP): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -19,13 +19,22 @@ $(BENCH_STAMP): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python clients/demo.py
 
-test: $(STAMP)
-	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace
-	$(MAKE) lint
+test: $(STAMP) debian-packages lint
 	$(BIN)/python -m pytest -q
+
+.PHONY: debian-packages
+debian-packages:
+	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount faketime=faketime
 
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest -q tests/unit tests/contract
+
+# The whole matrix of faults, and every planted fault: about an hour.
+test-faults: $(STAMP) debian-packages
+	KVZMQ_FULL=1 $(BIN)/python -m pytest -q tests
+
+mutants: $(STAMP) debian-packages
+	$(BIN)/python tests/mutants.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

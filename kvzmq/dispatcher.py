@@ -105,7 +105,7 @@ class Dispatcher:
 
     def _serve(self, arrival: Arrival, request: Request) -> Reply:
         results = []
-        self.store.table.begin_results()
+        self.store.table.begin_results(len(request.ops))
         for op in request.ops:
             try:
                 serve = self._served.get(type(op))

@@ -12,7 +12,11 @@ from typing import NamedTuple, Protocol
 
 SEMANTICS = 1
 """The version of what the operations mean. A log names the one it was written under, so that newer
-code can replay it as that version did; a version that is not known is refused."""
+code can replay it as that version did; a version that is not known is refused.
+
+Part of it are the limits that decide what an operation gives: of sessions and kept results, of keys,
+and of a request's results. Change one of them, or a message of an OperationError, and this number with it.
+"""
 
 
 class Checkpoint(NamedTuple):

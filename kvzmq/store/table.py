@@ -23,11 +23,14 @@ from kvzmq import codec, errors, messages
 from kvzmq.messages import MESSAGE_BYTES_MAX, Reply, Request
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
-from kvzmq.store.indexes import Indexes, comparable
+from kvzmq.store.indexes import INDEXES_MAX, Indexes, comparable
 from kvzmq.store.sessions import Kept, Sessions
 
 _RESULT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
 """What the results of one request may take, so that the reply around them fits a message."""
+
+_RESULT_BYTES = 8
+"""What a result takes beside its payload: an array's head, a code, a text's head."""
 
 _SECTION_ITEMS = 10_000
 _SECTION_BYTES = 4 << 20
@@ -51,6 +54,7 @@ class Table:
         self.history = History(0)
         self._undo: list[tuple[str, bytes | None, bytes | None, int | None]] | None = None
         self._budget = 0
+        self._subkeys: set[str] = set()  # that the request has queried
         self._run: dict[type[messages.Operation], Callable[[Any], Any]] = {
             messages.Open: self._open,
             messages.Insert: self._insert,
@@ -119,9 +123,10 @@ class Table:
             self.sessions.keep(session, request.seq, kept)
         return Reply(request.seq, kept.revision, kept.results)
 
-    def begin_results(self) -> None:
-        """Give the results of the reads that follow the room of one reply."""
-        self._budget = _RESULT_BYTES_MAX
+    def begin_results(self, count: int) -> None:
+        """Give the `count` results that follow the room of one reply."""
+        self._budget = _RESULT_BYTES_MAX - _RESULT_BYTES * count
+        self._subkeys.clear()
 
     def read(self, op: messages.Operation) -> Any:
         """Execute one reading operation outside a request, and return its payload.
@@ -151,7 +156,7 @@ class Table:
             raise errors.ResultTooLarge(f"the results exceed {_RESULT_BYTES_MAX} bytes: ask for less at a time")
 
     def _execute(self, request: Request) -> tuple[int, bytes]:
-        self.begin_results()
+        self.begin_results(len(request.ops))
         results = [self._result(op) for op in request.ops]
         if len(results) == 1 and results[0] == (errors.OK, None):
             return self.revision, _DONE
@@ -161,7 +166,9 @@ class Table:
         try:
             return errors.OK, self._run[type(op)](op)
         except errors.OperationError as error:
-            return error.code, str(error)
+            text = str(error)
+            self._budget -= len(text)
+            return error.code, text if self._budget >= 0 else ""
 
     # ---- the only places where a row changes
 
@@ -317,6 +324,9 @@ class Table:
 
     def _query(self, op: messages.Query) -> list[tuple[str, Raw]]:
         self.check_room()
+        self._subkeys.add(op.subkey)
+        if len(self._subkeys) > INDEXES_MAX:  # each may take an index to be built, while everybody waits
+            raise errors.ResultTooLarge(f"a request may query {INDEXES_MAX} different subkeys: send more requests")
         keys = self.indexes.on(op.subkey).find(codec.decode_value(op.subvalue))
         return [(key, self._spend_row(key)) for key in keys]
 

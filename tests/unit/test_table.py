@@ -16,6 +16,7 @@ from msgspec import Raw
 from witness import Clients, copy_of, dump_of, raw, request
 
 from kvzmq import codec, errors, messages
+from kvzmq.messages import Request
 from kvzmq.store import history, indexes, table
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
@@ -517,3 +518,22 @@ def test_history_is_bounded_and_says_what_is_gone(monkeypatch: pytest.MonkeyPatc
     assert kept.first == 125
     kept.add("bigger", None, b"x" * 60)
     assert kept.first == kept.revision == 132
+
+
+def test_a_request_may_query_only_so_many_subkeys() -> None:
+    """Turned red by dropping the bound: each subkey takes an index to be built, while everybody waits."""
+    table = Table()
+    queries = [messages.Query(f"subkey {number}", Raw(b"\x01")) for number in range(20)]
+    reply = Table().execute(Request(None, 1, queries, b""))
+    codes = [code for code, _ in codec.decode_value(reply.results)]
+    assert codes == [errors.OK] * 16 + [errors.ResultTooLarge.code] * 4
+    assert codec.decode_value(table.execute(Request(None, 2, queries[:1], b"")).results) == [[errors.OK, []]]
+
+
+def test_the_errors_of_a_request_fit_one_reply() -> None:
+    """Turned red by not charging for an error's text: 100,000 of them were four messages long."""
+    table = Table()
+    removes = [messages.Remove("\x00" * 90) for _ in range(100_000)]
+    reply = table.execute(Request(None, 1, removes, b""))
+    assert len(reply.results) < messages.MESSAGE_BYTES_MAX
+    assert {code for code, _ in codec.decode_value(reply.results)} == {errors.NoSuchKey.code}
