@@ -477,7 +477,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_router_transport.py::test_an_ipc_endpoint_is_for_its_owner_alone", 10),
     Mutant("dispatcher commits each request alone", "dispatcher.py", "if self._group_commit:", "if False:",
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
-    Mutant("stats gives every operation the room of a reply", "dispatcher.py", "                serve = self._served.get(type(op))\n", "                self.store.table.begin_results()\n                serve = self._served.get(type(op))\n",
+    Mutant("stats gives every operation the room of a reply", "dispatcher.py", "                serve = self._served.get(type(op))\n", "                self.store.table.begin_results(len(request.ops))\n                serve = self._served.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("an event without room is skipped", "watches.py", "                self.behind = True\n                return True\n", "                pass\n",
            "tests/unit/test_watches.py::test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing", 4),
