@@ -287,6 +287,15 @@ class Workload:
         for client in self.clients:
             client.take()
 
+    def hang_up(self) -> None:
+        """Take the replies that have already come and disconnect.
+
+        Before the server starts again: a DEALER would reconnect by itself and send what it had queued,
+        but not what was lost before that.
+        """
+        self.drain()
+        self.close()
+
     def mark(self) -> list[Mark]:
         """Remember what is acknowledged now."""
         return [client.mark() for client in self.clients]

@@ -189,6 +189,7 @@ def test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one(locked: bo
         write(server, load, 500)
         assert stats(server)["compaction_running"] is True
         server.kill()
+        load.hang_up()
         began_s = time.monotonic()
         server.launch()
         server.wait_until_listening(20)
@@ -219,7 +220,7 @@ def test_a_server_killed_while_its_child_works_restarts_at_once(tmp_path: Path, 
             wait_until(lambda: load.run(0.002) and server.children(), what="a compaction")
             load.run(0.3 * number / rounds)
             server.kill()
-            load.drain()
+            load.hang_up()
             began_s = time.monotonic()
             server.start()
             slowest_s = max(slowest_s, time.monotonic() - began_s)

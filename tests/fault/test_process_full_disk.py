@@ -74,7 +74,7 @@ def test_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path, full
             assert load.refusals == {"not applied: the log could not be written: No space left on device"}
             if cycle % 3 == 0:
                 server.kill()
-                load.drain()
+                load.hang_up()
                 server.start()
                 assert load.judge(read_rows(server.url)) == 0
                 load.connect(server.url)
@@ -136,7 +136,7 @@ def test_a_checkpoint_that_meets_a_full_disk_is_written_later(tmp_path: Path) ->
         assert "No space left" in stats(server)["compaction_trouble"]
         assert "table.ckpt.tmp" in stats(server)["compaction_trouble"]
         server.kill()
-        load.drain()
+        load.hang_up()
         server.start()
         load.judge(read_rows(server.url))
         ballast.unlink()
@@ -172,7 +172,7 @@ def test_a_failed_compaction_gives_its_room_back(tmp_path: Path) -> None:
 def test_a_trace_on_a_full_disk_ends_and_the_service_goes_on(tmp_path: Path) -> None:
     """The trace is worth less than the service: a warning, no further lines, a clean stop with exit 0.
 
-    Seen red with: the stop closing the trace file as if it could still be written (a traceback, exit 1).
+    Seen red with: the stop closing the trace file as if it could still be written (exit 3).
     """
     load = Workload(clients=2, depth=1, seed=11)
     with small_disk(tmp_path / "disk", 64) as disk, ServerProcess(
