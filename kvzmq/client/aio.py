@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -279,8 +279,8 @@ class AsyncClient:
 
     # ---- life
 
-    async def _run(self, plan: Plan, timeout: float | None) -> Any:
-        return await self._connection.run(plan, timeout)
+    def _run(self, plan: Plan, timeout: float | None) -> Coroutine[Any, Any, Any]:
+        return self._connection.run(plan, timeout)
 
     async def close(self) -> None:
         """Drop the connection; calls that still wait end with an error."""

@@ -115,8 +115,8 @@ class AsyncConnection:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
-        future = loop.create_future()
-        call.on_done = lambda done: _settle(future, done)
+        future = call.waiter = loop.create_future()
+        call.on_done = _settle
         self._conversation.session.submit(call)
         if not self._flushing:
             self._flushing = True
@@ -233,10 +233,14 @@ class AsyncConnection:
             self._conversation.link.close()
 
 
-def _settle(future: asyncio.Future[Any], call: Call) -> None:
-    if future.done() or future.get_loop().is_closed():
-        return  # nobody waits any more
-    if call.error is not None:
-        future.set_exception(call.error)
-    else:
-        future.set_result(call.value)
+def _settle(call: Call) -> None:
+    future: asyncio.Future[Any] = call.waiter
+    if future.done():
+        return  # cancelled
+    try:
+        if call.error is None:
+            future.set_result(call.value)
+        else:
+            future.set_exception(call.error)
+    except RuntimeError:
+        return  # the loop is closed, and nobody waits any more

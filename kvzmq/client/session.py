@@ -77,7 +77,7 @@ class Call:
     """
 
     __slots__ = (
-        "alone", "deadline_s", "done", "error", "finish", "on_done", "ops", "revision", "size", "value", "writes",
+        "alone", "deadline_s", "done", "error", "finish", "on_done", "ops", "revision", "size", "value", "waiter", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -99,6 +99,8 @@ class Call:
         self.error: BaseException | None = None
         self.revision = 0
         self.on_done: Callable[[Call], None] | None = None
+        self.waiter: Any = None
+        """Whatever `on_done` needs to find who waits."""
 
 
 class Request:
@@ -241,8 +243,8 @@ class Session:
 
     def _send(self, request: Request, now_s: float) -> Request:
         self._in_flight[request.seq] = request
+        request.resend_at_s = now_s + (request.wait_s if request.sent == 0 else request.wait_s * self._jitter())
         request.sent += 1
-        request.resend_at_s = now_s + request.wait_s * self._jitter()
         request.wait_s = min(2 * request.wait_s, RESEND_S_MAX)
         return request
 
