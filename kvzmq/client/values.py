@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
+_GOOD_ONCE_ENCODED = frozenset((bytes, str, int, bool, type(None)))
+"""The types whose values the encoder refuses where the table would."""
+
 
 def encode(value: object, name: str = "value") -> Raw:
     """Encode a value.
@@ -34,7 +37,8 @@ def encode(value: object, name: str = "value") -> Raw:
     """
     try:
         data = codec.encode_value(value)
-        codec.check_value(data)
+        if type(value) not in _GOOD_ONCE_ENCODED:
+            codec.check_value(data)
     except (errors.InvalidRequest, ValueError, OverflowError, RecursionError, TypeError) as error:
         _find_fault(value, name, ())
         raise errors.InvalidRequest(f"{name}: {error}") from None
