@@ -19,7 +19,7 @@ _COMMANDS = {
     "memcached": ["memcached", "-V"],
     "etcd": ["etcd", "--version"],
 }
-_PACKAGES = ("pyzmq", "msgspec", "redis", "hiredis", "pymemcache", "diskcache")
+_PACKAGES = {"pyzmq": "pyzmq", "msgspec": "msgspec", "redis-py": "redis", "hiredis": "hiredis", "pymemcache": "pymemcache", "diskcache": "diskcache"}
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
 
 
@@ -35,11 +35,11 @@ def write_facts(bench: Bench) -> None:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for package in _PACKAGES:
+    for name, package in _PACKAGES.items():
         try:
-            found[package] = metadata.version(package)
+            found[name] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
+            found[name] = "not installed"
     import sqlite3
 
     import zmq
