@@ -344,23 +344,31 @@ def test_a_stalled_peer_is_dropped_and_an_idle_one_is_not(table: Stepped) -> Non
     assert table.lines(idle, 1) == [ok(1)]
 
 
+class FullSocket:
+    """A socket whose window is full: it takes nothing."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.fileno = sock.fileno
+        self.recv = sock.recv
+
+    def send(self, data: bytes) -> int:
+        raise BlockingIOError
+
+
 def test_a_peer_counts_as_stalled_from_when_its_replies_began_to_wait(table: Stepped) -> None:
     """Red when the time counted from the last byte sent: an idle peer with a full window was dropped at once."""
-    peer = table.tcp(receive_bytes=4096)
-    peer.send(insert("page", "x" * 400_000))
+    peer = table.tcp()
+    peer.send(line(method="size"))
     table.lines(peer, 1)
     (connection,) = table.bridge._connections.values()
-    connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    peer.send(line(method="lookup", key="page"))
-    table.settle()
-    peer.read()  # what the window holds
-    table.until(lambda: (peer.read(), not connection.queued)[1])
-    peer.send(line(method="lookup", key="page"))
+    window, connection.socket = connection.socket, FullSocket(connection.socket)
     table.now_s += 10 * tcp.STALLED_S
-    table.settle()
-    table.now_s += tcp.STALLED_S / 2
-    table.settle()
-    assert not connection.closed
+    peer.send(line(method="size"))
+    table.until(lambda: connection.queued)
+    table.now_s += tcp.STALLED_S - 1
+    table.step()
+    connection.socket = window
+    assert table.lines(peer, 1) == [ok(0)]
 
 
 def test_all_connections_together_hold_a_bounded_amount(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,11 +95,12 @@ def test_a_request_that_could_not_be_written_was_not_executed_and_has_no_line() 
     file = io.StringIO()
     with Stepped(trace=Trace(file)) as table:
         peer = table.zmq()
-        table.log.full = True
-        assert table.call(peer, "insert", "a", 1)[0] == 18
-        table.log.full = False
         assert table.call(peer, "insert", "a", 1) == (0, None)
-    assert [(line.operation, line.revision) for line in traced(file.getvalue())] == [("insert", 1)]
+        table.log.full = True
+        assert table.call(peer, "insert", "a", 2)[0] == 18
+        table.log.full = False
+        assert table.call(peer, "remove", "a") == (0, None)
+    assert [(line.operation, line.revision) for line in traced(file.getvalue())] == [("insert", 1), ("remove", 2)]
 
 
 def test_a_trace_that_cannot_be_written_does_not_stop_the_service() -> None:
