@@ -200,6 +200,8 @@ class _Crew:
             self.conversation.session.abandon(call)
             self._followers.pop(call, None)
             if self.leader is call:
+                self.conversation.session.resend_soon()
+                self._look_s = 0.0
                 self._hand_over()
             elif self.leader in self._followers:
                 self._wake(self.leader)

@@ -61,8 +61,16 @@ class Plan(NamedTuple):
         return Call(self.ops, self.writes, self.finish, deadline_s, self.alone)
 
 
+_REASONS = {
+    errors.NoSuchKey.code: "no such key",
+    errors.ResultTooLarge.code: "the results do not fit one reply: ask for less at a time",
+}
+"""What an error says for which the reply had no room."""
+
+
 def _raise(result: Result) -> NoReturn:
-    raise errors.error_of(result.code, codec.decode_value(result.payload))
+    reason = codec.decode_value(result.payload) or _REASONS.get(result.code, "the server gave no reason")
+    raise errors.error_of(result.code, reason)
 
 
 def payload_of(result: Result) -> Raw:

@@ -255,6 +255,11 @@ class Session:
             request.wait_s = RESEND_S
             request.resend_at_s = 0.0
 
+    def resend_soon(self) -> None:
+        """Make every unanswered request overdue: a thread was interrupted, perhaps between socket and session."""
+        for request in self._in_flight.values():
+            request.resend_at_s = 0.0
+
     def reconnected(self, now_s: float) -> list[Request]:
         """Return every unanswered request once more, for a new connection."""
         return [self._send(request, now_s) for _, request in sorted(self._in_flight.items()) if request.wanted]
