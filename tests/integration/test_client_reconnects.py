@@ -88,7 +88,7 @@ def test_a_server_killed_every_second_loses_and_repeats_nothing(
 ) -> None:
     """SIGKILL under increments from eight clients of both kinds: the final count is exact.
 
-    Seen red with a new number for a retried request (too many), and with a retry left out (a client hangs).
+    Seen red with a new number for a retried request: KeyErrors, and counts too high.
     """
     kills = 60 if full else 6
     with Storm([server.url]) as storm:
@@ -137,7 +137,7 @@ def test_a_network_that_cuts_and_stalls_loses_and_repeats_nothing(
 def test_a_remove_whose_reply_was_lost_returns_also_after_a_restart(kind: str, server: ServerProcess) -> None:
     """The first attempt is executed, its reply cut off, the server killed; the retry gets the first result.
 
-    Seen red with sessions left out of the log: the retry raised KeyError.
+    Seen red with sessions forgotten at a restart.
     """
     with Proxy(port_of(server.url)) as proxy, open_shell(kind, proxy.url, timeout=30) as table:
         table.insert("k", 1)
@@ -184,7 +184,7 @@ def test_a_server_that_hangs_is_left_for_another(kind: str, server: ServerProces
         table.insert("k", 1)
         used = first if first.connections else second
         used.stall()
-        assert table.increment("k") == 2
+        assert table.increment("k", timeout=5) == 2  # ZeroMQ's heartbeats take 6 seconds to tell
         assert first.connections and second.connections
 
 
