@@ -29,6 +29,9 @@ from kvzmq.store.sessions import Kept, Sessions
 _RESULT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
 """What the results of one request may take, so that the reply around them fits a message."""
 
+_TEXT_BYTES_FREE = 512
+"""How much of the room around the results the texts of errors may take."""
+
 _RESULT_BYTES = 8
 """What a result takes beside its payload: an array's head, a code, a text's head."""
 
@@ -54,6 +57,7 @@ class Table:
         self.history = History(0)
         self._undo: list[tuple[str, bytes | None, bytes | None, int | None]] | None = None
         self._budget = 0
+        self._text_bytes = 0
         self._subkeys: set[str] = set()  # that the request has queried
         self._run: dict[type[messages.Operation], Callable[[Any], Any]] = {
             messages.Open: self._open,
@@ -125,7 +129,8 @@ class Table:
 
     def begin_results(self, count: int) -> None:
         """Give the `count` results that follow the room of one reply."""
-        self._budget = _RESULT_BYTES_MAX - _RESULT_BYTES * count
+        self._budget = _RESULT_BYTES_MAX - _RESULT_BYTES * (count - 1)
+        self._text_bytes = 0
         self._subkeys.clear()
 
     def read(self, op: messages.Operation) -> Any:
@@ -166,9 +171,15 @@ class Table:
         try:
             return errors.OK, self._run[type(op)](op)
         except errors.OperationError as error:
-            text = str(error)
-            self._budget -= len(text)
-            return error.code, text if self._budget >= 0 else ""
+            return error.code, self._spend_text(str(error))
+
+    def _spend_text(self, text: str) -> str:
+        """Return an error's text, or nothing of it when the reply has no room: the first ones always have."""
+        self._text_bytes += len(text)
+        if self._text_bytes <= _TEXT_BYTES_FREE:
+            return text
+        self._budget -= len(text)
+        return text if self._budget >= 0 else ""
 
     # ---- the only places where a row changes
 
