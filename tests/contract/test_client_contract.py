@@ -146,13 +146,13 @@ def test_many_rows(table: Any) -> None:
 
 
 def test_more_rows_than_one_request_carries(table: Any) -> None:
-    rows = {f"row/{number:05}": number for number in range(25_000)}
+    rows = {f"row/{number:05}": number for number in range(12_000)}
     table.insert_many(rows)
-    assert table.size() == 25_000
+    assert table.size() == 12_000
     assert table.lookup_many(rows) == rows
     assert list(table.keys()) == list(rows)
     assert list(table.values()) == list(rows.values())
-    assert table.remove_many(rows) == 25_000
+    assert table.remove_many(rows) == 12_000
 
 
 def test_many_large_rows(table: Any) -> None:
