@@ -75,6 +75,8 @@ class RouterTransport:
         self._unsent: dict[bytes, deque[tuple[zmq.MessageTracker, int]]] = {}
         self._look_through_at = _FOLLOWED_MIN
         self._undelivered: dict[str, int] = {}
+        # Small replies wait for the end of the step: libzmq's thread is then woken once, not for each.
+        self._queued: list[tuple[Peer, bytes]] = []
         self._counts = {"replies_to_the_gone": 0, "replies_to_the_stuck": 0, "events": 0}
         self._socket.copy_threshold = 0  # else pyzmq copies messages below 64 KiB and calls them sent at once
         for option, value in _OPTIONS:
@@ -140,13 +142,22 @@ class RouterTransport:
         return False
 
     def send(self, peer: Hashable, reply: Reply) -> None:
-        try:
-            if not self._send(cast(Peer, peer), codec.encode_reply(reply)):
-                self._lost(cast(Peer, peer), "replies_to_the_stuck")
-        except errors.PeerGone:
-            self._lost(cast(Peer, peer), "replies_to_the_gone")
+        frame = codec.encode_reply(reply)
+        self._queued.append((cast(Peer, peer), frame))
+        if len(frame) >= TRACKED_BYTES_MIN:
+            self.flush()  # large replies leave one by one: a step may have a thousand of them
+
+    def flush(self) -> None:
+        queued, self._queued = self._queued, []
+        for peer, frame in queued:
+            try:
+                if not self._send(peer, frame):
+                    self._lost(peer, "replies_to_the_stuck")
+            except errors.PeerGone:
+                self._lost(peer, "replies_to_the_gone")
 
     def push(self, peer: Hashable, event: bytes) -> bool:
+        self.flush()  # the reply that began the watch comes first
         sent = self._send(cast(Peer, peer), event)
         self._counts["events"] += sent
         return sent
@@ -203,9 +214,6 @@ class RouterTransport:
     def undelivered(self) -> dict[str, int]:
         """The replies that could not be delivered, by peer, the latest peers last."""
         return self._undelivered
-
-    def flush(self) -> None:
-        pass
 
     def name(self, peer: Hashable) -> str:
         return "zmq:" + cast(Peer, peer)[0].hex()[-8:]
