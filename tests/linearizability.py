@@ -21,6 +21,7 @@ the table for themselves, or the others' changes are taken for such holes.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import random
 import sys
@@ -38,7 +39,7 @@ KEYS = ("a", "b", "c", "n", "m")
 
 COUNTERS = ("n", "m")
 
-TRIES_MAX = 200_000
+TRIES_MAX = 20_000
 """How many explanations of the holes are tried before the checker gives up."""
 
 ABSENT = "absent"
@@ -87,6 +88,10 @@ class Op(msgspec.Struct, forbid_unknown_fields=True):
 
 class Violation(Exception):
     """Say that no linearization explains the history, and where it breaks."""
+
+
+class _Certain(Violation):
+    """Say that there is no hole where anything unknown could have happened."""
 
 
 class GaveUp(Exception):
@@ -161,6 +166,141 @@ def _by_revision(known: Sequence[Op], first: int) -> dict[int, Op]:
     return changes
 
 
+class _Choice:
+    """A hole, what it was explained by, and the explanations not yet tried; with what there was before it."""
+
+    __slots__ = ("chosen", "others", "revision", "rows", "used")
+
+    def __init__(self, revision: int, rows: dict[str, Any], used: int, others: list[Op]) -> None:
+        self.revision = revision
+        self.rows = rows
+        self.used = used
+        self.others = others
+        self.chosen: Op | None = None
+
+    def concerns(self, key: str) -> bool:
+        """Whether another explanation would treat `key` otherwise."""
+        if self.chosen is not None and self.chosen.key == key:
+            return bool(self.others)
+        return any(op.key == key for op in self.others)
+
+    def take(self, key: str | None) -> Op:
+        """Take the next explanation, one about `key` if that is what is missing."""
+        about = [op for op in self.others if op.key == key] if self.chosen is None or self.chosen.key != key else []
+        self.chosen = (about or self.others)[-1]
+        self.others.remove(self.chosen)
+        return self.chosen
+
+
+class _Walk:
+    """Goes through the revisions; at holes takes one explanation, and comes back for another if it fails.
+
+    A result that does not fit concerns one key, and whatever came before the last operation on that key
+    makes no difference to it. So the walk goes back no further than that (`leaping`), and to holes that
+    may concern the key. Only when this finds nothing everything is tried, hole by hole.
+    """
+
+    def __init__(
+        self,
+        changes: dict[int, Op],
+        reads: dict[int, list[Op]],
+        unknown: list[tuple[Op | None, Op]],
+        leaping: bool,
+    ) -> None:
+        self.changes = changes
+        self.reads = reads
+        self.unknown = sorted(unknown, key=lambda pair: pair[1].begin_ns)  # tried from the end: the latest is likeliest
+        self.leaping = leaping
+        self.tries = 0
+        self.furthest: tuple[int, str] = (-1, "")
+        self._choices: list[_Choice] = []
+        self._used: list[Op] = []
+        self._pins: dict[str, list[int]] = {}
+        for revision in sorted({*changes, *reads}):
+            for op in (changes.get(revision), *reads.get(revision, ())):
+                if op is not None and not (op.method == "compare_and_set" and op.result is False):
+                    self._pins.setdefault(op.key, []).append(revision)
+
+    def run(self, rows: dict[str, Any], revision: int) -> None:
+        """Walk from `rows` at `revision` to the end.
+
+        Raises:
+            Violation: no explanation was found
+        """
+        last = max([*self.changes, *self.reads], default=revision)
+        wrong = self._read(rows, revision)
+        while wrong is not None or revision < last:
+            if wrong is None:
+                revision += 1
+                op = self.changes.get(revision)
+                if op is None:
+                    self._choices.append(_Choice(revision, dict(rows), len(self._used), self._able(rows, revision)))
+                    wrong = (None, f"revision {revision}: nobody can have made this change")
+                else:
+                    wrong = _misfit(rows, op) or self._read(rows, revision)
+            if wrong is not None:
+                if revision > self.furthest[0]:
+                    self.furthest = (revision, wrong[1])
+                key = wrong[0].key if wrong[0] is not None else None
+                choice = self._go_back(wrong[0], revision)
+                revision, rows = choice.revision, dict(choice.rows)
+                del self._used[choice.used :]
+                self._used.append(choice.take(key))
+                apply(rows, self._used[-1])
+                wrong = self._read(rows, revision)
+
+    def _read(self, rows: dict[str, Any], revision: int) -> tuple[Op | None, str] | None:
+        for op in self.reads.get(revision, ()):
+            wrong = _misfit(rows, op)
+            if wrong is not None:
+                return wrong
+        return None
+
+    def _able(self, rows: dict[str, Any], revision: int) -> list[Op]:
+        """Find who may have made a change; of those whose effect is the same, one is enough."""
+        taken = set(map(id, self._used))
+        able: dict[str, Op] = {}
+        for floor, op in self.unknown:
+            sent_before = floor is None or floor.revision < revision  # type: ignore[operator]
+            if sent_before and id(op) not in taken and _would_change(rows, op):
+                able.setdefault(f"{op.method} {op.key} {op.arguments}", op)
+        return list(able.values())
+
+    def _go_back(self, wrong: Op | None, revision: int) -> _Choice:
+        choices = self._choices
+        if self.leaping and wrong is not None:
+            since = self._pinned(wrong, revision)
+            at = len(choices) - 1
+            while at >= 0 and choices[at].revision > since and not choices[at].concerns(wrong.key):
+                at -= 1
+            if at >= 0 and choices[at].revision > since:
+                self._count_a_try()
+                del choices[at + 1 :]
+                return choices[at]
+            if not choices or choices[-1].revision <= since:
+                raise _Certain(self.furthest[1])
+        while choices and not choices[-1].others:
+            choices.pop()
+        if not choices:
+            raise Violation(self.furthest[1])
+        self._count_a_try()
+        return choices[-1]
+
+    def _pinned(self, wrong: Op, revision: int) -> int:
+        """Find since when the key's value is known whatever happened before."""
+        change = self.changes.get(revision)
+        if change is not None and change is not wrong and change.key == wrong.key:
+            return revision
+        pins = self._pins.get(wrong.key, [])
+        before = bisect.bisect_left(pins, revision)
+        return pins[before - 1] if before else -1
+
+    def _count_a_try(self) -> None:
+        self.tries += 1
+        if self.tries > TRIES_MAX:
+            raise GaveUp(f"{len(self.unknown)} operations of unknown outcome; stuck at: {self.furthest[1]}")
+
+
 def _explain(
     rows: dict[str, Any],
     revision: int,
@@ -168,62 +308,18 @@ def _explain(
     reads: dict[int, list[Op]],
     unknown: list[tuple[Op | None, Op]],
 ) -> None:
-    """Walk through the revisions; at holes take one explanation, and come back for another if it fails."""
-    last = max([*changes, *reads], default=revision)
-    used: list[Op] = []
-    # Where there is a choice left: the revision, the rows and the number of explanations before it, and the others.
-    choices: list[tuple[int, dict[str, Any], int, list[Op]]] = []
-    furthest: tuple[int, str] = (-1, "")
-    tries = 0
-    fault = _misread(rows, reads.get(revision, ()))
-    while True:
-        if fault is None:
-            if revision == last:
-                return
-            revision += 1
-            op = changes.get(revision)
-            if op is None:
-                taken = {id(one) for one in used}
-                able = [
-                    one for floor, one in unknown
-                    if id(one) not in taken
-                    and (floor is None or floor.revision < revision)  # type: ignore[operator]
-                    and _would_change(rows, one)
-                ]  # fmt: skip
-                able.sort(key=lambda one: -one.begin_ns)  # taken from the end: the one sent first, first
-                choices.append((revision, dict(rows), len(used), able))
-                fault = f"revision {revision}: nobody can have made this change"
-            else:
-                result = apply(rows, op)
-                if result != op.result:
-                    fault = f"{op}; but it has to be {result!r}"
-                else:
-                    fault = _misread(rows, reads.get(revision, ()))
-        if fault is not None:
-            if revision > furthest[0]:
-                furthest = (revision, fault)
-            while choices and not choices[-1][3]:
-                choices.pop()
-            if not choices:
-                raise Violation(furthest[1])
-            tries += 1
-            if tries > TRIES_MAX:
-                raise GaveUp(f"{len(unknown)} operations of unknown outcome; stuck at: {furthest[1]}")
-            revision, before, count, able = choices[-1]
-            rows = dict(before)
-            del used[count:]
-            chosen = able.pop()
-            used.append(chosen)
-            apply(rows, chosen)
-            fault = _misread(rows, reads.get(revision, ()))
+    try:
+        _Walk(changes, reads, unknown, leaping=True).run(dict(rows), revision)
+    except _Certain:
+        raise
+    except (Violation, GaveUp):
+        _Walk(changes, reads, unknown, leaping=False).run(dict(rows), revision)
 
 
-def _misread(rows: dict[str, Any], reads: Iterable[Op]) -> str | None:
-    for op in reads:
-        result = apply(rows, op)
-        if result != op.result:
-            return f"{op}; but it has to be {result!r}"
-    return None
+def _misfit(rows: dict[str, Any], op: Op) -> tuple[Op | None, str] | None:
+    """Execute an operation; return it and what is wrong if it has another result than recorded."""
+    result = apply(rows, op)
+    return None if result == op.result else (op, f"{op}; but it has to be {result!r}")
 
 
 def _would_change(rows: dict[str, Any], op: Op) -> bool:
@@ -355,6 +451,9 @@ def main(command: str, *arguments: str) -> int:
     except Violation as violation:
         print(f"not linearizable: {violation}")
         return 1
+    except GaveUp as gave_up:
+        print(f"no explanation found, perhaps there is none: {gave_up}")
+        return 2
     print(f"linearizable: {known} operations, {len(history) - known} of unknown outcome")
     return 0
 

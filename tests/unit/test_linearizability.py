@@ -81,6 +81,22 @@ def test_operations_of_unknown_outcome_may_have_happened_or_not() -> None:
     assert unknown > 1000
 
 
+def test_a_long_history_with_many_unknown_operations_is_explained_and_a_fault_in_it_found() -> None:
+    """The search goes back to what can matter, or it would try all combinations of a hundred holes. A
+    fault beside a hole may end in GaveUp: which names the fault, and is no pass either.
+
+    Seen red with: going back hole by hole (GaveUp after minutes).
+    """
+    for seed in range(5):
+        history = simulate(seed, operations=6000, lost=0.04)
+        assert sum(not op.known for op in history) > 150
+        check(history)
+        wrong = next(op for op in history[5000:] if op.method == "increment" and op.known)
+        wrong.result += 100
+        with pytest.raises((Violation, lin.GaveUp), match="increment n"):
+            check(history)
+
+
 def test_an_unknown_operation_cannot_explain_what_was_seen_before_it_was_sent() -> None:
     history = [
         Op("a", "insert", "x", [1], 0, 10, None, 1),
