@@ -356,11 +356,6 @@ MUTANTS: list[Mutant] = [
         KILLED, 5,
     ),
     Mutant(
-        "retries not recognised, seen by the linearizability check", "store/sessions.py",
-        "        kept = session.kept.get(seq)", "        kept = None",
-        LINEARIZABLE, 5,
-    ),
-    Mutant(
         "kept results not in the checkpoint", "store/sessions.py",
         "[(seq, *astuple(kept)) for seq, kept in session.kept.items()]", "[]",
         KILLED, 5,
