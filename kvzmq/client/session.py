@@ -249,11 +249,21 @@ class Session:
         return request
 
     def unsent(self, requests: Sequence[Request]) -> None:
-        """Take back requests that the connection did not take: they are due again at once."""
-        for request in requests:
+        """Take back requests that the connection did not take.
+
+        One that was never sent is taken apart: its calls wait again, each until its own deadline. Else a call
+        could end, as certainly not executed, and leave later in the request it shared with others.
+        """
+        for request in reversed(requests):
             request.sent -= 1
-            request.wait_s = RESEND_S
-            request.resend_at_s = 0.0
+            if request.sent:
+                request.wait_s = RESEND_S
+                request.resend_at_s = 0.0
+            else:
+                del self._in_flight[request.seq]
+                self._waiting.extendleft(reversed(request.calls))
+                if not request.calls and request.session == self.id:
+                    self._opening = False
 
     def resend_soon(self) -> None:
         """Make every unanswered request overdue: a thread was interrupted, perhaps between socket and session."""
@@ -323,8 +333,8 @@ class Session:
             self._opening = False
             self._fail_writes(error)
         else:
-            # A copy of the request may be on its way still, and find room on the disk. What is wrong stays wrong.
-            certain = request.sent == 1 or isinstance(error, (errors.InvalidRequest, errors.InvalidMethod))
+            # Of two copies one may have been executed before, or may still find room on the disk.
+            certain = request.sent == 1
             crowded = len(request.calls) > 1
             again = []
             for call in request.calls:
@@ -332,7 +342,7 @@ class Session:
                     continue
                 if call.writes and not certain:
                     _finish(call, None, errors.OutcomeUnknown(
-                        f"asked more than once, the server refused once ({error}); it may execute another copy"
+                        f"asked more than once, the server refused once ({error}), and may have executed another copy"
                     ))  # fmt: skip
                 elif crowded and (not call.writes or not isinstance(error, errors.StorageError)):
                     again.append(call)  # one bad operation refuses them all: each caller gets a verdict of its own
@@ -383,7 +393,7 @@ class Session:
         for request in list(self._in_flight.values()):
             for call in request.calls:
                 if call.deadline_s <= now_s and not call.done:
-                    _finish(call, None, _too_late(call) if request.sent else not_sent())
+                    _finish(call, None, _too_late(call))
             if request.calls and not request.wanted:
                 del self._in_flight[request.seq]
 
@@ -400,7 +410,7 @@ class Session:
         for request in self._in_flight.values():
             for call in request.calls:
                 if not call.done:
-                    closed = errors.OutcomeUnknown if call.writes and request.sent else errors.Timeout
+                    closed = errors.OutcomeUnknown if call.writes else errors.Timeout
                     _finish(call, None, closed("the client was closed before the answer came"))
         self._waiting.clear()
         self._in_flight.clear()

@@ -301,7 +301,8 @@ def test_a_call_ends_once_truly_and_writes_at_most_once(full: bool, count: Calla
     """Random submissions, losses, repeats, cuts, refusals and forgotten sessions.
 
     Seen red with each of these planted: a reply popped before it is decoded; a refused write that had been
-    sent twice reported as not applied; `sent` counting what the socket did not take; a new number for a
+    sent twice reported as not applied; `sent` counting what the
+    socket did not take; a new number for a
     retried request; SessionExpired always sent again; expire forgetting the requests in flight.
     """
     examples, steps = (5000, 80) if full else (300, 50)
@@ -382,6 +383,21 @@ def test_what_the_connection_did_not_take_is_a_timeout_not_unknown() -> None:
     session.unsent(session.flush(0.0))
     session.expire(1.0)
     assert isinstance(call.error, errors.Timeout)
+
+
+def test_a_call_whose_time_is_over_does_not_leave_later_with_others() -> None:
+    """Seen red with requests kept whole that no connection had taken."""
+    session, server = session_and_server()
+    submit(session, PLANS.insert("a", 1))
+    exchange(session, server)
+    early = submit(session, PLANS.increment("early"), deadline_s=1.0)
+    late = submit(session, PLANS.increment("late"), deadline_s=9.0)
+    session.unsent(session.flush(0.0))
+    session.expire(1.0)
+    for request in session.reconnected(2.0) + session.flush(2.0):
+        session.receive(server.serve(request.frame))
+    assert isinstance(early.error, errors.Timeout) and server.executions("early") == 0
+    assert late.value == 1
 
 
 def test_an_unanswered_write_is_unknown_and_an_unanswered_read_a_timeout() -> None:
