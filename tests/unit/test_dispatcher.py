@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from stepped import Stepped
@@ -111,9 +112,11 @@ def test_requests_execute_in_the_order_of_arrival_whoever_sent_them(table: Stepp
     first.send(["increment", "n"])
     second.send(b'{"method": "increment", "key": "n", "by": 100}\n' * 2)
     table.gather(4)
-    revisions = sorted([(r[1], r[2][0][1]) for r in (*table.replies(first, 2), *table.replies(third))])
-    assert [payload for _, payload in revisions] in ([1, 11, 12], [1, 2, 12])
-    assert table.lines(second, 2)[1]["result"] == 212
+    totals = [reply[2][0][1] for reply in (*table.replies(first, 2), *table.replies(third))]
+    totals += [line["result"] for line in table.lines(second, 2)]
+    assert totals[0] < totals[1] and totals[3] < totals[4], "a client's requests keep their order"
+    steps = [after - before for before, after in pairwise([0, *sorted(totals)])]
+    assert sorted(steps) == [1, 1, 10, 100, 100], "each saw what all before it had done, and nothing else"
     assert table.store.table.revision == 5
 
 
