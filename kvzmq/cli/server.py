@@ -9,8 +9,9 @@ import os
 import re
 import resource
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 import zmq
@@ -76,28 +77,37 @@ class _CompactAfter(click.ParamType[tuple[str, int]]):
               help="One sync for all that arrived together, or one for each request: slow, to measure the difference.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", envvar="KVZMQ_LOG_LEVEL",
               show_default=True, help="How much to say on standard error.")
-def server(
-    data: Path,
-    binds: tuple[str, ...],
-    tcp: tuple[str, int] | None,
-    project: str | None,
-    owner: str | None,
-    catalog_address: tuple[str, int] | None,
-    compact_after: tuple[str, int] | None,
-    trace_path: str | None,
-    group_commit: bool,
-    log_level: str,
-) -> None:
+def server(**options: Any) -> None:
     """Serve the table in --data until SIGTERM or Ctrl-C."""
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    _serve(_Options(**options))
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What was said on the command line and in the environment."""
+
+    data: Path
+    binds: tuple[str, ...]
+    tcp: tuple[str, int] | None
+    project: str | None
+    owner: str | None
+    catalog_address: tuple[str, int] | None
+    compact_after: tuple[str, int] | None
+    trace_path: str | None
+    group_commit: bool
+    log_level: str
+
+
+def _serve(options: _Options) -> None:
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     _raise_descriptor_limit()
     with contextlib.ExitStack() as stack:
         try:
-            trace = _open_trace(trace_path, stack)
-            built = _build(data, binds, tcp, project, owner, catalog_address, compact_after, group_commit, trace, stack)
+            trace = _open_trace(options.trace_path, stack)
+            built = _build(options, trace, stack)
         except errors.Damaged as error:
-            _exit(f"{error}. Nothing was changed. `kvzmq check {data}` says what is there, "
-                  f"`kvzmq check --repair {data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
+            _exit(f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
+                  f"`kvzmq check --repair {options.data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
         except (errors.KvzmqError, OSError) as error:
             _exit(str(error), REFUSED_TO_START)
         for transport in built.transports:
@@ -112,31 +122,20 @@ def server(
             os._exit(STORAGE_FAILED)
 
 
-def _build(
-    data: Path,
-    binds: tuple[str, ...],
-    tcp: tuple[str, int] | None,
-    project: str | None,
-    owner: str | None,
-    catalog_address: tuple[str, int] | None,
-    compact_after: tuple[str, int] | None,
-    group_commit: bool,
-    trace: Trace | None,
-    stack: contextlib.ExitStack,
-) -> Server:
+def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) -> Server:
     """Join the parts. The ports come first: who cannot listen need not read a million rows to learn it."""
-    directory = DiskDirectory(data)
+    directory = DiskDirectory(options.data)
     log = FileLog(directory)
     store = Store(log)
-    transports: list[Transport] = [RouterTransport(zmq.Context(), binds)]
+    transports: list[Transport] = [RouterTransport(zmq.Context(), options.binds)]
     bridge_port = None
-    if tcp is not None:
-        bridge = TcpTransport(*tcp)
+    if options.tcp is not None:
+        bridge = TcpTransport(*options.tcp)
         bridge_port = bridge.port
         transports.append(bridge)
     store.recover()
     _spare_the_collector()
-    unit, threshold = compact_after or (None, None)
+    unit, threshold = options.compact_after or (None, None)
     compactor = Compactor(
         store,
         log,
@@ -145,14 +144,15 @@ def _build(
     )
     announcer = None
     announce = None
+    project = options.project
     if project is not None:
-        announcer = catalog.Announcer(*(catalog_address or catalog.default_address()))
+        announcer = catalog.Announcer(*(options.catalog_address or catalog.default_address()))
         endpoint = transports[0].endpoints[0]
         port = bridge_port or _port_of(endpoint)
 
         def announce(revision: int, keys: int, clients: int) -> catalog.Announcement:
             return catalog.Announcement(
-                owner=owner or _login_name(),
+                owner=options.owner or _login_name(),
                 port=port,
                 project=project,
                 endpoint=endpoint,
@@ -161,7 +161,7 @@ def _build(
                 clients=clients,
             )
 
-    built = Server(store, transports, compactor, announcer, announce, group_commit, trace)
+    built = Server(store, transports, compactor, announcer, announce, options.group_commit, trace)
     stack.callback(built.close)
     return built
 
