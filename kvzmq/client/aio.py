@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -17,7 +17,8 @@ from kvzmq.client.batch import Pipeline, Transaction, sent
 from kvzmq.client.blocking import TIMEOUT_S
 from kvzmq.client.conversation import WatchConversation
 from kvzmq.client.link import Link, check_timeout, parse_urls
-from kvzmq.client.operations import RAISE, Plan, Plans
+from kvzmq.client.operations import RAISE, Calls
+from kvzmq.client.session import Call
 from kvzmq.client.watching import Watching
 
 T = TypeVar("T")
@@ -44,11 +45,12 @@ class AsyncClient:
 
     def __init__(self, connection: AsyncConnection, prefix: str = "") -> None:
         self._connection = connection
-        self._plans = Plans(prefix)
+        self._run = connection.run
+        self._calls = Calls(prefix)
 
     def namespace(self, prefix: str) -> AsyncClient:
         """Return this client for the keys that begin with `prefix`, which is left out of them."""
-        return AsyncClient(self._connection, self._plans.prefix + prefix)
+        return AsyncClient(self._connection, self._calls.prefix + prefix)
 
     # ---- one row
 
@@ -56,7 +58,7 @@ class AsyncClient:
         self, key: str, value: object, ttl_s: float | None = None, *, timeout: float | None = None
     ) -> None:
         """Set `key` to `value`, for `ttl_s` seconds if given, else for good. Raises ValueError."""
-        await self._run(self._plans.insert(key, value, ttl_s), timeout)
+        await self._run(self._calls.insert(key, value, ttl_s), timeout)
 
     @overload
     async def lookup(self, key: str, *, timeout: float | None = None) -> Any: ...
@@ -64,43 +66,43 @@ class AsyncClient:
     async def lookup(self, key: str, type: type[T], *, timeout: float | None = None) -> T: ...
     async def lookup(self, key: str, type: Any = Any, *, timeout: float | None = None) -> Any:
         """Return the value of `key`, decoded into `type` if given. Raises KeyError, msgspec.ValidationError."""
-        return await self._run(self._plans.lookup(key, type), timeout)
+        return await self._run(self._calls.lookup(key, type), timeout)
 
     async def remove(self, key: str, *, timeout: float | None = None) -> None:
         """Remove `key`. Raises KeyError."""
-        await self._run(self._plans.remove(key), timeout)
+        await self._run(self._calls.remove(key), timeout)
 
     async def compare_and_set(
         self, key: str, expected: object, value: object, *, timeout: float | None = None
     ) -> bool:
         """Set `key` to `value` if it holds `expected`; either may be ABSENT. Returns whether it did."""
-        return bool(await self._run(self._plans.compare_and_set(key, expected, value), timeout))
+        return bool(await self._run(self._calls.compare_and_set(key, expected, value), timeout))
 
     async def increment(self, key: str, by: float = 1, *, timeout: float | None = None) -> Any:
         """Add `by` to the number at `key`, 0 if absent, and return the new number. Raises TypeError."""
-        return await self._run(self._plans.increment(key, by), timeout)
+        return await self._run(self._calls.increment(key, by), timeout)
 
     async def expire(self, key: str, ttl_s: float | None, *, timeout: float | None = None) -> None:
         """Let `key` live `ttl_s` seconds from now, or for good if None. Raises KeyError."""
-        await self._run(self._plans.expire(key, ttl_s), timeout)
+        await self._run(self._calls.expire(key, ttl_s), timeout)
 
     async def ttl(self, key: str, *, timeout: float | None = None) -> float | None:
         """Return how many seconds `key` still lives, or None if for good. Raises KeyError."""
-        left_s: float | None = await self._run(self._plans.ttl(key), timeout)
+        left_s: float | None = await self._run(self._calls.ttl(key), timeout)
         return left_s
 
     async def contains(self, key: str, *, timeout: float | None = None) -> bool:
         """Say whether `key` is there."""
-        return bool(await self._run(self._plans.contains(key), timeout))
+        return bool(await self._run(self._calls.contains(key), timeout))
 
     async def setdefault(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
         """Insert `default` if `key` is absent, and return the value it has then."""
-        return await self._run(self._plans.setdefault(key, default), timeout)
+        return await self._run(self._calls.setdefault(key, default), timeout)
 
     async def pop(self, key: str, default: Any = RAISE, *, timeout: float | None = None) -> Any:
         """Remove `key` and return its value; `default` if it is absent, or KeyError without one."""
         try:
-            return await self._run(self._plans.pop(key), timeout)
+            return await self._run(self._calls.pop(key), timeout)
         except errors.NoSuchKey:
             if default is RAISE:
                 raise
@@ -109,7 +111,7 @@ class AsyncClient:
     async def get(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
         """Return the value of `key`, or `default` if it is absent."""
         try:
-            return await self._run(self._plans.lookup(key), timeout)
+            return await self._run(self._calls.lookup(key), timeout)
         except errors.NoSuchKey:
             return default
 
@@ -119,8 +121,8 @@ class AsyncClient:
         self, rows: Mapping[str, object] | Iterable[tuple[str, object]], *, timeout: float | None = None
     ) -> None:
         """Set many keys. Up to 10,000 rows and 1 MiB are one change; more are several."""
-        for plan in self._plans.insert_many(rows):
-            await self._run(plan, timeout)
+        for call in self._calls.insert_many(rows):
+            await self._run(call, timeout)
 
     @overload
     async def lookup_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]: ...
@@ -133,13 +135,13 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """Return those of `keys` that are there, with their values, decoded into `type` if given."""
         found: dict[str, Any] = {}
-        for plan in self._plans.lookup_many(keys, type):
-            found |= await self._run(plan, timeout)
+        for call in self._calls.lookup_many(keys, type):
+            found |= await self._run(call, timeout)
         return found
 
     async def remove_many(self, keys: Iterable[str], *, timeout: float | None = None) -> int:
         """Remove those of `keys` that are there, and return how many were."""
-        return sum([await self._run(plan, timeout) for plan in self._plans.remove_many(keys)])
+        return sum([await self._run(call, timeout) for call in self._calls.remove_many(keys)])
 
     @overload
     async def query(
@@ -153,12 +155,12 @@ class AsyncClient:
         self, subkey: str, subvalue: object, type: Any = Any, *, timeout: float | None = None
     ) -> list[tuple[str, Any]]:
         """Return the rows whose value is a map in which `subkey` equals `subvalue`, sorted by key."""
-        found: list[tuple[str, Any]] = await self._run(self._plans.query(subkey, subvalue, type), timeout)
+        found: list[tuple[str, Any]] = await self._run(self._calls.query(subkey, subvalue, type), timeout)
         return found
 
     async def size(self, *, timeout: float | None = None) -> int:
         """Return the number of rows in the whole table."""
-        count: int = await self._run(self._plans.size(), timeout)
+        count: int = await self._run(self._calls.size(), timeout)
         return count
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
@@ -167,7 +169,7 @@ class AsyncClient:
         Rows that others write meanwhile may or may not show; no row shows twice, none that stays is missed.
         """
         after = None
-        while page := await self._run(self._plans.keys(prefix, after), None):
+        while page := await self._run(self._calls.keys(prefix, after), None):
             for after in page:
                 yield after
 
@@ -178,7 +180,7 @@ class AsyncClient:
     async def items(self, prefix: str = "", *, type: Any = Any) -> AsyncIterator[tuple[str, Any]]:
         """Go through keys and values, as `keys` does, the values decoded into `type` if given."""
         after = None
-        while page := await self._run(self._plans.items(prefix, after, kind=type), None):
+        while page := await self._run(self._calls.items(prefix, after, kind=type), None):
             for after, value in page:
                 yield after, value
 
@@ -196,7 +198,7 @@ class AsyncClient:
 
     async def popitem(self) -> tuple[str, Any]:
         """Remove the first row and return it. Raises KeyError if there is none."""
-        while page := await self._run(self._plans.keys(limit=1), None):
+        while page := await self._run(self._calls.keys(limit=1), None):
             try:
                 return page[0], await self.pop(page[0])
             except errors.NoSuchKey:
@@ -211,24 +213,24 @@ class AsyncClient:
 
     async def clear(self) -> None:
         """Remove all rows, a page at a time."""
-        while page := await self._run(self._plans.keys(), None):
+        while page := await self._run(self._calls.keys(), None):
             await self.remove_many(page)
 
     @asynccontextmanager
     async def pipeline(self, *, timeout: float | None = None) -> AsyncIterator[Pipeline]:
         """Gather operations and send them together when the block ends; see Client.pipeline."""
-        gathered = Pipeline(self._plans)
+        gathered = Pipeline(self._calls)
         yield gathered
         with sent(gathered):
-            for plan in gathered.requests():
-                await self._run(plan, timeout)
+            for call in gathered.requests():
+                await self._run(call, timeout)
 
     @asynccontextmanager
     async def transaction(
         self, checks: Mapping[str, object] | None = None, *, timeout: float | None = None
     ) -> AsyncIterator[Transaction]:
         """Gather operations and apply all of them, or nothing; see Client.transaction."""
-        gathered = Transaction(self._plans, checks or {})
+        gathered = Transaction(self._calls, checks or {})
         yield gathered
         with sent(gathered):
             await self._run(gathered.request(), timeout)
@@ -241,21 +243,21 @@ class AsyncClient:
         It begins when it is first asked for a change, or at once with `async with table.watch(...) as events`;
         the server has `timeout` seconds for that.
         """
-        return self._watch(lambda revision: self._plans.watch(prefix, revision), from_revision, timeout)
+        return self._watch(lambda revision: self._calls.watch(prefix, revision), from_revision, timeout)
 
     def watch_query(
         self, subkey: str, subvalue: object, from_revision: int | None = None, *, timeout: float | None = None
     ) -> AsyncWatch:
         """Return an asynchronous iterator over the changes of the rows that `query` finds; see Client.watch_query."""
         return self._watch(
-            lambda revision: self._plans.watch_query(subkey, subvalue, revision), from_revision, timeout
+            lambda revision: self._calls.watch_query(subkey, subvalue, revision), from_revision, timeout
         )
 
     def _watch(
-        self, plan: Callable[[int | None], Plan], from_revision: int | None, timeout: float | None
+        self, call: Callable[[int | None], Call], from_revision: int | None, timeout: float | None
     ) -> AsyncWatch:
         connection = self._connection
-        watching = Watching(plan, self._plans.prefix, from_revision)
+        watching = Watching(call, self._calls.prefix, from_revision)
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         return AsyncWatch(conversation, connection.timeout_s if timeout is None else timeout)
 
@@ -264,12 +266,12 @@ class AsyncClient:
     async def ping(self, *, timeout: float | None = None) -> float:
         """Return how long the server took to answer, seconds."""
         began_s = time.perf_counter()
-        await self._run(self._plans.ping(), timeout)
+        await self._run(self._calls.ping(), timeout)
         return time.perf_counter() - began_s
 
     async def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return what the server says of itself, by name."""
-        described: dict[str, Any] = await self._run(self._plans.stats(), timeout)
+        described: dict[str, Any] = await self._run(self._calls.stats(), timeout)
         return described
 
     @property
@@ -278,9 +280,6 @@ class AsyncClient:
         return self._connection.revision
 
     # ---- life
-
-    def _run(self, plan: Plan, timeout: float | None) -> Coroutine[Any, Any, Any]:
-        return self._connection.run(plan, timeout)
 
     async def close(self) -> None:
         """Drop the connection; calls that still wait end with an error."""
@@ -295,5 +294,5 @@ class AsyncClient:
         await self.close()
 
     def __repr__(self) -> str:
-        place = f" {self._plans.prefix!r}" if self._plans.prefix else ""
+        place = f" {self._calls.prefix!r}" if self._calls.prefix else ""
         return f"<kvzmq.AsyncClient {','.join(self._connection.urls)}{place}{' closed' if self._connection.closed else ''}>"

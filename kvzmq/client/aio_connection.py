@@ -17,11 +17,14 @@ import zmq
 from kvzmq import errors
 from kvzmq.client.conversation import LOOK_S, Conversation, frames
 from kvzmq.client.link import Link, needs_lookup, resolve
-from kvzmq.client.operations import Plan
-from kvzmq.client.session import Call, check_size, deadline
+from kvzmq.client.session import Call, deadline
 
 _CATALOG_S = 1.0
 """How long to wait for one answer of a catalog."""
+
+
+SHARE = 512
+"""So many calls of one turn of the loop are sent before the turn ends."""
 
 
 class Wakeups:
@@ -107,20 +110,22 @@ class AsyncConnection:
         """The highest revision any reply has told."""
         return self._conversation.session.revision
 
-    async def run(self, plan: Plan, timeout_s: float | None = None) -> Any:
-        """Send a plan's operations and return what it makes of the results, or raise its error."""
+    async def run(self, call: Call, timeout_s: float | None = None) -> Any:
+        """Send a call's operations and return what it makes of the results, or raise its error."""
         if self.closed:
             raise ValueError("the client is closed")
-        call = check_size(plan.call(deadline(self.timeout_s if timeout_s is None else timeout_s)))
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
+        call.deadline_s = deadline(self.timeout_s if timeout_s is None else timeout_s)
         future = call.waiter = loop.create_future()
         call.on_done = _settle
-        self._conversation.session.submit(call)
+        waiting = self._conversation.session.submit(call)
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)  # after all the tasks of this turn have asked
+        elif waiting % SHARE == 0:
+            self._flush_some()  # the server can begin while further tasks ask
         try:
             return await future
         finally:
@@ -151,6 +156,10 @@ class AsyncConnection:
             self._open_soon()
         if self._ticking is None:
             self._tick_later()
+
+    def _flush_some(self) -> None:
+        if not self.closed and self._conversation.link.connected:
+            self._send_waiting(time.monotonic())
 
     def _send_waiting(self, now_s: float) -> None:
         self._conversation.send_waiting(now_s)

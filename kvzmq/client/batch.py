@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from kvzmq.client.operations import Plan, Plans, together
-from kvzmq.client.session import REQUEST_BYTES_MAX, Result
+from kvzmq.client.operations import Calls, together
+from kvzmq.client.session import REQUEST_BYTES_MAX, Call, Result
 from kvzmq.messages import OPERATIONS_MAX
 
 T = TypeVar("T")
@@ -46,56 +46,56 @@ class Pending(Generic[T]):
         return f"<kvzmq.Pending {state}>"
 
 
-_Gathered = list[tuple[Plan, Pending[Any]]]
+_Gathered = list[tuple[Call, Pending[Any]]]
 
 
 class Batch:
     """Gathers operations; each method returns where its result will be."""
 
-    def __init__(self, plans: Plans) -> None:
-        self._plans = plans
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
         self._gathered: _Gathered = []
 
-    def _add(self, plan: Plan) -> Pending[Any]:
+    def _add(self, call: Call) -> Pending[Any]:
         pending: Pending[Any] = Pending()
-        self._gathered.append((plan, pending))
+        self._gathered.append((call, pending))
         return pending
 
     def insert(self, key: str, value: object, ttl_s: float | None = None) -> Pending[None]:
         """Set `key` to `value`, for `ttl_s` seconds or for good."""
-        return self._add(self._plans.insert(key, value, ttl_s))
+        return self._add(self._calls.insert(key, value, ttl_s))
 
     def lookup(self, key: str, type: Any = Any) -> Pending[Any]:
         """Read `key`, decoded into `type` if given; a KeyError if it is absent."""
-        return self._add(self._plans.lookup(key, type))
+        return self._add(self._calls.lookup(key, type))
 
     def remove(self, key: str) -> Pending[None]:
         """Remove `key`; a KeyError if it is absent."""
-        return self._add(self._plans.remove(key))
+        return self._add(self._calls.remove(key))
 
     def insert_many(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> Pending[None]:
         """Set many keys."""
-        return self._add(self._plans.write_rows(rows))
+        return self._add(self._calls.write_rows(rows))
 
     def lookup_many(self, keys: Iterable[str], type: Any = Any) -> Pending[dict[str, Any]]:
         """Read those of `keys` that are there."""
-        return self._add(self._plans.lookup_keys(keys, type))
+        return self._add(self._calls.lookup_keys(keys, type))
 
     def remove_many(self, keys: Iterable[str]) -> Pending[int]:
         """Remove those of `keys` that are there; how many were."""
-        return self._add(self._plans.remove_keys(keys))
+        return self._add(self._calls.remove_keys(keys))
 
     def setdefault(self, key: str, default: Any = None) -> Pending[Any]:
         """Insert `default` if `key` is absent; its value then."""
-        return self._add(self._plans.setdefault(key, default))
+        return self._add(self._calls.setdefault(key, default))
 
     def increment(self, key: str, by: float = 1) -> Pending[Any]:
         """Add to a number; the new number."""
-        return self._add(self._plans.increment(key, by))
+        return self._add(self._calls.increment(key, by))
 
     def expire(self, key: str, ttl_s: float | None) -> Pending[None]:
         """Let `key` live `ttl_s` seconds from now, or for good; a KeyError if it is absent."""
-        return self._add(self._plans.expire(key, ttl_s))
+        return self._add(self._calls.expire(key, ttl_s))
 
     def give_up(self, error: BaseException) -> None:
         """Note why the operations that are not settled never will be."""
@@ -115,53 +115,52 @@ class Pipeline(Batch):
 
     def compare_and_set(self, key: str, expected: object, value: object) -> Pending[bool]:
         """Set `key` if it holds `expected`; whether it did."""
-        return self._add(self._plans.compare_and_set(key, expected, value))
+        return self._add(self._calls.compare_and_set(key, expected, value))
 
     def contains(self, key: str) -> Pending[bool]:
         """Say whether `key` is there."""
-        return self._add(self._plans.contains(key))
+        return self._add(self._calls.contains(key))
 
     def pop(self, key: str) -> Pending[Any]:
         """Remove `key`; the value it had. A KeyError if it is absent."""
-        return self._add(self._plans.pop(key))
+        return self._add(self._calls.pop(key))
 
     def ttl(self, key: str) -> Pending[float | None]:
         """Read how long `key` still lives, seconds; None for good."""
-        return self._add(self._plans.ttl(key))
+        return self._add(self._calls.ttl(key))
 
     def size(self) -> Pending[int]:
         """Count the table's rows."""
-        return self._add(self._plans.size())
+        return self._add(self._calls.size())
 
     def query(self, subkey: str, subvalue: object, type: Any = Any) -> Pending[list[tuple[str, Any]]]:
         """Find the rows whose value is a map in which `subkey` equals `subvalue`."""
-        return self._add(self._plans.query(subkey, subvalue, type))
+        return self._add(self._calls.query(subkey, subvalue, type))
 
-    def requests(self) -> list[Plan]:
-        """Return what to send, in order: plans whose finish settles each operation by itself."""
+    def requests(self) -> list[Call]:
+        """Return what to send, in order: calls whose finish settles each operation by itself."""
         parts: list[_Gathered] = []
         size = count = 0
-        for plan, pending in self._gathered:
-            length = sum(map(len, plan.ops))
-            if not parts or size + length > REQUEST_BYTES_MAX or count + len(plan.ops) > OPERATIONS_MAX:
+        for call, pending in self._gathered:
+            if not parts or size + call.size > REQUEST_BYTES_MAX or count + len(call.ops) > OPERATIONS_MAX:
                 parts.append([])
                 size = count = 0
-            parts[-1].append((plan, pending))
-            size += length
-            count += len(plan.ops)
+            parts[-1].append((call, pending))
+            size += call.size
+            count += len(call.ops)
         return [together([_settling(*operation) for operation in part], lambda _: None) for part in parts]
 
 
 class Transaction(Batch):
     """Operations that are applied all, or not at all if a check does not hold or one of them fails."""
 
-    def __init__(self, plans: Plans, checks: Mapping[str, object]) -> None:
-        super().__init__(plans)
+    def __init__(self, calls: Calls, checks: Mapping[str, object]) -> None:
+        super().__init__(calls)
         self._checks = checks
 
-    def request(self) -> Plan:
+    def request(self) -> Call:
         """Return what to send; its finish raises if nothing was applied."""
-        return self._plans.transaction(self._checks, [_settling(*operation) for operation in self._gathered])
+        return self._calls.transaction(self._checks, [_settling(*operation) for operation in self._gathered])
 
 
 @contextmanager
@@ -174,11 +173,11 @@ def sent(batch: Batch) -> Iterator[None]:
         raise
 
 
-def _settling(plan: Plan, pending: Pending[Any]) -> Plan:
+def _settling(call: Call, pending: Pending[Any]) -> Call:
     def finish(results: list[Result]) -> None:
         try:
-            pending.settle(plan.finish(results), None)
+            pending.settle(call.finish(results), None)
         except Exception as error:  # kept for whoever asks for this one's result
             pending.settle(None, error)
 
-    return plan._replace(finish=finish)
+    return Call(call.ops, call.writes, finish, call.size)

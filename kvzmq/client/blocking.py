@@ -15,7 +15,8 @@ from kvzmq.client.batch import Pipeline, Transaction, sent
 from kvzmq.client.connection import Connection
 from kvzmq.client.conversation import WatchConversation
 from kvzmq.client.link import Link, check_timeout, parse_urls
-from kvzmq.client.operations import RAISE, Plan, Plans
+from kvzmq.client.operations import RAISE, Calls
+from kvzmq.client.session import Call
 from kvzmq.client.views import Items, Keys, Values
 from kvzmq.client.watch import Watch
 from kvzmq.client.watching import Watching
@@ -55,14 +56,15 @@ class Client(MutableMapping[str, Any]):
 
     def __init__(self, connection: Connection, prefix: str = "") -> None:
         self._connection = connection
-        self._plans = Plans(prefix)
+        self._run = connection.run
+        self._calls = Calls(prefix)
 
     def namespace(self, prefix: str) -> Client:
         """Return this client for the keys that begin with `prefix`, which is left out of them.
 
         It shares the connection. `size` still counts the whole table, `len` the namespace.
         """
-        return Client(self._connection, self._plans.prefix + prefix)
+        return Client(self._connection, self._calls.prefix + prefix)
 
     # ---- one row
 
@@ -72,7 +74,7 @@ class Client(MutableMapping[str, Any]):
         Raises:
             ValueError: the table could not keep it; the message names the place
         """
-        self._run(self._plans.insert(key, value, ttl_s), timeout)
+        self._run(self._calls.insert(key, value, ttl_s), timeout)
 
     @overload
     def lookup(self, key: str, *, timeout: float | None = None) -> Any: ...
@@ -85,7 +87,7 @@ class Client(MutableMapping[str, Any]):
             KeyError: it is absent
             msgspec.ValidationError: the value does not fit the type
         """
-        return self._run(self._plans.lookup(key, type), timeout)
+        return self._run(self._calls.lookup(key, type), timeout)
 
     def remove(self, key: str, *, timeout: float | None = None) -> None:
         """Remove `key`.
@@ -93,14 +95,14 @@ class Client(MutableMapping[str, Any]):
         Raises:
             KeyError: it is absent
         """
-        self._run(self._plans.remove(key), timeout)
+        self._run(self._calls.remove(key), timeout)
 
     def compare_and_set(self, key: str, expected: object, value: object, *, timeout: float | None = None) -> bool:
         """Set `key` to `value` if it holds `expected`, and say whether it did.
 
         Either may be ABSENT: to insert only what is not there, to remove only what is as expected.
         """
-        return bool(self._run(self._plans.compare_and_set(key, expected, value), timeout))
+        return bool(self._run(self._calls.compare_and_set(key, expected, value), timeout))
 
     def increment(self, key: str, by: float = 1, *, timeout: float | None = None) -> Any:
         """Add `by` to the number at `key`, 0 if absent, and return the new number.
@@ -108,7 +110,7 @@ class Client(MutableMapping[str, Any]):
         Raises:
             TypeError: the value is no number, or would leave the range of numbers
         """
-        return self._run(self._plans.increment(key, by), timeout)
+        return self._run(self._calls.increment(key, by), timeout)
 
     def expire(self, key: str, ttl_s: float | None, *, timeout: float | None = None) -> None:
         """Let `key` live `ttl_s` seconds from now, or for good if None.
@@ -116,7 +118,7 @@ class Client(MutableMapping[str, Any]):
         Raises:
             KeyError: it is absent
         """
-        self._run(self._plans.expire(key, ttl_s), timeout)
+        self._run(self._calls.expire(key, ttl_s), timeout)
 
     def ttl(self, key: str, *, timeout: float | None = None) -> float | None:
         """Return how many seconds `key` still lives, or None if for good.
@@ -124,13 +126,13 @@ class Client(MutableMapping[str, Any]):
         Raises:
             KeyError: it is absent
         """
-        left_s: float | None = self._run(self._plans.ttl(key), timeout)
+        left_s: float | None = self._run(self._calls.ttl(key), timeout)
         return left_s
 
     def get(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
         """Return the value of `key`, or `default` if it is absent."""
         try:
-            return self._run(self._plans.lookup(key), timeout)
+            return self._run(self._calls.lookup(key), timeout)
         except errors.NoSuchKey:
             return default
 
@@ -140,8 +142,8 @@ class Client(MutableMapping[str, Any]):
         self, rows: Mapping[str, object] | Iterable[tuple[str, object]], *, timeout: float | None = None
     ) -> None:
         """Set many keys. Up to 10,000 rows and 1 MiB are one change, all there or not at all; more are several."""
-        for plan in self._plans.insert_many(rows):
-            self._run(plan, timeout)
+        for call in self._calls.insert_many(rows):
+            self._run(call, timeout)
 
     @overload
     def lookup_many(self, keys: Iterable[str], *, timeout: float | None = None) -> dict[str, Any]: ...
@@ -153,13 +155,13 @@ class Client(MutableMapping[str, Any]):
         Up to 10,000 keys are read at one moment, more in several steps.
         """
         found: dict[str, Any] = {}
-        for plan in self._plans.lookup_many(keys, type):
-            found |= self._run(plan, timeout)
+        for call in self._calls.lookup_many(keys, type):
+            found |= self._run(call, timeout)
         return found
 
     def remove_many(self, keys: Iterable[str], *, timeout: float | None = None) -> int:
         """Remove those of `keys` that are there, and return how many were."""
-        return sum(self._run(plan, timeout) for plan in self._plans.remove_many(keys))
+        return sum(self._run(call, timeout) for call in self._calls.remove_many(keys))
 
     @overload
     def query(self, subkey: str, subvalue: object, *, timeout: float | None = None) -> list[tuple[str, Any]]: ...
@@ -177,12 +179,12 @@ class Client(MutableMapping[str, Any]):
         Raises:
             ResultTooLarge: the rows do not fit one reply of 8 MiB
         """
-        found: list[tuple[str, Any]] = self._run(self._plans.query(subkey, subvalue, type), timeout)
+        found: list[tuple[str, Any]] = self._run(self._calls.query(subkey, subvalue, type), timeout)
         return found
 
     def size(self, *, timeout: float | None = None) -> int:
         """Return the number of rows in the whole table."""
-        count: int = self._run(self._plans.size(), timeout)
+        count: int = self._run(self._calls.size(), timeout)
         return count
 
     @contextmanager
@@ -194,11 +196,11 @@ class Client(MutableMapping[str, Any]):
             count = p.increment("n")
         count.result()
         """
-        gathered = Pipeline(self._plans)
+        gathered = Pipeline(self._calls)
         yield gathered
         with sent(gathered):
-            for plan in gathered.requests():
-                self._run(plan, timeout)
+            for call in gathered.requests():
+                self._run(call, timeout)
 
     @contextmanager
     def transaction(
@@ -213,7 +215,7 @@ class Client(MutableMapping[str, Any]):
             CheckFailed: a check did not hold
             KeyError, TypeError: an operation failed
         """
-        gathered = Transaction(self._plans, checks or {})
+        gathered = Transaction(self._calls, checks or {})
         yield gathered
         with sent(gathered):
             self._run(gathered.request(), timeout)
@@ -231,20 +233,20 @@ class Client(MutableMapping[str, Any]):
             RevisionGone: now or while iterating: the server no longer keeps the changes from there on
             Timeout: the server did not answer
         """
-        return self._watch(lambda revision: self._plans.watch(prefix, revision), from_revision, timeout)
+        return self._watch(lambda revision: self._calls.watch(prefix, revision), from_revision, timeout)
 
     def watch_query(
         self, subkey: str, subvalue: object, from_revision: int | None = None, *, timeout: float | None = None
     ) -> Watch:
         """Return an iterator over the changes of the rows that `query` finds, those that cease to match as removed."""
         return self._watch(
-            lambda revision: self._plans.watch_query(subkey, subvalue, revision), from_revision, timeout
+            lambda revision: self._calls.watch_query(subkey, subvalue, revision), from_revision, timeout
         )
 
     def _watch(
-        self, plan: Callable[[int | None], Plan], from_revision: int | None, timeout: float | None
+        self, call: Callable[[int | None], Call], from_revision: int | None, timeout: float | None
     ) -> Watch:
-        watching = Watching(plan, self._plans.prefix, from_revision)
+        watching = Watching(call, self._calls.prefix, from_revision)
         connection = self._connection
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         watch = Watch(conversation, connection.timeout_s if timeout is None else timeout)
@@ -260,12 +262,12 @@ class Client(MutableMapping[str, Any]):
     def ping(self, *, timeout: float | None = None) -> float:
         """Return how long the server took to answer, seconds."""
         began_s = time.perf_counter()
-        self._run(self._plans.ping(), timeout)
+        self._run(self._calls.ping(), timeout)
         return time.perf_counter() - began_s
 
     def stats(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Return what the server says of itself, by name."""
-        described: dict[str, Any] = self._run(self._plans.stats(), timeout)
+        described: dict[str, Any] = self._run(self._calls.stats(), timeout)
         return described
 
     @property
@@ -288,7 +290,7 @@ class Client(MutableMapping[str, Any]):
         return isinstance(key, str) and self.contains(key)
 
     def __len__(self) -> int:
-        return len(self.keys()) if self._plans.prefix else self.size()
+        return len(self.keys()) if self._calls.prefix else self.size()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.keys())
@@ -298,7 +300,7 @@ class Client(MutableMapping[str, Any]):
 
         Rows that others write meanwhile may or may not show; no row shows twice, none that stays is missed.
         """
-        return Keys(self, self._run, self._plans, prefix)
+        return Keys(self, self._run, self._calls, prefix)
 
     @overload
     def items(self, prefix: str = "") -> ItemsView[str, Any]: ...
@@ -309,7 +311,7 @@ class Client(MutableMapping[str, Any]):
 
         `dict(table.items())` reads the table in few messages; `dict(table)` asks for each value by itself.
         """
-        return Items(self, self._run, self._plans, prefix, type)
+        return Items(self, self._run, self._calls, prefix, type)
 
     @overload
     def values(self, prefix: str = "") -> ValuesView[Any]: ...
@@ -317,15 +319,15 @@ class Client(MutableMapping[str, Any]):
     def values(self, prefix: str = "", *, type: type[T]) -> ValuesView[T]: ...
     def values(self, prefix: str = "", *, type: Any = Any) -> ValuesView[Any]:
         """Return a view of the values, as `keys` does, decoded into `type` if given."""
-        return Values(self, self._run, self._plans, prefix, type)
+        return Values(self, self._run, self._calls, prefix, type)
 
     def contains(self, key: str, *, timeout: float | None = None) -> bool:
         """Say whether `key` is there: `key in table`, with a timeout."""
-        return bool(self._run(self._plans.contains(key), timeout))
+        return bool(self._run(self._calls.contains(key), timeout))
 
     def setdefault(self, key: str, default: Any = None, *, timeout: float | None = None) -> Any:
         """Insert `default` if `key` is absent, and return the value it has then."""
-        return self._run(self._plans.setdefault(key, default), timeout)
+        return self._run(self._calls.setdefault(key, default), timeout)
 
     def pop(self, key: str, default: Any = RAISE, *, timeout: float | None = None) -> Any:
         """Remove `key` and return its value, with nothing in between; `default` if it is absent.
@@ -334,7 +336,7 @@ class Client(MutableMapping[str, Any]):
             KeyError: it is absent, and no default was given
         """
         try:
-            return self._run(self._plans.pop(key), timeout)
+            return self._run(self._calls.pop(key), timeout)
         except errors.NoSuchKey:
             if default is RAISE:
                 raise
@@ -346,7 +348,7 @@ class Client(MutableMapping[str, Any]):
         Raises:
             KeyError: the table is empty
         """
-        while page := self._run(self._plans.keys(limit=1), None):
+        while page := self._run(self._calls.keys(limit=1), None):
             try:
                 return page[0], self.pop(page[0])
             except errors.NoSuchKey:
@@ -355,7 +357,7 @@ class Client(MutableMapping[str, Any]):
 
     def clear(self) -> None:
         """Remove all rows, a page at a time."""
-        while page := self._run(self._plans.keys(), None):
+        while page := self._run(self._calls.keys(), None):
             self.remove_many(page)
 
     def update(self, *others: Any, **rows: object) -> None:
@@ -378,9 +380,6 @@ class Client(MutableMapping[str, Any]):
 
     # ---- life
 
-    def _run(self, plan: Plan, timeout: float | None) -> Any:
-        return self._connection.run(plan, timeout)
-
     def close(self) -> None:
         """Drop the connection, also of the namespaces; calls of other threads end with an error."""
         self._connection.close()
@@ -394,5 +393,5 @@ class Client(MutableMapping[str, Any]):
         self.close()
 
     def __repr__(self) -> str:
-        place = f" {self._plans.prefix!r}" if self._plans.prefix else ""
+        place = f" {self._calls.prefix!r}" if self._calls.prefix else ""
         return f"<kvzmq.Client {','.join(self._connection.urls)}{place}{' closed' if self._connection.closed else ''}>"

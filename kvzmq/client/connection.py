@@ -22,8 +22,7 @@ import zmq
 from kvzmq import errors
 from kvzmq.client.conversation import LOOK_S, Conversation
 from kvzmq.client.link import Link, resolve
-from kvzmq.client.operations import Plan
-from kvzmq.client.session import Call, check_size, deadline
+from kvzmq.client.session import Call, deadline
 
 _SLICE_MS = int(LOOK_S * 1000)
 """How long the leader reads at most without a look at the connection and the clock."""
@@ -85,11 +84,11 @@ class Connection:
         """The highest revision any reply has told."""
         return self._crew().conversation.session.revision
 
-    def run(self, plan: Plan, timeout_s: float | None = None) -> Any:
-        """Send a plan's operations and return what it makes of the results, or raise its error."""
-        call = check_size(plan.call(deadline(self.timeout_s if timeout_s is None else timeout_s)))
+    def run(self, call: Call, timeout_s: float | None = None) -> Any:
+        """Send a call's operations and return what it makes of the results, or raise its error."""
         if self.closed:
             raise ValueError("the client is closed")
+        call.deadline_s = deadline(self.timeout_s if timeout_s is None else timeout_s)
         self._crew().run(call)
         if call.error is None:
             return call.value

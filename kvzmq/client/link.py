@@ -22,6 +22,7 @@ RECONNECT_MS_MAX = 1000
 """libzmq tries again after the first, then twice as long each time up to the second, with jitter."""
 
 _EVENT = struct.Struct("<Hi")
+_POLLIN = int(zmq.POLLIN)  # the "and" of enumerations costs 0.7 us
 _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.LINGER, 0),
     (zmq.IMMEDIATE, 1),  # nothing is queued for a server that is not there: the session decides what is sent again
@@ -207,7 +208,7 @@ class Link:
     @property
     def readable(self) -> bool:
         """Whether there is a frame to read; afterwards the descriptor tells of the next one."""
-        return int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN != 0
+        return int(self.socket.getsockopt(zmq.EVENTS)) & _POLLIN != 0
 
     def send(self, frame: bytes) -> bool:
         """Send a frame; False if there is no connection, or no room on it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from msgspec import Raw
 
@@ -35,30 +35,11 @@ ABSENT = _Absent()
 RAISE: Any = object()
 """Stands for "raise KeyError" where a default may be given."""
 
-OPERATION_BYTES_MAX = messages.MESSAGE_BYTES_MAX - 64
-"""The largest operation that a request has room for."""
+OPERATIONS_BYTES_MAX = messages.MESSAGE_BYTES_MAX - 64
+"""What a request has room for besides its head."""
 
 PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
-
-
-class Plan(NamedTuple):
-    """Operations to send, what to make of their results, and how they may travel.
-
-    ops     encoded operations
-    writes  whether any of them writes
-    finish  makes the caller's value from the results; may raise
-    alone   whether they must not share a request with others
-    """
-
-    ops: list[Raw]
-    writes: bool
-    finish: Callable[[list[Result]], Any]
-    alone: bool = False
-
-    def call(self, deadline_s: float) -> Call:
-        """Return a call that executes the plan."""
-        return Call(self.ops, self.writes, self.finish, deadline_s, self.alone)
 
 
 _REASONS = {
@@ -85,11 +66,15 @@ def payload_of(result: Result) -> Raw:
 
 
 def _plain(results: list[Result]) -> Any:
-    return codec.decode_value(payload_of(results[0]))
+    result = results[0]
+    if result.code != errors.OK:
+        _raise(result)
+    return codec.decode_value(result.payload)
 
 
 def _nothing(results: list[Result]) -> None:
-    payload_of(results[0])
+    if results[0].code != errors.OK:
+        _raise(results[0])
 
 
 def _typed(kind: Any) -> Callable[[list[Result]], Any]:
@@ -99,16 +84,17 @@ def _typed(kind: Any) -> Callable[[list[Result]], Any]:
 _WRITES = {method: kind.writes for method, kind in messages.OPERATIONS.items()}
 
 
-def _plan(method: str, *arguments: Any, finish: Callable[[list[Result]], Any] = _plain) -> Plan:
+def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _plain) -> Call:
     try:
-        data = codec.encode_value((method, *arguments))
+        data = codec.encode_value(operation)
     except UnicodeEncodeError as error:
         raise errors.InvalidRequest(f"{_short(error.object)} has a lone surrogate: not Unicode text") from None
     except OverflowError as error:
         raise errors.InvalidRequest(str(error)) from None
-    if len(data) > OPERATION_BYTES_MAX:
-        raise errors.InvalidRequest(f"{len(data)} bytes do not fit a request of {messages.MESSAGE_BYTES_MAX}: send less at a time")
-    return Plan([Raw(data)], _WRITES[method], finish)
+    size = len(data)
+    if size > OPERATIONS_BYTES_MAX:
+        raise errors.InvalidRequest(f"{size} bytes do not fit a request of {messages.MESSAGE_BYTES_MAX}: send less at a time")
+    return Call([Raw(data)], _WRITES[operation[0]], finish, size)
 
 
 def _short(text: object) -> str:
@@ -137,7 +123,7 @@ CHUNK_BYTES = 1 << 20
 """How many bytes of rows one insert_many carries at most; a larger single row goes by itself."""
 
 
-class Plans:
+class Calls:
     """Builds what the methods of a client send, for keys below a prefix.
 
     Args:
@@ -160,113 +146,113 @@ class Plans:
 
     # ---- writes
 
-    def insert(self, key: str, value: object, ttl_s: float | None = None) -> Plan:
+    def insert(self, key: str, value: object, ttl_s: float | None = None) -> Call:
         arguments = (self._key(key), values.encode(value))
         if ttl_s is None:
-            return _plan("insert", *arguments, finish=_nothing)
-        return _plan("insert", *arguments, _check_ttl(ttl_s), finish=_nothing)
+            return _call(("insert", *arguments), _nothing)
+        return _call(("insert", *arguments, _check_ttl(ttl_s)), _nothing)
 
-    def remove(self, key: str) -> Plan:
-        return _plan("remove", self._key(key), finish=_nothing)
+    def remove(self, key: str) -> Call:
+        return _call(("remove", self._key(key)), _nothing)
 
-    def insert_many(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> list[Plan]:
+    def insert_many(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> list[Call]:
         pairs = list(rows.items() if isinstance(rows, Mapping) else rows)
         chunks = [pairs[at : at + CHUNK_ROWS] for at in range(0, len(pairs), CHUNK_ROWS)] or [[]]
-        return [plan for chunk in chunks for plan in self._insert_rows(chunk)]
+        return [call for chunk in chunks for call in self._insert_rows(chunk)]
 
-    def _insert_rows(self, pairs: list[tuple[str, object]]) -> list[Plan]:
+    def _insert_rows(self, pairs: list[tuple[str, object]]) -> list[Call]:
         rows = values.encode_rows({self._key(key): value for key, value in pairs})
         if len(rows) > CHUNK_BYTES and len(pairs) > 1:
             middle = len(pairs) // 2
             return self._insert_rows(pairs[:middle]) + self._insert_rows(pairs[middle:])
-        return [_plan("insert_many", rows, finish=_nothing)]
+        return [_call(("insert_many", rows), _nothing)]
 
-    def remove_many(self, keys: Iterable[str]) -> list[Plan]:
-        return [_plan("remove_many", chunk) for chunk in _chunks(self._keys(keys))]
+    def remove_many(self, keys: Iterable[str]) -> list[Call]:
+        return [_call(("remove_many", chunk)) for chunk in _chunks(self._keys(keys))]
 
-    def write_rows(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> Plan:
-        """Plan insert_many as one, for a batch."""
+    def write_rows(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> Call:
+        """Build insert_many as one, for a batch."""
         return together(self.insert_many(rows), lambda parts: None)
 
-    def remove_keys(self, keys: Iterable[str]) -> Plan:
-        """Plan remove_many as one, for a batch."""
+    def remove_keys(self, keys: Iterable[str]) -> Call:
+        """Build remove_many as one, for a batch."""
         return together(self.remove_many(keys), sum)
 
-    def lookup_keys(self, keys: Iterable[str], kind: Any = Any) -> Plan:
-        """Plan lookup_many as one, for a batch."""
+    def lookup_keys(self, keys: Iterable[str], kind: Any = Any) -> Call:
+        """Build lookup_many as one, for a batch."""
         return together(self.lookup_many(keys, kind), lambda parts: {k: v for part in parts for k, v in part.items()})
 
-    def compare_and_set(self, key: str, expected: object, value: object) -> Plan:
-        return _plan("compare_and_set", self._key(key), _maybe(expected, "expected"), _maybe(value, "value"))
+    def compare_and_set(self, key: str, expected: object, value: object) -> Call:
+        return _call(("compare_and_set", self._key(key), _maybe(expected, "expected"), _maybe(value, "value")))
 
-    def setdefault(self, key: str, value: object) -> Plan:
-        return _plan("setdefault", self._key(key), values.encode(value))
+    def setdefault(self, key: str, value: object) -> Call:
+        return _call(("setdefault", self._key(key), values.encode(value)))
 
-    def increment(self, key: str, by: float = 1) -> Plan:
+    def increment(self, key: str, by: float = 1) -> Call:
         if isinstance(by, bool) or not isinstance(by, (int, float)):
             raise TypeError(f"by is a {type(by).__name__}, not a number")
-        return _plan("increment", self._key(key), values.encode(by, "by"))
+        return _call(("increment", self._key(key), values.encode(by, "by")))
 
-    def expire(self, key: str, ttl_s: float | None) -> Plan:
-        return _plan("expire", self._key(key), _check_ttl(ttl_s), finish=_nothing)
+    def expire(self, key: str, ttl_s: float | None) -> Call:
+        return _call(("expire", self._key(key), _check_ttl(ttl_s)), _nothing)
 
-    def transaction(self, checks: Mapping[str, object], steps: Sequence[Plan]) -> Plan:
-        """Plan writes and lookups that happen all or not at all; `steps` are of this prefix already."""
+    def transaction(self, checks: Mapping[str, object], steps: Sequence[Call]) -> Call:
+        """Build writes and lookups that happen all or not at all; `steps` are of this prefix already."""
         encoded = [(self._key(key), _maybe(expected, f"the check of {key!r}")) for key, expected in checks.items()]
 
         def finish(results: list[Result]) -> list[Any]:
             payloads = iter(values.decode(payload_of(results[0]), list[Raw]))
             return [step.finish([Result(errors.OK, next(payloads)) for _ in step.ops]) for step in steps]
 
-        return _plan("transaction", encoded, [op for step in steps for op in step.ops], finish=finish)
+        return _call(("transaction", encoded, [op for step in steps for op in step.ops]), finish)
 
-    def pop(self, key: str) -> Plan:
-        """Plan a lookup and a removal with nothing in between."""
-        plan = self.transaction({}, [self.lookup(key), self.remove(key)])
-        return plan._replace(finish=lambda results: plan.finish(results)[0])
+    def pop(self, key: str) -> Call:
+        """Build a lookup and a removal with nothing in between."""
+        call = self.transaction({}, [self.lookup(key), self.remove(key)])
+        both = call.finish
+        call.finish = lambda results: both(results)[0]
+        return call
 
     # ---- reads
 
-    def lookup(self, key: str, kind: Any = Any) -> Plan:
-        return _plan("lookup", self._key(key), finish=_typed(kind))
+    def lookup(self, key: str, kind: Any = Any) -> Call:
+        return _call(("lookup", self._key(key)), _typed(kind))
 
-    def lookup_many(self, keys: Iterable[str], kind: Any = Any) -> list[Plan]:
+    def lookup_many(self, keys: Iterable[str], kind: Any = Any) -> list[Call]:
         def finish(results: list[Result]) -> dict[str, Any]:
             found: dict[str, Any] = values.decode(payload_of(results[0]), Any if kind is Any else dict[str, kind])
             return {self._strip(key): value for key, value in found.items()}
 
-        return [_plan("lookup_many", chunk, finish=finish) for chunk in _chunks(self._keys(keys))]
+        return [_call(("lookup_many", chunk), finish) for chunk in _chunks(self._keys(keys))]
 
-    def contains(self, key: str) -> Plan:
-        """Plan a test for a key: `ttl` fails without it, and sends no value back."""
+    def contains(self, key: str) -> Call:
+        """Build a test for a key: `ttl` fails without it, and sends no value back."""
 
         def finish(results: list[Result]) -> bool:
             if results[0].code != errors.NoSuchKey.code:
                 payload_of(results[0])
             return results[0].code == errors.OK
 
-        return _plan("ttl", self._key(key), finish=finish)
+        return _call(("ttl", self._key(key)), finish)
 
-    def ttl(self, key: str) -> Plan:
-        return _plan("ttl", self._key(key))
+    def ttl(self, key: str) -> Call:
+        return _call(("ttl", self._key(key)))
 
-    def size(self) -> Plan:
-        """Plan a count of the whole table's rows, whatever the prefix."""
-        return _plan("size")
+    def size(self) -> Call:
+        """Build a count of the whole table's rows, whatever the prefix."""
+        return _call(("size",))
 
-    def query(self, subkey: str, subvalue: object, kind: Any = Any) -> Plan:
-        return _plan(
-            "query", values.check_subkey(subkey), values.encode(subvalue, "subvalue"), finish=self._pairs(kind)
-        )
+    def query(self, subkey: str, subvalue: object, kind: Any = Any) -> Call:
+        return _call(("query", values.check_subkey(subkey), values.encode(subvalue, "subvalue")), self._pairs(kind))
 
-    def keys(self, prefix: str = "", after: str | None = None, limit: int = PAGE_ROWS) -> Plan:
+    def keys(self, prefix: str = "", after: str | None = None, limit: int = PAGE_ROWS) -> Call:
         def finish(results: list[Result]) -> list[str]:
             return [self._strip(key) for key in _plain(results)]
 
-        return _plan("keys", self.prefix + prefix, self._after(after), limit, finish=finish)
+        return _call(("keys", self.prefix + prefix, self._after(after), limit), finish)
 
-    def items(self, prefix: str = "", after: str | None = None, limit: int = PAGE_ROWS, kind: Any = Any) -> Plan:
-        return _plan("items", self.prefix + prefix, self._after(after), limit, finish=self._pairs(kind))
+    def items(self, prefix: str = "", after: str | None = None, limit: int = PAGE_ROWS, kind: Any = Any) -> Call:
+        return _call(("items", self.prefix + prefix, self._after(after), limit), self._pairs(kind))
 
     def _after(self, after: str | None) -> str | None:
         return None if after is None else self.prefix + after
@@ -283,33 +269,43 @@ class Plans:
 
     # ---- the server and the connection
 
-    def ping(self) -> Plan:
-        return _plan("ping", finish=_nothing)
+    def ping(self) -> Call:
+        return _call(("ping",), _nothing)
 
-    def stats(self) -> Plan:
-        """Plan a question to the server, which it takes in no request that writes."""
-        return _plan("stats")._replace(alone=True)
+    def stats(self) -> Call:
+        """Build a question to the server, which it takes in no request that writes."""
+        call = _call(("stats",))
+        call.alone = True
+        return call
 
-    def watch(self, prefix: str, from_revision: int | None) -> Plan:
-        return _plan("watch", self.prefix + prefix, from_revision)
+    def watch(self, prefix: str, from_revision: int | None) -> Call:
+        return _call(("watch", self.prefix + prefix, from_revision))
 
-    def watch_query(self, subkey: str, subvalue: object, from_revision: int | None) -> Plan:
-        return _plan("watch_query", values.check_subkey(subkey), values.encode(subvalue, "subvalue"), from_revision)
+    def watch_query(self, subkey: str, subvalue: object, from_revision: int | None) -> Call:
+        return _call(("watch_query", values.check_subkey(subkey), values.encode(subvalue, "subvalue"), from_revision))
 
 
-def together(plans: Sequence[Plan], combine: Callable[[list[Any]], Any]) -> Plan:
-    """Plan several plans as one, whose value `combine` makes of theirs."""
-    if len(plans) == 1:
-        return plans[0]
+def together(calls: Sequence[Call], combine: Callable[[list[Any]], Any]) -> Call:
+    """Build several calls as one, whose value `combine` makes of theirs.
+
+    Raises:
+        ValueError: no request could carry them
+    """
+    if len(calls) == 1:
+        return calls[0]
 
     def finish(results: list[Result]) -> Any:
         parts, at = [], 0
-        for plan in plans:
-            parts.append(plan.finish(results[at : at + len(plan.ops)]))
-            at += len(plan.ops)
+        for call in calls:
+            parts.append(call.finish(results[at : at + len(call.ops)]))
+            at += len(call.ops)
         return combine(parts)
 
-    return Plan([op for plan in plans for op in plan.ops], any(plan.writes for plan in plans), finish)
+    ops = [op for call in calls for op in call.ops]
+    size = sum(call.size for call in calls)
+    if size > OPERATIONS_BYTES_MAX or len(ops) > messages.OPERATIONS_MAX:
+        raise errors.InvalidRequest(f"{len(ops)} operations of {size} bytes do not fit a request: send less at a time")
+    return Call(ops, any(call.writes for call in calls), finish, size)
 
 
 def _chunks(keys: list[str]) -> list[list[str]]:

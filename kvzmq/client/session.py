@@ -18,6 +18,7 @@ request is forgotten only after its calls are done, and `end` ends a call that g
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -29,7 +30,7 @@ import msgspec
 from msgspec import Raw
 
 from kvzmq import codec, errors
-from kvzmq.messages import MESSAGE_BYTES_MAX, OPERATIONS_MAX, SESSION_BYTES, Open
+from kvzmq.messages import OPERATIONS_MAX, SESSION_BYTES, Open
 
 IN_FLIGHT_MAX = 32
 """How many requests may be unanswered."""
@@ -45,7 +46,7 @@ RESEND_S = 1.0
 RESEND_S_MAX = 8.0
 """When to ask again though the connection seems well: a reply the server could not queue is dropped."""
 
-_FRAME_ROOM = 64
+_TOO_LARGE = errors.ResultTooLarge.code
 _OPEN = Raw(codec.encode_value(Open()))
 
 
@@ -65,42 +66,33 @@ class _Reply(msgspec.Struct, array_like=True, gc=False):
 _decode_reply: Callable[[bytes], _Reply] = msgspec.msgpack.Decoder(_Reply).decode
 
 
-class Call:
-    """Operations of one caller, executed in order, and what became of them.
+class Call(msgspec.Struct, eq=False):
+    """Operations of one caller, executed in order, and what became of them; to be submitted once.
 
-    Args:
-        ops: encoded operations
-        writes: whether any of them writes
-        finish: makes the caller's value from the results; may raise
-        deadline_s: when the caller gives up, on the shell's clock
-        alone: whether it must not share a request with others
+    ops         encoded operations
+    writes      whether any of them writes
+    finish      makes the caller's value from the results; may raise
+    size        bytes of `ops`
+    alone       whether it must not share a request with others
+    deadline_s  when the caller gives up, on the shell's clock
+    done        whether there is an outcome: the caller's `value`, or an `error`
+    revision    of the table when it was executed, as far as a reply told
+    on_done     told when it is done
+    waiter      whatever `on_done` needs to find who waits
     """
 
-    __slots__ = (
-        "alone", "deadline_s", "done", "error", "finish", "on_done", "ops", "revision", "size", "value", "waiter", "writes",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        ops: list[Raw],
-        writes: bool,
-        finish: Callable[[list[Result]], Any],
-        deadline_s: float,
-        alone: bool = False,
-    ) -> None:
-        self.ops = ops
-        self.writes = writes
-        self.finish = finish
-        self.deadline_s = deadline_s
-        self.alone = alone
-        self.size = sum(map(len, ops))
-        self.done = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.revision = 0
-        self.on_done: Callable[[Call], None] | None = None
-        self.waiter: Any = None
-        """Whatever `on_done` needs to find who waits."""
+    ops: list[Raw]
+    writes: bool
+    finish: Callable[[list[Result]], Any]
+    size: int
+    alone: bool = False
+    deadline_s: float = math.inf
+    done: bool = False
+    value: Any = None
+    error: BaseException | None = None
+    revision: int = 0
+    on_done: Callable[[Call], None] | None = None
+    waiter: Any = None
 
 
 class Request:
@@ -134,19 +126,6 @@ def deadline(timeout_s: float) -> float:
     return time.monotonic() + (timeout_s if timeout_s <= TIMEOUT_S_MAX else TIMEOUT_S_MAX)
 
 
-def check_size(call: Call) -> Call:
-    """Refuse a call that no request could carry.
-
-    Raises:
-        ValueError: its operations are too large or too many
-    """
-    if call.size > MESSAGE_BYTES_MAX - _FRAME_ROOM or len(call.ops) > OPERATIONS_MAX:
-        raise errors.InvalidRequest(
-            f"{len(call.ops)} operations of {call.size} bytes do not fit a request: send less at a time"
-        )
-    return call
-
-
 def _not_sent() -> errors.KvzmqError:
     return errors.Timeout("no answer in time: nothing was sent, the server cannot be reached")
 
@@ -174,9 +153,10 @@ class Session:
 
     # ---- out
 
-    def submit(self, call: Call) -> None:
-        """Take a call to be sent by one of the next flushes."""
+    def submit(self, call: Call) -> int:
+        """Take a call to be sent by one of the next flushes; return how many wait."""
         self._waiting.append(call)
+        return len(self._waiting)
 
     @property
     def idle(self) -> bool:
@@ -314,12 +294,17 @@ class Session:
         at = 0
         cramped = []
         for call in calls:
-            mine = results[at : at + len(call.ops)]
-            at += len(call.ops)
+            end = at + len(call.ops)
+            mine = results[at:end]
+            at = end
             if call.done:
                 continue
             # The reply may have been full of others' results. One that failed for it has changed nothing.
-            if (not call.writes or len(mine) == 1) and any(r.code == errors.ResultTooLarge.code for r in mine):
+            if len(mine) == 1:
+                again = mine[0].code == _TOO_LARGE
+            else:
+                again = not call.writes and any(result.code == _TOO_LARGE for result in mine)
+            if again:
                 cramped.append(call)
             else:
                 _answer(call, revision, mine)

@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Raw
 
 from kvzmq import codec, errors
-from kvzmq.client.operations import Plan, payload_of
-from kvzmq.client.session import Result
+from kvzmq.client.operations import payload_of
+from kvzmq.client.session import Call, Result
 
 RESEND_S = 2.0
 """When to ask for the watch again if no answer came."""
@@ -57,13 +57,13 @@ class Watching:
     """One watch through any number of connections.
 
     Args:
-        plan: makes the request from the revision to go on after, or None for now
+        make_call: makes the request from the revision to go on after, or None for now
         prefix: taken off the keys
         from_revision: where to begin, or None for now
     """
 
-    def __init__(self, plan: Callable[[int | None], Plan], prefix: str, from_revision: int | None) -> None:
-        self._plan = plan
+    def __init__(self, make_call: Callable[[int | None], Call], prefix: str, from_revision: int | None) -> None:
+        self._make_call = make_call
         self._prefix = prefix
         self.position = from_revision
         """The revision up to which everything was received."""
@@ -86,7 +86,7 @@ class Watching:
         self.started = False
         self._asked_s = now_s
         self._seq += 1
-        return codec.encode_request(None, self._seq, self._plan(self.position).ops)
+        return codec.encode_request(None, self._seq, self._make_call(self.position).ops)
 
     def overdue(self, now_s: float) -> bool:
         """Say whether to ask again."""
