@@ -8,6 +8,7 @@ Nothing here does I/O, and nothing here knows how a message is framed.
 from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args
+from zlib import crc32
 
 from msgspec import Meta, Raw, Struct
 
@@ -241,18 +242,25 @@ class Request:
     frame    the request's bytes as the wire and the log have them, `[session, seq, ops]`
     writes   whether any operation may change the table
     served   whether any operation concerns the server or the connection
+    digest   CRC-32 of `frame` if the request writes within a session, else 0
     """
 
-    __slots__ = ("frame", "ops", "seq", "served", "session", "writes")
+    __slots__ = ("digest", "frame", "ops", "seq", "served", "session", "writes")
 
     def __init__(self, session: bytes | None, seq: int, ops: list[Any], frame: bytes) -> None:
         self.session = session
         self.seq = seq
         self.ops = ops
         self.frame = frame
-        kinds = set(map(type, ops))
-        self.writes = not WRITES.isdisjoint(kinds)
-        self.served = not SERVED.isdisjoint(kinds)
+        if len(ops) == 1:
+            kind = type(ops[0])
+            self.writes = kind in WRITES
+            self.served = kind in SERVED
+        else:
+            kinds = set(map(type, ops))
+            self.writes = not WRITES.isdisjoint(kinds)
+            self.served = not SERVED.isdisjoint(kinds)
+        self.digest = crc32(frame) if self.writes and session is not None else 0
 
 
 class Refusal(NamedTuple):

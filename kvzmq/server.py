@@ -129,8 +129,9 @@ class Server:
         return len(arrivals)
 
     def _wait_ms(self, timeout_s: float) -> int:
-        if any(transport.pending() for transport in self.transports):
-            return 0
+        for transport in self.transports:
+            if transport.pending():
+                return 0
         if self.dispatcher.watches.behind:
             timeout_s = min(timeout_s, _CATCH_UP_S)
         due_us = self.store.table.expiries.next_us()

@@ -79,12 +79,15 @@ class Store:
         table = self.table
         # What a retried request gets is settled now: it is not logged again, so whatever this step does to its
         # session's kept results, it must not be executed either.
-        first = {
-            id(request): kept
-            for request in requests
-            if request.writes and (kept := table.find_kept(request)) is not None
-        }
-        writes = [request for request in requests if request.writes and id(request) not in first]
+        first: dict[int, Reply] = {}
+        writes: list[Request] = []
+        for request in requests:
+            if request.writes:
+                kept = table.find_kept(request)
+                if kept is None:
+                    writes.append(request)
+                else:
+                    first[id(request)] = kept
         refused: set[int] = set()
         if writes or table.is_due(time_us):
             try:

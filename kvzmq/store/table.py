@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
-from zlib import crc32
 
 import msgspec
 from msgspec import Raw
@@ -107,7 +106,7 @@ class Table:
         if request.session is None:
             return None
         try:
-            kept = self.sessions.find(request.session, request.seq, crc32(request.frame))
+            kept = self.sessions.find(request.session, request.seq, request.digest)
         except errors.RequestRefused:
             return None
         return None if kept is None else Reply(request.seq, kept.revision, kept.results)
@@ -117,13 +116,12 @@ class Table:
         session = request.session
         if session is None or not request.writes:
             return Reply(request.seq, *self._execute(request))
-        digest = crc32(request.frame)
         try:
-            kept = self.sessions.find(session, request.seq, digest)
+            kept = self.sessions.find(session, request.seq, request.digest)
         except errors.RequestRefused as error:
             return codec.refuse(request.seq, self.revision, error.code, str(error))
         if kept is None:
-            kept = Kept(digest, *self._execute(request))
+            kept = Kept(request.digest, *self._execute(request))
             self.sessions.keep(session, request.seq, kept)
         return Reply(request.seq, kept.revision, kept.results)
 

@@ -34,7 +34,8 @@ TRACKED_BYTES_MIN = 16 << 10
 UNSENT_BYTES_MAX = 32 << 20
 """Bytes of such replies that may wait for one peer; further ones are dropped."""
 
-_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)  # put together here: an "or" of enumerations costs 0.4 us
+_MORE = int(zmq.SNDMORE | zmq.NOBLOCK)  # plain integers: an "or" or "and" of enumerations costs 0.4 to 0.7 us
+_POLLIN = int(zmq.POLLIN)
 
 _LEDGER_MAX = 1024
 """How many peers the ledger of undelivered replies remembers."""
@@ -116,21 +117,21 @@ class RouterTransport:
                 identity = receive(zmq.NOBLOCK)
             except zmq.Again:
                 break
-            frame = receive()  # a message is there as a whole
-            more = self._socket.getsockopt(zmq.RCVMORE)
-            delimited = bool(more) and not frame
+            part = receive(copy=False)  # a message is there as a whole; asking the socket for RCVMORE costs 0.8 us
+            frame = part.bytes
+            delimited = part.more and not frame
             if delimited:
-                frame = receive()
-                more = self._socket.getsockopt(zmq.RCVMORE)
+                part = receive(copy=False)
+                frame = part.bytes
             request: Request | Refusal
-            if more:
+            if part.more:
                 self._discard_rest()
                 request = Refusal(None, errors.InvalidRequest.code, "a request is one frame")
             else:
                 request = codec.decode_request(frame)
             taken_bytes += len(frame)
             arrivals.append(Arrival(self, (identity, delimited), request))
-            if len(arrivals) == 1 and not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            if len(arrivals) == 1 and not int(self._socket.getsockopt(zmq.EVENTS)) & _POLLIN:
                 break  # a single request, the case where latency counts: asking costs less than zmq.Again
         return arrivals
 
