@@ -7,10 +7,12 @@ every file and for the directory: what a process sees (the page cache) and what 
     lose_power()   of what was not synced anything may survive: any subset of the 4 KiB pages written, any
                    length between the shortest and the longest the file had, any subset of the directory's
                    changes, each of which is atomic. Pages that never reached the medium read as zeros, or garbage.
+                   A file that was removed, and is back because its removal was lost, may hold garbage: a file
+                   system without a journal gives a file's blocks away when nobody has it open any more.
 
 A failing sync does the worst a kernel does: some pages reach the medium, all count as clean from then
 on, and a second sync has nothing left to write. A failing sync of a directory leaves its changes
-pending, as journals do. What becomes of the undecided is asked of `choose`, so that a random source, a
+pending, and every file whole, as journals do. What becomes of the undecided is asked of `choose`, so that a random source, a
 fixed script or an enumeration of everything (`every_choice`) can drive it.
 """
 
@@ -56,6 +58,8 @@ class Inode:
         self.resized = False
         self.lengths = (0, 0)  # the shortest and the longest since the last sync
         self.holder: OpenFile | None = None
+        self.opened = 0
+        self.spared = False  # its process died while it was open: nothing has written since
 
     def write(self, offset: int, data: bytes) -> None:
         if not data:
@@ -181,19 +185,38 @@ class Disk:
     def kill(self) -> None:
         """Let the process die: what it had open is closed, what it wrote is still in the page cache."""
         self.life += 1
-        for inode in {*self.names.values(), *self._kept_names.values()}:
+        self.note_open()
+        for inode in self._inodes():
+            inode.opened = 0
             inode.holder = None
 
+    def _inodes(self) -> set[Inode]:
+        return {*self.names.values(), *self._kept_names.values()}
+
+    def note_open(self) -> None:
+        """Remember what the process has open as it dies: what unwinds afterwards closes nothing."""
+        for inode in self._inodes():
+            inode.spared = inode.spared or inode.opened > 0
+
     def lose_power(self) -> None:
-        """Let the power fail: what was not synced may be gone."""
+        """Let the power fail: what was not synced may be gone.
+
+        So may be what a removed file held, if the disk still knows it by its name: without a journal, a file
+        system gives its blocks away as soon as nobody has it open.
+        """
         self.kill()
+        present = {id(inode) for inode in self.names.values()}
         for change in self._pending:
             if self.choose(2):
                 _rename(self._kept_names, change)
         self._pending.clear()
         self.names = dict(self._kept_names)
         for inode in dict.fromkeys(self.names.values()):
-            inode.lose_power(self.choose)
+            if id(inode) in present or inode.spared or not self.choose(2):
+                inode.lose_power(self.choose)
+            else:
+                inode.write(0, (b"garbage " * (len(inode.seen) // 8 + 1))[: len(inode.seen)])
+                inode.sync()
 
     def change_names(self, change: dict[str, Inode | None]) -> None:
         _rename(self.names, change)
@@ -219,6 +242,7 @@ class Disk:
                 new = twins[id(inode)] = Inode()
                 new.seen, new.kept = bytearray(inode.seen), bytearray(inode.kept)
                 new.dirty, new.resized, new.lengths = set(inode.dirty), inode.resized, inode.lengths
+                new.spared = inode.spared or inode.opened > 0
             return twins[id(inode)]
 
         twin.names = {name: of(inode) for name, inode in self.names.items()}  # type: ignore[misc]
@@ -243,6 +267,7 @@ class OpenFile:
         self._name = name
         self._inode = inode
         self._life = disk.life
+        inode.opened += 1
 
     def _check(self) -> None:
         assert self._life == self._disk.life, f"{self._name} used after its process died"
@@ -287,6 +312,8 @@ class OpenFile:
     def close(self) -> None:
         if self._inode.holder is self:
             self._inode.holder = None
+        if self._life == self._disk.life:
+            self._inode.opened -= 1
 
 
 class ForgetfulDirectory:
@@ -334,7 +361,11 @@ class ForgetfulDirectory:
             self.disk.change_names({name: None})
 
     def sync(self) -> None:
-        self._judge("sync directory", ".")
+        try:
+            self._judge("sync directory", ".")
+        except OSError:
+            self.disk.note_open()  # a journal keeps blocks until the names are on the disk
+            raise
         self.disk.sync_names()
 
     def close(self) -> None:
@@ -348,6 +379,7 @@ def _judge(disk: Disk, call: Call) -> Verdict:
 
 def _end(disk: Disk, verdict: Verdict) -> None:
     if verdict == "crash":
+        disk.note_open()
         raise Crash
     if verdict == "fail":
         raise OSError(errno.EIO, os.strerror(errno.EIO))

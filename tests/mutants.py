@@ -14,8 +14,10 @@ cannot rot unseen; so is a test that fails without any mutant.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,6 +66,7 @@ LINEARIZABLE = (
 CALLED = "tests/fault/test_process_syscalls.py::"
 COMPACTED = "tests/fault/test_process_compaction.py::"
 TIMED = "tests/fault/test_process_time.py::"
+SESSION = "tests/unit/test_client_session.py::"
 FILLED = "tests/fault/test_process_full_disk.py::"
 
 # fmt: off
@@ -107,8 +110,19 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "no directory sync after a new checkpoint", "store/checkpoint.py",
-        "    directory.rename(NAME_TMP, NAME)\n    directory.sync()",
-        "    directory.rename(NAME_TMP, NAME)",
+        "        directory.rename(NAME_TMP, NAME)\n        directory.sync()",
+        "        directory.rename(NAME_TMP, NAME)",
+        CRASH, 8,
+    ),
+    Mutant(
+        "the replaced checkpoint let go before its name is on the disk", "store/checkpoint.py",
+        "            held.callback(directory.open(NAME).close)", "            pass",
+        CRASH, 8,
+    ),
+    Mutant(
+        "the sealed log let go before its removal is on the disk", "store/compact.py",
+        "        directory.unlink(NAME_SEALED)\n        directory.sync()",
+        "        directory.unlink(NAME_SEALED)\n        sealed.close()\n        sealed = directory.create(\"other\")\n        directory.sync()",
         CRASH, 8,
     ),
     Mutant(
@@ -492,6 +506,47 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_interleaving.py::test_every_request_was_traced_and_most_steps_served_several_clients", 9),
     Mutant("a revision is counted twice", "store/table.py", "        self.revision += 1\n        if self._undo", "        self.revision += 1 + (self.revision % 1000 == 999)\n        if self._undo",
            "tests/integration/test_interleaving.py::test_each_request_executed_alone", 4),
+    # ---- the client
+    Mutant("a retried request gets a new number", "client/session.py", "        request.sent += 1\n",
+           "        if request.sent and request.calls:\n"
+           "            self._last_seq += 1\n            request.frame = codec.encode_request(self.id, self._last_seq, [op for call in request.calls for op in call.ops])\n"
+           "            self._in_flight[self._last_seq] = self._in_flight.pop(request.seq)\n            request.seq = self._last_seq\n"
+           "        request.sent += 1\n",
+           SESSION + "test_a_retry_is_the_same_bytes_and_gets_the_first_result", 5),
+    Mutant("a forgotten session's requests are always sent again", "client/session.py",
+           "            if call.writes and request.sent > 1:\n                _finish(call, None, errors.OutcomeUnknown(\n                    \"the server has forgotten",
+           "            if False:\n                _finish(call, None, errors.OutcomeUnknown(\n                    \"the server has forgotten",
+           SESSION + "test_a_forgotten_session_is_an_error_for_what_was_sent_twice", 5),
+    Mutant("a refused write that was sent twice is called not applied", "client/session.py",
+           "            certain = request.sent == 1", "            certain = True",
+           SESSION + "test_a_refused_write_that_was_sent_twice_is_unknown", 5),
+    Mutant("a write begins without its session opened", "client/session.py", "        self._opened = False\n        self._opening = False\n",
+           "        self._opened = True\n        self._opening = False\n",
+           SESSION + "test_a_session_opens_before_its_first_write_and_only_then", 5),
+    Mutant("numbers run ahead of an unanswered write", "client/session.py", "        return self._last_seq - oldest >= AHEAD_MAX", "        return False",
+           SESSION + "test_numbers_do_not_run_ahead_of_an_unanswered_write", 5),
+    Mutant("an unanswered write is called a Timeout", "client/session.py",
+           "    if call.writes:\n        return errors.OutcomeUnknown(", "    if call.writes:\n        return errors.Timeout(",
+           SESSION + "test_an_unanswered_write_is_unknown_and_an_unanswered_read_a_timeout", 5),
+    Mutant("a cancelled call's reply goes to the next", "client/session.py",
+           "            mine = results[at:end]\n            at = end\n            if call.done:\n                continue",
+           "            mine = results[at:end]\n            if call.done:\n                continue\n            at = end",
+           SESSION + "test_a_cancelled_calls_reply_is_not_given_to_the_next", 4),
+    Mutant("refused calls are put back the wrong way round", "client/session.py",
+           "            call.alone = True\n        self._waiting.extendleft(reversed(calls))", "            call.alone = True\n        self._waiting.extendleft(calls)",
+           SESSION + "test_order_is_kept_when_a_bad_operation_refuses_them_all", 4),
+    Mutant("what no connection took is sent later, whoever waits", "client/session.py",
+           "                del self._in_flight[request.seq]\n                self._waiting.extendleft(reversed(request.calls))",
+           "                request.resend_at_s = 0.0",
+           SESSION + "test_a_call_whose_time_is_over_does_not_leave_later_with_others", 5),
+    Mutant("a watch goes on where it had begun", "client/watching.py", "        self.position = revision\n        if bytes", "        if bytes",
+           "tests/integration/test_client_watches.py::test_no_gaps_and_no_repeats_through_kills_and_cuts", 4),
+    Mutant("a thread that leaves does not hand over", "client/connection.py",
+           "                self._look_s = 0.0\n                self._hand_over()", "                self._look_s = 0.0",
+           "tests/integration/test_client_threads.py::test_an_interrupted_leader_hands_over", 9),
+    Mutant("what comes while asyncio sends is not looked at", "client/aio_connection.py",
+           "link.readable:  # sending may", "False:  # sending may",
+           "tests/integration/test_client_asyncio.py::test_no_wakeup_is_lost_under_load", 9),
 ]
 # fmt: on
 
@@ -508,17 +563,20 @@ def run(mutant: Mutant | None, test: str, scratch: Path) -> bool:
         path.write_text(source.replace(mutant.snippet, mutant.replaced))
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", str(ROOT / test)]
     environment = os.environ | {"PYTHONPATH": str(home), "KVZMQ_MUTANT": "1"}
-    try:
-        done = subprocess.run(
-            command, env=environment, cwd=ROOT / "tests", capture_output=True, text=True, timeout=TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        return False  # a test that hangs does not pass
-    finally:
-        shutil.rmtree(home)
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"{test}: pytest could not run it\n{done.stdout}\n{done.stderr}")
-    return done.returncode == 0
+    with subprocess.Popen(
+        command, env=environment, cwd=ROOT / "tests", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            said, _ = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return False  # a test that hangs does not pass
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with the servers it has started
+            shutil.rmtree(home)
+    if process.returncode not in (0, 1):
+        raise SystemExit(f"{test}: pytest could not run it\n{said}")
+    return process.returncode == 0
 
 
 def main() -> int:

@@ -48,8 +48,13 @@ def write(directory: Directory, group: int, sections: Iterable[bytes]) -> int:
         raise
     finally:
         file.close()
-    directory.rename(NAME_TMP, NAME)
-    directory.sync()
+    with contextlib.ExitStack() as held:
+        # Without a journal, a file system may give the blocks of a removed file away before its name on the disk
+        # leads elsewhere. It keeps them while the file is open.
+        with contextlib.suppress(FileNotFoundError):
+            held.callback(directory.open(NAME).close)
+        directory.rename(NAME_TMP, NAME)
+        directory.sync()
     return length
 
 

@@ -58,7 +58,7 @@ def fold(directory: Directory) -> bool:
         directory.unlink(NAME_SEALED)
         directory.sync()
     finally:
-        sealed.close()
+        sealed.close()  # only now: its blocks must not be given away while its name is on the disk
     return True
 
 

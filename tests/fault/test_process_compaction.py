@@ -116,6 +116,15 @@ def test_a_child_whose_server_has_ended_touches_nothing(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in data.iterdir()} == before
 
 
+def is_written(path: Path) -> bool:
+    """Say whether a file is there and does not grow, as while its writer waits for a slow sync."""
+    if not path.exists() or not path.stat().st_size:
+        return False
+    before = path.stat()
+    time.sleep(0.1)
+    return path.stat() == before
+
+
 def test_two_children_never_work_on_one_log(tmp_path: Path) -> None:
     """The second finds the sealed log locked and leaves.
 
@@ -124,7 +133,7 @@ def test_two_children_never_work_on_one_log(tmp_path: Path) -> None:
     data, expected = made("left_over", tmp_path)
     slow = inject("fdatasync", "delay_enter=1500000", "1", data, tmp_path / "calls")
     with subprocess.Popen([*slow, *FOLD, str(data), str(os.getpid())]) as first:
-        wait_until(lambda: (data / "table.ckpt.tmp").exists(), what="the first child's checkpoint")
+        wait_until(lambda: is_written(data / "table.ckpt.tmp"), what="the first child's checkpoint")
         tmp = (data / "table.ckpt.tmp").stat()
         second = fold(data)
         assert second.returncode == 0, second.stderr

@@ -17,7 +17,7 @@ from servers import ServerProcess
 
 import kvzmq
 from kvzmq import codec
-from kvzmq.client.operations import Plans
+from kvzmq.client.operations import Calls
 from kvzmq.client.watching import Watching
 from kvzmq.store import history
 from kvzmq.watches import PROGRESS_CHANGES
@@ -241,7 +241,7 @@ def test_what_a_lost_connection_had_received_leaves_no_gap() -> None:
     def reply(seq: int, revision: int) -> bytes:
         return codec.encode_value((seq, revision, [(0, 1)]))
 
-    watching = Watching(lambda revision: Plans().watch("", revision), "", 10)
+    watching = Watching(lambda revision: Calls().watch("", revision), "", 10)
     watching.request(0.0)
     for frame in (reply(1, 10), event(11), event(12)):
         watching.receive(frame)
