@@ -7,13 +7,15 @@ has got so far it calls `ready`, which returns the moment of the machine's monot
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import os
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from benchmarks import work
@@ -24,6 +26,7 @@ Ready = Callable[[], int]
 
 _ROWS_A_BATCH = 1000
 _BATCH_BYTES = 1 << 20
+_EVENTS = 1000
 _REDIS_CONNECTIONS = 50
 """Of redis.asyncio's pool: with one for each of 1,000 tasks it was slower."""
 
@@ -136,14 +139,23 @@ def call_until(
     return _time_calls(getattr(opened, operation), arguments(), ready, seconds)
 
 
-def call_queries(table: str, address: Address, rows: int, matches: int, ready: Ready, seconds: float) -> Sample:
-    """Be one blocking client that queries for groups of rows, evenly drawn."""
+def call_queries(table: str, address: Address, rows: int, matches: int, batch: int, ready: Ready, seconds: float) -> Sample:
+    """Be one blocking client that queries for groups of rows, evenly drawn; several in a pipeline if `batch` says so."""
     opened = _open(table, address)
     groups = itertools.cycle([int(key[4:]) // matches for key in itertools.islice(work.any_rows(rows, 5), 1000)])
     found = opened.query("group", next(groups))
     if len(found) != matches:
         raise RuntimeError(f"{len(found)} rows where {matches} were expected")
-    return _time_calls(opened.query, (("group", group) for group in groups), ready, seconds)
+    if batch == 1:
+        return _time_calls(opened.query, (("group", group) for group in groups), ready, seconds)
+
+    def together() -> None:
+        with opened.client.pipeline() as pipe:
+            pending = [pipe.query("group", group) for group in itertools.islice(groups, batch)]
+        for each in pending:
+            each.result()
+
+    return _time_calls(together, itertools.repeat(()), ready, seconds)._replace(operations=batch)
 
 
 def _mix(table: Any) -> Callable[[bool, str, Any], Any]:
@@ -338,6 +350,73 @@ class _connect_async:
         else:
             await self._client.aclose()
             await self._client.connection_pool.disconnect()
+
+
+# ---- watches ---------------------------------------------------------------------------------------------
+
+
+def catch_up(table: str, address: Address, shell: str, changes: int, ready: Ready, seconds: float) -> Sample:
+    """Watch from `changes` changes ago until now, again and again; a timed call takes _EVENTS of them."""
+    import kvzmq
+
+    client = kvzmq.connect(address["url"], timeout=60.0)
+    revision = client.stats()["revision"] - changes
+    if shell == "blocking":
+
+        def events() -> Iterator[Any]:
+            while True:
+                with client.watch(from_revision=revision) as watch:
+                    yield from itertools.islice(watch, changes)
+
+        stream = events()
+        sample = _time_calls(lambda: deque(itertools.islice(stream, _EVENTS), 0), itertools.repeat(()), ready, seconds)
+    else:
+        own = kvzmq.connect_async(address["url"], timeout=60.0)
+
+        async def take() -> None:
+            for _ in range(_EVENTS):
+                await anext(stream_async)
+
+        async def events_async() -> AsyncIterator[Any]:
+            while True:
+                async with own.watch(from_revision=revision) as watch:
+                    for _ in range(changes):
+                        yield await anext(watch)
+
+        stream_async = events_async()
+        loop = asyncio.new_event_loop()
+        sample = _time_calls(lambda: loop.run_until_complete(take()), itertools.repeat(()), ready, seconds)
+        loop.run_until_complete(stream_async.aclose())
+        loop.run_until_complete(own.close())
+        loop.close()
+    client.close()
+    return sample._replace(operations=_EVENTS)
+
+
+def follow(table: str, address: Address, writes: bool, ready: Ready, seconds: float) -> Sample:
+    """Insert the time, one row after the other, or watch those rows: how long until the answer, and the event."""
+    import kvzmq
+
+    with kvzmq.connect(address["url"], timeout=60.0) as client:
+        if writes:
+            client["now/0"] = 0  # opens its session
+
+            def times() -> Iterator[tuple[str, int]]:
+                while True:
+                    yield "now/1", time.monotonic_ns()
+
+            return _time_calls(client.insert, times(), ready, seconds)
+        ended, latencies = array("q"), array("q")
+        with client.watch("now/1") as events:
+            start_ns = ready()
+            end_ns = start_ns + int(seconds * 1e9)
+            while (now_ns := time.monotonic_ns()) < end_ns:
+                with contextlib.suppress(kvzmq.Timeout):
+                    event = events.get(max(0.001, (end_ns - now_ns) / 1e9))
+                    now_ns = time.monotonic_ns()
+                    ended.append(now_ns)
+                    latencies.append(now_ns - event.value)
+        return Sample(start_ns, now_ns, ended.tobytes(), latencies.tobytes(), 1, 0.0)
 
 
 def run_threads(

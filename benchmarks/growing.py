@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.comparison import title_of
-from benchmarks.results import Results, number, spread
+from benchmarks.results import Results, number
 from benchmarks.text import decimal, milliseconds, paragraph, rate, table, times
 
 
@@ -88,22 +88,31 @@ def _queries(results: Results) -> list[str]:
     sizes = results.numbers("queries", "rows", contender="kvzmq")
     if not sizes:
         return []
-    rows = [
-        [f"{size:,}", title_of(contender), rate(results.median("queries", "ops_per_s", contender=contender, rows=size)),
-         milliseconds(results.median("queries", "p50_ms", contender=contender, rows=size))]
-        for contender in ("kvzmq", "one-sync-filled")
-        for size in results.numbers("queries", "rows", contender=contender)
-    ]  # fmt: skip
+    rows = []
+    for contender in ("kvzmq", "one-sync-filled"):
+        for batch in results.numbers("queries", "batch", contender=contender):
+            for size in results.numbers("queries", "rows", contender=contender):
+                wanted = {"contender": contender, "batch": batch, "rows": size}
+                rows.append(
+                    [f"{size:,}", title_of(contender), str(batch), rate(results.median("queries", "ops_per_s", **wanted)),
+                     milliseconds(results.median("queries", "p50_ms", **wanted)), decimal(results.median("queries", "server_cpu_us_per_op", **wanted), 1)]
+                )  # fmt: skip
     sentences = []
-    ends = [results.median("queries", "p50_ms", contender="kvzmq", rows=size) for size in (sizes[0], sizes[-1])]
+    ends = [results.median("queries", "p50_ms", contender="kvzmq", rows=size, batch=1) for size in (sizes[0], sizes[-1])]
     if len(sizes) > 1 and ends[1] < 1.2 * ends[0]:
         sentences.append("Through the index a query costs its matches, not the table.")
     elif len(sizes) > 1:
         sentences.append(f"From {sizes[0]:,} to {sizes[-1]:,} rows a query becomes {times(ends[1] / ends[0])} as slow.")
-    scan = results.ratio("queries", "ops_per_s", {"contender": "kvzmq", "rows": 100_000}, {"contender": "one-sync-filled"})
+    scanning = {"contender": "one-sync-filled"}
+    scan = results.ratio("queries", "ops_per_s", {"contender": "kvzmq", "rows": 100_000, "batch": 1}, scanning)
+    cost = results.ratio("queries", "server_cpu_us_per_op", scanning, {"contender": "kvzmq", "rows": 100_000, "batch": 1})
     if scan.known:
-        sentences.append(f"A scan of 100,000 rows, which the select server holds as Python objects ready to be looked at, takes {times(scan.median)} as long.")
-    return ["Queries with 10 matches, one blocking client over DEALER (the scan: over JSON lines):", table(("rows", "server", "queries/s", "p50 ms"), rows, left=2), paragraph(*sentences)]
+        sentences.append(
+            f"A scan of 100,000 rows, which the select server holds as Python objects ready to be looked at, takes {times(scan.median)} as long, "
+            f"and costs its server {times(cost.median)} as much: most of a lone query's time is its way to the server and back."
+        )
+    header = ("rows", "server", "together", "queries/s", "p50 ms", "server us")
+    return ["Queries with 10 matches, one blocking client over DEALER, one by one and 64 in a pipeline (the scan: over JSON lines):", table(header, rows, left=2), paragraph(*sentences)]
 
 
 def compaction(results: Results) -> str:
@@ -122,8 +131,9 @@ def compaction(results: Results) -> str:
     if not math.isnan(quiet["p999_ms"]) and not math.isnan(busy["p999_ms"]):
         tail, speed = busy["p999_ms"] / quiet["p999_ms"], busy["ops_per_s"] / quiet["ops_per_s"]
         sentences.append(f"While the child compacts, the client makes {speed:.0%} of its usual inserts, and the p99.9 is {tail:.1f} times the usual one.")
-        longest = spread(number(row, "max_ms") for row in results.rows("compaction", phase="compacting")).greatest
-        sentences.append(f"The longest insert during any compaction took {longest:.0f} ms; the compactions themselves took {spread(number(row, 'seconds') for row in results.rows('compaction', phase='compacting')).median:.1f} s." if longest < 500 else f"The longest insert during a compaction took {longest:.0f} ms.")
+        longest, usual = (results.spread("compaction", "max_ms", phase=phase).greatest for phase in ("compacting", "quiet"))
+        took = results.median("compaction", "seconds", phase="compacting")
+        sentences.append(f"The longest insert during any compaction took {longest:.0f} ms, between them {usual:.0f} ms; a compaction took {took:.1f} s.")
         if speed < 0.85 or tail > 1.5:
             sentences.append("The child wants a processor, although it is nice, and the disk, to which it writes a whole checkpoint.")
     return "\n\n".join(

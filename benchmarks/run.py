@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import experiments, results, storage, testperf
+from benchmarks import experiments, results, storage, testperf, watches
 from benchmarks.facts import write_facts
 from benchmarks.measuring import SIZES, WORKERS, Bench
 from benchmarks.processes import temporary_directory
@@ -23,7 +23,7 @@ NOT_A_DISK = ("tmpfs", "ramfs")
 
 def everything() -> dict[str, Callable[[Bench], None]]:
     """Return all experiments by name, in the order in which they run."""
-    return testperf.EXPERIMENTS | experiments.EXPERIMENTS | storage.EXPERIMENTS
+    return testperf.EXPERIMENTS | experiments.EXPERIMENTS | watches.EXPERIMENTS | storage.EXPERIMENTS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from benchmarks import comparison, growing, many_clients, remarks
+from benchmarks import comparison, growing, many_clients, remarks, watches
 from benchmarks.results import Results
 from benchmarks.targets import TARGETS, Target, format_figure
 from benchmarks.text import join, paragraph, table
@@ -87,6 +87,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("Beside what people use instead", comparison.write),
     ("Limits: what the disk, ROUTER and epoll give with no table behind them", comparison.limits),
     ("Latency", comparison.latency),
+    ("Watches", watches.write),
     ("Growth: rows, memory, recovery, queries", growing.write),
     ("Compaction", growing.compaction),
     ("What surprised", remarks.surprises),

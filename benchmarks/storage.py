@@ -266,6 +266,8 @@ def _time_start(start: Callable[[], tuple[Process, Mapping[str, Any]]], table: s
 
 SCANNED_ROWS = 100_000
 MATCHES = 10
+QUERIES_TOGETHER = 64
+"""How many queries a client asks for at a time, when it does."""
 
 
 def queries(bench: Bench) -> None:
@@ -275,15 +277,15 @@ def queries(bench: Bench) -> None:
         for rows in _sizes(bench, bench.size.compared_rows):
             running = stack.enter_context(_kvzmq(bench, bench.base / f"queries-{rows}", *NO_COMPACTION))
             bench.workers.run("fill_groups", [{**client_of(running), "rows": rows, "matches": MATCHES}])
-            turns.append(_query_turn(bench, writer, running, rows))
+            turns += [_query_turn(bench, writer, running, rows, batch) for batch in (1, QUERIES_TOGETHER)]
         scanning = stack.enter_context(bench.running("one-sync-filled"))
         turns += [_query_turn(bench, writer, running, SCANNED_ROWS) for running in scanning.values()]
         bench.take_turns(turns, "queries")
 
 
-def _query_turn(bench: Bench, writer: Writer, running: Running, rows: int) -> Callable[[int], None]:
-    arguments = {"rows": rows, "matches": MATCHES, "seconds": bench.size.seconds}
-    return turn_of(bench, writer, running, ("query",), "call_queries", lambda _: [arguments], rows=rows)
+def _query_turn(bench: Bench, writer: Writer, running: Running, rows: int, batch: int = 1) -> Callable[[int], None]:
+    arguments = {"rows": rows, "matches": MATCHES, "batch": batch, "seconds": bench.size.seconds}
+    return turn_of(bench, writer, running, ("query",), "call_queries", lambda _: [arguments], rows=rows, batch=batch)
 
 
 # ---- compaction ------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from benchmarks.results import NONE, Results, Spread, ratio_of, spread
+from benchmarks.storage import QUERIES_TOGETHER
 
 Ratio = Callable[[Results], Spread]
 
@@ -147,12 +148,16 @@ def _flat_query(results: Results) -> Spread:
     sizes = results.numbers("queries", "rows", contender="kvzmq")
     if len(sizes) < 2:
         return NONE
-    return results.ratio("queries", "p50_ms", {"contender": "kvzmq", "rows": sizes[-1]}, {"contender": "kvzmq", "rows": sizes[0]})
+    return results.ratio("queries", "p50_ms", _query(sizes[-1]), _query(sizes[0]))
 
 
 def _flat_query_text(results: Results) -> str:
     sizes = results.numbers("queries", "rows", contender="kvzmq")
-    return ", ".join(f"{size:,} rows: {results.median('queries', 'p50_ms', contender='kvzmq', rows=size):.3f} ms" for size in sizes)
+    return ", ".join(f"{size:,} rows: {results.median('queries', 'p50_ms', **_query(size)):.3f} ms" for size in sizes)
+
+
+def _query(rows: int, batch: int = 1) -> dict[str, object]:
+    return {"contender": "kvzmq", "rows": rows, "batch": batch}
 
 
 def _single(contender: str, operation: str, clients: int) -> dict[str, object]:
@@ -212,8 +217,10 @@ TARGETS = (
             **_rates("testperf", _perf("kvzmq", 8), _perf("one-sync", 8))),
     _target("TestPerf inserts, 16 clients, sum", "one-sync-a-change server", 4,
             **_rates("testperf", _perf("kvzmq", 16), _perf("one-sync", 16))),
-    _target("query with 10 matches in 100,000 rows", "a scan", 100,
-            **_rates("queries", {"contender": "kvzmq", "rows": 100_000}, {"contender": "one-sync-filled"})),
+    _target("query with 10 matches in 100,000 rows, one by one", "a scan", 100,
+            **_rates("queries", _query(100_000), {"contender": "one-sync-filled"})),
+    _target("query with 10 matches in 100,000 rows, 64 at a time", "a scan", 100,
+            **_rates("queries", _query(100_000, QUERIES_TOGETHER), {"contender": "one-sync-filled"})),
     _target("query, from the smallest table to the largest", "itself", 1.2, at_most=True,
             measure=_flat_query, experiment="queries", figures=_flat_query_text),
     _target("load a checkpoint", "Redis loading its RDB", 1, measure=_load_ratio, experiment="recovery", figures=_load_text),

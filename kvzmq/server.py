@@ -36,9 +36,6 @@ _IDLE_S = 1.0
 _VISIT_S = 0.1
 """How often a transport is drained though the poll had nothing from it: it may have peers to drop."""
 
-_CATCH_UP_S = 0.02
-"""The wait of a step while a watcher has no room."""
-
 _EXPIRY_S = 0.01
 """The shortest wait for a row to expire: rows due within it go together."""
 
@@ -133,7 +130,7 @@ class Server:
             if transport.pending():
                 return 0
         if self.dispatcher.watches.behind:
-            timeout_s = min(timeout_s, _CATCH_UP_S)
+            timeout_s = min(timeout_s, self.dispatcher.watches.wait_s)
         due_us = self.store.table.expiries.next_us()
         if due_us is not None:
             timeout_s = min(timeout_s, max(_EXPIRY_S, (due_us - self._clock()) / 1e6))

@@ -31,6 +31,9 @@ WATCHES_OF_ONE_MAX = 1000
 QUIET_S = 30.0
 """How long a watching peer may hear nothing before it is sent a sign of life."""
 
+CATCH_UP_S, CATCH_UP_S_MAX = 0.001, 0.02
+"""The least and the most time between two looks for room at a peer that lags."""
+
 PROGRESS_CHANGES = 1000
 """After how many changes that do not concern it a watch is told how far it has come, so that after a
 reconnect it does not ask for more of the past than is kept."""
@@ -89,8 +92,11 @@ class Watches:
         self._of_peer: Counter[tuple[Transport, Hashable]] = Counter()
         self._last_number = 0
         self._beat_us = 0
+        self._pushed = 0
         self.behind = False
         """Whether a watch waits for room at its peer."""
+        self.wait_s = CATCH_UP_S
+        """When to look for room again: soon if the last look has found some."""
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -134,6 +140,7 @@ class Watches:
     def pump(self, now_us: int) -> None:
         """Push what is new to every watch; `now_us` is any clock, which may jump."""
         self.behind = False
+        pushed = self._pushed
         revision = self._table.history.revision
         for watch in list(self._watches.values()):
             if watch.position < revision:
@@ -143,6 +150,7 @@ class Watches:
                     ended = True
                 if ended:
                     self._end(watch)
+        self.wait_s = CATCH_UP_S if self._pushed > pushed else min(2 * self.wait_s, CATCH_UP_S_MAX)
         if not 0 <= now_us - self._beat_us < QUIET_S * 1e6:
             self._beat_us = now_us
             self._beat()
@@ -185,5 +193,6 @@ class Watches:
         watch.quiet = False
         pushed = watch.transport.push(watch.peer, codec.encode_event(revision, watch.number, code, payload))
         if pushed:
+            self._pushed += 1
             watch.told = revision
         return pushed
