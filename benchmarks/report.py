@@ -1,4 +1,4 @@
-"""Writes REPORT and its plots: `python -m benchmarks.report [--quick | --full] [--only ...] [--from-results]`.
+"""Writes REPORT, its plots, and the table in README: `python -m benchmarks.report [--quick | --full] [--only ...] [--from-results]`.
 
 It measures first, unless told --from-results. The tables show medians over the rounds. No sentence of the
 analysis is fixed: each is made from the figures beside it, or left out when they do not bear it.
@@ -11,11 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import run, sections
+from benchmarks import readme, run, sections
 from benchmarks.results import Results
 from benchmarks.text import heading
 
 TARGET = Path(__file__).resolve().parents[1] / "REPORT"
+README = TARGET.parent / "README.md"
 PLOTS = TARGET.parent / "docs"
 
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results(options.results)
     options.output.write_text(render(results, _draw(results, options.plots, options.output)), encoding="utf-8")
     print(f"wrote {options.output}", file=sys.stderr)
+    if options.output == TARGET and readme.update(README, results):
+        print(f"wrote the table of {README}", file=sys.stderr)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
