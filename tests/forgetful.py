@@ -191,7 +191,8 @@ class Disk:
             inode.holder = None
 
     def _inodes(self) -> set[Inode]:
-        return {*self.names.values(), *self._kept_names.values()}
+        changed = {inode for change in self._pending for inode in change.values() if inode is not None}
+        return {*self.names.values(), *self._kept_names.values(), *changed}
 
     def note_open(self) -> None:
         """Remember what the process has open as it dies: what unwinds afterwards closes nothing."""

@@ -179,6 +179,24 @@ def test_a_killed_child_is_replaced(number: signal.Signals, tmp_path: Path) -> N
     load.close()
 
 
+def stop_a_child(server: ServerProcess, load: Workload, at_work: Callable[[int], bool]) -> int:
+    """Write until a compaction's child is at work, and stop it there."""
+    stopped: list[int] = []
+
+    def caught() -> bool:
+        load.run(0.002)
+        for child in filter(at_work, server.children()):
+            os.kill(child, signal.SIGSTOP)
+            if at_work(child):
+                stopped.append(child)
+            else:
+                os.kill(child, signal.SIGCONT)  # too late, it was about to end
+        return bool(stopped)
+
+    wait_until(caught, what="a child at work")
+    return stopped[0]
+
+
 @pytest.mark.parametrize("locked", [False, True])
 def test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one(locked: bool, tmp_path: Path) -> None:
     """SIGSTOP for the child: the server serves. SIGKILL for the server: the kernel ends the stopped
@@ -190,11 +208,8 @@ def test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one(locked: bo
     load = Workload(clients=2, seed=3)
     with ServerProcess(tmp_path / "data", "--compact-after", "50") as server:
         load.connect(server.url)
-        wait_until(lambda: load.run(0.002) and server.children(), what="a compaction")
-        (child,) = server.children()
         # Stopped before its exec, it would stop the server: vfork lends the parent's memory to the child.
-        wait_until(lambda: has_lock(child) if locked else runs(child), what="the child at work")
-        os.kill(child, signal.SIGSTOP)
+        child = stop_a_child(server, load, has_lock if locked else runs)
         write(server, load, 500)
         assert stats(server)["compaction_running"] is True
         server.kill()
