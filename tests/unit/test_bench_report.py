@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import many_clients, remarks, report, sections
+from benchmarks import many_clients, readme, remarks, report, sections, watches
 from benchmarks.measuring import LOAD_FIELDS
 from benchmarks.results import Results, Writer
 from benchmarks.testperf import FIELDS
@@ -122,3 +122,40 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     drawn = plots.draw_all(Results(tmp_path), tmp_path / "docs")
     assert [path.name for path in drawn] == ["plot-group-commit.svg"]
     assert "clients at the same time" in drawn[0].read_text()
+
+
+def write_comparison(directory: Path, ours: float, theirs: float) -> None:
+    for name, columns in {"batches": {"batch": 1000}, "tasks": {"batch": "tasks", "clients": 1000}, "libraries": {"clients": 64},
+                          "clients": {"clients": 8}}.items():  # fmt: skip
+        with Writer(directory, name, LOAD_FIELDS) as writer:
+            for at in (1, 2, 3):
+                for operation in ("insert", "lookup"):
+                    for contender, rate in (("kvzmq", ours), ("kvzmq-bridge", ours), ("redis", theirs)):
+                        writer.add(round=at, contender=contender, operation=operation, ops_per_s=rate * at, **columns)
+
+
+def test_the_table_in_readme_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    write_comparison(tmp_path, 3000.0, 2000.0)
+    page = tmp_path / "README.md"
+    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    assert readme.update(page, Results(tmp_path))
+    text = page.read_text()
+    assert text.startswith(f"before\n{readme.BEGIN}\n| operations") and text.endswith(f"{readme.END}\nafter\n") and "old" not in text
+    assert text.count("| 6,000 | 4,000 | 1.5x |") == 8
+    assert readme.update(page, Results(tmp_path)) and page.read_text() == text
+
+
+def test_readme_keeps_its_table_where_figures_are_missing(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"{readme.BEGIN}\nold\n{readme.END}\n")
+    assert not readme.update(page, Results(tmp_path)) and "old" in page.read_text()
+
+
+def test_a_watchers_rate_and_an_events_delay_are_told(tmp_path: Path) -> None:
+    with Writer(tmp_path, "watches", LOAD_FIELDS) as writer:
+        writer.add(round=1, operation="blocking", clients=1, ops_per_s=150_000.0, server_cpu_us_per_op=4.0, client_cpu_us_per_op=5.0)
+        writer.add(round=1, operation="insert answered", clients=1, min_ms=0.2, p50_ms=0.3, p99_ms=0.5, max_ms=1.0)
+        writer.add(round=1, operation="event received", clients=1, min_ms=0.2, p50_ms=0.35, p99_ms=0.5, max_ms=1.0)
+    text = flat(watches.write(Results(tmp_path)))
+    assert "One watcher takes in 150,000 events a second." in text
+    assert "An event comes +50 us after the writer has its answer" in text
