@@ -394,6 +394,16 @@ def _show(options: argparse.Namespace, clients: int, rows: list[Row]) -> list[Ro
     return rows
 
 
+def _failures(options: argparse.Namespace) -> tuple[type[Exception], ...]:
+    """Return the errors that end a measurement with a message instead of a traceback."""
+    known = (TableError, KeyError, CopyFailed, WrongResult, OSError)
+    if not options.dealer:
+        return known
+    import kvzmq
+
+    return (*known, kvzmq.KvzmqError)
+
+
 def main() -> int:
     """Measure and print; return the exit status."""
     options = parse_options()
@@ -402,7 +412,7 @@ def main() -> int:
         rows = measure(options)
     except KeyboardInterrupt:
         return 130
-    except (TableError, KeyError, CopyFailed, WrongResult, OSError) as failure:
+    except _failures(options) as failure:
         who = "" if options.clients or options.sweep else f"client {options.client}: "
         _say(f"TestPerf: {who}{type(failure).__name__}: {failure}")
         return 1

@@ -221,6 +221,12 @@ def test_perf_refuses_options_that_make_no_sense(arguments: list[str], run: Any)
     assert result.returncode == 2 and "usage:" in result.stderr
 
 
+def test_perf_says_in_one_line_why_a_dealer_gave_up(run: Any) -> None:
+    result = run("TestPerf", "--dealer", "tcp://127.0.0.1:1", "--give-up", 0.5)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "TestPerf: client 1: Timeout: no answer in time: no connection to tcp://127.0.0.1:1" in result.stderr
+
+
 # ---- TestPerf: several clients --------------------------------------------------------------------
 
 
