@@ -159,6 +159,21 @@ def test_a_server_waits_for_a_compaction_that_goes_on(tmp_path: Path) -> None:
 # ---- the child of a server
 
 
+def test_a_retry_is_recognised_when_only_a_checkpoint_knows_the_request(tmp_path: Path) -> None:
+    """Guarantee 5. Seen red with kept results left out of checkpoints."""
+    with ServerProcess(tmp_path / "data", "--compact-after", "20") as server, WireClient(server.url) as wire:
+        wire.open()
+        first = wire.request(["increment", "n"])
+        with WireClient(server.url) as other:
+            for number in range(60):
+                other.call("insert", f"k{number}", number)
+            wait_until(lambda: other.call("insert", "more", 1) and stats(server)["compactions"] >= 1, what="a compaction")
+        server.kill()
+        server.start()
+        assert wire.request(["increment", "n"], seq=first.seq) == first
+        assert wire.call("lookup", "n")[1] == (OK, 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_a_killed_child_is_replaced(number: signal.Signals, tmp_path: Path) -> None:
     """`stats` and standard error say what happened; the next one does the work."""
