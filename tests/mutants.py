@@ -493,7 +493,7 @@ MUTANTS: list[Mutant] = [
     Mutant("the watches of who has gone stay", "watches.py", "            self._beat_us = now_us\n            self._beat()\n", "            self._beat_us = now_us\n",
            "tests/unit/test_watches.py::test_watches_of_peers_that_have_gone_do_not_pile_up_where_nothing_changes", 9),
     Mutant("every watcher walks the whole history", "store/history.py", "if skip <= count:", "if True:",
-           "tests/unit/test_watches.py::test_a_thousand_watchers_cost_a_step_little", 9),
+           "tests/unit/test_watches.py::test_many_watchers_cost_a_step_only_what_is_new", 9),
     Mutant("setdefault inserts what its reply has no room for", "store/table.py",
            "payload = self.spend(bytes(op.value) if present is None else present)", "payload = self.spend(b'' if present is None else present)",
            "tests/unit/test_dispatcher.py::test_a_setdefault_without_room_for_its_result_changes_nothing", 2),
