@@ -1,7 +1,8 @@
 """How the tasks of one event loop share a conversation with the server. No thread, no zmq.asyncio.
 
-What the tasks of one turn of the loop ask for travels as one message. A task that is cancelled leaves
-its operation to the server or takes it back unsent; its reply, if one comes, reaches nobody else.
+What the tasks of one turn of the loop ask for travels as one message, or as a few if it is much. A task
+that is cancelled leaves its operation to the server or takes it back unsent; its reply, if one comes,
+reaches nobody else.
 While nothing waits there is no timer, and nothing runs.
 """
 
