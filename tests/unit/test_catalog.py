@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kvzmq.catalog import (
@@ -1130,6 +1130,7 @@ def test_a_client_that_half_closes_gets_its_answer(served: Served) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=2000), max_size=5))
+@example([b'{"":"","":null}'])
 def test_garbage_on_every_port_harms_nobody(garbage: list[bytes]) -> None:
     with contextlib.closing(Served()) as started:
         clients = [started.connect(data, port_offset) for data in garbage for port_offset in (0, 1)]
@@ -1138,8 +1139,8 @@ def test_garbage_on_every_port_harms_nobody(garbage: list[bytes]) -> None:
         for client in clients[::2]:
             client.close()
         started.send(update(type="steady", port=1))
-        until(lambda: len(started.server.catalog) == 1, started.step)
-        assert started.listed()[0]["type"] == "steady"
+        # Some garbage is an update that the catalog has to take: any JSON object is one.
+        until(lambda: any(entry.get("type") == "steady" for entry in started.listed()), started.step)
 
 
 def test_silent_and_trickling_clients_are_cut_off_at_the_deadline(served: Served) -> None:

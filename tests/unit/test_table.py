@@ -506,6 +506,8 @@ def test_history_is_bounded_and_says_what_is_gone(monkeypatch: pytest.MonkeyPatc
     """Guarantee 9. Turned red by bounding the number alone."""
     monkeypatch.setattr(history, "CHANGES_MAX", 10)
     monkeypatch.setattr(history, "BYTES_MAX", 50)
+    monkeypatch.setattr(history, "CHUNK_CHANGES", 1)
+    monkeypatch.setattr(history, "CHUNK_BYTES", 10)
     kept = History(100)
     for number in range(30):
         kept.add(f"k{number}", None, b"x")
@@ -514,10 +516,41 @@ def test_history_is_bounded_and_says_what_is_gone(monkeypatch: pytest.MonkeyPatc
     assert list(kept.since(130)) == []
     with pytest.raises(errors.RevisionGone):
         kept.since(119)
-    kept.add("big", b"x" * 30, b"x" * 15)
+    kept.add("big", b"x" * 20, b"x" * 15)
     assert kept.first == 125
     kept.add("bigger", None, b"x" * 60)
     assert kept.first == kept.revision == 132
+
+
+Column = tuple[str, bytes | None, bytes | None]
+COLUMNS = st.tuples(st.text(max_size=1), *[st.none() | st.binary(max_size=8)] * 2)
+
+
+@settings(max_examples=300)
+@given(st.lists(COLUMNS | st.lists(COLUMNS, max_size=30), max_size=40))
+def test_history_gives_every_change_it_keeps_and_keeps_enough(steps: list[Column | list[Column]]) -> None:
+    """Seen red with chunks let go too early, and with a chunk begun at the wrong revision."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(history, "CHANGES_MAX", 20)
+        patched.setattr(history, "BYTES_MAX", 200)
+        patched.setattr(history, "CHUNK_CHANGES", 4)
+        patched.setattr(history, "CHUNK_BYTES", 20)
+        kept, made = History(7), []
+        for step in steps:
+            if isinstance(step, tuple):
+                kept.add(*step)
+                made.append(step)
+            else:
+                kept.extend(*[[change[column] for change in step] for column in range(3)])
+                made += step
+            assert kept.revision == 7 + len(made)
+            count = kept.revision - kept.first
+            for revision in range(kept.first, kept.revision + 1):
+                assert list(kept.since(revision)) == list(enumerate(made, 8))[revision - 7 :]
+            sizes = [len(before or b"") + len(after or b"") for _, before, after in made]
+            assert sum(sizes[-count:] if count else []) <= 200
+            assert count <= 20 + 2 * 4
+            assert count >= min(20, len(made)) or sum(sizes[-count - 4 :]) > 200 - 20
 
 
 def test_a_request_may_query_only_so_many_subkeys() -> None:

@@ -86,6 +86,7 @@ def test_a_watch_from_a_revision_tells_what_came_after_it(table: Stepped) -> Non
 
 def test_history_that_is_gone_or_still_to_come_is_refused(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "CHANGES_MAX", 5)
+    monkeypatch.setattr(history, "CHUNK_CHANGES", 1)
     peer = table.zmq()
     for number in range(10):
         table.call(peer, "insert", "k", number)
@@ -225,6 +226,17 @@ class Walked(deque[Any]):
             yield item
 
 
+class Sliced(list[Any]):
+    """A list that counts the items of its slices."""
+
+    count = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        self.count += len(found)
+        return found
+
+
 def test_many_watchers_cost_a_step_only_what_is_new(table: Stepped) -> None:
     """Red when every watcher walked the whole history to reach its end: 0.4 ms each."""
     peer = table.zmq(rcvhwm=0)
@@ -232,7 +244,10 @@ def test_many_watchers_cost_a_step_only_what_is_new(table: Stepped) -> None:
     for _ in range(100):
         table.call(peer, "watch", "other/")
     kept = table.server.store.table.history
-    walked = kept._changes = Walked(kept._changes)
+    walked = kept._chunks = Walked(kept._chunks)
+    sliced = kept._open.keys = Sliced(kept._open.keys)
+    assert len(walked) > 8 and len(sliced) > 700
     for _ in range(5):
         table.call(peer, "insert", "k", 1)
     assert 5 * 100 <= walked.count < 5 * 100 * 4
+    assert 5 * 100 <= sliced.count < 5 * 100 * 4
