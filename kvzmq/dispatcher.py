@@ -1,14 +1,13 @@
 """The serial dispatcher: many clients' requests in, one at a time through the store, replies out.
 
-Whatever arrived in one step of the loop is one batch. Its changes are committed together, then its
-requests are executed in the order of their arrival, each alone, each with the reply on its way
-before the next begins. Nothing here knows a socket or a file.
+Whatever arrived in one step of the loop is one batch. Its changes go to the log together; while the
+disk works, its requests are executed in the order of their arrival, each alone; when the changes are
+durable the replies leave, in the same order. Nothing here knows a socket or a file.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -18,6 +17,10 @@ from kvzmq.messages import Refusal, Reply, Request
 from kvzmq.store import Store
 from kvzmq.trace import Trace
 from kvzmq.transport import Arrival
+
+
+HELD_BYTES_MAX = 1 << 20
+"""How many bytes of results wait for the disk: a step may ask for a thousand replies of 8 MiB each."""
 
 
 class Dispatcher:
@@ -78,28 +81,42 @@ class Dispatcher:
         self.watches.pump(self._clock())
 
     def _run(self, arrivals: Sequence[Arrival]) -> None:
-        requests = [
-            request
-            for arrival in arrivals
-            if isinstance(request := arrival.request, Request) and not request.served
-        ]
-        replies = self.store.apply(requests, self._clock())
-        if not requests:
-            deque(replies, maxlen=0)
+        self.store.begin(
+            [
+                request
+                for arrival in arrivals
+                if isinstance(request := arrival.request, Request) and not request.served
+            ],
+            self._clock(),
+        )
+        held: list[tuple[Arrival, Reply]] = []
+        held_bytes = 0
         for arrival in arrivals:
-            reply = self._answer(arrival, replies)
+            reply = self._answer(arrival)
             if self._trace is not None:
                 self._trace.write(self.steps, arrival)
-            arrival.transport.send(arrival.peer, reply)
+            held.append((arrival, reply))
+            held_bytes += len(reply.results)
+            if held_bytes > HELD_BYTES_MAX:
+                self._release(held)
+                held_bytes = 0
+        self._release(held)
 
-    def _answer(self, arrival: Arrival, replies: Iterator[Reply]) -> Reply:
+    def _release(self, held: list[tuple[Arrival, Reply]]) -> None:
+        """Send replies, as soon as the step is durable."""
+        self.store.settle()
+        for arrival, reply in held:
+            arrival.transport.send(arrival.peer, reply)
+        held.clear()
+
+    def _answer(self, arrival: Arrival) -> Reply:
         request = arrival.request
         if isinstance(request, Refusal):
             self.refused += 1
             return codec.refuse(request.seq, self.store.table.revision, request.code, request.message)
         self.requests += 1
         self.operations += len(request.ops)
-        return self._serve(arrival, request) if request.served else next(replies)
+        return self._serve(arrival, request) if request.served else self.store.answer(request)
 
     # ---- operations that concern the server or the connection
 

@@ -67,6 +67,7 @@ CALLED = "tests/fault/test_process_syscalls.py::"
 COMPACTED = "tests/fault/test_process_compaction.py::"
 TIMED = "tests/fault/test_process_time.py::"
 SESSION = "tests/unit/test_client_session.py::"
+DISPATCHER = "tests/unit/test_dispatcher.py::"
 FILLED = "tests/fault/test_process_full_disk.py::"
 
 # fmt: off
@@ -74,8 +75,8 @@ MUTANTS: list[Mutant] = [
     # ---- store, in process
     Mutant(
         "no sync in commit", "store/file_log.py",
-        "        self._write(file, frame)\n        try:\n            file.sync()",
-        "        self._write(file, frame)\n        try:\n            pass",
+        "        yield group\n        try:\n            file.sync()",
+        "        yield group\n        try:\n            pass",
         CRASH, 1,
     ),
     Mutant(
@@ -177,7 +178,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "executed although it could not be written", "store/__init__.py",
-        "                refused.update(map(id, writes))",
+        "                self._refused.update(map(id, writes))",
         "                pass",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
@@ -288,8 +289,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a retry executed unlogged when its step pushed its session out", "store/__init__.py",
-        "            if kept is not None:\n                yield kept",
-        "            if False:\n                yield kept",
+        "        if self._kept and id(request) in self._kept:",
+        "        if False:",
         LOG + "test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed[file]", 5,
     ),
     Mutant(
@@ -314,7 +315,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "others' groups skipped", "store/__init__.py",
-        "            if committed is not group:\n                self._replay(committed)", "            pass",
+        "            if committed is group:\n                break\n            self._replay(committed)",
+        "            if committed is group:\n                break",
         LOG + "test_stores_on_one_log_stay_equal_under_interleaved_commits", 4,
     ),
     Mutant(
@@ -352,16 +354,44 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "synced before it is written", "store/file_log.py",
-        "        self._write(file, frame)\n        try:\n            file.sync()",
-        "        try:\n            file.sync()\n            self._write(file, frame)",
+        "        self._write(file, frame)\n        file.start_sync(self.log_bytes, len(frame))\n        self.group += 1\n"
+        "        self.log_bytes += len(frame)\n        yield group\n        try:\n            file.sync()",
+        "        file.sync()\n        self._write(file, frame)\n        file.start_sync(self.log_bytes, len(frame))\n"
+        "        self.group += 1\n        self.log_bytes += len(frame)\n        yield group\n        try:\n            pass",
         POWER + "[ext4]", 3,
     ),
     Mutant(
+        "replies sent while the disk works", "dispatcher.py",
+        "        self.store.settle()\n        for arrival, reply in held:\n            arrival.transport.send(arrival.peer, reply)\n",
+        "        for arrival, reply in held:\n            arrival.transport.send(arrival.peer, reply)\n            arrival.transport.flush()\n"
+        "        self.store.settle()\n",
+        DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
+    ),
+    Mutant(
+        "replies for which there is no room do not wait for the disk", "dispatcher.py",
+        "                self._release(held)\n                held_bytes = 0",
+        "                for one, other in held:\n                    one.transport.send(one.peer, other)\n                held.clear()\n"
+        "                held_bytes = 0",
+        DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
+    ),
+    Mutant(
+        "nobody waits for the disk", "dispatcher.py",
+        "        self.store.settle()\n", "",
+        POWER + "[ext4]", 3,
+    ),
+    Mutant(
+        "watches and stats are served last", "dispatcher.py",
+        "        for arrival in arrivals:\n            reply = self._answer(arrival)\n",
+        "        for arrival in sorted(arrivals, key=lambda one: isinstance(one.request, Request) and one.request.served):\n"
+        "            reply = self._answer(arrival)\n",
+        DISPATCHER + "test_watches_and_stats_keep_their_place_among_the_requests_of_a_step", 2,
+    ),
+    Mutant(
         "replies sent before the log is written", "store/__init__.py",
-        "                self._commit(codec.encode_group(",
+        "                self._append(codec.encode_group(",
         "                late, self._late = getattr(self, '_late', None), (codec.encode_group(time_us, "
         "[request.frame for request in writes]), len(writes))\n"
-        "                late and self._commit(*late)\n                0 and self._commit(codec.encode_group(",
+        "                late and self._append(*late)\n                0 and self._append(codec.encode_group(",
         KILLED, 3,
     ),
     Mutant(

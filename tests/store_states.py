@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from witness import apply
 from workload import Rows, recover_rows
 
 from kvzmq import codec
@@ -23,7 +24,7 @@ def commit(store: Store, *requests: list[list[object]]) -> None:
         frame = codec.encode_request(None, 1, ops)  # type: ignore[arg-type]
         request = codec.decode_request(frame)
         assert isinstance(request, Request)
-        assert list(store.apply([request], 1_700_000_000_000_000))
+        assert apply(store, [request], 1_700_000_000_000_000)
 
 
 def inserts(begin: int, end: int) -> list[list[list[object]]]:

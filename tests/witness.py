@@ -15,7 +15,7 @@ from typing import Any
 from forgetful import Crash, Disk
 
 from kvzmq import codec, errors, messages
-from kvzmq.messages import Request
+from kvzmq.messages import Reply, Request
 from kvzmq.store import Store
 from kvzmq.store.compact import fold
 from kvzmq.store.file_log import NAME_SEALED, FileLog
@@ -30,6 +30,14 @@ def request(session: bytes | None, seq: int, *ops: messages.Operation) -> Reques
     decoded = codec.decode_request(codec.encode_request(session, seq, ops))
     assert isinstance(decoded, Request), decoded
     return decoded
+
+
+def apply(store: Store, requests: Sequence[Request], time_us: int) -> list[Reply]:
+    """Run one step of a store, as the dispatcher does."""
+    store.begin(requests, time_us)
+    replies = [store.answer(item) for item in requests]
+    store.settle()
+    return replies
 
 
 def raw(value: Any) -> Any:
@@ -104,7 +112,7 @@ class Witnessed:
         writes = [item for item in requests if item.writes]
         groups = self.store.groups
         try:
-            replies = list(self.store.apply(requests, time_us))
+            replies = apply(self.store, requests, time_us)
         except (Crash, errors.StorageFailed):
             self.doubt = (time_us, writes)
             self.store = self.log = None
@@ -168,7 +176,7 @@ class Witnessed:
         for known_requests in latest.values():
             for item, results in known_requests[-RETRIES:]:
                 groups = self.store.groups
-                (reply,) = self.store.apply([item], 0)
+                (reply,) = apply(self.store, [item], 0)
                 assert reply.results == results, "a request sent again after a recovery got another result"
                 assert self.store.groups == groups, "a request sent again was written again"
                 self.retries += 1

@@ -1,7 +1,8 @@
 """The store: a table and the log it is made from.
 
-`recover` builds the table by applying the log; `apply` takes one step's requests, makes the
-changes among them durable as one group by one sync, and only then executes all of them, in order.
+`recover` builds the table by applying the log. Then, step by step: `begin` writes the changes among
+one step's requests to the log as one group, `answer` executes each request, in order, while the
+disk works, and `settle` returns when the group is durable: only then may a reply leave.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Store:
         """Requests this store has committed."""
         self.trouble: str | None = None
         """Why the latest commit failed, or None."""
+        self._committing: Iterator[bytes] = iter(())
+        self._kept: dict[int, Reply] = {}
+        self._refused: set[int] = set()
 
     def recover(self) -> None:
         """Build the table from the log.
@@ -63,11 +67,11 @@ class Store:
             self.table.execute(request)
         self.records += len(requests)
 
-    def apply(self, requests: Sequence[Request], time_us: int) -> Iterator[Reply]:
-        """Execute one step's requests in order; all they change is durable before the first reply.
+    def begin(self, requests: Sequence[Request], time_us: int) -> None:
+        """Begin a step: put what its requests change into the log, as one group.
 
-        Replies come one at a time, so that large ones can leave one by one: consume them all. A
-        change that could not be written gets StorageError as its reply and was not executed.
+        From here to `settle` the requests are executed, each by `answer`, while the disk writes. Nobody may be shown
+        a reply before `settle` has returned.
 
         Args:
             requests: in the order of their arrival
@@ -79,7 +83,8 @@ class Store:
         table = self.table
         # What a retried request gets is settled now: it is not logged again, so whatever this step does to its
         # session's kept results, it must not be executed either.
-        first: dict[int, Reply] = {}
+        self._kept.clear()
+        self._refused.clear()
         writes: list[Request] = []
         for request in requests:
             if request.writes:
@@ -87,36 +92,50 @@ class Store:
                 if kept is None:
                     writes.append(request)
                 else:
-                    first[id(request)] = kept
-        refused: set[int] = set()
+                    self._kept[id(request)] = kept
         if writes or table.is_due(time_us):
             try:
-                self._commit(codec.encode_group(time_us, [request.frame for request in writes]), len(writes))
+                self._append(codec.encode_group(time_us, [request.frame for request in writes]), len(writes))
                 table.advance(time_us)
             except errors.StorageError as error:
                 self.trouble = str(error)
-                refused.update(map(id, writes))
+                self._refused.update(map(id, writes))
         else:
             for group in self.log.barrier():
                 self._replay(group)
             table.look_at(time_us)
-        for request in requests:
-            kept = first.get(id(request)) if first else None
-            if kept is not None:
-                yield kept
-            elif refused and id(request) in refused:
-                yield codec.refuse(request.seq, table.revision, errors.StorageError.code, str(self.trouble))
-            else:
-                yield self.execute(request)
 
-    def _commit(self, group: bytes, count: int) -> None:
-        for committed in self.log.commit(group):
-            if committed is not group:
-                self._replay(committed)
+    def _append(self, group: bytes, count: int) -> None:
+        committing = self.log.commit(group)
+        for committed in committing:
+            if committed is group:
+                break
+            self._replay(committed)
+        self._committing = committing
         self.trouble = None
         self.groups += 1
         self.changes += count
         self.records += count
+
+    def answer(self, request: Request) -> Reply:
+        """Execute the next request of the step, or give a retried one what it got the first time.
+
+        A change that could not be written gets StorageError as its reply and is not executed.
+        """
+        if self._kept and id(request) in self._kept:
+            return self._kept[id(request)]
+        if self._refused and id(request) in self._refused:
+            return codec.refuse(request.seq, self.table.revision, errors.StorageError.code, str(self.trouble))
+        return self.execute(request)
+
+    def settle(self) -> None:
+        """Return when all the step has changed is durable.
+
+        Raises:
+            StorageFailed: the disk cannot be trusted: send nothing, stop
+        """
+        for _ in self._committing:
+            raise AssertionError("the log yields something after our own group")
 
     def close(self) -> None:
         """Release the log."""

@@ -215,18 +215,19 @@ class FileLog:
     # ---- appending
 
     def commit(self, group: bytes) -> Iterator[bytes]:
-        """Append `group`, sync, and yield it; see Log.commit."""
+        """Append `group`, yield it, and sync; see Log.commit."""
         file = self._file
         assert file is not None, "commit before recover"
         frame = frames.encode_frame(self._salt, self.group + 1, group)
         self._write(file, frame)
+        file.start_sync(self.log_bytes, len(frame))
+        self.group += 1
+        self.log_bytes += len(frame)
+        yield group
         try:
             file.sync()
         except OSError as error:
             raise errors.StorageFailed(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error
-        self.group += 1
-        self.log_bytes += len(frame)
-        yield group
 
     def _write(self, file: File, frame: bytes) -> None:
         end = self.log_bytes + len(frame)

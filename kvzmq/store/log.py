@@ -41,7 +41,9 @@ class Log(Protocol):
         """
 
     def commit(self, group: bytes) -> Iterator[bytes]:
-        """Make `group` durable, then yield what is not yet applied, in order, `group` itself last.
+        """Append `group`; yield what is not yet applied, in order, `group` itself last; end when it is durable.
+
+        Between `group` and the end the disk may work while the caller applies it, and keeps that to itself.
 
         Raises:
             StorageError: it could not be written, and is not there

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from forgetful import Disk
 from shared_log import SharedGroups, SharedLog
-from witness import Clients, copy_of, dump_of, raw, request
+from witness import Clients, apply, copy_of, dump_of, raw, request
 
 from kvzmq import codec, errors, messages
 from kvzmq.messages import Reply, Request
@@ -50,7 +50,7 @@ def opened(open_log: Opener) -> Store:
 
 
 def run(store: Store, time_us: int, *requests: Request) -> list[Reply]:
-    return list(store.apply(requests, time_us))
+    return apply(store, requests, time_us)
 
 
 def payload(reply: Reply) -> Any:
@@ -241,7 +241,7 @@ def test_stores_on_one_log_stay_equal_under_interleaved_commits(count: Callable[
             run(store, clients.time() + skew_us, *clients.batch())
             assert all(after.table.time_us >= before for before, after in zip(times, stores))
         for store in stores:
-            list(store.apply([request(None, 1, messages.Size())], 0))
+            apply(store, [request(None, 1, messages.Size())], 0)
         newcomer = Store(SharedLog(shared))
         newcomer.recover()
         dumps = [dump_of(store.table) for store in (*stores, newcomer)]

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 from forgetful import CHANGES, Call, Disk, Verdict
-from witness import Clients, Witnessed, raw, request
+from witness import Clients, Witnessed, apply, raw, request
 
 from kvzmq import errors, messages
 from kvzmq.store import file_log
@@ -146,13 +146,13 @@ def test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again()
     write = request(session, 2, messages.Increment("n"))
     read = request(None, 1, messages.Size())
     disk.judge = lambda call: "full" if call.kind == "write" else None
-    refused, answered = store.apply([write, read], 2)
+    refused, answered = apply(store, [write, read], 2)
     assert refused.results[1:3] == bytes([0x92, errors.StorageError.code])
     assert answered.results == b"\x91\x92\x00\x00"
     assert store.trouble and store.table.revision == 0
     disk.judge = lambda call: None
-    (applied,) = store.apply([write], 3)
-    (again,) = store.apply([write], 4)
+    (applied,) = apply(store, [write], 3)
+    (again,) = apply(store, [write], 4)
     assert applied == again and applied.results == b"\x91\x92\x00\x01"
     assert store.trouble is None
 

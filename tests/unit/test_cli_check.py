@@ -12,6 +12,7 @@ from zlib import crc32
 
 import pytest
 from click.testing import CliRunner, Result
+from witness import apply
 
 from kvzmq import codec, messages
 from kvzmq.cli import main
@@ -49,7 +50,7 @@ class Builder:
 
     def group(self, *ops: Sequence[Any], session: bytes | None = None, seq: int = 1) -> None:
         self.groups += 1
-        list(self.store.apply([request(*ops, session=session, seq=seq)], TIME_US + self.groups * 1_000_000))
+        apply(self.store, [request(*ops, session=session, seq=seq)], TIME_US + self.groups * 1_000_000)
 
     def rotate(self) -> None:
         self.log.rotate()

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from stepped import Stepped
 
-from kvzmq import errors, messages
+from kvzmq import dispatcher, errors, messages
 from kvzmq.codec import decode_group
 from kvzmq.messages import MESSAGE_BYTES_MAX
 from kvzmq.transport import tcp
@@ -56,24 +56,44 @@ def test_reads_and_refusals_are_not_committed(table: Stepped) -> None:
     assert table.log.groups == []
 
 
-def test_no_reply_leaves_before_the_steps_changes_are_committed(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Red when the batch was executed, and answered, before the log was asked to commit it."""
+def test_no_reply_leaves_before_the_steps_changes_are_durable(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when replies left while the disk still worked, the first or those for which too much was held."""
     seen: list[str] = []
-    commit, send = table.log.commit, table.router.send
-    monkeypatch.setattr(table.log, "commit", lambda group: (seen.append("commit"), commit(group))[1])
+
+    def commit(group: bytes) -> Iterator[bytes]:
+        seen.append("written")
+        yield group
+        seen.append("durable")
+
+    def execute(request: messages.Request) -> messages.Reply:
+        seen.append("execute")
+        return table.server.store.table.execute(request)
+
+    send = table.router.send
+    monkeypatch.setattr(table.log, "commit", commit)
+    monkeypatch.setattr(table.server.store, "execute", execute)
     monkeypatch.setattr(table.router, "send", lambda peer, reply: (seen.append("send"), send(peer, reply))[1])
     peer = table.zmq()
     peer.send(["lookup", "a"])
-    peer.send(["insert", "a", 1])
+    peer.send(["insert", "a", "x" * dispatcher.HELD_BYTES_MAX])
     peer.send(["insert", "b", 1])
     table.gather(3)
-    assert seen == ["commit", "send", "send", "send"]
+    assert seen == ["written", *["execute"] * 3, "durable", *["send"] * 3]
+    seen.clear()
+    peer.send(["insert", "c", 1])
+    peer.send(["lookup", "a"])
+    peer.send(["lookup", "b"])
+    table.gather(3)
+    assert seen == ["written", *["execute"] * 2, "durable", *["send"] * 2, "execute", "send"]
 
 
-def test_when_the_disk_fails_nothing_is_sent(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_when_the_disk_fails_nothing_is_sent(table: Stepped, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
     """Red when replies to reads left before the commit that failed."""
 
     def commit(group: bytes) -> Iterator[bytes]:
+        if late:
+            yield group
         raise errors.StorageFailed("fsync: Input/output error")
 
     monkeypatch.setattr(table.log, "commit", commit)
@@ -83,6 +103,20 @@ def test_when_the_disk_fails_nothing_is_sent(table: Stepped, monkeypatch: pytest
     with pytest.raises(errors.StorageFailed):
         table.gather(2)
     assert peer.replies() == [] and not peer.socket.poll(50)
+
+
+def test_watches_and_stats_keep_their_place_among_the_requests_of_a_step(table: Stepped) -> None:
+    """Red when what the table executes was executed before what the server does."""
+    peer = table.zmq()
+    peer.send(["insert", "a", 1])
+    peer.send(["stats"])
+    peer.send(["watch", "", None])
+    peer.send(["insert", "b", 2])
+    table.gather(4)
+    first, second, third, fourth, event = table.replies(peer, 5)
+    assert [reply[1] for reply in (first, second, third, fourth)] == [1, 1, 1, 2]
+    assert second[2][0][1]["keys"] == 1
+    assert event == [0, 2, [1, 0, ["b", [2]]]]
 
 
 def test_a_full_disk_refuses_the_writes_of_a_step_and_serves_its_reads(table: Stepped) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -86,4 +87,19 @@ def test_names_come_and_go(tmp_path: Path) -> None:
     directory.unlink("two")
     directory.unlink("two")
     assert not directory.exists("two")
+    directory.close()
+
+
+def test_a_hint_that_the_system_does_not_take_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, offset: int, length: int, advice: int) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    directory = DiskDirectory(tmp_path)
+    file = directory.create("file")
+    file.write(0, b"abc")
+    file.start_sync(0, 3)
+    file.sync()
+    assert file.read(0, 3) == b"abc"
+    file.close()
     directory.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from forgetful import Disk, Inode
-from witness import raw, request
+from witness import apply, raw, request
 
 from kvzmq import codec, messages
 from kvzmq.store import Store, checkpoint, file_log, frames
@@ -25,10 +25,10 @@ def example() -> Disk:
     disk = Disk()
     store = Store(log := FileLog(disk.open()))
     store.recover()
-    list(store.apply([request(SESSION, 1, messages.Open())], TIME_US))
+    apply(store, [request(SESSION, 1, messages.Open())], TIME_US)
     zebra, counter = messages.Insert("zebra", raw({"weight": 100})), messages.Increment("n")
-    list(store.apply([request(SESSION, 2, zebra), request(None, 1, counter)], TIME_US + 1_000_000))
-    list(store.apply([request(SESSION, 3, messages.Expire("n", 60.0))], TIME_US + 2_000_000))
+    apply(store, [request(SESSION, 2, zebra), request(None, 1, counter)], TIME_US + 1_000_000)
+    apply(store, [request(SESSION, 3, messages.Expire("n", 60.0))], TIME_US + 2_000_000)
     log.rotate()
     return disk
 

@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 from forgetful import PAGE_BYTES, Disk, Inode
-from witness import Clients, dump_of, raw, request
+from witness import Clients, apply, dump_of, raw, request
 
 from kvzmq import codec, errors, messages
 from kvzmq.store import Store, checkpoint, file_log, frames
@@ -68,9 +68,9 @@ def real_log(seed: int, bytes_min: int, value_bytes_max: int = 300) -> tuple[byt
     log = FileLog(disk.open())
     store = Store(log)
     store.recover()
-    list(store.apply(clients.opening(), clients.time()))
+    apply(store, clients.opening(), clients.time())
     while log.log_bytes < bytes_min:
-        list(store.apply(clients.batch(), clients.time()))
+        apply(store, clients.batch(), clients.time())
     data = bytes(disk.names[NAME].seen[: log.log_bytes])
     return data, recovered(disk)[1]
 
@@ -229,9 +229,9 @@ def sample_checkpoint() -> tuple[bytes, Table]:
     clients = Clients(Random(3), value_bytes_max=2000)
     store = Store(FileLog(disk.open()))
     store.recover()
-    list(store.apply(clients.opening(), clients.time()))
+    apply(store, clients.opening(), clients.time())
     for _ in range(40):
-        list(store.apply(clients.batch(), clients.time()))
+        apply(store, clients.batch(), clients.time())
     checkpoint.write(disk.open(), 41, store.table.dump())
     return bytes(disk.names[checkpoint.NAME].seen), store.table
 
@@ -389,7 +389,7 @@ def test_group_numbers_go_on_through_logs_without_groups() -> None:
     for number in range(4):
         store = Store(FileLog(disk.open()))
         store.recover()
-        list(store.apply([request(None, 1, messages.Insert(f"k{number}", raw(number)))], number))
+        apply(store, [request(None, 1, messages.Insert(f"k{number}", raw(number)))], number)
         disk.kill()
         fold(disk.open())
         log, _ = recovered(disk)
@@ -411,10 +411,10 @@ def test_a_sealed_log_already_in_the_checkpoint_is_not_applied_again() -> None:
     disk = Disk()
     store = Store(log := FileLog(disk.open()))
     store.recover()
-    list(store.apply([request(None, 1, messages.Increment("n"))], 1))
+    apply(store, [request(None, 1, messages.Increment("n"))], 1)
     log.rotate()
     checkpoint.write(disk.open(), log.group, store.table.dump())
-    list(store.apply([request(None, 1, messages.Increment("n"))], 2))
+    apply(store, [request(None, 1, messages.Increment("n"))], 2)
     assert NAME_SEALED in disk.names
     assert recovered_rows(disk) == {"n": 2}
 
