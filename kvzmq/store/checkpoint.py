@@ -26,7 +26,7 @@ NAME_TMP = "table.ckpt.tmp"
 MAGIC = b"kvzmqCKP"
 
 _FOOTER = struct.Struct("<QQI")
-_BUFFER_BYTES = 4 << 20
+_BUFFER_BYTES = 1 << 20
 
 
 def write(directory: Directory, group: int, sections: Iterable[bytes]) -> int:
@@ -68,6 +68,7 @@ def _write_sections(file: File, group: int, sections: Iterable[bytes]) -> int:
         buffer += frames.encode_frame(header.salt, count, section)
         if len(buffer) >= _BUFFER_BYTES:
             file.write(offset, bytes(buffer))
+            file.start_sync(offset, len(buffer))  # the log's next sync would wait for all of it at once
             offset += len(buffer)
             buffer.clear()
     buffer += frames.encode_frame(header.salt, 0, _FOOTER.pack(count, total, crc))
