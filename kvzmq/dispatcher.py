@@ -18,7 +18,6 @@ from kvzmq.store import Store
 from kvzmq.trace import Trace
 from kvzmq.transport import Arrival
 
-
 HELD_BYTES_MAX = 1 << 20
 """How many bytes of results wait for the disk: a step may ask for a thousand replies of 8 MiB each."""
 

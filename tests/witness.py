@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 from forgetful import Crash, Disk
+from msgspec import Raw
 
 from kvzmq import codec, errors, messages
 from kvzmq.messages import Reply, Request
@@ -42,7 +43,7 @@ def apply(store: Store, requests: Sequence[Request], time_us: int) -> list[Reply
 
 def raw(value: Any) -> Any:
     """Encode a value for an operation."""
-    return codec.Raw(codec.encode_value(value))
+    return Raw(codec.encode_value(value))
 
 
 def dump_of(table: Table) -> list[bytes]:

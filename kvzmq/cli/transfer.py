@@ -21,7 +21,7 @@ import click
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kvzmq import codec, errors
+from kvzmq import checks, codec, errors
 from kvzmq.cli import show
 from kvzmq.cli.connection import Connection, TableCommand
 from kvzmq.cli.progress import Progress
@@ -249,7 +249,7 @@ def _read_line(line: bytes, number: int) -> _Row:
         if row.expires is not None and row.expires.tzinfo is None:
             raise _BadLine(f"line {number}: the time in \"expires\" needs its zone: ...Z for UTC")
         if row.msgpack is not UNSET:
-            codec.check_value(row.msgpack)
+            checks.check_value(row.msgpack)
             row.value = codec.decode_value(row.msgpack)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, errors.InvalidRequest) as error:
         raise _BadLine(f"line {number}: {error}") from None

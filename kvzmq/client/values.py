@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
-from kvzmq import codec, errors
+from kvzmq import checks, codec, errors
 from kvzmq.messages import DEPTH_MAX, KEY_CHARS_MAX
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def encode(value: object, name: str = "value") -> Raw:
     try:
         data = codec.encode_value(value)
         if type(value) not in _GOOD_ONCE_ENCODED:
-            codec.check_value(data)
+            checks.check_value(data)
     except (errors.InvalidRequest, ValueError, OverflowError, RecursionError, TypeError) as error:
         _find_fault(value, name, ())
         raise errors.InvalidRequest(f"{name}: {error}") from None
@@ -54,7 +54,7 @@ def encode_rows(rows: Mapping[str, object]) -> Raw:
     try:
         data = codec.encode_value(rows)
         if not _GOOD_ONCE_ENCODED.issuperset(map(type, rows.values())):
-            codec.check_rows(data)
+            checks.check_rows(data)
     except (errors.InvalidRequest, ValueError, OverflowError, RecursionError, TypeError):
         for key in rows:
             check_text(key, "a key")

@@ -30,7 +30,7 @@ from typing import Union, cast
 
 import zmq
 
-from kvzmq import codec, errors
+from kvzmq import errors, json_lines
 from kvzmq.messages import MESSAGE_BYTES_MAX, Refusal, Reply
 from kvzmq.transport import STEP_BYTES_MAX, Arrival
 
@@ -266,7 +266,7 @@ class TcpTransport:
                 arrivals.append(self._refuse_length(connection))
             else:
                 line = bytes(memoryview(received)[begin:end])
-                arrivals.append(Arrival(self, connection.number, codec.decode_line(line)))
+                arrivals.append(Arrival(self, connection.number, json_lines.decode_line(line)))
             begin = connection.searched = end + 1
         connection.lines_max = min(2 * connection.lines_max, LINES_MAX)
         if begin:
@@ -307,7 +307,7 @@ class TcpTransport:
             self._counts["dropped_stuffed"] += 1
             self._close(connection)
             return
-        line = codec.encode_line(reply)
+        line = json_lines.encode_line(reply)
         if not connection.queued:
             connection.moved_s = self._clock()
         connection.queued.append(line)

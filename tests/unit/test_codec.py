@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from kvzmq import codec, errors, messages
+from kvzmq import checks, codec, errors, json_lines, messages
 from kvzmq.messages import OPERATIONS, Refusal, Reply, Request
 from kvzmq.store.table import Table
 
@@ -127,7 +127,7 @@ def check(frame: bytes) -> None:
 def read_back(reply: Reply) -> None:
     """Have both encodings of a reply read by decoders that know nothing of kvzmq."""
     msgspec.msgpack.decode(codec.encode_reply(reply))
-    line = codec.encode_line(reply)
+    line = json_lines.encode_line(reply)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     json.loads(line)
 
@@ -211,7 +211,7 @@ def test_a_refusal_says_little_however_much_was_sent() -> None:
     assert isinstance(refused, Refusal) and len(refused.message) < 2000
     refused = codec.decode_request(codec.encode_value([None, 1, [["\0" * 1_000_000]]]))
     assert isinstance(refused, Refusal) and len(refused.message) < 2000
-    refused = codec.decode_line(json.dumps({"method": "\0" * 1_000_000}).encode())
+    refused = json_lines.decode_line(json.dumps({"method": "\0" * 1_000_000}).encode())
     assert isinstance(refused, Refusal) and len(refused.message) < 2000
 
 
@@ -237,9 +237,9 @@ def test_values_come_back_as_they_went_in(value: Any) -> None:
 @pytest.mark.parametrize("value", [*VALUES, nested(64)], ids=repr)
 def test_values_come_back_over_the_bridge(value: Any) -> None:
     line = json.dumps({"method": "setdefault", "key": "k", "value": value}).encode()
-    request = codec.decode_line(line)
+    request = json_lines.decode_line(line)
     assert isinstance(request, Request), request
-    reply = json.loads(codec.encode_line(Table().execute(request)))
+    reply = json.loads(json_lines.encode_line(Table().execute(request)))
     assert reply == {"status": "OK", "result": value} and type(reply["result"]) is type(value)
 
 
@@ -271,7 +271,7 @@ def test_values_come_back_over_the_bridge(value: Any) -> None:
 )
 def test_what_cannot_be_read_back_everywhere_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
-        codec.check_value(data)
+        checks.check_value(data)
     assert words in str(refused.value)
     for before in (b"\x93\xa6insert\xa1k", b"\x92\xabinsert_many\x81\xa1k", b"\x93\xaasetdefault\xa1k", b"\x93\xa5query\xa1k",
                    b"\x94\xafcompare_and_set\xa1k\x90\x91", b"\x94\xafcompare_and_set\xa1k\x91",
@@ -291,14 +291,14 @@ json_values = st.recursive(
 @given(st.text(max_size=20), json_values)
 def test_any_key_and_value_of_json_go_through_both_encodings(key: str, value: Any) -> None:
     line = json.dumps({"method": "insert", "key": key, "value": value}).encode()
-    by_line = codec.decode_line(line)
+    by_line = json_lines.decode_line(line)
     by_wire = accepted(codec.encode_value([None, 1, [["insert", key, value]]]))
     assert isinstance(by_line, Request)
     tables = Table(), Table()
     for table, request in zip(tables, (by_line, by_wire)):
         table.execute(request)
         reply = table.execute(accepted(codec.encode_request(None, 1, [messages.Lookup(key)])))
-        assert json.loads(codec.encode_line(reply))["result"] == value
+        assert json.loads(json_lines.encode_line(reply))["result"] == value
         assert codec.decode_value(reply.results)[0][1] == value
 
 
@@ -335,14 +335,14 @@ AS_LINES = [json.dumps({"method": method, **fields}).encode() for method, fields
 def test_every_operation_but_the_watches_has_a_line() -> None:
     assert {*LINES, "watch", "watch_query", "unwatch"} == set(OPERATIONS)
     for method in ("watch", "watch_query", "unwatch"):
-        refused = codec.decode_line(json.dumps({"method": method}).encode())
+        refused = json_lines.decode_line(json.dumps({"method": method}).encode())
         assert isinstance(refused, Refusal) and refused.code == errors.InvalidMethod.code
 
 
 @pytest.mark.parametrize(("method", "fields"), CASES)
 def test_a_line_is_the_same_request_as_on_the_wire(method: str, fields: dict[str, Any]) -> None:
     for around in ({}, {"session": SESSION.hex(), "seq": 9}):
-        request = codec.decode_line(json.dumps({"method": method, **fields, **around}).encode())
+        request = json_lines.decode_line(json.dumps({"method": method, **fields, **around}).encode())
         assert isinstance(request, Request), request
         wire = accepted(request.frame)
         assert (wire.session, wire.seq, wire.ops) == (request.session, request.seq, request.ops)
@@ -361,7 +361,7 @@ def test_a_line_is_the_same_request_as_on_the_wire(method: str, fields: dict[str
 
 def test_absence_and_null_are_told_apart_in_lines() -> None:
     def op(**fields: Any) -> Any:
-        request = codec.decode_line(json.dumps({"method": "compare_and_set", "key": "k", **fields}).encode())
+        request = json_lines.decode_line(json.dumps({"method": "compare_and_set", "key": "k", **fields}).encode())
         assert isinstance(request, Request)
         return request.ops[0]
 
@@ -372,9 +372,9 @@ def test_absence_and_null_are_told_apart_in_lines() -> None:
 @pytest.mark.parametrize("line", AS_LINES)
 def test_every_truncation_of_a_line_is_refused(line: bytes) -> None:
     for length in range(len(line)):
-        assert isinstance(codec.decode_line(line[:length]), Refusal)
-    assert isinstance(codec.decode_line(line + b"}"), Refusal)
-    assert isinstance(codec.decode_line(b" " + line + b" \r"), Request)
+        assert isinstance(json_lines.decode_line(line[:length]), Refusal)
+    assert isinstance(json_lines.decode_line(line + b"}"), Refusal)
+    assert isinstance(json_lines.decode_line(b" " + line + b" \r"), Request)
 
 
 @pytest.mark.parametrize(
@@ -407,9 +407,9 @@ def test_every_truncation_of_a_line_is_refused(line: bytes) -> None:
     ],
 )
 def test_a_bad_line_gets_the_dialect_s_error(line: bytes, kind: str, words: str) -> None:
-    refused = codec.decode_line(line)
+    refused = json_lines.decode_line(line)
     assert isinstance(refused, Refusal)
-    reply = json.loads(codec.encode_line(codec.refuse(refused.seq, 0, refused.code, refused.message)))
+    reply = json.loads(json_lines.encode_line(codec.refuse(refused.seq, 0, refused.code, refused.message)))
     assert reply["status"] == "exception" and reply["type"] == kind and words in reply["message"]
 
 
@@ -422,11 +422,11 @@ def test_mutated_lines_are_requests_or_refusals(line: bytes, edits: list[tuple[i
     for place, inserted, dropped in edits:
         place %= len(line) + 1
         line = line[:place] + inserted + line[place + dropped :]
-    request = codec.decode_line(line)
+    request = json_lines.decode_line(line)
     if isinstance(request, Request):
         check(request.frame)
     else:
-        codec.encode_line(codec.refuse(request.seq, 0, request.code, request.message))
+        json_lines.encode_line(codec.refuse(request.seq, 0, request.code, request.message))
 
 
 # ---- replies and events
@@ -447,7 +447,7 @@ def test_a_reply_is_the_array_of_the_protocol(reply: Reply) -> None:
 
 def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
     def line(code: int, payload: Any) -> Any:
-        return json.loads(codec.encode_line(Reply(1, 1, codec.encode_results([(code, payload)]))))
+        return json.loads(json_lines.encode_line(Reply(1, 1, codec.encode_results([(code, payload)]))))
 
     assert line(0, None) == {"status": "OK", "result": None}
     assert line(0, [["k", {"a": 1}]]) == {"status": "OK", "result": [["k", {"a": 1}]]}
@@ -459,7 +459,7 @@ def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
 
 
 def test_bytes_are_shown_in_lines_as_base64() -> None:
-    assert b'"AP8="' in codec.encode_line(Reply(1, 1, codec.encode_results([(0, b"\0\xff")])))
+    assert b'"AP8="' in json_lines.encode_line(Reply(1, 1, codec.encode_results([(0, b"\0\xff")])))
 
 
 def test_an_event_is_a_message_number_0() -> None:

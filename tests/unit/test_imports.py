@@ -46,8 +46,11 @@ def allowed(name: str, imported: str, *packages: str) -> bool:
 RULES = {
     "kvzmq.errors": (),
     "kvzmq.messages": (),
-    "kvzmq.codec": ("kvzmq.errors", "kvzmq.messages"),
+    "kvzmq.checks": ("kvzmq.errors", "kvzmq.messages"),
+    "kvzmq.codec": ("kvzmq.errors", "kvzmq.messages", "kvzmq.checks"),
+    "kvzmq.json_lines": ("kvzmq.errors", "kvzmq.messages", "kvzmq.checks", "kvzmq.codec"),
     "kvzmq.transport": ("kvzmq.errors", "kvzmq.messages", "kvzmq.codec", "kvzmq.transport"),
+    "kvzmq.transport.tcp": ("kvzmq.errors", "kvzmq.messages", "kvzmq.json_lines", "kvzmq.transport"),
     "kvzmq.store": ("kvzmq.errors", "kvzmq.messages", "kvzmq.codec", "kvzmq.store"),
     "kvzmq.store.files": ("kvzmq.errors",),
     "kvzmq.store.log": (),
@@ -55,7 +58,7 @@ RULES = {
     "kvzmq.store.file_log": ("kvzmq.errors", "kvzmq.store"),
     "kvzmq.store.checkpoint": ("kvzmq.errors", "kvzmq.store.files", "kvzmq.store.frames", "kvzmq.store.log"),
     "kvzmq.catalog": ("kvzmq.errors", "kvzmq.catalog"),
-    "kvzmq.client": ("kvzmq.errors", "kvzmq.messages", "kvzmq.codec", "kvzmq.catalog", "kvzmq.client"),
+    "kvzmq.client": ("kvzmq.errors", "kvzmq.messages", "kvzmq.checks", "kvzmq.codec", "kvzmq.catalog", "kvzmq.client"),
 }
 """What each part may import of the package; the longest name that fits a module counts."""
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from msgspec import Raw
+from msgspec import UNSET, Raw
 from witness import Clients, copy_of, dump_of, raw, request
 
 from kvzmq import codec, errors, messages
@@ -460,10 +460,10 @@ def test_comparable_is_equality_of_json(one: Any, other: Any) -> None:
 def test_any_subkey_is_read(subkey: str, value: dict[str, Any], inner: Any) -> None:
     read = read_subkey(subkey)
     value.pop(subkey, None)
-    assert read(codec.encode_value(value)) is codec.UNSET
+    assert read(codec.encode_value(value)) is UNSET
     value[subkey] = inner
     assert read(codec.encode_value(value)) == inner
-    assert read(codec.encode_value([subkey])) is codec.UNSET
+    assert read(codec.encode_value([subkey])) is UNSET
 
 
 def test_of_two_entries_of_one_name_the_last_counts() -> None:
