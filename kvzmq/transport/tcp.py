@@ -235,7 +235,8 @@ class TcpTransport:
             connection.skipping = end < 0
             data = data[end + 1 :] if end >= 0 else b""
         connection.received += data
-        self._watch(connection)
+        if connection.has_turn():  # what epoll has to report is settled after the turn: most lines are taken in at once
+            self._ready[connection.number] = connection
         return received_bytes
 
     def _take_turns(self) -> list[Arrival]:
@@ -249,6 +250,7 @@ class TcpTransport:
         for number, connection in turn.items():
             if len(arrivals) >= REQUESTS_MAX or taken_bytes >= STEP_BYTES_MAX:
                 left[number] = connection
+                self._watch(connection)
             else:
                 taken_bytes += self._take_lines(connection, share, arrivals)
         self._ready = left | self._ready  # whoever had no turn comes first in the next step
