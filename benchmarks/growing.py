@@ -122,7 +122,7 @@ def compaction(results: Results) -> str:
     rows = []
     for row in results.rows("compaction"):
         rows.append(
-            [row["round"], row["phase"], decimal(number(row, "seconds"), 1), rate(number(row, "ops_per_s")),
+            [row["round"], f"{row['phase']}, {row['phases']} times", decimal(number(row, "seconds"), 1), rate(number(row, "ops_per_s")),
              *(milliseconds(number(row, field)) for field in ("p50_ms", "p99_ms", "p999_ms", "max_ms"))]
         )  # fmt: skip
     table_rows = results.numbers("compaction", "rows")[0]
@@ -132,7 +132,7 @@ def compaction(results: Results) -> str:
         tail, speed = busy["p999_ms"] / quiet["p999_ms"], busy["ops_per_s"] / quiet["ops_per_s"]
         sentences.append(f"While the child compacts, the client makes {speed:.0%} of its usual inserts, and the p99.9 is {tail:.1f} times the usual one.")
         longest, usual = (results.spread("compaction", "max_ms", phase=phase).greatest for phase in ("compacting", "quiet"))
-        took = results.median("compaction", "seconds", phase="compacting")
+        took = results.median("compaction", "seconds", phase="compacting") / results.median("compaction", "phases", phase="compacting")
         sentences.append(f"The longest insert during any compaction took {longest:.0f} ms, between them {usual:.0f} ms; a compaction took {took:.1f} s.")
         if speed < 0.85 or tail > 1.5:
             sentences.append("The child wants a processor, although it is nice, and the disk, to which it writes a whole checkpoint.")
@@ -140,7 +140,7 @@ def compaction(results: Results) -> str:
         [
             paragraph(
                 f"One client inserts without end into a table of {table_rows:,} rows, while the server compacts again and again; between, it does not.",
-                "The phases are told apart from outside, by the presence of the sealed log.",
+                "The phases are told apart from outside, by the presence of the sealed log; three of each kind in turn are a round, and its figures are of their inserts together.",
             ),
             table(("round", "phase", "seconds", "inserts/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"), rows, left=2),
             paragraph(*sentences),

@@ -80,21 +80,12 @@ def _check_deep(data: bytes | Raw) -> None:
         raise errors.InvalidRequest(f"value nested deeper than {messages.DEPTH_MAX}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise errors.InvalidRequest(f"value is not MessagePack: {error}") from None
-    find_fault(value, "value")
-
-
-def find_fault(value: object, place: str) -> None:
-    """Refuse a decoded value that JSON and bytes cannot say, naming the place.
-
-    Raises:
-        InvalidRequest: with a message such as `value["a"][3] is not finite`
-    """
     try:
         _find_fault(value, 0)
     except _Fault as fault:
         # The path is put together only here: a long key above a long array would be copied for every item.
         path = "".join(f"[{_quote(step)}]" for step in reversed(fault.path))
-        raise errors.InvalidRequest(f"{place}{path} {fault.reason}") from None
+        raise errors.InvalidRequest(f"value{path} {fault.reason}") from None
 
 
 class _Fault(Exception):
@@ -130,7 +121,7 @@ def _quote(key: object) -> str:
     return repr(key[:50] + "..." if isinstance(key, str) and len(key) > 50 else key)[:200]
 
 
-def _check_rows(op: messages.InsertMany) -> None:
+def _check_insert_many(op: messages.InsertMany) -> None:
     values = list(op.rows.values())
     try:
         for raw in values:
@@ -167,7 +158,7 @@ def _check_transaction(op: messages.Transaction) -> None:
 _CHECKS: dict[type[Operation], Callable[[Any], None]] = {
     messages.Insert: lambda op: check_value(op.value),
     messages.SetDefault: lambda op: check_value(op.value),
-    messages.InsertMany: _check_rows,
+    messages.InsertMany: _check_insert_many,
     messages.CompareAndSet: _check_compare_and_set,
     messages.Increment: _check_increment,
     messages.Transaction: _check_transaction,

@@ -18,8 +18,8 @@ from kvzmq.store import Store
 from kvzmq.trace import Trace
 from kvzmq.transport import Arrival
 
-HELD_BYTES_MAX = 1 << 20
-"""How many bytes of results wait for the disk: a step may ask for a thousand replies of 8 MiB each."""
+WAITING_BYTES_MAX = 1 << 20
+"""How many bytes of results wait for the disk, and one reply more: a step may ask for a thousand of 8 MiB each."""
 
 
 class Dispatcher:
@@ -64,7 +64,7 @@ class Dispatcher:
         """Execute one step's arrivals and send their replies; none leaves before the step is durable.
 
         Raises:
-            StorageFailed: the disk cannot be trusted: nothing was sent, stop
+            StorageFailed: the disk cannot be trusted: nothing that is not durable was sent; stop
         """
         self.steps += 1
         if self._group_commit:
@@ -96,7 +96,7 @@ class Dispatcher:
                 self._trace.write(self.steps, arrival)
             held.append((arrival, reply))
             held_bytes += len(reply.results)
-            if held_bytes > HELD_BYTES_MAX:
+            if held_bytes > WAITING_BYTES_MAX:
                 self._release(held)
                 held_bytes = 0
         self._release(held)

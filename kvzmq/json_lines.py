@@ -78,7 +78,7 @@ _FROM_JSON: dict[Any, Callable[[Any], Any]] = {
     messages.Maybe: _maybe,
     dict[messages.Key, Raw]: lambda rows: {key: _raw(value) for key, value in rows.items()},
     list[messages.Step]: lambda steps: [_from_json(step) for step in steps],
-    list[tuple[messages.Key, messages.Maybe]]: lambda checks: [(c.key, _maybe(c.expected)) for c in checks],
+    list[tuple[messages.Key, messages.Maybe]]: lambda pairs: [(pair.key, _maybe(pair.expected)) for pair in pairs],
 }
 
 _PLANS: dict[type[Struct], tuple[type[Operation], list[tuple[str, Callable[[Any], Any] | None]]]] = {

@@ -1,6 +1,6 @@
 """The server: one Poller, one loop, one thread that matters.
 
-    poll ──> transports drain ──> dispatcher commits once and executes ──> replies leave
+    poll ──> transports drain ──> dispatcher: log once, execute, sync ──> replies leave
 
 `step` is one turn; `run` turns until a signal or `stop`. While the loop waits for the disk, libzmq's
 I/O thread and the kernel collect the next step's requests: that is what makes group commit work.

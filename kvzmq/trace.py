@@ -6,7 +6,8 @@
 own; `key` is JSON, or `-` for an operation without one; a request of several operations has the
 first one's name and key and `+N` for the others; `began_us` counts from the trace's start, in
 microseconds. Rows that expired have a line of their own, of the client `-`. A line that starts with
-`#` is a comment.
+`#` is a comment. A line is written when its request has executed, which may be before the step is
+on the disk: after a crash the last step's lines may tell of what nobody was told.
 
 That requests interleave shows in neighbouring lines of one step with different clients; that each
 executes alone shows in the times, which never overlap, and in the revisions: each line's is the one

@@ -375,6 +375,18 @@ MUTANTS: list[Mutant] = [
         DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
     ),
     Mutant(
+        "replies sent although the sync has failed", "dispatcher.py",
+        "        self.store.settle()\n        for arrival, reply in held:\n            arrival.transport.send(arrival.peer, reply)\n",
+        "        try:\n            self.store.settle()\n        finally:\n            for arrival, reply in held:\n"
+        "                arrival.transport.send(arrival.peer, reply)\n",
+        DISPATCHER + "test_when_the_disk_fails_nothing_is_sent", 6,
+    ),
+    Mutant(
+        "a second sync after one that failed", "store/file_log.py",
+        "        if self._failed is not None:", "        if False:",
+        "tests/unit/test_log_files.py::test_after_a_sync_that_failed_nothing_is_committed_any_more", 6,
+    ),
+    Mutant(
         "nobody waits for the disk", "dispatcher.py",
         "        self.store.settle()\n", "",
         POWER + "[ext4]", 3,
@@ -492,6 +504,8 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_tcp_transport.py::test_several_hundred_pipelining_clients_share_a_step", 9),
     Mutant("bridge takes any number of bytes a step", "transport/tcp.py", "or taken_bytes >= STEP_BYTES_MAX:", "or False:",
            "tests/unit/test_tcp_transport.py::test_a_step_takes_in_a_bounded_number_of_bytes", 9),
+    Mutant("bridge reads from who had no turn", "transport/tcp.py", "                left[number] = connection\n                self._watch(connection)\n", "                left[number] = connection\n",
+           "tests/unit/test_tcp_transport.py::test_who_had_no_turn_is_not_read_from", 9),
     Mutant("bridge bounds only each connection", "transport/tcp.py", "while total > HELD_BYTES_MAX:", "while False:",
            "tests/unit/test_tcp_transport.py::test_all_connections_together_hold_a_bounded_amount", 9),
     Mutant("bridge keeps stalled connections", "transport/tcp.py", "if connection.queued and now_s - connection.moved_s > STALLED_S:", "if False:",
@@ -526,8 +540,10 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_watches.py::test_many_watchers_cost_a_step_only_what_is_new", 9),
     Mutant("every watcher walks its whole chunk", "store/history.py", "skip = max(0, revision - self.after)\n        changes = zip(self.keys[skip:], self.befores[skip:], self.afters[skip:])", "skip = max(0, revision - self.after)\n        changes = zip(*[column[:][skip:] for column in (self.keys, self.befores, self.afters)])",
            "tests/unit/test_watches.py::test_many_watchers_cost_a_step_only_what_is_new", 9),
-    Mutant("history lets a chunk go too early", "store/history.py", "self.revision - chunks[1].after >= CHANGES_MAX", "self.revision - chunks[0].after >= CHANGES_MAX",
+    Mutant("history lets a chunk go too early", "store/history.py", "self.revision - chunks[0].after - len(chunks[0].keys) >= CHANGES_KEPT", "self.revision - chunks[0].after >= CHANGES_KEPT",
            "tests/unit/test_table.py::test_history_gives_every_change_it_keeps_and_keeps_enough", 9),
+    Mutant("history counts no keys", "store/history.py", "size = sum(map(len, keys)) + sum(", "size = sum(",
+           "tests/unit/test_table.py::test_history_is_bounded_and_says_what_is_gone", 9),
     Mutant("setdefault inserts what its reply has no room for", "store/table.py",
            "payload = self.spend(bytes(op.value) if present is None else present)", "payload = self.spend(b'' if present is None else present)",
            "tests/unit/test_dispatcher.py::test_a_setdefault_without_room_for_its_result_changes_nothing", 2),
@@ -541,6 +557,8 @@ MUTANTS: list[Mutant] = [
     Mutant("a revision is counted twice", "store/table.py", "        self.revision += 1\n        if self._undo", "        self.revision += 1 + (self.revision % 1000 == 999)\n        if self._undo",
            "tests/integration/test_interleaving.py::test_each_request_executed_alone", 4),
     # ---- the client
+    Mutant("rows are gone through twice", "client/operations.py", "pairs = list(rows.items()) if", "pairs = list(zip(list(rows), list(rows.values()))) if",
+           "tests/contract/test_client_contract.py::test_rows_come_as_any_mapping_or_pairs_and_are_gone_through_once", 2),
     Mutant("a retried request gets a new number", "client/session.py", "        request.sent += 1\n",
            "        if request.sent and request.calls:\n"
            "            self._last_seq += 1\n            request.frame = codec.encode_request(self.id, self._last_seq, [op for call in request.calls for op in call.ops])\n"

@@ -254,10 +254,10 @@ class AsyncClient:
         )
 
     def _watch(
-        self, call: Callable[[int | None], Call], from_revision: int | None, timeout: float | None
+        self, make_call: Callable[[int | None], Call], from_revision: int | None, timeout: float | None
     ) -> AsyncWatch:
         connection = self._connection
-        watching = Watching(call, self._calls.prefix, from_revision)
+        watching = Watching(make_call, self._calls.prefix, from_revision)
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         return AsyncWatch(conversation, connection.timeout_s if timeout is None else timeout)
 

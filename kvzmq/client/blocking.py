@@ -244,9 +244,9 @@ class Client(MutableMapping[str, Any]):
         )
 
     def _watch(
-        self, call: Callable[[int | None], Call], from_revision: int | None, timeout: float | None
+        self, make_call: Callable[[int | None], Call], from_revision: int | None, timeout: float | None
     ) -> Watch:
-        watching = Watching(call, self._calls.prefix, from_revision)
+        watching = Watching(make_call, self._calls.prefix, from_revision)
         connection = self._connection
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         watch = Watch(conversation, connection.timeout_s if timeout is None else timeout)

@@ -156,12 +156,10 @@ class Calls:
         return _call(("remove", self._key(key)), _nothing)
 
     def insert_many(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> list[Call]:
-        if isinstance(rows, Mapping):
-            keys, contents = list(rows), list(rows.values())
-        else:
-            pairs = list(rows)
-            keys, contents = [key for key, _ in pairs], [value for _, value in pairs]
-        keys = values.check_keys(keys, self.prefix)
+        # One pass: a mapping may change meanwhile, a pair may be an iterator.
+        pairs = list(rows.items()) if isinstance(rows, Mapping) else [(key, value) for key, value in rows]
+        keys = values.check_keys([key for key, _ in pairs], self.prefix)
+        contents = [value for _, value in pairs]
         chunks = range(0, len(keys), CHUNK_ROWS) or [0]
         return [call for at in chunks for call in _insert_rows(keys[at : at + CHUNK_ROWS], contents[at : at + CHUNK_ROWS])]
 
@@ -307,7 +305,7 @@ def together(calls: Sequence[Call], combine: Callable[[list[Any]], Any]) -> Call
 
 
 def _insert_rows(keys: list[str], contents: list[object]) -> list[Call]:
-    rows = values.encode_rows(dict(zip(keys, contents)))
+    rows = values.encode_rows(dict(zip(keys, contents, strict=True)))
     if len(rows) > CHUNK_BYTES and len(keys) > 1:
         middle = len(keys) // 2
         return _insert_rows(keys[:middle], contents[:middle]) + _insert_rows(keys[middle:], contents[middle:])

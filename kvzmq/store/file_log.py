@@ -64,6 +64,7 @@ class FileLog:
         self._file: File | None = None
         self._salt = b""
         self._prepared = 0  # the length of table.txn, with the zeros
+        self._failed: str | None = None
 
     # ---- recovery
 
@@ -216,6 +217,8 @@ class FileLog:
 
     def commit(self, group: bytes) -> Iterator[bytes]:
         """Append `group`, yield it, and sync; see Log.commit."""
+        if self._failed is not None:  # the kernel may take what it lost for clean: another sync would prove nothing
+            raise errors.StorageFailed(self._failed)
         file = self._file
         assert file is not None, "commit before recover"
         frame = frames.encode_frame(self._salt, self.group + 1, group)
@@ -227,7 +230,8 @@ class FileLog:
         try:
             file.sync()
         except OSError as error:
-            raise errors.StorageFailed(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error
+            self._failed = f"{self.directory.path / NAME}: sync failed: {error.strerror}"
+            raise errors.StorageFailed(self._failed) from error
 
     def _write(self, file: File, frame: bytes) -> None:
         end = self.log_bytes + len(frame)

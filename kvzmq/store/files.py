@@ -106,7 +106,8 @@ class DiskFile:
             raise _naming(error, self._path) from None
 
     def start_sync(self, offset: int, length: int) -> None:
-        # Linux begins to write dirty pages that it is told are not needed any more, and does not wait. It keeps them.
+        # Linux begins to write dirty pages that it is told are not needed any more, and does not wait. None is lost:
+        # a page that is dirty or being written stays.
         # https://man7.org/linux/man-pages/man2/posix_fadvise.2.html
         with contextlib.suppress(OSError):
             os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)

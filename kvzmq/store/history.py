@@ -13,15 +13,16 @@ from itertools import chain
 from kvzmq import errors
 from kvzmq.messages import Change
 
-CHANGES_MAX = 65_536
-"""How many changes are kept, and a few more: they go a chunk at a time."""
+CHANGES_KEPT = 65_536
+BYTES_KEPT = 32 << 20
+"""How many of the latest changes are kept, or how many bytes of them, whichever is less; and a chunk or two more.
 
-BYTES_MAX = 32 << 20
-"""How many bytes of values they may hold."""
+A change takes the bytes of its values and the characters of its key.
+"""
 
 CHUNK_CHANGES = 1024
 CHUNK_BYTES = 1 << 20
-"""How large a chunk gets: so many changes, or so many bytes of values and one change more."""
+"""How large a chunk gets; a single change that takes more has one to itself."""
 
 
 class _Chunk:
@@ -59,17 +60,19 @@ class History:
 
     def add(self, key: str, before: bytes | None, after: bytes | None) -> None:
         """Add the change that makes the next revision."""
-        self.revision += 1
+        size = len(key)
+        if before:
+            size += len(before)
+        if after:
+            size += len(after)
         chunk = self._open
+        if chunk.bytes + size > CHUNK_BYTES or len(chunk.keys) >= CHUNK_CHANGES:
+            chunk = self._open_next()
+        self.revision += 1
         chunk.keys.append(key)
         chunk.befores.append(before)
         chunk.afters.append(after)
-        if before:
-            chunk.bytes += len(before)
-        if after:
-            chunk.bytes += len(after)
-        if len(chunk.keys) >= CHUNK_CHANGES or chunk.bytes >= CHUNK_BYTES:
-            self._open_next()
+        chunk.bytes += size
 
     def extend(self, keys: Sequence[str], befores: Sequence[bytes | None], afters: Sequence[bytes | None]) -> None:
         """Add the changes that make the next revisions, in order, given as columns."""
@@ -79,34 +82,32 @@ class History:
 
     def _extend(self, keys: Sequence[str], befores: Sequence[bytes | None], afters: Sequence[bytes | None]) -> None:
         count = len(keys)
-        size = sum(map(len, filter(None, befores))) + sum(map(len, filter(None, afters)))
+        size = sum(map(len, keys)) + sum(map(len, filter(None, befores))) + sum(map(len, filter(None, afters)))
         if size > CHUNK_BYTES and count > 1:
             half = count // 2
             self._extend(keys[:half], befores[:half], afters[:half])
             self._extend(keys[half:], befores[half:], afters[half:])
             return
         chunk = self._open
-        if chunk.keys and (len(chunk.keys) + count > CHUNK_CHANGES or chunk.bytes + size > CHUNK_BYTES):
-            self._open_next()
-            chunk = self._open
+        if len(chunk.keys) + count > CHUNK_CHANGES or chunk.bytes + size > CHUNK_BYTES:
+            chunk = self._open_next()
         self.revision += count
         chunk.keys += keys
         chunk.befores += befores
         chunk.afters += afters
         chunk.bytes += size
-        if chunk.bytes >= CHUNK_BYTES:
-            self._open_next()
 
-    def _open_next(self) -> None:
-        """Close the open chunk, and let the oldest ones go that are no longer needed or too much."""
+    def _open_next(self) -> _Chunk:
+        """Close the open chunk, if there is anything in it, and let the oldest ones go when the others are enough."""
+        if not self._open.keys:
+            return self._open
         chunks = self._chunks
         self._bytes += self._open.bytes
+        while self.revision - chunks[0].after - len(chunks[0].keys) >= CHANGES_KEPT or self._bytes - chunks[0].bytes >= BYTES_KEPT:
+            self._bytes -= chunks.popleft().bytes
         self._open = _Chunk(self.revision)
         chunks.append(self._open)
-        while len(chunks) > 1 and (
-            self.revision - chunks[1].after >= CHANGES_MAX or self._bytes > BYTES_MAX - CHUNK_BYTES
-        ):
-            self._bytes -= chunks.popleft().bytes
+        return self._open
 
     def since(self, revision: int) -> Iterator[tuple[int, Change]]:
         """Yield the changes after `revision`, each with its own revision.

@@ -8,8 +8,9 @@ import inspect
 import math
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -143,6 +144,35 @@ def test_many_rows(table: Any) -> None:
     assert table.size() == 4
     assert table.remove_many(["a", "b", "nothing"]) == 2
     assert dict(table.items()) == {"c": 3, "d": 4}
+
+
+class Growing(Mapping[str, Any]):
+    """A mapping that has one more row each time it is gone through, as a table that others write to."""
+
+    def __init__(self, rows: dict[str, Any]) -> None:
+        self.rows = rows
+
+    def __getitem__(self, key: str) -> Any:
+        return self.rows[key]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from sorted(self.rows)
+        self.rows[f"a{len(self.rows)}"] = "came meanwhile"
+
+
+@pytest.mark.parametrize("make", [
+    Growing,
+    MappingProxyType,
+    lambda rows: iter(rows.items()),
+    lambda rows: (iter(pair) for pair in rows.items()),
+])  # fmt: skip
+def test_rows_come_as_any_mapping_or_pairs_and_are_gone_through_once(table: Any, make: Callable[[dict[str, Any]], Any]) -> None:
+    """Red when keys and values were asked for one after the other: each value then belonged to the key before."""
+    table.insert_many(make({"b": "of b", "c": "of c"}))
+    assert dict(table.items()) == {"b": "of b", "c": "of c"}
 
 
 def test_more_rows_than_one_request_carries(table: Any) -> None:

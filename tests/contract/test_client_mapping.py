@@ -53,6 +53,13 @@ def test_length_truth_and_iteration(table: kvzmq.Client) -> None:
     assert {**table} == {"a": 1, "b": 2}
 
 
+def test_the_rows_of_a_table_go_into_another(table: kvzmq.Client) -> None:
+    table.update({"a": 1, "b": [2]})
+    other = table.namespace("copy/")
+    other.insert_many(table)
+    assert dict(other) == {"a": 1, "b": [2]}
+
+
 def test_get_setdefault_pop_popitem(table: kvzmq.Client) -> None:
     assert table.get("a") is None and table.get("a", 5) == 5
     assert table.setdefault("a", 1) == 1 == table.setdefault("a", 2)

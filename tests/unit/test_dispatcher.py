@@ -75,7 +75,7 @@ def test_no_reply_leaves_before_the_steps_changes_are_durable(table: Stepped, mo
     monkeypatch.setattr(table.router, "send", lambda peer, reply: (seen.append("send"), send(peer, reply))[1])
     peer = table.zmq()
     peer.send(["lookup", "a"])
-    peer.send(["insert", "a", "x" * dispatcher.HELD_BYTES_MAX])
+    peer.send(["insert", "a", "x" * dispatcher.WAITING_BYTES_MAX])
     peer.send(["insert", "b", 1])
     table.gather(3)
     assert seen == ["written", *["execute"] * 3, "durable", *["send"] * 3]
@@ -102,6 +102,7 @@ def test_when_the_disk_fails_nothing_is_sent(table: Stepped, monkeypatch: pytest
     peer.send(["insert", "a", 1])
     with pytest.raises(errors.StorageFailed):
         table.gather(2)
+    table.router.flush()  # what was handed to the transport would leave here
     assert peer.replies() == [] and not peer.socket.poll(50)
 
 

@@ -91,8 +91,8 @@ def test_every_limit_is_what_the_code_says() -> None:
     ]  # fmt: skip
     assert tcp.LINE_BYTES_MAX == messages.MESSAGE_BYTES_MAX and router.TRACKED_BYTES_MIN == 16 << 10
     for stated, number in (
-        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.RESULTS_MAX), ("latest 65,536 changes", history.CHANGES_MAX),
-        ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20), ("32 MiB of values", history.BYTES_MAX >> 20), ("1 MiB of them", sessions.RESULT_BYTES_MAX >> 20),
+        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.RESULTS_MAX), ("latest 65,536 changes", history.CHANGES_KEPT),
+        ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20), ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.RESULT_BYTES_MAX >> 20),
         ("128 MiB in all", sessions.ALL_BYTES_MAX >> 20), ("for 30 seconds", int(watches.QUIET_S)),
     ):  # fmt: skip
         assert stated in DOCUMENT and int(re.sub(r"[^\d]", "", stated)) == number

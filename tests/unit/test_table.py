@@ -504,26 +504,29 @@ def test_rows_due_together_go_by_deadline_then_by_key() -> None:
 
 def test_history_is_bounded_and_says_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guarantee 9. Turned red by bounding the number alone."""
-    monkeypatch.setattr(history, "CHANGES_MAX", 10)
-    monkeypatch.setattr(history, "BYTES_MAX", 50)
+    monkeypatch.setattr(history, "CHANGES_KEPT", 10)
+    monkeypatch.setattr(history, "BYTES_KEPT", 50)
     monkeypatch.setattr(history, "CHUNK_CHANGES", 1)
     monkeypatch.setattr(history, "CHUNK_BYTES", 10)
     kept = History(100)
     for number in range(30):
         kept.add(f"k{number}", None, b"x")
-    assert kept.first == 120 and kept.revision == 130
+    assert kept.first == 119 and kept.revision == 130, "ten, and the chunk that is open"
     assert [revision for revision, _ in kept.since(125)] == [126, 127, 128, 129, 130]
     assert list(kept.since(130)) == []
     with pytest.raises(errors.RevisionGone):
-        kept.since(119)
+        kept.since(118)
     kept.add("big", b"x" * 20, b"x" * 15)
-    assert kept.first == 125
-    kept.add("bigger", None, b"x" * 60)
-    assert kept.first == kept.revision == 132
+    assert kept.first == 120
+    kept.add("k", None, b"x")
+    assert kept.first == 127, "the large one and three of four bytes are fifty"
+    kept.extend(["k" * 60], [None], [None])
+    kept.add("k", None, b"x")
+    assert kept.first == 132 and [key for _, (key, _, _) in kept.since(132)] == ["k" * 60, "k"], "a key takes room as well"
 
 
 Column = tuple[str, bytes | None, bytes | None]
-COLUMNS = st.tuples(st.text(max_size=1), *[st.none() | st.binary(max_size=8)] * 2)
+COLUMNS = st.tuples(st.text(max_size=12), *[st.none() | st.binary(max_size=4)] * 2)
 
 
 @settings(max_examples=300)
@@ -531,8 +534,8 @@ COLUMNS = st.tuples(st.text(max_size=1), *[st.none() | st.binary(max_size=8)] * 
 def test_history_gives_every_change_it_keeps_and_keeps_enough(steps: list[Column | list[Column]]) -> None:
     """Seen red with chunks let go too early, and with a chunk begun at the wrong revision."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(history, "CHANGES_MAX", 20)
-        patched.setattr(history, "BYTES_MAX", 200)
+        patched.setattr(history, "CHANGES_KEPT", 20)
+        patched.setattr(history, "BYTES_KEPT", 200)
         patched.setattr(history, "CHUNK_CHANGES", 4)
         patched.setattr(history, "CHUNK_BYTES", 20)
         kept, made = History(7), []
@@ -547,10 +550,9 @@ def test_history_gives_every_change_it_keeps_and_keeps_enough(steps: list[Column
             count = kept.revision - kept.first
             for revision in range(kept.first, kept.revision + 1):
                 assert list(kept.since(revision)) == list(enumerate(made, 8))[revision - 7 :]
-            sizes = [len(before or b"") + len(after or b"") for _, before, after in made]
-            assert sum(sizes[-count:] if count else []) <= 200
-            assert count <= 20 + 2 * 4
-            assert count >= min(20, len(made)) or sum(sizes[-count - 4 :]) > 200 - 20
+            kept_bytes = sum(len(key) + len(before or b"") + len(after or b"") for key, before, after in made[len(made) - count :])
+            assert count >= min(20, len(made)) or kept_bytes >= 200
+            assert count < 20 + 2 * 4 and kept_bytes < 200 + 2 * 20
 
 
 def test_a_request_may_query_only_so_many_subkeys() -> None:

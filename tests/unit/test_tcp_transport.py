@@ -463,6 +463,20 @@ def test_nobody_starves_behind_those_who_send_the_most(table: Stepped, monkeypat
 # ---- limits of the machine
 
 
+def test_who_had_no_turn_is_not_read_from(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when only those who had a turn were looked after: the others' lines piled up, a read a step."""
+    monkeypatch.setattr(tcp, "REQUESTS_MAX", 1)
+    peers = [table.tcp() for _ in range(8)]
+    requests = line(method="ping") * 10_000
+    for _ in range(200):
+        for peer in peers:
+            peer.send_some(requests)
+            peer.read()
+        table.server.step(0)
+        assert max(len(connection.received) for connection in table.bridge._connections.values()) < 2 * tcp._RECEIVE_BYTES
+    assert table.server.dispatcher.requests > 100
+
+
 def test_connections_beyond_the_limit_wait_until_one_leaves(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "CONNECTIONS_MAX", 3)
     peers = [table.tcp() for _ in range(3)]

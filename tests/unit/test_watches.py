@@ -85,7 +85,7 @@ def test_a_watch_from_a_revision_tells_what_came_after_it(table: Stepped) -> Non
 
 
 def test_history_that_is_gone_or_still_to_come_is_refused(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "CHANGES_MAX", 5)
+    monkeypatch.setattr(history, "CHANGES_KEPT", 4)
     monkeypatch.setattr(history, "CHUNK_CHANGES", 1)
     peer = table.zmq()
     for number in range(10):
@@ -185,7 +185,7 @@ def test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing(table: S
 
 
 def test_a_watcher_that_lags_too_far_is_told_so_and_its_watch_ends(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "CHANGES_MAX", 100)
+    monkeypatch.setattr(history, "CHANGES_KEPT", 100)
     monkeypatch.setattr(router, "UNSENT_BYTES_MAX", 1 << 20)
     writer = table.zmq()
     watcher = table.zmq(rcvhwm=1, rcvbuf=65_536)
