@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.work import grouped_row
 
 AUTHKEY = b"benchmarks"
-_RECEIVE_BYTES = 256 << 10
+_RECEIVE_BYTES = 64 << 10
 
 
 def _listen(port: int) -> socket.socket:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from kvzmq.client.load import Measured
 
 _TIMEOUT_S = 30.0
+_RECEIVE_BYTES = 64 << 10
 
 
 class Request(NamedTuple):
@@ -62,7 +63,7 @@ class _Connection:
 
     def receive(self) -> bool:
         """Read; True when the reply is whole. Raises: ConnectionError"""
-        data = self.socket.recv(1 << 18)
+        data = self.socket.recv(_RECEIVE_BYTES)
         if not data:
             raise ConnectionError("the server has gone")
         self.received += data

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 TIMEOUT_S = 60.0
+_RECEIVE_BYTES = 64 << 10
 
 
 class KvzmqTable:
@@ -218,9 +219,9 @@ class JsonLineTable:
 
     def _call(self, request: Mapping[str, Any]) -> Any:
         self._socket.sendall(json.dumps(request).encode() + b"\n")
-        data = self._socket.recv(1 << 18)
+        data = self._socket.recv(_RECEIVE_BYTES)
         while data[-1:] != b"\n":
-            more = self._socket.recv(1 << 18)
+            more = self._socket.recv(_RECEIVE_BYTES)
             if not more:
                 raise ConnectionError("the server has gone")
             data += more

@@ -55,7 +55,7 @@ CATALOG_BYTES_MAX = 64 * 2**20
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 5.0
 REPLY_BYTES_MAX = 2**30
-RECEIVE_BYTES = 256 * 2**10
+RECEIVE_BYTES = 64 * 2**10
 
 PAUSE_FIRST_S = 1.0
 PAUSE_MAX_S = 32.0
@@ -326,19 +326,19 @@ class HashTableClient:
     # -- reads and writes -------------------------------------------------------------------------
 
     def _read(self, request: dict[str, Any]) -> Any:
-        reply, _ = self._ask(request)
+        reply, _ = self._ask(request, _encode(request))
         return _result(request, reply)
 
     def _write(self, request: dict[str, Any]) -> None:
-        _encode(request)  # what JSON cannot say must fail before it costs a sequence number
+        line = _encode(request)  # what JSON cannot say fails before it costs a sequence number
         for _ in range(SESSIONS_TRIED_MAX):
             if self._sessions and self._session is None:
                 self._open_session()
             if not self._sessions:
-                _result(request, self._ask(request)[0])
+                _result(request, self._ask(request, line)[0])
                 return
             self._seq += 1
-            reply, sent = self._ask({**request, "session": self._session, "seq": self._seq})
+            reply, sent = self._ask(request, _number(line, self._session, self._seq))
             if reply.get("type") != "SessionExpired":
                 _result(request, reply)
                 return
@@ -353,7 +353,7 @@ class HashTableClient:
         """Open a session under a fresh number; a server of the plain dialect has none, and that is fine."""
         session = secrets.token_hex(16)
         request = {"method": "open", "session": session, "seq": 1}
-        reply, _ = self._ask(request)
+        reply, _ = self._ask(request, _encode(request))
         if reply.get("type") in ("InvalidMethod", "InvalidRequest"):
             self._sessions = False
             return
@@ -362,9 +362,8 @@ class HashTableClient:
 
     # -- one request, until it is answered --------------------------------------------------------
 
-    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], int]:
-        """Send `request` until a reply comes; return the reply and how often the request was sent."""
-        line = _encode(request)
+    def _ask(self, request: dict[str, Any], line: bytes) -> tuple[dict[str, Any], int]:
+        """Send `line`, which is `request`, until a reply comes; return the reply and how often it was sent."""
         deadline = None if self._give_up_s is None else time.monotonic() + self._give_up_s
         pause_s = PAUSE_FIRST_S
         sent = 0
@@ -421,6 +420,11 @@ def _encode(request: dict[str, Any]) -> bytes:
         if not isinstance(request.get(field, ""), str):
             raise TypeError(f"a {field} is a string, not {request[field]!r}")
     return _encode_json(request).encode() + b"\n"
+
+
+def _number(line: bytes, session: str | None, seq: int) -> bytes:
+    """Add session and sequence number to a request that is encoded already."""
+    return line[: -len("}\n")] + f',"session":"{session}","seq":{seq}}}\n'.encode()
 
 
 def _decode(line: bytes) -> dict[str, Any]:

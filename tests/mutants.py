@@ -494,7 +494,7 @@ MUTANTS: list[Mutant] = [
     # ---- transports, the loop, the wire
     Mutant("bridge closes before its replies are out", "transport/tcp.py", "if connection.finished and not connection.queued:", "if connection.finished:",
            "tests/unit/test_tcp_transport.py::test_a_half_closed_peer_still_gets_all_its_replies", 10),
-    Mutant("bridge keeps the rest of a line too long", "transport/tcp.py", 'data = data[end + 1 :] if end >= 0 else b""', "pass",
+    Mutant("bridge keeps the rest of a line too long", "transport/tcp.py", "connection.received += rest", "connection.received += self._buffer[:received_bytes]",
            "tests/unit/test_tcp_transport.py::test_an_endless_line_is_refused_once_and_costs_no_memory", 9),
     Mutant("bridge reads from who has lines waiting", "transport/tcp.py", "if not (connection.ended or connection.stuffed or has_turn):", "if not connection.ended:",
            "tests/unit/test_tcp_transport.py::test_a_slow_reader_gets_everything_and_never_holds_more_than_its_share", 9),

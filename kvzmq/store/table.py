@@ -320,12 +320,12 @@ class Table:
         return self.spend(self._find(op.key))
 
     def _lookup_many(self, op: messages.LookupMany) -> dict[str, Raw]:
-        rows = self.rows
-        found = {key: rows[key] for key in op.keys if key in rows}
+        get = self.rows.get
+        found = {key: value for key in op.keys if (value := get(key)) is not None}
         # All at once: one by one the room would cost more than the rows.
         self._budget -= sum(map(len, found.values())) + 4 * sum(map(len, found)) + 5 * len(found)
         self.check_room()
-        return {key: Raw(value) for key, value in found.items()}
+        return dict(zip(found, map(Raw, found.values())))
 
     def _spend_row(self, key: str) -> Raw:
         self._budget -= 4 * len(key) + 5  # the most a key takes in UTF-8

@@ -349,7 +349,7 @@ class FullSocket:
 
     def __init__(self, sock: socket.socket) -> None:
         self.fileno = sock.fileno
-        self.recv = sock.recv
+        self.recv_into = sock.recv_into
 
     def send(self, data: bytes) -> int:
         raise BlockingIOError
