@@ -166,7 +166,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "going on after a failed sync", "store/file_log.py",
-        'raise errors.StorageFailed(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error',
+        'self._failed = f"{self.directory.path / NAME}: sync failed: {error.strerror}"\n'
+        "            raise errors.StorageFailed(self._failed) from error",
         "file.sync()",
         CALLS + "test_a_failing_call_is_answered_for_what_it_did[once-EIO-sync]", 6,
     ),
@@ -427,8 +428,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a failed sync answered like a full disk", "store/file_log.py",
-        'raise errors.StorageFailed(f"{self.directory.path / NAME}: sync failed',
-        'raise errors.StorageError(f"{self.directory.path / NAME}: sync failed',
+        "raise errors.StorageFailed(self._failed) from error",
+        "raise errors.StorageError(self._failed) from error",
         CALLED + "test_a_failed_sync_of_the_log_ends_the_server_at_once[4]", 6,
     ),
     Mutant(
@@ -603,16 +604,19 @@ MUTANTS: list[Mutant] = [
 # fmt: on
 
 
+def misplaced() -> list[str]:
+    """Say which snippets do not stand exactly once in their files."""
+    counts = [(mutant, (ROOT / "kvzmq" / mutant.file).read_text().count(mutant.snippet)) for mutant in MUTANTS]
+    return [f"{mutant.name}: the snippet stands {count} times in {mutant.file}" for mutant, count in counts if count != 1]
+
+
 def run(mutant: Mutant | None, test: str, scratch: Path) -> bool:
     """Run one test against a copy of the package, mutated or not; True if it passed."""
     home = Path(tempfile.mkdtemp(dir=scratch))
     shutil.copytree(ROOT / "kvzmq", home / "kvzmq", ignore=shutil.ignore_patterns("__pycache__"))
     if mutant is not None:
         path = home / "kvzmq" / mutant.file
-        source = path.read_text()
-        if source.count(mutant.snippet) != 1:
-            raise SystemExit(f"{mutant.name}: the snippet stands {source.count(mutant.snippet)} times in {mutant.file}")
-        path.write_text(source.replace(mutant.snippet, mutant.replaced))
+        path.write_text(path.read_text().replace(mutant.snippet, mutant.replaced))
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", str(ROOT / test)]
     environment = os.environ | {"PYTHONPATH": str(home), "KVZMQ_MUTANT": "1"}
     with subprocess.Popen(
@@ -638,6 +642,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
+    if found := misplaced():
+        parser.error("\n".join(found))
     chosen = [m for m in MUTANTS if not options.names or any(m.name.startswith(name) for name in options.names)]
     print("| mutant | guarantee | test | caught |\n|---|---|---|---|")
     if options.list:
