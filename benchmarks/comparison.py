@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.peers import MEMORY, NOTHING, PEERS
 from benchmarks.results import Results, Spread
-from benchmarks.storage import LOG_BYTES_PER_BATCHED_ROW
-from benchmarks.text import bars, decimal, join, milliseconds, paragraph, rate, table, times
+from benchmarks.storage import HOW, LOG_BYTES_PER_BATCHED_ROW
+from benchmarks.text import bars, decimal, join, milliseconds, paragraph, rate, spread_of, table, times
 
 _NEAR = 0.1
 """Ratios so near to 1 are called even."""
@@ -22,6 +22,11 @@ def title_of(contender: str) -> str:
 def short_of(contender: str) -> str:
     """Return a contender's name for sentences."""
     return PEERS[contender].short if contender in PEERS else contender
+
+
+def _contenders(results: Results, experiment: str, **wanted: object) -> list[str]:
+    """Return who was measured, in the order of PEERS."""
+    return sorted(results.values(experiment, "contender", **wanted), key=list(PEERS).index)
 
 
 def write(results: Results) -> str:
@@ -46,10 +51,15 @@ def _against(results: Results, experiment: str, contender: str, others: Sequence
 
 
 def judge(what: str, ratios: Mapping[str, Spread]) -> str:
-    """Say whom kvzmq is ahead of, even with, and behind."""
-    ahead = [f"{short_of(name)} ({decimal(ratio.median, 1)}x)" for name, ratio in ratios.items() if ratio.median > 1 + _NEAR]
-    even = [short_of(name) for name, ratio in ratios.items() if 1 - _NEAR <= ratio.median <= 1 + _NEAR]
-    behind = [f"{short_of(name)} ({1 / ratio.median:.1f}x)" for name, ratio in ratios.items() if ratio.median < 1 - _NEAR]
+    """Say whom kvzmq is ahead of, even with, and behind: even where rounds disagree, or the difference is small."""
+    ahead, even, behind = [], [], []
+    for name, ratio in ratios.items():
+        if ratio.least > 1 and ratio.median > 1 + _NEAR:
+            ahead.append(f"{short_of(name)} ({decimal(ratio.median, 1)}x)")
+        elif ratio.greatest < 1 and ratio.median < 1 - _NEAR:
+            behind.append(f"{short_of(name)} ({1 / ratio.median:.1f}x)")
+        else:
+            even.append(short_of(name))
     said = []
     if ahead:
         said.append(f"ahead of {join(ahead)}")
@@ -65,11 +75,14 @@ def _clients(results: Results) -> list[str]:
         return []
     counts = (1, 8)
     parts = [
-        "Blocking clients, a process each, single operations/s (values of 32 bytes, 10,000 rows); (rounds: how far they lie from the median):"
+        paragraph(
+            "Blocking clients, a process each, single operations/s, on 10,000 rows with values of 32 bytes. `rounds` is how far the rounds lie",
+            "from their median; a dash, that the clients had no rows left to remove before half of the time was over.",
+        )
     ]
     for operation in ("insert", "lookup", "remove"):
         rows = []
-        for contender in results.values("clients", "contender", operation=operation):
+        for contender in _contenders(results, "clients", operation=operation):
             cells = [title_of(contender), PEERS[contender].promise]
             for count in counts:
                 found = results.spread("clients", "ops_per_s", contender=contender, operation=operation, clients=count)
@@ -85,14 +98,14 @@ def _clients(results: Results) -> list[str]:
     for operation, promise in (("insert", "durable"), ("lookup", None)):
         others = [
             name
-            for name in results.values("clients", "contender", operation=operation)
+            for name in _contenders(results, "clients", operation=operation)
             if PEERS[name].promise != NOTHING and (promise is None or PEERS[name].promise == promise)
         ]
         for count in counts:
             what = f"{'Durable insert' if promise else 'Lookup'}, {count} client{'s' if count > 1 else ''}"
             sentences.append(judge(what, _against(results, "clients", "kvzmq", others, operation=operation, clients=count)))
     files = [name for name in ("sqlite", "diskcache") if results.rows("clients", contender=name)]
-    memory = [short_of(name) for name in results.values("clients", "contender") if PEERS[name].promise == MEMORY]
+    memory = [short_of(name) for name in _contenders(results, "clients") if PEERS[name].promise == MEMORY]
     notes = []
     if files:
         notes.append(f"{join([short_of(name) for name in files])} have no server: every client opens the files, and a lookup is a call into the page cache.")
@@ -114,7 +127,7 @@ def _sockets(results: Results) -> list[str]:
         return []
     rows = []
     for operation in ("insert", "lookup"):
-        for contender in results.values("sockets", "contender", operation=operation):
+        for contender in _contenders(results, "sockets", operation=operation):
             wanted = {"contender": contender, "operation": operation}
             cells = [operation, title_of(contender)]
             for count in results.numbers("sockets", "clients"):
@@ -132,8 +145,10 @@ def _sockets(results: Results) -> list[str]:
     ]
     sentences += _why_redis(results, most)
     return [
-        "Bare connections of one process, one operation unanswered on each, operations/s. The client is an event loop in Python that does "
-        "nothing else:\n(the last three columns: with the most clients)",
+        paragraph(
+            "Bare connections of one process, one operation unanswered on each, operations/s. The client is an event loop in Python that does",
+            "nothing else (the last three columns: with the most connections):",
+        ),
         table(header, rows[:-1], left=2),
         paragraph(*sentences),
     ]
@@ -149,7 +164,7 @@ def _why_redis(results: Results, count: int) -> list[str]:
     cost, their_cost = figure("kvzmq", "server_cpu_us_per_op"), figure("redis", "server_cpu_us_per_op")
     client, their_client = figure("kvzmq", "client_cpu_us_per_op"), figure("redis", "client_cpu_us_per_op")
     return [
-        "Redis shares a sync among what arrives together as well, so the sync does not decide here, the processors do:",
+        "Redis shares a sync among what arrives together as well, and has less to do for each change:",
         f"an insert costs Redis' server {their_cost:.0f} us and its bare client {their_client:.0f} us,",
         f"kvzmq's server {cost:.0f} us (Python, and libzmq's thread) and its bare client {client:.0f} us.",
     ]
@@ -160,7 +175,7 @@ def _plain(results: Results, experiment: str, title: str, count: int) -> list[st
         return []
     rows = []
     for operation in results.values(experiment, "operation"):
-        for contender in results.values(experiment, "contender", operation=operation):
+        for contender in _contenders(results, experiment, operation=operation):
             wanted = {"contender": contender, "operation": operation}
             rows.append(
                 [
@@ -170,7 +185,7 @@ def _plain(results: Results, experiment: str, title: str, count: int) -> list[st
                     decimal(results.median(experiment, "machine_busy", **wanted), 1),
                 ]
             )  # fmt: skip
-    header = ("operation", "contender", "sum/s", "p50 ms", "p99 ms", "server us/op", "client us/op", "all busy")
+    header = ("operation", "contender", "sum/s", "p50 ms", "p99 ms", "server us/op", "client us/op", "processors busy")
     sentences = [
         judge(operation.capitalize(), _against(results, experiment, "kvzmq", ("redis",), operation=operation, clients=count))
         for operation in results.values(experiment, "operation")
@@ -189,17 +204,17 @@ def _batches(results: Results) -> list[str]:
                 title_of(contender),
                 *(rate(results.median("batches", "ops_per_s", contender=contender, operation=operation, batch=size)) for size in sizes),
             ]
-            for contender in results.values("batches", "contender")
+            for contender in _contenders(results, "batches")
         ]
         parts.append(table((operation, *(f"{size:,} rows" for size in sizes)), rows))
     shown = 1000 if 1000 in sizes else sizes[-1]
     drawn = {
         title_of(contender): results.median("batches", "ops_per_s", contender=contender, operation="insert", batch=shown)
-        for contender in results.values("batches", "contender")
+        for contender in _contenders(results, "batches")
     }
     parts += [f"insert, {shown:,} rows at a time:", bars(drawn, "rows/s")]
     sentences = [
-        judge(f"{operation.capitalize()}, {shown:,} rows at a time", _against(results, "batches", "kvzmq", tuple(drawn), operation=operation, batch=shown))
+        judge(f"{operation.capitalize()}, {shown:,} rows at a time", _against(results, "batches", "kvzmq", _contenders(results, "batches"), operation=operation, batch=shown))
         for operation in ("insert", "lookup")
     ]
     pipeline, many = (results.median("batches", "client_cpu_us_per_op", contender=name, operation="insert", batch=shown) for name in ("redis", "redis-many"))
@@ -227,7 +242,7 @@ def _tasks(results: Results) -> list[str]:
         rows.append([])
     if not any(rows):
         return []
-    header = ("kind", "operation", "contender", "1", "64 tasks, 8 threads", "1,000 tasks, 32 threads", "server us/op", "client us/op")
+    header = ("kind", "operation", "contender", "1", "64 or 8", "1,000 or 32", "server us/op", "client us/op")
     sentences = []
     for kind, count in (("tasks", 1000), ("threads", 32)):
         for operation in ("insert", "lookup"):
@@ -236,11 +251,13 @@ def _tasks(results: Results) -> list[str]:
     share = results.median("tasks", "server_busy", contender="kvzmq", operation="lookup", batch="tasks", clients=1000)
     if share < 0.5:
         sentences.append(
-            f"With 1,000 tasks kvzmq's server is busy for {share:.0%} of a processor only: the client's process is what limits, most of it asyncio's own work on a task."
+            f"With 1,000 tasks kvzmq's server is busy for {share:.0%} of a processor only: the client's process is what limits."
         )
     return [
-        "One process, single operations written the natural way: so many asyncio tasks with an operation each, awaited together, again and "
-        "again; or threads that share a client, operations/s:\n(the last two columns: with the most)",
+        paragraph(
+            "One process, single operations written the natural way: 1, 64 or 1,000 asyncio tasks with an operation each, awaited together,",
+            "again and again; or 1, 8 or 32 threads that share a client, operations/s (the last two columns: with the most):",
+        ),
         table(header, rows[:-1], left=3),
         paragraph(*sentences),
     ]
@@ -250,7 +267,7 @@ def _ycsb(results: Results) -> list[str]:
     if not results.has("ycsb"):
         return []
     rows = []
-    for contender in results.values("ycsb", "contender"):
+    for contender in _contenders(results, "ycsb"):
         cells = [title_of(contender)]
         for mix in ("ycsb-a", "ycsb-b"):
             for count in results.numbers("ycsb", "clients"):
@@ -259,12 +276,14 @@ def _ycsb(results: Results) -> list[str]:
     names = [f"{mix[-1].upper()}, {count}" for mix in ("ycsb-a", "ycsb-b") for count in results.numbers("ycsb", "clients")]
     most = max(results.numbers("ycsb", "clients"))
     sentences = [
-        judge(f"Workload {mix[-1].upper()}, {most} clients", _against(results, "ycsb", "kvzmq", results.values("ycsb", "contender"), operation=mix, clients=most))
+        judge(f"Workload {mix[-1].upper()}, {most} clients", _against(results, "ycsb", "kvzmq", _contenders(results, "ycsb"), operation=mix, clients=most))
         for mix in ("ycsb-a", "ycsb-b")
     ]
     return [
-        "YCSB's workloads A (half of the operations write) and B (a twentieth), 1,000-byte values, keys after Zipf over 10,000 rows, "
-        "with so many clients, operations/s:",
+        paragraph(
+            "YCSB's workloads A (half of the operations write) and B (a twentieth), 1,000-byte values, keys after Zipf over 10,000 rows,",
+            "with so many clients, operations/s:",
+        ),
         table(("contender", *names), rows),
         paragraph(*sentences),
     ]
@@ -276,7 +295,7 @@ def _values(results: Results) -> list[str]:
     lengths = results.numbers("values", "value_bytes")
     rows = []
     for operation in ("insert", "lookup"):
-        for contender in results.values("values", "contender"):
+        for contender in _contenders(results, "values"):
             rates = [
                 rate(results.median("values", "ops_per_s", contender=contender, operation=operation, value_bytes=length))
                 for length in lengths
@@ -286,7 +305,7 @@ def _values(results: Results) -> list[str]:
         rows.append([])
     header = ("operation", "contender", *(f"{length:,} B" for length in lengths), "MB/s at the largest")
     sentences = [
-        judge(f"{operation.capitalize()} of {lengths[-1]:,} bytes", _against(results, "values", "kvzmq", results.values("values", "contender"), operation=operation, value_bytes=lengths[-1]))
+        judge(f"{operation.capitalize()} of {lengths[-1]:,} bytes", _against(results, "values", "kvzmq", _contenders(results, "values"), operation=operation, value_bytes=lengths[-1]))
         for operation in ("insert", "lookup")
     ]
     return ["One client, values of different lengths, operations/s:", table(header, rows[:-1], left=2), paragraph(*sentences)]
@@ -301,19 +320,23 @@ def limits(results: Results) -> str:
     sentences = []
     if results.has("limits"):
         rows = []
-        for what in results.values("limits", "what"):
-            for how in ("append", "preallocated"):
+        for what in sorted(results.values("limits", "what"), key=lambda what: results.median("limits", "bytes", what=what)):
+            for how in HOW:
                 wanted = {"what": what, "how": how}
                 rows.append(
                     [
                         what, how, rate(results.median("limits", "bytes", **wanted)), rate(results.median("limits", "syncs_per_s", **wanted)),
+                        spread_of(results.spread("limits", "syncs_per_s", **wanted)),
                         decimal(results.median("limits", "bytes_per_s", **wanted) / 1e6, 1),
                         *(milliseconds(results.median("limits", field, **wanted)) for field in ("p50_ms", "p99_ms", "p999_ms")),
                     ]
                 )  # fmt: skip
         parts += [
-            "The disk alone: writes with an fdatasync each, as long as what kvzmq commits at once:",
-            table(("as long as", "file", "bytes", "syncs/s", "MB/s", "p50 ms", "p99 ms", "p99.9 ms"), rows, left=2),
+            paragraph(
+                "The disk alone: writes with an fdatasync each, as long as what kvzmq commits at once; into a file that grows (`append`),",
+                "one that only has its length (`preallocated`), or one that is full of zeros, as kvzmq's log is (`overwrite`):",
+            ),
+            table(("as long as", "file", "bytes", "syncs/s", "rounds", "MB/s", "p50 ms", "p99 ms", "p99.9 ms"), rows, left=2),
         ]
         sentences += _on_disk(results)
     rows = []
@@ -335,7 +358,10 @@ def limits(results: Results) -> str:
             rows.append([what, *rates, decimal(ratio.median), f"{ratio.least:.2f} to {ratio.greatest:.2f}", *(decimal(cost, 1) for cost in costs)])
     if rows:
         parts += [
-            "The transports alone: echoes in Python that decode nothing (ROUTER) or one line of JSON (epoll), asked by the same clients:",
+            paragraph(
+                "The transports alone: echoes in Python that decode nothing (ROUTER) or one line of JSON (epoll), asked by the same clients.",
+                "An echo bounds only what it is asked alone: where its processor is not full, a server with a table may come out ahead.",
+            ),
             table(("work", "kvzmq/s", "echo/s", "ratio", "rounds", "server us/op", "echo us/op"), rows),
         ]
         sentences += _on_echoes(results)
@@ -344,22 +370,23 @@ def limits(results: Results) -> str:
 
 def _on_disk(results: Results) -> list[str]:
     sentences = []
-    syncs = results.median("limits", "syncs_per_s", what="1 insert", how="append")
     single = results.median("clients", "ops_per_s", contender="kvzmq", operation="insert", clients=1)
-    if not math.isnan(single):
+    prepared = results.median("limits", "syncs_per_s", what="1 insert", how="overwrite")
+    if single < prepared:
         sentences.append(
-            f"One blocking client makes {rate(single)} inserts/s, {single / syncs:.0%} of the {rate(syncs)} appends of that length the disk syncs in a second when nobody has to be answered."
+            f"One blocking client makes {rate(single)} inserts/s over ROUTER; the disk alone syncs {rate(prepared)} such writes into zeros:"
+            f" of an insert's {1e3 / single:.2f} ms it takes {1e3 / prepared:.2f} ms."
         )
-    prepared = results.ratio("limits", "syncs_per_s", {"what": "1 insert", "how": "preallocated"}, {"what": "1 insert", "how": "append"})
-    if prepared.median > 1.15:
-        sentences.append(
-            f"In a file that already has its length the disk syncs {times(prepared.median)} as often: after an append the file system has to write the new length as well."
-        )
-    elif prepared.known:
-        sentences.append("That the file grows with every append costs little here: in one that has its length already it syncs about as often.")
+    for what in sorted(results.values("limits", "what"), key=lambda what: results.median("limits", "bytes", what=what)):
+        gain = results.ratio("limits", "syncs_per_s", {"what": what, "how": "overwrite"}, {"what": what, "how": "append"})
+        if gain.known:
+            length = results.median("limits", "bytes", what=what)
+            sentences.append(
+                f"In pieces of {length:,.0f} bytes zeros take {times(gain.median)} as many syncs as a file that grows ({gain.least:.1f} to {gain.greatest:.1f})."
+            )
     batched = results.median("batches", "ops_per_s", contender="kvzmq", operation="insert", batch=1000)
-    disk = results.median("limits", "bytes_per_s", what="1,000 batched rows", how="append")
-    if not math.isnan(batched):
+    disk = results.median("limits", "bytes_per_s", what="1,000 batched rows", how="overwrite")
+    if not math.isnan(batched) and not math.isnan(disk):
         sentences.append(
             f"Batches of 1,000 rows write {batched * LOG_BYTES_PER_BATCHED_ROW / 1e6:.0f} MB/s into the log; the disk alone takes {disk / 1e6:.0f} MB/s in pieces of that length."
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks import work
-from benchmarks.measuring import WORKERS, Bench
+from benchmarks.measuring import FEW_ROUNDS, WORKERS, Bench
 from benchmarks.peers import Running
 from benchmarks.results import Writer
 from benchmarks.workers import WorkerFailed
@@ -149,7 +149,7 @@ def group_commit(bench: Bench) -> None:
     with bench.writer("group_commit") as writer, bench.running("kvzmq", "kvzmq-one-by-one") as servers:
         for running in servers.values():
             turns += [_sockets(bench, writer, running, ("insert",), count) for count in (1, 2, 4, 8, 16, 32, 64)]
-        bench.take_turns(turns, "group commit", 3 if bench.size.rounds > 2 else None)
+        bench.take_turns(turns, "group commit", min(FEW_ROUNDS, bench.size.rounds))
 
 
 BATCHES = (1, 10, 100, 1000, 10_000)
@@ -208,7 +208,7 @@ def ycsb(bench: Bench) -> None:
             for count in (1, WORKERS):
                 arguments = _clients(count, bench.size.seconds, work.YCSB_VALUE_BYTES, work.YCSB_ROWS)
                 turns.append(turn_of(bench, writer, running, tuple(work.YCSB_WRITES), "call_in_turn", arguments))
-        bench.take_turns(turns, "YCSB", 3 if bench.size.rounds > 2 else None)
+        bench.take_turns(turns, "YCSB", min(FEW_ROUNDS, bench.size.rounds))
 
 
 VALUES = (32, 1024, 102_400)
@@ -227,7 +227,7 @@ def values(bench: Bench) -> None:
                     bench.fill(running, _VALUE_ROWS, length)
                     arguments = _clients(1, bench.size.seconds, length, _VALUE_ROWS)
                     turns.append(turn_of(bench, writer, running, ("insert", "lookup"), "call_in_turn", arguments))
-                bench.take_turns(turns, f"values of {length} bytes", 3 if bench.size.rounds > 2 else None)
+                bench.take_turns(turns, f"values of {length} bytes", min(FEW_ROUNDS, bench.size.rounds))
 
 
 EXPERIMENTS: dict[str, Callable[[Bench], None]] = {

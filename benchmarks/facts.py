@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.measuring import Bench
+from benchmarks.measuring import FEW_ROUNDS, Bench, Size
 from kvzmq import __version__
 from kvzmq.cli import machine
 
@@ -26,11 +26,16 @@ _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
 def write_facts(bench: Bench) -> None:
     """Write machine.csv."""
     facts = machine.describe(bench.base)
-    facts |= {"measured on": time.strftime("%Y-%m-%d"), "size of the run": bench.size.name, "kvzmq": f"{__version__}{_commit()}"}
+    facts |= {"measured on": time.strftime("%Y-%m-%d"), "size of the run": _size_text(bench.size), "kvzmq": f"{__version__}{_commit()}"}
     facts |= _versions()
     with bench.writer("machine", ("fact", "value")) as writer:
         for fact, value in facts.items():
             writer.add(fact=fact, value=value)
+
+
+def _size_text(size: Size) -> str:
+    few = min(FEW_ROUNDS, size.rounds)
+    return f"{size.name}: {size.rounds} rounds of {size.seconds:g} s a measurement; TestPerf, YCSB, values and group commit {few} rounds"
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.results import Results, number, spread
-from benchmarks.text import bars, decimal, milliseconds, paragraph, rate, table, times
+from benchmarks.text import bars, decimal, join, milliseconds, paragraph, rate, table, times
 
 STAGES = ("insert", "lookup", "size", "query", "remove")
 TRANSPORTS = {"bridge": "the bridge", "dealer": "DEALER"}
@@ -51,7 +51,8 @@ def write(results: Results) -> str:
         paragraph(
             "TestPerf does single operations one after the other: insert, lookup, size, query (four matches) and remove, each",
             "stage for the same time, all clients in step. With several clients the sum counts only what was done while all",
-            "of them were at work. Every client is a process of its own.",
+            "of them were at work. Every client is a process of its own. A dash: some had no rows left to remove before half of the",
+            "time was over.",
         )
     ]
     for transport, name in TRANSPORTS.items():
@@ -62,37 +63,81 @@ def write(results: Results) -> str:
         levels = {stage: level_of([(count, _sum(results, transport, count, stage)) for count in counts]) for stage in STAGES}
         rows += [[], ["levels off at", *(str(levels[stage] or "-") for stage in STAGES)]]
         parts += [f"Sums over {name}, operations/s:", table(("clients", *STAGES), rows)]
-        rows = [[str(count), *(rate(_sum(results, transport, count, stage) / count) for stage in STAGES)] for count in counts]
-        parts += [f"One client's share over {name}, operations/s (section 13 has every client):", table(("clients", *STAGES), rows)]
+        parts += [
+            paragraph(f"Single clients over {name}, operations/s: the slowest, the middle and the fastest one (the last section has every client):"),
+            _singles_table(results, transport, counts),
+        ]
         for stage in ("insert", "lookup"):
             drawn = {f"{count:2} client{'s' if count > 1 else ' '}": _sum(results, transport, count, stage) for count in counts}
             parts += [f"Sums of {stage} over {name}:", bars(drawn, "/s")]
-    parts += ["What the machine was doing meanwhile (processors busy; syncs of the server):", _machine_table(results)]
+    parts += [
+        paragraph(
+            f"What the machine was doing meanwhile. `server` and `all` are processors kept busy, of {cores(results)}; `server us` and `others us` are what an",
+            "operation took of them, in microseconds: in the server's process, and in everything else, clients and kernel.",
+        ),
+        _machine_table(results),
+    ]
     parts += [paragraph(*sentences) for sentences in _analysis(results) if any(sentences)]
     return "\n\n".join(parts)
 
 
+def _singles_table(results: Results, transport: str, counts: Sequence[int]) -> str:
+    stages = ("insert", "lookup", "query")
+    rows = []
+    for count in counts:
+        cells = [str(count)]
+        for stage in stages:
+            if count == 1:
+                cells += ["", rate(_sum(results, transport, 1, stage)), ""]
+            else:
+                cells += [rate(figure) for figure in _ranks(results, transport, count, stage)]
+        rows.append(cells)
+    return table(("clients", *(name for stage in stages for name in (f"{stage}: slowest", "middle", "fastest"))), rows)
+
+
+def _ranks(results: Results, transport: str, count: int, stage: str) -> list[float]:
+    """Return the rates of the slowest, the middle and the fastest client: the medians of the rounds' ones."""
+    found = [spread(rates) for rates in _by_round(results, transport, count, stage)]
+    return [spread(figures).median for figures in zip(*((each.least, each.median, each.greatest) for each in found))] or [math.nan] * 3
+
+
+def _by_round(results: Results, transport: str, count: int, stage: str) -> list[list[float]]:
+    """Return each round's clients' rates; no round in which they are not known."""
+    per_round: dict[str, list[float]] = {}
+    for row in results.rows("testperf", contender="kvzmq", transport=transport, clients=count, operation=stage):
+        if row["client"] != "sum":
+            per_round.setdefault(row["round"], []).append(number(row, "ops_per_s"))
+    return [rates for rates in per_round.values() if sum(rates) > 0]
+
+
 def _machine_table(results: Results) -> str:
-    header = ("over", "clients", "operation", "sum/s", "p50 ms", "p99 ms", "server busy", "all busy", "syncs/s", "changes/sync")
+    header = ("over", "clients", "operation", "sum/s", "p50 ms", "p99 ms", "server", "all", "server us", "others us", "syncs/s", "changes/sync")
     rows: list[list[str]] = []
     for transport in TRANSPORTS:
-        for stage in ("insert", "lookup", "query"):
+        for stage in STAGES:
             for count in _counts(results, transport):
 
                 def figure(field: str, stage: str = stage, count: int = count, transport: str = transport) -> float:
                     return _sum(results, transport, count, stage, field)
 
-                writes = stage == "insert"
+                writes = stage in ("insert", "remove")
                 rows.append(
                     [
                         transport, str(count), stage, rate(figure("ops_per_s")),
                         milliseconds(figure("p50_ms")), milliseconds(figure("p99_ms")),
                         decimal(figure("server_busy")), decimal(figure("machine_busy")),
+                        *(decimal(cost, 0) for cost in _costs(results, transport, count, stage)),
                         rate(figure("syncs_per_s")) if writes else "", decimal(figure("changes_per_sync"), 1) if writes else "",
                     ]
                 )  # fmt: skip
             rows.append([])
     return table(header, rows[:-1], left=1)
+
+
+def _costs(results: Results, transport: str, count: int, stage: str) -> tuple[float, float]:
+    """Return the processor time that an operation took in the server and elsewhere, microseconds."""
+    made, server, all_busy = (_sum(results, transport, count, stage, field) for field in ("ops_per_s", "server_busy", "machine_busy"))
+    return server / made * 1e6, (all_busy - server) / made * 1e6
 
 
 def _analysis(results: Results) -> list[list[str]]:
@@ -101,12 +146,32 @@ def _analysis(results: Results) -> list[list[str]]:
         counts = _counts(results, transport)
         if len(counts) < 2:
             continue
+        found.append(_on_system(results, transport, name, counts))
         found.append(_on_inserts(results, transport, name, counts))
         found.append(_on_lookups(results, transport, name, counts))
         found.append(_on_operations(results, transport, name, counts))
         found.append(_on_shares(results, transport, name, counts))
     found.append(_on_baseline(results))
     return found
+
+
+def _on_system(results: Results, transport: str, name: str, counts: Sequence[int]) -> list[str]:
+    """Say what the system as a whole is made of: waiting while few ask, processors from then on."""
+    all_cores = cores(results)
+    first = _sum(results, transport, counts[0], "lookup", "machine_busy")
+    full = next((count for count in counts if _sum(results, transport, count, "lookup", "machine_busy") >= _FULL * all_cores), None)
+    if math.isnan(first) or full is None or full == counts[0]:
+        return []
+    server, others = _costs(results, transport, full, "lookup")
+    made = _sum(results, transport, full, "lookup")
+    return [
+        f"The whole, over {name}: with {_one(counts[0])} {first:.1f} of {all_cores} processors are busy, and an operation's time is mostly its way and waiting.",
+        f"Lookups have filled the processors with {full} clients, and from there on the sum is what the processors give:",
+        f"one costs {server:.0f} us in the server and {others:.0f} us in clients and kernel, which makes {rate(all_cores * 1e6 / (server + others))}/s"
+        f" of {all_cores} full processors, and {rate(made)}/s are measured.",
+        f"The others take {others / (server + others):.0%} of it, so this plateau is the machine's. With the clients elsewhere the server would have gone on,"
+        f" to some {1e6 / server:,.0f}/s for each processor it can fill: an extrapolation, not a figure.",
+    ]
 
 
 def _on_inserts(results: Results, transport: str, name: str, counts: Sequence[int]) -> list[str]:
@@ -124,8 +189,7 @@ def _on_inserts(results: Results, transport: str, name: str, counts: Sequence[in
             f"With {best_at} the server syncs {rate(best_syncs)} times a second, {relation} the {rate(one_syncs)} it makes for one,"
             f" {link} each sync carries {best_changes:.1f} changes: what arrived while it waited for the disk."
         )
-    sentences += _where_it_ends(results, transport, "insert", rates)
-    return sentences
+    return sentences + _where_it_ends(results, transport, "insert", rates) + _on_fall(results, transport, "insert", rates)
 
 
 def _on_lookups(results: Results, transport: str, name: str, counts: Sequence[int]) -> list[str]:
@@ -138,11 +202,7 @@ def _on_lookups(results: Results, transport: str, name: str, counts: Sequence[in
             f"One client keeps the server's thread{'s' if transport == 'dealer' else ''} busy for {busy_one:.0%} of a processor:"
             " the rest of the time the request is with the client, or on its way. More clients fill that time."
         )
-    sentences += _where_it_ends(results, transport, "lookup", rates)
-    last = rates[-1]
-    if last[1] < 0.85 * best:
-        sentences.append(f"With {last[0]} the sum has fallen again, to {rate(last[1])}/s: the processes compete for the processors with the server they wait for.")
-    return sentences
+    return sentences + _where_it_ends(results, transport, "lookup", rates) + _on_fall(results, transport, "lookup", rates)
 
 
 def _one(count: int) -> str:
@@ -150,20 +210,43 @@ def _one(count: int) -> str:
 
 
 def _where_it_ends(results: Results, transport: str, stage: str, rates: Sequence[tuple[int, float]]) -> list[str]:
+    """Say how many clients make the most, and what was full then."""
     level = level_of(rates)
     if level is None:
         return [f"The sum had not levelled off at {rates[-1][0]} clients."]
-    busy, server = (_sum(results, transport, level, stage, field) for field in ("machine_busy", "server_busy"))
-    all_cores = cores(results)
-    start = f"It levels off at {level} clients (within {1 - LEVEL:.0%} of the best sum), where {busy:.1f} of {all_cores} processors are busy, {server:.1f} of that with the server"
-    if busy >= _FULL * all_cores:
-        clients_share = 1 - server / busy
-        return [f"{start}: the processors are what ends it, and the clients take {clients_share:.0%} of them."]
-    if server >= _FULL:
+    best_at, best = max(rates, key=lambda pair: pair[1])
+    plateau = [count for count, figure in rates if figure >= LEVEL * best]
+    within = f"at {level} clients" if len(plateau) == 1 else f"at {level} clients, stays within {1 - LEVEL:.0%} of the best sum up to {plateau[-1]}"
+    busy, server = (_sum(results, transport, best_at, stage, field) for field in ("machine_busy", "server_busy"))
+    start = f"It levels off {within}, and is best with {best_at}, where {busy:.1f} of {cores(results)} processors are busy, {server:.1f} of that with the server"
+    if server >= _FULL and transport == "bridge":  # over DEALER libzmq's thread is part of it
         return [f"{start}: its one thread is what ends it."]
+    if busy >= _FULL * cores(results):
+        return [f"{start}: the processors are what ends it, and the clients take {1 - server / busy:.0%} of them."]
     if stage in ("insert", "remove"):
-        return [f"{start}: neither is full, so the loop waits for the disk."]
+        return [f"{start}: neither is full, so the loop waits for the disk{_sync_share(results, transport, best_at, stage)}."]
     return [f"{start}: neither is full, and what is left is waiting for each other: wake-ups and the way there and back."]
+
+
+def _sync_share(results: Results, transport: str, count: int, stage: str) -> str:
+    sync_ms = results.median("limits", "p50_ms", what="1 insert", how="overwrite")
+    share = _sum(results, transport, count, stage, "syncs_per_s") * sync_ms / 1000
+    return "" if math.isnan(share) else f", for {share:.0%} of the time if a sync takes the {sync_ms:.2f} ms it takes alone"
+
+
+def _on_fall(results: Results, transport: str, stage: str, rates: Sequence[tuple[int, float]]) -> list[str]:
+    """Say what has grown when the sum falls with more clients."""
+    best_at, best = max(rates, key=lambda pair: pair[1])
+    last_at, last = rates[-1]
+    if not last < 0.85 * best:
+        return []
+    grown = []
+    for who, was, became in zip(("the server", "clients and kernel"), _costs(results, transport, best_at, stage), _costs(results, transport, last_at, stage)):
+        grown.append(f"{who} {became:.0f} us instead of {was:.0f}" if became > 1.1 * was else f"{who} {became:.0f} us as before")
+    return [
+        f"With {last_at} the sum has fallen again, to {rate(last)}/s: one {stage} now costs {join(grown)}.",
+        f"{last_at} processes take turns on {cores(results)} processors, and each finds the caches full of the others'; that is the likely reason, not a measured one.",
+    ]
 
 
 def _on_operations(results: Results, transport: str, name: str, counts: Sequence[int]) -> list[str]:
@@ -176,8 +259,10 @@ def _on_operations(results: Results, transport: str, name: str, counts: Sequence
     if single["lookup"] > 1.5 * single["insert"]:
         sentences.append(f"A change takes {times(single['lookup'] / single['insert'])} as long as a lookup, which is the sync.")
     if many["lookup"] / many["insert"] < 0.8 * single["lookup"] / single["insert"]:
+        best = max(_sum(results, transport, count, "lookup") for count in counts)
+        fall = f", and lookups have lost {1 - many['lookup'] / best:.0%} of their best sum" if many["lookup"] < 0.85 * best else ""
         sentences.append(
-            f"With {counts[-1]} clients the sync is shared, and the distance shrinks to {times(many['lookup'] / many['insert'])}."
+            f"With {counts[-1]} clients it is {times(many['lookup'] / many['insert'])}: a sync is shared then{fall}."
         )
     if abs(single["remove"] / single["insert"] - 1) < 0.15:
         sentences.append("A remove costs what an insert does: both are a line in the log.")
@@ -187,23 +272,21 @@ def _on_operations(results: Results, transport: str, name: str, counts: Sequence
 
 
 def _on_shares(results: Results, transport: str, name: str, counts: Sequence[int]) -> list[str]:
-    shares = []
+    slowest, fastest = [], []
     for count in counts[1:]:
-        for stage in ("insert", "lookup"):
-            per_round: dict[str, list[float]] = {}
-            for row in results.rows("testperf", contender="kvzmq", transport=transport, clients=count, operation=stage):
-                if row["client"] != "sum":
-                    per_round.setdefault(row["round"], []).append(number(row, "ops_per_s"))
-            shares += [(min(rates) / (sum(rates) / len(rates)), count, stage) for rates in per_round.values() if sum(rates)]
-    if not shares:
+        for stage in STAGES:
+            for rates in _by_round(results, transport, count, stage):
+                mean = sum(rates) / len(rates)
+                slowest.append((min(rates) / mean, count, stage))
+                fastest.append((max(rates) / mean, count, stage))
+    if not slowest:
         return []
-    worst, at, stage = min(shares)
-    middle = spread(share for share, _, _ in shares).median
+    middle = [spread(share for share, _, _ in shares).median for shares in (slowest, fastest)]
+    (least, least_at, least_stage), (most, most_at, most_stage) = min(slowest), max(fastest)
+    fair = "Nobody starves" if least > 0.5 else "Not all clients fare alike"
     return [
-        f"Nobody starves over {name}: in the middle of the runs the slowest client gets {middle:.0%} of the average one's rate;"
-        if worst > 0.5
-        else f"Not all clients fare alike over {name}: in the middle of the runs the slowest gets {middle:.0%} of the average rate,",
-        f"the worst case is {worst:.0%}, in {stage} with {at} clients.",
+        f"{fair} over {name}: in the middle of the runs the slowest client has {middle[0]:.0%} of the average one's rate, and the fastest {middle[1]:.0%};",
+        f"at the worst {least:.0%}, in {least_stage} with {least_at} clients, and {most:.0%}, in {most_stage} with {most_at}.",
     ]
 
 
@@ -244,7 +327,7 @@ def group_commit(results: Results) -> str:
                 *(milliseconds(results.median("group_commit", "p99_ms", **each)) for each in (grouped, single)),
             ]
         )  # fmt: skip
-    header = ("clients", "inserts/s", "alone/s", "ratio", "rounds", "syncs/s", "alone", "changes/sync", "p99 ms", "alone")
+    header = ("clients", "inserts/s", "alone", "ratio", "rounds", "syncs/s", "alone", "changes/sync", "p99 ms", "alone")
     return "\n\n".join(
         [
             paragraph(
@@ -260,10 +343,10 @@ def group_commit(results: Results) -> str:
 def _on_group_commit(results: Results, counts: Sequence[int], gains: dict[int, float]) -> list[str]:
     first, last = counts[0], counts[-1]
     sentences = []
-    if 0.85 < gains[first] < 1.18:
-        sentences.append("For one client it changes nothing: there is nothing to share a sync with.")
-    elif gains[first] <= 0.85:
-        sentences.append(f"For one client it costs: the ratio is {gains[first]:.2f}, although there is nothing to share a sync with.")
+    if first == 1:
+        sentences.append(
+            f"For one client both do the same, as there is nothing to share a sync with: its ratio, {gains[first]:.2f}, says how exact the others are."
+        )
     alone = [results.median("group_commit", "ops_per_s", contender="kvzmq-one-by-one", clients=count) for count in counts]
     if max(alone) < 1.6 * min(alone):
         sentences.append(f"Without it the rate stays near {rate(spread(alone).median)}/s however many clients there are: it is the rate of syncs.")
@@ -328,17 +411,17 @@ def _on_transports(results: Results) -> list[str]:
     if router > 1.1 * bridge:
         sentences.append(
             "ROUTER's time includes libzmq's I/O thread: a message crosses from it to the loop and back, with a wake-up each way,"
-            " while a line of the bridge is read and written by the loop itself. That outweighs JSON."
+            " while a line of the bridge is read and written by the loop itself."
         )
     elif router < 0.9 * bridge:
-        sentences.append("Reading and writing JSON outweighs what libzmq's I/O thread adds to a message on ROUTER.")
-    else:
-        sentences.append("JSON on the one side and the hand-over between libzmq's I/O thread and the loop on the other cost about the same.")
-    crowd_bridge, crowd_router = (_cpu(results, contender, "lookup", 8, "server") for contender in ("kvzmq-bridge", "kvzmq"))
-    if crowd_router < 0.85 * router:
-        sentences.append(f"With eight clients a lookup over ROUTER costs the server {crowd_router:.0f} us: messages that come together share the wake-ups.")
-    if crowd_bridge < 0.85 * bridge:
-        sentences.append(f"Over the bridge it is {crowd_bridge:.0f} us then: the requests of a step share its poll.")
+        sentences.append("Here the bridge is the dearer one, JSON included.")
+    crowd_bridge, crowd_router = ([_cpu(results, contender, "lookup", 8, side) for side in ("server", "client")] for contender in ("kvzmq-bridge", "kvzmq"))
+    if sum(crowd_router) > 1.2 * sum(crowd_bridge):
+        sentences.append(
+            f"With eight clients, when the requests of a step share its poll, it is {crowd_bridge[0]:.0f} and {crowd_router[0]:.0f} us in the server,"
+            f" {crowd_bridge[1]:.0f} and {crowd_router[1]:.0f} us in the client: {times(sum(crowd_router) / sum(crowd_bridge))} as much over ROUTER,"
+            " which is most of the distance in the table of ratios once the processors are full."
+        )
     sentences.append(
         "What ROUTER buys is not in this table: many operations in one message, retries that take effect once, bytes as values, watches."
     )
@@ -369,7 +452,7 @@ def every_client(results: Results) -> str:
     if not parts:
         return ""
     intro = paragraph(
-        "Medians over the rounds; with one client the sum in section 3 is its figure. Latencies and every round are in",
+        "Medians over the rounds; one client's own figures are those of the tables of sums. Latencies and every round are in",
         "benchmarks/results/testperf.csv.",
     )
     return "\n\n".join([intro, *parts])

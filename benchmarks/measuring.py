@@ -18,6 +18,9 @@ from benchmarks.processes import busy_s
 from benchmarks.workers import LEAD_S, WorkerFailed, Workers
 from kvzmq.client.load import summarize
 
+FEW_ROUNDS = 3
+"""Of the experiments that take long."""
+
 WORKERS = 8
 """How many processes at most play blocking clients; beyond, connections of one process do."""
 
@@ -152,7 +155,7 @@ class Bench:
         server_s, machine_s = running.cpu_s() - before["server_s"], busy_s() - before["machine_s"]
         changes = _difference(before["counts"], kvzmq_counts(running))
         running.pause()
-        figures = combine(samples)
+        figures = combine(samples, arguments[0].get("seconds", 0.0))
         timed = sum(len(sample.ended_ns) // 8 * sample.operations for sample in samples)
         # The server's and the clients' time is of the whole measurement, and so are these operations.
         working_s = max(sample.end_ns for sample in samples) / 1e9 - before["at_s"] - LEAD_S
@@ -174,13 +177,21 @@ def client_of(running: Running) -> dict[str, Any]:
     return {"table": running.peer.table, "address": running.address}
 
 
-def combine(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Put together what several workers did in the time in which all of them were at work."""
+WINDOW_MIN = 0.5
+"""The part of the time asked for in which all clients must have been at work for a figure to be one."""
+
+
+def combine(samples: Sequence[Sample], asked_s: float) -> dict[str, Any]:
+    """Put together what several workers did in the time in which all of them were at work.
+
+    Where that is less than WINDOW_MIN of the time asked for, as when clients run out of rows to remove, there are no figures.
+    """
     start_ns = max(sample.start_ns for sample in samples)
     end_ns = min(sample.end_ns for sample in samples)
     latencies: list[int] = []
     operations = 0
-    for sample in samples if end_ns > start_ns else ():
+    seconds = (end_ns - start_ns) / 1e9
+    for sample in samples if seconds > 0 and seconds >= WINDOW_MIN * asked_s else ():
         within = [
             latency
             for ended, latency in zip(array("q", sample.ended_ns), array("q", sample.latencies_ns))
@@ -188,9 +199,8 @@ def combine(samples: Sequence[Sample]) -> dict[str, Any]:
         ]
         latencies += within
         operations += len(within) * sample.operations
-    seconds = (end_ns - start_ns) / 1e9
     figures: dict[str, Any] = {"seconds": seconds, "operations": operations}
-    figures["ops_per_s"] = operations / seconds if seconds > 0 and operations else None
+    figures["ops_per_s"] = operations / seconds if operations else None
     return figures | summarize(latencies)._asdict()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from matplotlib import pyplot
 
 from benchmarks.comparison import title_of
 from benchmarks.many_clients import STAGES, TRANSPORTS
-from benchmarks.peers import MEMORY, PEERS
-from benchmarks.results import Results
+from benchmarks.peers import DURABLE, MEMORY, NOTHING, PEERS
+from benchmarks.results import Results, number
 
 _MARKS = "os^Dv<>P*X"
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "kvzmq", "font.size": 10, "axes.grid": True, "grid.alpha": 0.3})
@@ -54,7 +53,7 @@ def _line(axes: Any, points: Sequence[tuple[float, Any]], label: str, at: int) -
 def _clients(results: Results) -> Any:
     if not results.has("testperf"):
         return None
-    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained", sharey=True)
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 5), layout="constrained", sharey=True)
     for axes, (transport, name) in zip(panels, TRANSPORTS.items()):
         counts = results.numbers("testperf", "clients", contender="kvzmq", transport=transport)
         for at, stage in enumerate(STAGES):
@@ -64,12 +63,18 @@ def _clients(results: Results) -> Any:
             wanted = {"contender": "one-sync", "operation": "insert", "client": "sum"}
             compared = results.numbers("testperf", "clients", contender="one-sync")
             _line(axes, [(count, results.spread("testperf", "ops_per_s", clients=count, **wanted)) for count in compared], "insert, a sync a change", 5)
+        one = results.median("testperf", "ops_per_s", contender="kvzmq", transport=transport, operation="lookup", client="sum", clients=1)
+        axes.plot(counts, [count * one for count in counts], linestyle=":", color="gray", label="lookup, were each client as fast as a lone one")
         _by_clients(axes, counts)
-        axes.set_yscale("log")
         axes.set_title(f"TestPerf over {name}")
-        axes.legend(fontsize=8)
-    panels[0].set_ylabel("operations per second, all clients together")
+    panels[0].set_ylim(0, 1.1 * _greatest(results))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    panels[0].set_ylabel("operations per second, all clients together\n(bars: from the least to the greatest round)")
     return figure
+
+
+def _greatest(results: Results) -> float:
+    return max(number(row, "ops_per_s") for row in results.rows("testperf", client="sum") if row["ops_per_s"])
 
 
 def _group_commit(results: Results) -> Any:
@@ -92,23 +97,30 @@ def _comparison(results: Results) -> Any:
     figure, panels = pyplot.subplots(1, 2, figsize=(12, 4.4), layout="constrained")
     for axes, operation in zip(panels, ("insert", "lookup")):
         found = {
-            title_of(name) + (", in memory" if PEERS[name].promise == MEMORY else ""): results.spread(
-                "clients", "ops_per_s", contender=name, operation=operation, clients=8
-            )
+            title_of(name): results.spread("clients", "ops_per_s", contender=name, operation=operation, clients=8)
             for name in results.values("clients", "contender", operation=operation)
         }
         order = sorted((name for name in found if found[name].known), key=lambda name: found[name].median)
         middles = [found[name].median for name in order]
         ranges = [[found[name].median - found[name].least for name in order], [found[name].greatest - found[name].median for name in order]]
         places = range(len(order))
-        colours = ["tab:orange" if name.startswith("kvzmq") else "tab:gray" if "echo" in name else "tab:blue" for name in order]
+        promises = {title_of(name): PEERS[name].promise for name in results.values("clients", "contender")}
         # Points, not bars: a logarithmic axis has no zero for a bar to begin at.
         axes.errorbar(middles, places, xerr=ranges, fmt="none", ecolor="tab:gray", capsize=3)
-        axes.scatter(middles, places, c=colours, s=45, zorder=3)
+        for promise, mark in ((DURABLE, "o"), (MEMORY, "s"), (NOTHING, "x")):
+            of_it = [at for at, name in enumerate(order) if promises[name] == promise]
+            colours = ["tab:orange" if order[at].startswith("kvzmq") else "tab:blue" for at in of_it]
+            axes.scatter([middles[at] for at in of_it], of_it, c=colours, marker=mark, s=45, zorder=3, label=promise)
         axes.set_yticks(places, order)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda figure, _: f"{figure:,.0f}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_xlabel(f"{operation} operations per second, 8 blocking clients")
         axes.tick_params(axis="y", labelsize=8)
+        axes.legend(fontsize=8)
+    limits = [axes.get_xlim() for axes in panels]
+    for axes in panels:  # one scale, so that the panels can be compared
+        axes.set_xlim(min(low for low, _ in limits), max(high for _, high in limits))
     return figure
 
 
@@ -147,15 +159,15 @@ def _growth(results: Results) -> Any:
 
 
 def _latency(results: Results) -> Any:
-    fields = {"p50": "p50_ms", "p95": "p95_ms", "p99": "p99_ms", "p99.9": "p999_ms", "max": "max_ms"}
+    fields = {"p50": "p50_ms", "p95": "p95_ms", "p99": "p99_ms", "p99.9": "p999_ms"}
     if not results.has("clients"):
         return None
     figure, axes = pyplot.subplots(figsize=(6.5, 4.2), layout="constrained")
     for at, contender in enumerate(("kvzmq", "kvzmq-bridge", "redis", "one-sync", "sqlite")):
         wanted = {"contender": contender, "operation": "insert", "clients": 8}
-        middles = [results.median("clients", field, **wanted) for field in fields.values()]
-        if not all(map(math.isnan, middles)):
-            axes.plot(list(fields), middles, marker=_MARKS[at], label=title_of(contender))
+        spreads = [results.spread("clients", field, **wanted) for field in fields.values()]
+        _line(axes, [(place + at / 25, found) for place, found in enumerate(spreads)], title_of(contender), at)
+    axes.set_xticks(range(len(fields)), list(fields))
     axes.set_yscale("log")
     axes.set_xlabel("percentile of insert, 8 blocking clients")
     axes.set_ylabel("milliseconds")

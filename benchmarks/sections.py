@@ -45,15 +45,18 @@ def aims(results: Results) -> str:
     if not measured:
         return ""
     met = sum(verdict.startswith("met") for verdict in measured)
-    narrow = sum("narrowly" in verdict for verdict in measured)
-    rows = [row for number, target in enumerate(TARGETS, start=1) for row in _aim(number, target, results)]
+    narrow = sum("disagree" in verdict for verdict in measured)
+    header, rule, *lines = table(
+        ("aim", "bound", "median", "rounds", "verdict"), [_aim(number, target, results) for number, target in enumerate(TARGETS, start=1)]
+    ).splitlines()
+    beneath = [f"        against {_against(target, results)}" for target in TARGETS]
     return "\n\n".join(
         [
             paragraph(
                 f"Of {len(measured)} aims that were measured, {met} are met.",
                 f"In {narrow} the rounds do not agree: another run may say otherwise." if narrow else "The rounds agree on all of them.",
             ),
-            table(("aim, and against what: the figures", "bound", "measured", "rounds from", "to", "verdict"), rows),
+            "\n".join([header, rule, *(line for pair in zip(lines, beneath) for line in pair)]),
             paragraph(
                 "To measure one again: `python -m benchmarks.run --only NAME`, where NAME is",
                 join([f"{name} (aim{'s' if ',' in numbers else ''} {numbers})" for name, numbers in _commands().items()]) + ".",
@@ -70,13 +73,17 @@ def _commands() -> dict[str, str]:
     return {name: ", ".join(map(str, numbers)) for name, numbers in found.items()}
 
 
-def _aim(number: int, target: Target, results: Results) -> list[list[str]]:
+def _aim(number: int, target: Target, results: Results) -> list[str]:
     found = target.measure(results)
     bound = f"{'<=' if target.at_most else '>='} {target.bound:,g}{target.unit}"
-    shown = [format_figure(target, figure) for figure in (found.median, found.least, found.greatest)]
+    median, least, greatest = (format_figure(target, figure) for figure in (found.median, found.least, found.greatest))
+    rounds = f"{least} to {greatest}, {found.rounds}" if found.rounds > 1 else "1" if found.known else "-"
+    return [f"{number:2}  {target.work}", bound, median, rounds, target.verdict(results)]
+
+
+def _against(target: Target, results: Results) -> str:
     figures = target.figures(results) if target.unit == "x" else ""
-    against = f"    {target.against}" + (f": {figures}" if figures else "")
-    return [[f"{number:2}  {target.work}", bound, *shown, target.verdict(results)], [against, *[""] * 5]]
+    return f"{target.against}{': ' if figures else ''}{figures}"
 
 
 SECTIONS: tuple[tuple[str, Section], ...] = (

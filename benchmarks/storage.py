@@ -24,6 +24,9 @@ from kvzmq.client.load import summarize
 
 Kind = Callable[[int, bytes, int], None]
 
+_ROOM_BYTES_MIN = 4 << 20
+_SYNCS_PER_S_MAX = 10_000
+
 LOG_BYTES_PER_INSERT = 100
 """About what one insert of 32 bytes takes in the log, with all around it."""
 
@@ -39,13 +42,17 @@ _WAIT_S = 300.0
 # ---- the disk alone --------------------------------------------------------------------------------------
 
 
+HOW = ("append", "preallocated", "overwrite")
+"""Into what is written: a file that grows, one that only has its length, or one full of zeros, as kvzmq's log is."""
+
+
 def limits(bench: Bench) -> None:
-    """What the disk gives without any server: appends with a sync each, as long as one insert, or as many."""
+    """What the disk gives without any server: writes with a sync each, as long as one insert, or as many."""
     sizes = {"1 insert": LOG_BYTES_PER_INSERT, "64 inserts": 64 * LOG_BYTES_PER_INSERT, "1,000 batched rows": 1000 * LOG_BYTES_PER_BATCHED_ROW}
     fields = ("round", "what", "how", "bytes", "syncs_per_s", "bytes_per_s", "p50_ms", "p99_ms", "p999_ms", "max_ms")
     with bench.writer("limits", fields) as writer:
         turns = [
-            _sync_turn(bench, writer, what, length, how) for what, length in sizes.items() for how in ("append", "preallocated")
+            _sync_turn(bench, writer, what, length, how) for what, length in sizes.items() for how in HOW
         ]
         bench.take_turns(turns, "the disk alone")
 
@@ -67,8 +74,12 @@ def _time_syncs(path: Path, length: int, how: str, seconds: float) -> array[int]
     data = os.urandom(length)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
+        room_bytes = max(_ROOM_BYTES_MIN, int(length * _SYNCS_PER_S_MAX * seconds))
         if how == "preallocated":
-            os.posix_fallocate(file, 0, 64 << 20)
+            os.posix_fallocate(file, 0, room_bytes)
+        elif how == "overwrite":
+            for at in range(0, room_bytes, 1 << 20):
+                os.pwrite(file, bytes(1 << 20), at)
         os.fsync(file)
         latencies = array("q")
         clock = time.perf_counter_ns

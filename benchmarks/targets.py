@@ -1,7 +1,7 @@
 """What was aimed for, and what this run says: each target is a ratio of two figures of the same rounds.
 
-A verdict is by the median of the rounds' ratios. It is called narrow when the rounds do not agree on it: then
-another run may say otherwise.
+A verdict is by the median of the rounds' ratios. It says so when the rounds do not agree on it: then another
+run may say otherwise.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Target(NamedTuple):
         return figure <= self.bound if self.at_most else figure >= self.bound
 
     def verdict(self, results: Results) -> str:
-        """Return met, missed or not measured; "narrowly" when the rounds do not agree."""
+        """Return met, missed or not measured; and whether the rounds disagree."""
         found = self.measure(results)
         if not found.known:
             return "not measured"
         word = "met" if self.meets(found.median) else "missed"
         agreed = self.meets(found.least) == self.meets(found.greatest)
-        return word if agreed else f"{word}, narrowly"
+        return word if agreed else f"{word}, rounds disagree"
 
 
 def _rates(experiment: str, ours: Mapping[str, object], theirs: Mapping[str, object], field: str = "ops_per_s") -> dict[str, object]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 
 import pytest
 
-from benchmarks import many_clients, readme, remarks, report, sections, watches
+from benchmarks import comparison, many_clients, measuring, readme, remarks, report, sections, watches
+from benchmarks.drivers import Sample
 from benchmarks.measuring import LOAD_FIELDS
-from benchmarks.results import Results, Writer
+from benchmarks.results import Results, Writer, spread
 from benchmarks.testperf import FIELDS
 
 
@@ -87,7 +89,7 @@ def test_every_client_is_listed(tmp_path: Path) -> None:
 def test_group_commit_that_helps_is_said_to_help(tmp_path: Path) -> None:
     write_group_commit(tmp_path, {1: 1000.0, 16: 9000.0}, {1: 1000.0, 16: 1100.0})
     text = flat(many_clients.group_commit(Results(tmp_path)))
-    assert "For one client it changes nothing" in text
+    assert "For one client both do the same, as there is nothing to share a sync with: its ratio, 1.00," in text
     assert "16 clients get 8.2 times as many inserts" in text
     assert "Without it the rate stays near" in text
 
@@ -124,13 +126,70 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     assert "clients at the same time" in drawn[0].read_text()
 
 
+def test_sums_that_fall_are_told_with_what_an_operation_costs_then(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 2000.0}, {1: 1.0, 8: 5.0, 16: 9.0}, machine=1.9)
+    text = flat(many_clients.write(Results(tmp_path)))
+    assert "With 16 the sum has fallen again, to 2,000/s: one insert now costs the server 250 us instead of 125 and clients and kernel 700 us instead of 350" in text
+    assert "and is best with 8" in text
+
+
+def test_a_plateau_is_told_from_where_it_begins_to_where_it_ends(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 3900.0, 16: 4000.0, 32: 1000.0}, {1: 1.0, 8: 5.0, 16: 9.0, 32: 9.0})
+    assert "It levels off at 8 clients, stays within 10% of the best sum up to 16, and is best with 16" in flat(many_clients.write(Results(tmp_path)))
+
+
+def test_the_slowest_and_the_fastest_client_are_told(tmp_path: Path) -> None:
+    with Writer(tmp_path, "testperf", FIELDS) as writer:
+        for clients, rates in ((1, [100.0]), (4, [10.0, 50.0, 60.0, 280.0])):
+            for operation in many_clients.STAGES:
+                common = {"round": 1, "contender": "kvzmq", "transport": "bridge", "clients": clients, "operation": operation}
+                writer.add(**common, client="sum", ops_per_s=sum(rates))
+                for client, figure in enumerate(rates, start=1):
+                    writer.add(**common, client=client, ops_per_s=figure)
+    text = flat(many_clients.write(Results(tmp_path)))
+    assert "Not all clients fare alike over the bridge" in text
+    assert "at the worst 10%, in insert with 4 clients, and 280%, in" in text
+
+
+def test_who_is_ahead_even_and_behind_is_said_of_rounds_that_agree() -> None:
+    ratios = {
+        "redis": spread([1.4, 1.5, 1.6]), "redis-many": spread([0.9, 1.5, 1.6]), "sqlite": spread([1.01, 1.05, 1.08]),
+        "etcd": spread([0.4, 0.5, 0.6]), "memcached": spread([0.4, 0.5, 1.1]),
+    }  # fmt: skip
+    assert comparison.judge("Insert", ratios) == (
+        "Insert: kvzmq is ahead of Redis (synced) (1.5x); even with Redis (synced, MSET and MGET), SQLite and memcached; behind etcd (2.0x)."
+    )
+
+
+def test_batches_are_compared_with_everybody(tmp_path: Path) -> None:
+    """Red when contenders were looked up by their titles: both sentences were missing."""
+    write_comparison(tmp_path, 3000.0, 2000.0)
+    for other in ("tasks", "libraries", "clients"):
+        (tmp_path / f"{other}.csv").unlink()
+    text = flat(comparison.write(Results(tmp_path)))
+    for operation in ("Insert", "Lookup"):
+        assert f"{operation}, 1,000 rows at a time: kvzmq is ahead of Redis (synced) (1.5x) and Redis (synced, MSET and MGET) (1.5x)." in text
+
+
+def test_a_window_in_which_not_all_were_at_work_for_long_gives_no_figures() -> None:
+    """Red when one operation within a millisecond was written as thousands a second."""
+
+    def sample(start_s: float, end_s: float) -> Sample:
+        ended = array("q", [int(1e9 * (start_s + (end_s - start_s) * at / 10)) for at in range(1, 11)])
+        return Sample(int(start_s * 1e9), int(end_s * 1e9), ended.tobytes(), array("q", [1000] * 10).tobytes(), 1, 0.1)
+
+    assert measuring.combine([sample(0.0, 1.0), sample(0.5, 1.5)], 1.0)["ops_per_s"] == pytest.approx(20, rel=0.2)
+    thin = measuring.combine([sample(0.0, 1.0), sample(0.9, 1.5)], 1.0)
+    assert thin["ops_per_s"] is None and thin["operations"] == 0
+
+
 def write_comparison(directory: Path, ours: float, theirs: float) -> None:
     for name, columns in {"batches": {"batch": 1000}, "tasks": {"batch": "tasks", "clients": 1000}, "libraries": {"clients": 64},
                           "clients": {"clients": 8}}.items():  # fmt: skip
         with Writer(directory, name, LOAD_FIELDS) as writer:
             for at in (1, 2, 3):
                 for operation in ("insert", "lookup"):
-                    for contender, rate in (("kvzmq", ours), ("kvzmq-bridge", ours), ("redis", theirs)):
+                    for contender, rate in (("kvzmq", ours), ("kvzmq-bridge", ours), ("redis", theirs), ("redis-many", theirs)):
                         writer.add(round=at, contender=contender, operation=operation, ops_per_s=rate * at, **columns)
 
 
@@ -141,7 +200,7 @@ def test_the_table_in_readme_is_replaced_and_nothing_else(tmp_path: Path) -> Non
     assert readme.update(page, Results(tmp_path))
     text = page.read_text()
     assert text.startswith(f"before\n{readme.BEGIN}\n| operations") and text.endswith(f"{readme.END}\nafter\n") and "old" not in text
-    assert text.count("| 6,000 | 4,000 | 1.5x |") == 8
+    assert text.count("| 6,000 | 4,000 | 1.5x | 1.5 to 1.5 |") == 12 and "MSET" in text
     assert readme.update(page, Results(tmp_path)) and page.read_text() == text
 
 

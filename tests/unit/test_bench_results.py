@@ -71,11 +71,11 @@ def test_what_was_not_measured_is_empty(tmp_path: Path) -> None:
     ("ratios", "at_most", "verdict"),
     [
         ([2.0, 2.5, 3.0], False, "met"),
-        ([1.0, 2.5, 3.0], False, "met, narrowly"),
+        ([1.0, 2.5, 3.0], False, "met, rounds disagree"),
         ([0.5, 1.0, 1.5], False, "missed"),
-        ([0.5, 1.0, 2.5], False, "missed, narrowly"),
+        ([0.5, 1.0, 2.5], False, "missed, rounds disagree"),
         ([0.5, 1.0, 1.5], True, "met"),
-        ([2.0, 2.5, 3.0], True, "missed, narrowly"),
+        ([2.0, 2.5, 3.0], True, "missed, rounds disagree"),
     ],
 )
 def test_a_verdict_is_by_the_median_and_says_when_rounds_disagree(
