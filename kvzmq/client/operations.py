@@ -156,10 +156,9 @@ class Calls:
         return _call(("remove", self._key(key)), _nothing)
 
     def insert_many(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> list[Call]:
-        # One pass: a mapping may change meanwhile, a pair may be an iterator.
-        pairs = list(rows.items()) if isinstance(rows, Mapping) else [(key, value) for key, value in rows]
-        keys = values.check_keys([key for key, _ in pairs], self.prefix)
-        contents = [value for _, value in pairs]
+        # Gone through once: a mapping may change meanwhile, a pair may be an iterator.
+        seen = rows.copy() if type(rows) is dict else dict(rows.items() if isinstance(rows, Mapping) else rows)
+        keys, contents = values.check_keys(list(seen), self.prefix), list(seen.values())
         chunks = range(0, len(keys), CHUNK_ROWS) or [0]
         return [call for at in chunks for call in _insert_rows(keys[at : at + CHUNK_ROWS], contents[at : at + CHUNK_ROWS])]
 
