@@ -51,22 +51,16 @@ def _against(results: Results, experiment: str, contender: str, others: Sequence
 
 
 def judge(what: str, ratios: Mapping[str, Spread]) -> str:
-    """Say whom kvzmq is ahead of, even with, and behind: even where rounds disagree, or the difference is small."""
-    ahead, even, behind = [], [], []
+    """Say whom kvzmq is ahead of, even with, and behind, and of whom not in every round."""
+    groups: dict[str, list[str]] = {"ahead of": [], "ahead, but not in every round, of": [], "even with": [], "behind, but not in every round,": [], "behind": []}
     for name, ratio in ratios.items():
-        if ratio.least > 1 and ratio.median > 1 + _NEAR:
-            ahead.append(f"{short_of(name)} ({decimal(ratio.median, 1)}x)")
-        elif ratio.greatest < 1 and ratio.median < 1 - _NEAR:
-            behind.append(f"{short_of(name)} ({1 / ratio.median:.1f}x)")
+        if ratio.median > 1 + _NEAR:
+            groups["ahead of" if ratio.least > 1 else "ahead, but not in every round, of"].append(f"{short_of(name)} ({decimal(ratio.median, 1)}x)")
+        elif ratio.median < 1 - _NEAR:
+            groups["behind" if ratio.greatest < 1 else "behind, but not in every round,"].append(f"{short_of(name)} ({1 / ratio.median:.1f}x)")
         else:
-            even.append(short_of(name))
-    said = []
-    if ahead:
-        said.append(f"ahead of {join(ahead)}")
-    if even:
-        said.append(f"even with {join(even)}")
-    if behind:
-        said.append(f"behind {join(behind)}")
+            groups["even with"].append(short_of(name))
+    said = [f"{relation} {join(names)}" for relation, names in groups.items() if names]
     return f"{what}: kvzmq is {'; '.join(said)}." if said else ""
 
 
@@ -230,12 +224,11 @@ def _tasks(results: Results) -> list[str]:
     if not results.has("tasks"):
         return []
     rows = []
-    for kind in ("tasks", "threads"):
+    for kind, counts in (("tasks", (1, 64, 1000)), ("threads", (1, 8, 32))):
         for operation in ("insert", "lookup"):
             for contender in ("kvzmq", "redis"):
                 wanted = {"contender": contender, "operation": operation, "batch": kind}
-                counts = results.numbers("tasks", "clients", **wanted)
-                if counts:
+                if results.rows("tasks", **wanted):
                     rates = [rate(results.median("tasks", "ops_per_s", clients=count, **wanted)) for count in counts]
                     cpu = [results.median("tasks", f"{side}_cpu_us_per_op", clients=counts[-1], **wanted) for side in ("server", "client")]
                     rows.append([kind, operation, title_of(contender), *rates, *(decimal(each, 1) for each in cpu)])

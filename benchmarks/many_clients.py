@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import dropwhile, takewhile
 
 from benchmarks.results import Results, number, spread
 from benchmarks.text import bars, decimal, join, milliseconds, paragraph, rate, table, times
@@ -15,6 +16,12 @@ LEVEL = 0.9
 
 _FULL = 0.9
 """Of a processor, or of all: busy enough to be what limits."""
+
+_SYNCS_MATTER = 0.2
+"""Of the time: a loop that waits so long for the disk is said to."""
+
+_ALIKE = 1.1
+"""Costs that are so near to each other are called the same."""
 
 
 def _sum(results: Results, transport: str, clients: int, operation: str, field: str = "ops_per_s", contender: str = "kvzmq") -> float:
@@ -179,7 +186,8 @@ def _on_inserts(results: Results, transport: str, name: str, counts: Sequence[in
     first, (best_at, best) = rates[0][1], max(rates, key=lambda pair: pair[1])
     one_changes, best_changes = (_sum(results, transport, count, "insert", "changes_per_sync") for count in (counts[0], best_at))
     one_syncs, best_syncs = (_sum(results, transport, count, "insert", "syncs_per_s") for count in (counts[0], best_at))
-    sentences = [f"Inserts over {name}: {_one(counts[0])} makes {rate(first)}/s, {best_at} together make {rate(best)}/s, {times(best / first)} as many."]
+    together = f", {best_at} together make {rate(best)}/s, {times(best / first)} as many" if best_at != counts[0] else ", more clients less"
+    sentences = [f"Inserts over {name}: {_one(counts[0])} makes {rate(first)}/s{together}."]
     if one_changes < 1.2:
         sentences.append("Alone, every insert waits for a sync of its own.")
     if best_changes > 1.5:
@@ -196,7 +204,8 @@ def _on_lookups(results: Results, transport: str, name: str, counts: Sequence[in
     rates = [(count, _sum(results, transport, count, "lookup")) for count in counts]
     first, (best_at, best) = rates[0][1], max(rates, key=lambda pair: pair[1])
     busy_one = _sum(results, transport, counts[0], "lookup", "server_busy")
-    sentences = [f"Lookups over {name}: {_one(counts[0])} makes {rate(first)}/s, the best sum is {rate(best)}/s with {best_at}, {times(best / first)} as many."]
+    together = f", the best sum is {rate(best)}/s with {best_at}, {times(best / first)} as many" if best_at != counts[0] else ", more clients less"
+    sentences = [f"Lookups over {name}: {_one(counts[0])} makes {rate(first)}/s{together}."]
     if busy_one < 0.75 and best > 1.2 * first:
         sentences.append(
             f"One client keeps the server's thread{'s' if transport == 'dealer' else ''} busy for {busy_one:.0%} of a processor:"
@@ -211,27 +220,26 @@ def _one(count: int) -> str:
 
 def _where_it_ends(results: Results, transport: str, stage: str, rates: Sequence[tuple[int, float]]) -> list[str]:
     """Say how many clients make the most, and what was full then."""
+    rates = [(count, figure) for count, figure in rates if not math.isnan(figure)]
     level = level_of(rates)
     if level is None:
-        return [f"The sum had not levelled off at {rates[-1][0]} clients."]
+        return [f"The sum had not levelled off at {rates[-1][0]} clients."] if rates else []
     best_at, best = max(rates, key=lambda pair: pair[1])
-    plateau = [count for count, figure in rates if figure >= LEVEL * best]
-    within = f"at {level} clients" if len(plateau) == 1 else f"at {level} clients, stays within {1 - LEVEL:.0%} of the best sum up to {plateau[-1]}"
+    plateau = list(takewhile(lambda pair: pair[1] >= LEVEL * best, dropwhile(lambda pair: pair[0] < level, rates)))
+    within = f"at {level} clients" if len(plateau) == 1 else f"at {level} clients, stays within {1 - LEVEL:.0%} of the best sum up to {plateau[-1][0]}"
     busy, server = (_sum(results, transport, best_at, stage, field) for field in ("machine_busy", "server_busy"))
     start = f"It levels off {within}, and is best with {best_at}, where {busy:.1f} of {cores(results)} processors are busy, {server:.1f} of that with the server"
-    if server >= _FULL and transport == "bridge":  # over DEALER libzmq's thread is part of it
+    if server >= _FULL and transport == "bridge":
         return [f"{start}: its one thread is what ends it."]
     if busy >= _FULL * cores(results):
         return [f"{start}: the processors are what ends it, and the clients take {1 - server / busy:.0%} of them."]
-    if stage in ("insert", "remove"):
-        return [f"{start}: neither is full, so the loop waits for the disk{_sync_share(results, transport, best_at, stage)}."]
-    return [f"{start}: neither is full, and what is left is waiting for each other: wake-ups and the way there and back."]
-
-
-def _sync_share(results: Results, transport: str, count: int, stage: str) -> str:
+    if server >= _FULL:
+        return [f"{start}, whose two threads, the loop's and libzmq's, share that: one of them may be full."]
     sync_ms = results.median("limits", "p50_ms", what="1 insert", how="overwrite")
-    share = _sum(results, transport, count, stage, "syncs_per_s") * sync_ms / 1000
-    return "" if math.isnan(share) else f", for {share:.0%} of the time if a sync takes the {sync_ms:.2f} ms it takes alone"
+    share = _sum(results, transport, best_at, stage, "syncs_per_s") * sync_ms / 1000
+    if share >= _SYNCS_MATTER:
+        return [f"{start}: neither is full, and the loop waits for the disk, for {share:.0%} of the time if a sync takes the {sync_ms:.2f} ms it takes alone."]
+    return [f"{start}: neither is full, and what is left is waiting for each other: wake-ups and the way there and back."]
 
 
 def _on_fall(results: Results, transport: str, stage: str, rates: Sequence[tuple[int, float]]) -> list[str]:
@@ -240,13 +248,18 @@ def _on_fall(results: Results, transport: str, stage: str, rates: Sequence[tuple
     last_at, last = rates[-1]
     if not last < 0.85 * best:
         return []
-    grown = []
+    sentence = f"With {last_at} the sum has fallen again, to {rate(last)}/s"
+    said, grown = [], False
     for who, was, became in zip(("the server", "clients and kernel"), _costs(results, transport, best_at, stage), _costs(results, transport, last_at, stage)):
-        grown.append(f"{who} {became:.0f} us instead of {was:.0f}" if became > 1.1 * was else f"{who} {became:.0f} us as before")
-    return [
-        f"With {last_at} the sum has fallen again, to {rate(last)}/s: one {stage} now costs {join(grown)}.",
-        f"{last_at} processes take turns on {cores(results)} processors, and each finds the caches full of the others'; that is the likely reason, not a measured one.",
-    ]
+        if not math.isnan(was + became):
+            grown = grown or became > _ALIKE * was
+            said.append(f"{who} {became:.0f} us, as before" if was / _ALIKE <= became <= _ALIKE * was else f"{who} {became:.0f} us instead of {was:.0f}")
+    if not said:
+        return [f"{sentence}."]
+    reason = (
+        f"{last_at} processes take turns on {cores(results)} processors, and each finds the caches full of the others'; that is the likely reason, not a measured one."
+    )
+    return [f"{sentence}: one {stage} now costs {join(said)}.", reason if grown else ""]
 
 
 def _on_operations(results: Results, transport: str, name: str, counts: Sequence[int]) -> list[str]:
@@ -321,7 +334,7 @@ def group_commit(results: Results) -> str:
             [
                 str(count),
                 *(rate(results.median("group_commit", "ops_per_s", **each)) for each in (grouped, single)),
-                decimal(ratio.median), f"{ratio.least:.2f} to {ratio.greatest:.2f}",
+                decimal(ratio.median), f"{decimal(ratio.least)} to {decimal(ratio.greatest)}" if ratio.known else "-",
                 *(rate(results.median("group_commit", "syncs_per_s", **each)) for each in (grouped, single)),
                 decimal(results.median("group_commit", "changes_per_sync", **grouped), 1),
                 *(milliseconds(results.median("group_commit", "p99_ms", **each)) for each in (grouped, single)),
@@ -343,12 +356,12 @@ def group_commit(results: Results) -> str:
 def _on_group_commit(results: Results, counts: Sequence[int], gains: dict[int, float]) -> list[str]:
     first, last = counts[0], counts[-1]
     sentences = []
-    if first == 1:
+    if first == 1 and not math.isnan(gains[first]):
         sentences.append(
             f"For one client both do the same, as there is nothing to share a sync with: its ratio, {gains[first]:.2f}, says how exact the others are."
         )
     alone = [results.median("group_commit", "ops_per_s", contender="kvzmq-one-by-one", clients=count) for count in counts]
-    if max(alone) < 1.6 * min(alone):
+    if len(counts) > 1 and max(alone) < 1.6 * min(alone):
         sentences.append(f"Without it the rate stays near {rate(spread(alone).median)}/s however many clients there are: it is the rate of syncs.")
     if gains[last] > 1.3:
         sentences.append(f"With it, {last} clients get {times(gains[last])} as many inserts.")
@@ -419,8 +432,7 @@ def _on_transports(results: Results) -> list[str]:
     if sum(crowd_router) > 1.2 * sum(crowd_bridge):
         sentences.append(
             f"With eight clients, when the requests of a step share its poll, it is {crowd_bridge[0]:.0f} and {crowd_router[0]:.0f} us in the server,"
-            f" {crowd_bridge[1]:.0f} and {crowd_router[1]:.0f} us in the client: {times(sum(crowd_router) / sum(crowd_bridge))} as much over ROUTER,"
-            " which is most of the distance in the table of ratios once the processors are full."
+            f" {crowd_bridge[1]:.0f} and {crowd_router[1]:.0f} us in the client: {times(sum(crowd_router) / sum(crowd_bridge))} as much over ROUTER together."
         )
     sentences.append(
         "What ROUTER buys is not in this table: many operations in one message, retries that take effect once, bytes as values, watches."

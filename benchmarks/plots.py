@@ -74,7 +74,7 @@ def _clients(results: Results) -> Any:
 
 
 def _greatest(results: Results) -> float:
-    return max(number(row, "ops_per_s") for row in results.rows("testperf", client="sum") if row["ops_per_s"])
+    return max((number(row, "ops_per_s") for row in results.rows("testperf", client="sum") if row["ops_per_s"]), default=1.0)
 
 
 def _group_commit(results: Results) -> Any:

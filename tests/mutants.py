@@ -166,8 +166,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "going on after a failed sync", "store/file_log.py",
-        'self._failed = f"{self.directory.path / NAME}: sync failed: {error.strerror}"\n'
-        "            raise errors.StorageFailed(self._failed) from error",
+        'raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error',
         "file.sync()",
         CALLS + "test_a_failing_call_is_answered_for_what_it_did[once-EIO-sync]", 6,
     ),
@@ -428,8 +427,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a failed sync answered like a full disk", "store/file_log.py",
-        "raise errors.StorageFailed(self._failed) from error",
-        "raise errors.StorageError(self._failed) from error",
+        'raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error',
+        'raise errors.StorageError("sync failed") from error',
         CALLED + "test_a_failed_sync_of_the_log_ends_the_server_at_once[4]", 6,
     ),
     Mutant(

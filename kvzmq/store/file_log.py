@@ -217,8 +217,7 @@ class FileLog:
 
     def commit(self, group: bytes) -> Iterator[bytes]:
         """Append `group`, yield it, and sync; see Log.commit."""
-        if self._failed is not None:  # the kernel may take what it lost for clean: another sync would prove nothing
-            raise errors.StorageFailed(self._failed)
+        self._check()
         file = self._file
         assert file is not None, "commit before recover"
         frame = frames.encode_frame(self._salt, self.group + 1, group)
@@ -230,8 +229,16 @@ class FileLog:
         try:
             file.sync()
         except OSError as error:
-            self._failed = f"{self.directory.path / NAME}: sync failed: {error.strerror}"
-            raise errors.StorageFailed(self._failed) from error
+            raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error
+
+    def _fail(self, why: str) -> errors.StorageFailed:
+        self._failed = why
+        return errors.StorageFailed(why)
+
+    def _check(self) -> None:
+        """Refuse to go on after a failure: the kernel may take for clean what it lost, and another sync would prove nothing."""
+        if self._failed is not None:
+            raise errors.StorageFailed(self._failed)
 
     def _write(self, file: File, frame: bytes) -> None:
         end = self.log_bytes + len(frame)
@@ -256,13 +263,12 @@ class FileLog:
             file.truncate(self.log_bytes)
             file.sync()
         except OSError as error:
-            raise errors.StorageFailed(
-                f"{self.directory.path / NAME}: could not cut back after {why.strerror}: {error.strerror}"
-            ) from error
+            raise self._fail(f"{self.directory.path / NAME}: could not cut back after {why.strerror}: {error.strerror}") from error
         self._prepared = self.log_bytes
 
     def barrier(self) -> Iterator[bytes]:
         """Yield nothing: nobody else appends to this log."""
+        self._check()
         return iter(())
 
     # ---- rotation
@@ -282,6 +288,7 @@ class FileLog:
             StorageError: nothing has changed, the old log is still in use
             StorageFailed: nobody can tell what is on the disk
         """
+        self._check()
         assert self._file is not None and not self.sealed
         directory = self.directory
         try:
@@ -298,7 +305,7 @@ class FileLog:
             directory.rename(NAME_TMP, NAME)
             directory.sync()
         except OSError as error:
-            raise errors.StorageFailed(f"{directory.path}: rotation failed: {error.strerror}") from error
+            raise self._fail(f"{directory.path}: rotation failed: {error.strerror}") from error
         self._file.close()
         self._file, self._salt = new
         self.log_bytes = self._prepared = frames.HEADER_BYTES

@@ -453,19 +453,25 @@ def test_zeros_written_ahead_are_no_torn_tail() -> None:
 
 
 class Noting:
-    """A file that writes down what is done to it, and whose sync may fail once."""
+    """A file that writes down what is done to it, and whose writes may fail, and whose sync, once."""
 
     def __init__(self, file: File) -> None:
         self.file = file
         self.done: list[tuple[Any, ...]] = []
         self.failing = False
+        self.full = False
 
     def write(self, offset: int, data: bytes) -> None:
         self.done.append(("write", offset))
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
         self.file.write(offset, data)
 
     def start_sync(self, offset: int, length: int) -> None:
         self.done.append(("start_sync", offset, length))
+
+    def truncate(self, length: int) -> None:
+        self.file.truncate(length)
 
     def sync(self) -> None:
         self.done.append(("sync",))
@@ -504,9 +510,20 @@ def test_after_a_sync_that_failed_nothing_is_committed_any_more() -> None:
     with pytest.raises(errors.StorageFailed, match=r"table\.txn: sync failed: Input/output error"):
         list(log.commit(b"two"))
     noting.done.clear()
-    with pytest.raises(errors.StorageFailed, match=r"table\.txn: sync failed: Input/output error"):
-        list(log.commit(b"three"))
+    for go_on in (lambda: list(log.commit(b"three")), log.barrier, log.rotate):
+        with pytest.raises(errors.StorageFailed, match=r"table\.txn: sync failed: Input/output error"):
+            go_on()
     assert noting.done == []
+
+
+def test_after_a_cut_that_failed_nothing_is_committed_any_more() -> None:
+    log, noting = noting_log()
+    noting.full = noting.failing = True
+    with pytest.raises(errors.StorageFailed, match="could not cut back after No space left on device: Input/output error"):
+        list(log.commit(b"one"))
+    noting.full = False
+    with pytest.raises(errors.StorageFailed, match="could not cut back"):
+        list(log.commit(b"two"))
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_no_half_of_it() -> None:
