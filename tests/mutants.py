@@ -51,6 +51,7 @@ class Mutant(NamedTuple):
 
 CRASH = "tests/fault/test_crash_points.py::test_every_crash_point_recovers_what_was_acknowledged[power]"
 RECOVERY = "tests/fault/test_crash_points.py::test_a_crash_at_every_call_of_the_recovery_loses_nothing"
+FAILED_LOG = "tests/unit/test_log_files.py::test_after_"
 HISTORY = "tests/fault/test_forgetful_disk.py::test_no_history_on_a_forgetful_disk_loses_what_was_acknowledged"
 CALLS = "tests/fault/test_failing_calls.py::"
 FILES = "tests/unit/test_log_files.py::"
@@ -384,7 +385,23 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a second sync after one that failed", "store/file_log.py",
         "        if self._failed is not None:", "        if False:",
-        "tests/unit/test_log_files.py::test_after_a_sync_that_failed_nothing_is_committed_any_more", 6,
+        FAILED_LOG + "a_sync_that_failed_nothing_is_committed_any_more", 6,
+    ),
+    Mutant(
+        "a failed cut forgotten", "store/file_log.py",
+        'raise self._fail(f"{self.directory.path / NAME}: could not cut back',
+        'raise errors.StorageFailed(f"{self.directory.path / NAME}: could not cut back',
+        FAILED_LOG + "a_cut_that_failed_nothing_is_committed_any_more", 6,
+    ),
+    Mutant(
+        "reads answered after a failed sync", "store/file_log.py",
+        "        self._check()\n        return iter(())", "        return iter(())",
+        FAILED_LOG + "a_sync_that_failed_nothing_is_committed_any_more", 6,
+    ),
+    Mutant(
+        "a rotation after a failed sync", "store/file_log.py",
+        "        self._check()\n        assert self._file is not None and", "        assert self._file is not None and",
+        FAILED_LOG + "a_sync_that_failed_nothing_is_committed_any_more", 6,
     ),
     Mutant(
         "nobody waits for the disk", "dispatcher.py",

@@ -144,7 +144,7 @@ class TcpTransport:
         self._dirty: dict[int, _Connection] = {}  # those with something for flush to do
         self._crowded = False
         self._reads = 0
-        self._buffer = memoryview(bytearray(_RECEIVE_BYTES))  # a new one for each read costs ten times the read
+        self._buffer = memoryview(bytearray(_RECEIVE_BYTES))  # malloc may give a new one back to the system each time
         self._grown_bytes = 0
         self._swept_s = clock()
         self._counts = {"accepted": 0, "dropped_stalled": 0, "dropped_stuffed": 0, "dropped_greedy": 0, "accept_failures": 0}
