@@ -6,6 +6,7 @@ table does not take.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from kvzmq import checks, errors, messages
-from kvzmq.messages import Operation, Refusal, Reply, Request
+from kvzmq.messages import LargeResults, Operation, Refusal, Reply, Request
 
 encode_value: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 """Encode a value as MessagePack; raises TypeError or OverflowError for what it cannot say."""
@@ -31,13 +32,16 @@ class _WireRequest(Struct, array_like=True, forbid_unknown_fields=True, gc=False
 class _WireEnvelope(Struct, array_like=True, gc=False):
     """What can still be learnt of a request whose operations are wrong."""
 
-    session: Any
+    session: Raw
     seq: int
-    ops: Any
+    ops: Raw
 
 
 _decode_request: Callable[[bytes], _WireRequest] = msgspec.msgpack.Decoder(_WireRequest).decode
 _decode_envelope: Callable[[bytes], _WireEnvelope] = msgspec.msgpack.Decoder(_WireEnvelope).decode
+_decode_raws: Callable[[bytes | Raw], list[Raw]] = msgspec.msgpack.Decoder(list[Raw]).decode
+_decode_method: Callable[[bytes | Raw], str] = msgspec.msgpack.Decoder(str).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_request(frame: bytes) -> Request | Refusal:
@@ -45,7 +49,7 @@ def decode_request(frame: bytes) -> Request | Refusal:
     try:
         wire = _decode_request(frame)
         checks.check_operations(wire.ops)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, errors.InvalidRequest) as error:
+    except (*_UNREADABLE, errors.InvalidRequest) as error:
         return _explain(frame, error)
     request = Request(wire.session, wire.seq, wire.ops, frame)
     if request.served and request.writes:
@@ -53,22 +57,48 @@ def decode_request(frame: bytes) -> Request | Refusal:
     return request
 
 
+_SEQ_AT_HEAD = re.compile(
+    rb"(?:\x93|[\x94-\x9f]|\xdc..|\xdd....)(?:\xc0|\xc4\x10.{16}|\xc5\0\x10.{16}|\xc6\0\0\0\x10.{16})"
+    rb"(?P<seq>[\0-\x7f]|\xcc.|\xcd..|\xce....|\xcf........)",
+    re.DOTALL,
+)
+"""How a request begins: an array of three or more, a session or nil, the number."""
+
 EXPLANATION_CHARS_MAX = 1000
 """The longest message of a refusal; what is wrong may quote what was sent."""
 
 
 def _explain(frame: bytes, error: Exception) -> Refusal:
+    seq = _read_seq(frame)
+    method = _strange_method(frame)
+    if method is not None:
+        return Refusal(seq, errors.InvalidMethod.code, f"no operation {method[:100]!r}")
+    prefix = "not a request [session, seq, ops]: " if seq is None else ""
+    return Refusal(seq, errors.InvalidRequest.code, f"{prefix}{error}"[:EXPLANATION_CHARS_MAX])
+
+
+def _read_seq(frame: bytes) -> int | None:
+    """Read the number of a request of which nothing else need be readable; None if it has none."""
     try:
-        envelope = _decode_envelope(frame)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        message = f"not a request [session, seq, ops]: {error}"
-        return Refusal(None, errors.InvalidRequest.code, message[:EXPLANATION_CHARS_MAX])
-    seq = envelope.seq if 1 <= envelope.seq <= messages.SEQ_MAX else None  # 0 is for events
-    if isinstance(envelope.ops, list):
-        for op in envelope.ops:
-            if isinstance(op, list) and op and isinstance(op[0], str) and op[0] not in messages.OPERATIONS:
-                return Refusal(seq, errors.InvalidMethod.code, f"no operation {op[0][:100]!r}")
-    return Refusal(seq, errors.InvalidRequest.code, str(error)[:EXPLANATION_CHARS_MAX])
+        seq = _decode_envelope(frame).seq
+    except _UNREADABLE:
+        head = _SEQ_AT_HEAD.match(frame)  # the rest is cut off, or nested deeper than the decoder goes
+        if head is None:
+            return None
+        seq = decode_value(head["seq"])
+    return seq if 1 <= seq <= messages.SEQ_MAX else None  # 0 is for events
+
+
+def _strange_method(frame: bytes) -> str | None:
+    """Return the first method that does not exist, or None; what comes after an unreadable one is not looked at."""
+    try:
+        for op in _decode_raws(_decode_envelope(frame).ops):
+            method = _decode_method(_decode_raws(op)[0])
+            if method not in messages.OPERATIONS:
+                return method
+    except (*_UNREADABLE, IndexError):
+        pass
+    return None
 
 
 def encode_request(session: bytes | None, seq: int, ops: Iterable[Operation | Raw]) -> bytes:
@@ -78,7 +108,14 @@ def encode_request(session: bytes | None, seq: int, ops: Iterable[Operation | Ra
 
 def encode_reply(reply: Reply) -> bytes:
     """Encode `[seq, revision, results]`."""
-    return encode_value((reply.seq, reply.revision, Raw(reply.results)))
+    results = reply.results
+    encoded = results.pairs if isinstance(results, LargeResults) else Raw(results)
+    return encode_value((reply.seq, reply.revision, encoded))
+
+
+def results_of(pairs: list[tuple[int, Any]], length: int) -> bytes | LargeResults:
+    """Encode a reply's results now, or leave it for later where they are large: about `length` bytes."""
+    return encode_results(pairs) if length < messages.LARGE_BYTES_MIN else LargeResults(pairs, length)
 
 
 def encode_results(results: Iterable[tuple[int, Any]]) -> bytes:

@@ -21,6 +21,9 @@ from kvzmq.transport import Arrival
 WAITING_BYTES_MAX = 1 << 20
 """How many bytes of results wait for the disk, and one reply more: a step may ask for a thousand of 8 MiB each."""
 
+_PUSHED = frozenset((messages.Watch, messages.WatchQuery))
+_NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
+
 
 class Dispatcher:
     """Runs batches of arrivals through a store.
@@ -113,6 +116,9 @@ class Dispatcher:
         if isinstance(request, Refusal):
             self.refused += 1
             return codec.refuse(request.seq, self.store.table.revision, request.code, request.message)
+        if request.served and not arrival.transport.can_push(arrival.peer) and not _PUSHED.isdisjoint(map(type, request.ops)):
+            self.refused += 1
+            return codec.refuse(request.seq, self.store.table.revision, errors.InvalidRequest.code, _NO_PUSH)
         self.requests += 1
         self.operations += len(request.ops)
         return self._serve(arrival, request) if request.served else self.store.answer(request)
@@ -120,15 +126,15 @@ class Dispatcher:
     # ---- operations that concern the server or the connection
 
     def _serve(self, arrival: Arrival, request: Request) -> Reply:
-        results = []
+        results: list[tuple[int, Any]] = []
         self.store.table.begin_results(len(request.ops))
         for op in request.ops:
             try:
                 serve = self._served.get(type(op))
                 results.append((errors.OK, serve(arrival, op) if serve is not None else self.store.table.read(op)))
             except errors.OperationError as error:
-                results.append((error.code, str(error)))
-        return Reply(request.seq, self.store.table.revision, codec.encode_results(results))
+                results.append((error.code, self.store.table.spend_text(str(error))))
+        return Reply(request.seq, self.store.table.revision, self.store.table.encode(results))
 
     def _stats(self, arrival: Arrival, op: messages.Stats) -> Raw:
         return self.store.table.spend(codec.encode_value(self._describe()))

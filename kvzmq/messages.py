@@ -7,6 +7,7 @@ Nothing here does I/O, and nothing here knows how a message is framed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, NamedTuple, Union, get_args
 from zlib import crc32
 
@@ -15,14 +16,46 @@ from msgspec import Meta, Raw, Struct
 SESSION_BYTES = 16
 """The length of a session's identifier."""
 
-MESSAGE_BYTES_MAX = 8 << 20
-"""The largest request and the largest reply, bytes."""
-
 SEQ_MAX = (1 << 63) - 1
 """The highest sequence number of a request; the lowest is 1."""
 
 KEY_CHARS_MAX = 65_536
 """The longest key, code points."""
+
+REQUEST_BYTES_MIN = 1 << 10
+"""The least a server may be told to take as a request."""
+
+REQUEST_BYTES_MAX = 1 << 20
+"""The largest request a server takes unless it is told otherwise, bytes: decoding and executing one of this
+length takes 0.1 s at most, one eight times as long 0.8 to 2.6 s, while everybody waits."""
+
+REQUEST_BYTES_LIMIT = 8 << 20
+"""The largest request any server takes or has ever taken, bytes; so no row is larger."""
+
+RESULT_BYTES_MAX = REQUEST_BYTES_LIMIT + 4 * KEY_CHARS_MAX + 1024
+"""What the results of one request may take: any row that was ever accepted, with its key, fits alone."""
+
+REPLY_BYTES_MAX = RESULT_BYTES_MAX + 1024
+"""The largest reply: the results, and the array around them. Messages of errors may come on top."""
+
+JSON_GROWTH = 7
+"""How many bytes of JSON a byte of MessagePack may take: a control character is written as six, and the four of a
+check `["", [false]]` as 28."""
+
+_LINE_HEAD_BYTES = 1024
+"""What a line has besides its values: the names of members, a session, punctuation."""
+
+REPLY_LINE_BYTES_MAX = JSON_GROWTH * REPLY_BYTES_MAX + _LINE_HEAD_BYTES
+"""The longest line with which the bridge answers."""
+
+LARGE_BYTES_MIN = 16 << 10
+"""From this length on results are encoded when it is their turn to be sent, so many bytes a step."""
+
+
+def request_line_bytes_max(request_bytes_max: int) -> int:
+    """Return how long a line of the bridge may be: as long as any request of `request_bytes_max` can get."""
+    return JSON_GROWTH * request_bytes_max + _LINE_HEAD_BYTES
+
 
 OPERATIONS_MAX = 100_000
 """The most operations in one request."""
@@ -233,6 +266,27 @@ SERVED = frozenset((Stats, Watch, WatchQuery, Unwatch))
 """The operations that concern the server or the connection, not the table."""
 
 
+PAGE_WEIGHT = 1000
+"""What a query counts for among a step's operations: nobody knows beforehand what it will find."""
+
+_WEIGHTS: dict[type[Operation], Callable[[Any], int]] = {
+    InsertMany: lambda op: len(op.rows),
+    RemoveMany: lambda op: len(op.keys),
+    LookupMany: lambda op: len(op.keys),
+    Transaction: lambda op: len(op.checks) + sum(map(_weight, op.operations)),
+    Keys: lambda op: op.limit,
+    Items: lambda op: op.limit,
+    Query: lambda op: PAGE_WEIGHT,
+    Watch: lambda op: PAGE_WEIGHT,
+    WatchQuery: lambda op: PAGE_WEIGHT,
+}
+
+
+def _weight(op: Operation) -> int:
+    weigh = _WEIGHTS.get(type(op))
+    return 1 if weigh is None else weigh(op)
+
+
 class Request:
     """Hold one request: operations of one client, executed in order with nothing in between.
 
@@ -243,9 +297,10 @@ class Request:
     writes   whether any operation may change the table
     served   whether any operation concerns the server or the connection
     digest   CRC-32 of `frame` if the request writes within a session, else 0
+    weight   how many rows it may read or write, at the least one for each operation
     """
 
-    __slots__ = ("digest", "frame", "ops", "seq", "served", "session", "writes")
+    __slots__ = ("digest", "frame", "ops", "seq", "served", "session", "weight", "writes")
 
     def __init__(self, session: bytes | None, seq: int, ops: list[Any], frame: bytes) -> None:
         self.session = session
@@ -256,10 +311,13 @@ class Request:
             kind = type(ops[0])
             self.writes = kind in WRITES
             self.served = kind in SERVED
+            weigh = _WEIGHTS.get(kind)
+            self.weight = 1 if weigh is None else weigh(ops[0])
         else:
             kinds = set(map(type, ops))
             self.writes = not WRITES.isdisjoint(kinds)
             self.served = not SERVED.isdisjoint(kinds)
+            self.weight = len(ops) if _WEIGHTS.keys().isdisjoint(kinds) else sum(map(_weight, ops))
         self.digest = crc32(frame) if self.writes and session is not None else 0
 
 
@@ -271,17 +329,33 @@ class Refusal(NamedTuple):
     message: str
 
 
+class LargeResults:
+    """Hold results that are not encoded yet: pairs of a code and a payload, of about `length` bytes encoded.
+
+    A row's value in them is the table's own bytes, so that a reply which waits for its turn takes no room.
+    """
+
+    __slots__ = ("length", "pairs")
+
+    def __init__(self, pairs: list[tuple[int, Any]], length: int) -> None:
+        self.pairs = pairs
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
 class Reply(NamedTuple):
     """Answer one request.
 
     seq       the request's number
     revision  the table's, when the request had executed
-    results   MessagePack: one `[code, payload]` per operation, or exactly one if refused
+    results   MessagePack: one `[code, payload]` per operation, or exactly one if refused; large ones not yet encoded
     """
 
     seq: int | None
     revision: int
-    results: bytes
+    results: Union[bytes, LargeResults]
 
 
 Change = tuple[str, Union[bytes, None], Union[bytes, None]]

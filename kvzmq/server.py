@@ -39,12 +39,6 @@ _VISIT_S = 0.1
 _EXPIRY_S = 0.01
 """The shortest wait for a row to expire: rows due within it go together."""
 
-_CLIENTS_MAX = 100_000
-"""How many clients are told apart within a minute."""
-
-_CLIENTS_MIN = 1000
-"""How many are remembered before those of more than a minute ago are looked for."""
-
 
 class Server:
     """Joins a store, its transports and the timers in one loop.
@@ -82,8 +76,6 @@ class Server:
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
-        self._clients: dict[tuple[int, Any], float] = {}
-        self._look_through_at = _CLIENTS_MIN
         self._poller = zmq.Poller()
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
         self._visit_s = 0.0
@@ -117,7 +109,6 @@ class Server:
                 arrivals += transport.drain()
         if arrivals:
             self.dispatcher.dispatch(arrivals)
-            self._note_clients(arrivals)
         else:
             self.dispatcher.tick()
         for transport in self.transports:
@@ -150,20 +141,9 @@ class Server:
 
     # ---- what there is to say
 
-    def _note_clients(self, arrivals: Sequence[Arrival]) -> None:
-        now_s = time.monotonic()
-        for arrival in arrivals:
-            self._clients[id(arrival.transport), arrival.peer] = now_s
-        if len(self._clients) > self._look_through_at:  # nobody may ever ask how many there are
-            if self.clients() > _CLIENTS_MAX:
-                self._clients.clear()
-            self._look_through_at = 2 * len(self._clients) + _CLIENTS_MIN
-
     def clients(self) -> int:
-        """Count the clients that asked for something within the last minute."""
-        since_s = time.monotonic() - 60.0
-        self._clients = {client: seen_s for client, seen_s in self._clients.items() if seen_s >= since_s}
-        return len(self._clients)
+        """Count the connections there are, of all transports."""
+        return sum(transport.connections for transport in self.transports)
 
     def describe(self) -> dict[str, Any]:
         """Return what `stats` answers: numbers and strings by name; sizes in bytes, times in seconds."""

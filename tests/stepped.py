@@ -23,6 +23,7 @@ import msgspec
 import zmq
 
 from kvzmq import errors
+from kvzmq.messages import REQUEST_BYTES_LIMIT
 from kvzmq.server import Server
 from kvzmq.store import Store
 from kvzmq.trace import Trace
@@ -123,8 +124,8 @@ class ZmqPeer:
         self.session: bytes | None = None
         self.events: list[Any] = []  # those that came between replies
 
-    def send(self, *ops: list[Any]) -> int:
-        self.seq += 1
+    def send(self, *ops: list[Any], seq: int | None = None) -> int:
+        self.seq = self.seq + 1 if seq is None else seq
         self.socket.send(msgspec.msgpack.encode([self.session, self.seq, ops]))
         return self.seq
 
@@ -151,17 +152,20 @@ class Stepped:
 
     Args:
         group_commit, trace: see Dispatcher
+        request_bytes_max: of both transports; by default what any server has ever taken
     """
 
-    def __init__(self, group_commit: bool = True, trace: Trace | None = None) -> None:
+    def __init__(
+        self, group_commit: bool = True, trace: Trace | None = None, request_bytes_max: int = REQUEST_BYTES_LIMIT
+    ) -> None:
         self.now_us = 1_000_000_000
         self.now_s = 100.0
         self.context: zmq.Context[Any] = zmq.Context()
         self.log = MemoryLog()
         self.store = Store(self.log)
         self.store.recover()
-        self.router = RouterTransport(self.context, ["tcp://127.0.0.1:0"])
-        self.bridge = TcpTransport("127.0.0.1", 0, clock=lambda: self.now_s)
+        self.router = RouterTransport(self.context, ["tcp://127.0.0.1:0"], request_bytes_max)
+        self.bridge = TcpTransport("127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max)
         self.server = Server(
             self.store, [self.router, self.bridge], group_commit=group_commit, trace=trace, clock=lambda: self.now_us
         )

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 import zmq
 
-from kvzmq import catalog, errors
+from kvzmq import catalog, errors, messages
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED
 from kvzmq.server import Server
 from kvzmq.store import Store
@@ -29,6 +29,7 @@ from kvzmq.transport.router import RouterTransport
 from kvzmq.transport.tcp import TcpTransport
 
 _UNITS = {"": None, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?")
 
 
 class _Address(click.ParamType[tuple[str, int]]):
@@ -53,11 +54,30 @@ class _CompactAfter(click.ParamType[tuple[str, int]]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", str(value).strip().lower())
+        match = _SIZE.fullmatch(str(value).strip().lower())
         if match is None or int(match[1]) == 0:
             self.fail(f"{value!r} is neither a number of records (1000) nor a size (64M)", param, ctx)
         unit = _UNITS[match[2]]
         return ("records", int(match[1])) if unit is None else ("bytes", int(match[1]) * unit)
+
+
+class _Size(click.ParamType[int]):
+    """A number of bytes within bounds, such as 65536, 64K or 1M."""
+
+    name = "SIZE"
+
+    def __init__(self, bytes_min: int, bytes_max: int) -> None:
+        self._bytes_min = bytes_min
+        self._bytes_max = bytes_max
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip().lower())
+        size = int(match[1]) * (_UNITS[match[2]] or 1) if match is not None else 0
+        if not self._bytes_min <= size <= self._bytes_max:
+            self.fail(f"{value!r} is not a size from {self._bytes_min} to {self._bytes_max} bytes, such as 1M", param, ctx)
+        return size
 
 
 @click.command()
@@ -72,6 +92,9 @@ class _CompactAfter(click.ParamType[tuple[str, int]]):
               help="The catalog.  [default: CATALOG_HOST and CATALOG_PORT, or 127.0.0.1:9097]")
 @click.option("--compact-after", type=_CompactAfter(), envvar="KVZMQ_COMPACT_AFTER",
               help="Compact the log at so many records (1000) or so long a log (64M).  [default: when it outgrows the checkpoint and 64M]")
+@click.option("--request-max", "request_bytes_max", type=_Size(messages.REQUEST_BYTES_MIN, messages.REQUEST_BYTES_LIMIT),
+              default="1M", envvar="KVZMQ_REQUEST_MAX", show_default=True,
+              help="The longest request, 1K to 8M: nobody else is served while one is read and executed.")
 @click.option("--trace", "trace_path", envvar="KVZMQ_TRACE", metavar="FILE", help="Write a line for every request executed; - for standard output.")
 @click.option("--group-commit/--no-group-commit", default=True, envvar="KVZMQ_GROUP_COMMIT",
               help="One sync for all that arrived together, or one for each request: slow, to measure the difference.")
@@ -93,6 +116,7 @@ class _Options:
     owner: str | None
     catalog_address: tuple[str, int] | None
     compact_after: tuple[str, int] | None
+    request_bytes_max: int
     trace_path: str | None
     group_commit: bool
     log_level: str
@@ -127,10 +151,10 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     directory = DiskDirectory(options.data)
     log = FileLog(directory)
     store = Store(log)
-    transports: list[Transport] = [RouterTransport(zmq.Context(), options.binds)]
+    transports: list[Transport] = [RouterTransport(zmq.Context(), options.binds, options.request_bytes_max)]
     bridge_port = None
     if options.tcp is not None:
-        bridge = TcpTransport(*options.tcp)
+        bridge = TcpTransport(*options.tcp, request_bytes_max=options.request_bytes_max)
         bridge_port = bridge.port
         transports.append(bridge)
     store.recover()

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import zmq
 
 from kvzmq import catalog, errors
-from kvzmq.messages import MESSAGE_BYTES_MAX
+from kvzmq.messages import REPLY_BYTES_MAX
 
 RECONNECT_MS = 50
 RECONNECT_MS_MAX = 1000
@@ -31,9 +31,7 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.RECONNECT_IVL, RECONNECT_MS),
     (zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX),
     (zmq.HANDSHAKE_IVL, 5000),
-    (zmq.HEARTBEAT_IVL, 2000),
-    (zmq.HEARTBEAT_TIMEOUT, 6000),
-    (zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX),
+    (zmq.MAXMSGSIZE, REPLY_BYTES_MAX),
 )
 _STRANGE = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH

@@ -35,8 +35,8 @@ ABSENT = _Absent()
 RAISE: Any = object()
 """Stands for "raise KeyError" where a default may be given."""
 
-OPERATIONS_BYTES_MAX = messages.MESSAGE_BYTES_MAX - 64
-"""What a request has room for besides its head."""
+OPERATIONS_BYTES_MAX = messages.REQUEST_BYTES_LIMIT - 64
+"""What the largest request that any server takes has room for besides its head; most take less."""
 
 PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
@@ -93,7 +93,7 @@ def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _p
         raise errors.InvalidRequest(str(error)) from None
     size = len(data)
     if size > OPERATIONS_BYTES_MAX:
-        raise errors.InvalidRequest(f"{size} bytes do not fit a request of {messages.MESSAGE_BYTES_MAX}: send less at a time")
+        raise errors.InvalidRequest(f"{size} bytes do not fit a request of {messages.REQUEST_BYTES_LIMIT}: send less at a time")
     return Call([Raw(data)], _WRITES[operation[0]], finish, size)
 
 
@@ -119,7 +119,7 @@ def _maybe(value: Any, name: str) -> list[Raw]:
 CHUNK_ROWS = 10_000
 """How many rows or keys one operation of insert_many, lookup_many or remove_many carries at most."""
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = messages.REQUEST_BYTES_MAX // 2
 """How many bytes of rows one insert_many carries at most; a larger single row goes by itself."""
 
 

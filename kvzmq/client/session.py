@@ -29,7 +29,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from kvzmq import codec, errors
+from kvzmq import codec, errors, messages
 from kvzmq.messages import OPERATIONS_MAX, SESSION_BYTES, Open
 
 IN_FLIGHT_MAX = 32
@@ -39,7 +39,7 @@ AHEAD_MAX = 96
 """How far numbers may run ahead of an unanswered write: the server keeps 128 results for a session, and
 a write whose result is no longer kept cannot be asked for again."""
 
-REQUEST_BYTES_MAX = 1 << 20
+REQUEST_BYTES_MAX = messages.REQUEST_BYTES_MAX // 2
 """From this size on waiting calls go into the next request; a single larger call still goes whole."""
 
 RESEND_S = 1.0

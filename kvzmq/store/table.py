@@ -19,14 +19,11 @@ import msgspec
 from msgspec import Raw
 
 from kvzmq import codec, errors, messages
-from kvzmq.messages import MESSAGE_BYTES_MAX, Reply, Request
+from kvzmq.messages import RESULT_BYTES_MAX, LargeResults, Reply, Request
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
 from kvzmq.store.indexes import INDEXES_MAX, Indexes, comparable
 from kvzmq.store.sessions import Kept, Sessions
-
-_RESULT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
-"""What the results of one request may take, so that the reply around them fits a message."""
 
 _TEXT_BYTES_FREE = 512
 """How much of the room around the results the texts of errors may take."""
@@ -115,7 +112,7 @@ class Table:
         """Execute a request, or give a retried one what it got the first time."""
         session = request.session
         if session is None or not request.writes:
-            return Reply(request.seq, *self._execute(request))
+            return Reply(request.seq, *self._run_operations(request))
         try:
             kept = self.sessions.find(session, request.seq, request.digest)
         except errors.RequestRefused as error:
@@ -127,7 +124,7 @@ class Table:
 
     def begin_results(self, count: int) -> None:
         """Give the `count` results that follow the room of one reply."""
-        self._budget = _RESULT_BYTES_MAX - _RESULT_BYTES * (count - 1)
+        self._budget = RESULT_BYTES_MAX - _RESULT_BYTES * (count - 1)
         self._text_bytes = 0
         self._subkeys.clear()
 
@@ -156,22 +153,31 @@ class Table:
             ResultTooLarge: it has none left
         """
         if self._budget < 0:
-            raise errors.ResultTooLarge(f"the results exceed {_RESULT_BYTES_MAX} bytes: ask for less at a time")
+            raise errors.ResultTooLarge(f"the results exceed {RESULT_BYTES_MAX} bytes: ask for less at a time")
 
-    def _execute(self, request: Request) -> tuple[int, bytes]:
+    def encode(self, pairs: list[tuple[int, Any]]) -> bytes | LargeResults:
+        """Encode the results that were gathered since `begin_results`; large ones later, when they are sent."""
+        return codec.results_of(pairs, RESULT_BYTES_MAX - max(0, self._budget))  # below 0: what was refused
+
+    def _run_operations(self, request: Request) -> tuple[int, bytes | LargeResults]:
         self.begin_results(len(request.ops))
         results = [self._result(op) for op in request.ops]
         if len(results) == 1 and results[0] == (errors.OK, None):
             return self.revision, _DONE
-        return self.revision, codec.encode_results(results)
+        return self.revision, self.encode(results)
+
+    def _execute(self, request: Request) -> tuple[int, bytes]:
+        """Execute a request whose results are kept, so encoded at once."""
+        revision, results = self._run_operations(request)
+        return revision, codec.encode_results(results.pairs) if isinstance(results, LargeResults) else results
 
     def _result(self, op: messages.Operation) -> tuple[int, Any]:
         try:
             return errors.OK, self._run[type(op)](op)
         except errors.OperationError as error:
-            return error.code, self._spend_text(str(error))
+            return error.code, self.spend_text(str(error))
 
-    def _spend_text(self, text: str) -> str:
+    def spend_text(self, text: str) -> str:
         """Return an error's text, or nothing of it when the reply has no room: the first ones always have."""
         self._text_bytes += len(text)
         if self._text_bytes <= _TEXT_BYTES_FREE:

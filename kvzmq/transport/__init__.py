@@ -15,8 +15,14 @@ from kvzmq.messages import Refusal, Reply, Request
 
 __all__ = ["Arrival", "Transport"]
 
-STEP_BYTES_MAX = 32 << 20
-"""How many bytes of requests a transport takes in for one step."""
+STEP_BYTES_MAX = 1 << 20
+"""From how many bytes of requests on a transport takes in no more for one step."""
+
+STEP_WEIGHT_MAX = 20_000
+"""From how many rows to read or write (`Request.weight`) on a transport takes in no more for one step."""
+
+STEP_REPLY_BYTES_MAX = 8 << 20
+"""From how many bytes of large replies on a step encodes no more: the others wait for the next ones."""
 
 
 class Arrival:
@@ -36,6 +42,10 @@ class Transport(Protocol):
     endpoints: list[str]
     """Where it listens, as the server prints it."""
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+
     def register(self, poller: zmq.Poller) -> object:
         """Have the poller watch this transport, and return what the poller will report."""
 
@@ -43,7 +53,7 @@ class Transport(Protocol):
         """Take in what is ready, up to the transport's limits, without waiting."""
 
     def pending(self) -> bool:
-        """Say whether `drain` has something left that no poll would report."""
+        """Say whether `drain` or `flush` has something left that no poll would report."""
 
     def send(self, peer: Hashable, reply: Reply) -> None:
         """Queue a reply; never wait, never fail: an undeliverable one is counted."""
@@ -55,11 +65,14 @@ class Transport(Protocol):
             PeerGone: there is nobody to push to any more
         """
 
+    def can_push(self, peer: Hashable) -> bool:
+        """Say whether the peer can tell an event from a reply."""
+
     def flush(self) -> None:
-        """Let go what the step has queued."""
+        """Let go what the step has queued, large replies up to STEP_REPLY_BYTES_MAX."""
 
     def name(self, peer: Hashable) -> str:
-        """Name a peer for people."""
+        """Name a peer for people; nobody can claim a peer's identity who has only seen its name."""
 
     def stats(self) -> dict[str, int]:
         """Count what happened, by name."""

@@ -4,9 +4,15 @@ All connections hang on one epoll object, whose own descriptor the Poller watche
 thousand descriptors would look at each of them in every step.
 
 No peer can hold up the others or make the server grow. A step's REQUESTS_MAX lines are shared out
-among the connections that have some; a line may be as long as a message; who does not read its
-replies is not read from until it does, and is dropped when nothing has moved for STALLED_S or when
-the bridge as a whole holds too much.
+among the connections that have some; a line may be as long as the longest request can get in JSON;
+who does not read its replies is not read from until it does, and is dropped when nothing has moved for
+STALLED_S or when the bridge as a whole holds too much; large replies are encoded when their turn has
+come, so many bytes a step. When all places are taken, the connection that has asked for nothing for the
+longest time makes room for a new one.
+
+A browser can be made to send any text to any port, as the body of an HTTP request. So a connection
+whose first line begins as HTTP does ends there, and nothing that follows is executed. No JSON value
+begins with the name of an HTTP method.
 
 A connection is in exactly one of these states, and epoll reports only what ends it:
 
@@ -20,22 +26,23 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import islice
 from typing import Union, cast
 
 import zmq
 
 from kvzmq import errors, json_lines
-from kvzmq.messages import MESSAGE_BYTES_MAX, Refusal, Reply
-from kvzmq.transport import STEP_BYTES_MAX, Arrival
+from kvzmq.messages import REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request, request_line_bytes_max
+from kvzmq.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, STEP_WEIGHT_MAX, Arrival
 
 CONNECTIONS_MAX = 4096
-"""How many clients may be connected; the next ones wait in the backlog."""
+"""How many clients may be connected; for the next one, whoever has asked for nothing the longest must go."""
 
 REQUESTS_MAX = 1024
 """How many requests one step takes in, shared out among the connections; each has one at least."""
@@ -46,9 +53,6 @@ LINES_MAX = 64
 LINES_FIRST = 4
 """As many at first; then twice as many each step, and one again after too many unread replies."""
 
-LINE_BYTES_MAX = MESSAGE_BYTES_MAX
-"""The longest line; a longer one is refused and skipped up to its end."""
-
 UNREAD_BYTES_MAX = 1 << 20
 """Unread replies of one connection beyond which none of its requests is taken in."""
 
@@ -58,7 +62,7 @@ QUEUED_BYTES_MAX = 32 << 20
 HELD_BYTES_MAX = 256 << 20
 """What all connections together may have sent or left unread; beyond it the largest is dropped."""
 
-STALLED_S = 60.0
+STALLED_S = 10.0
 """How long a connection may leave replies unread before it is dropped."""
 
 _RECEIVE_BYTES = 256 << 10
@@ -73,16 +77,27 @@ _PAUSE_S = 0.2
 _WARN_S = 60.0
 """How often to say that descriptors have run out."""
 
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
-"""Seconds, seconds, probes: a peer whose machine has gone is noticed within two minutes."""
+_TCP_OPTIONS = (
+    (socket.TCP_NODELAY, 1),
+    (socket.TCP_KEEPIDLE, 4),
+    (socket.TCP_KEEPINTVL, 2),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 10_000),  # ms, also for a peer whose window stays closed
+)
+"""Seconds, seconds, probes, milliseconds: a peer whose machine has gone is noticed within ten seconds."""
+
+_HTTP = re.compile(
+    rb"[ \t]*(?:(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI)[ \t]|[A-Za-z]+ [^ \n]+ HTTP/)", re.IGNORECASE
+)
+"""How HTTP begins: a method of RFC 9110, 5789 or 9113 and a space; or any other, its target, and the version."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Connection:
     __slots__ = (
-        "address", "closed", "ended", "events", "finished", "lines_max", "moved_s", "number", "queued", "queued_bytes",
-        "read_at", "received", "searched", "skipping", "socket",
+        "address", "asked", "closed", "ended", "events", "finished", "lines_max", "moved_s", "number", "queued",
+        "queued_bytes", "read_at", "received", "searched", "skipping", "socket",
     )  # fmt: skip
 
     def __init__(self, number: int, sock: socket.socket, address: str, now_s: float) -> None:
@@ -95,7 +110,8 @@ class _Connection:
         self.lines_max = LINES_FIRST
         self.ended = False  # the peer sends no more
         self.finished = False  # and all it sent was taken in
-        self.queued: deque[Union[bytes, memoryview]] = deque()
+        self.asked = False  # whether a line was taken in
+        self.queued: deque[Union[bytes, memoryview, Reply]] = deque()  # large replies are encoded in their turn
         self.queued_bytes = 0
         self.read_at = 0  # in the order of all reads
         self.moved_s = now_s  # when replies last moved, or began to wait
@@ -112,9 +128,31 @@ class _Connection:
         self.searched = end if end >= 0 else len(self.received)
         return end >= 0
 
-    def has_turn(self) -> bool:
+    def has_turn(self, line_bytes_max: int) -> bool:
         """Say whether there is something to take in, or to conclude."""
-        return self.has_line() or len(self.received) > LINE_BYTES_MAX or (self.ended and not self.finished)
+        return self.has_line() or len(self.received) > line_bytes_max or (self.ended and not self.finished)
+
+
+class _Room:
+    """What the lines taken in for a step have come to."""
+
+    __slots__ = ("bytes", "weight")
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.weight = 0
+
+    @property
+    def full(self) -> bool:
+        return self.bytes >= STEP_BYTES_MAX or self.weight >= STEP_WEIGHT_MAX
+
+
+def _encoded(queued: Iterable[Union[bytes, memoryview, Reply]]) -> Iterator[Union[bytes, memoryview]]:
+    """Yield the lines up to the first reply that is not encoded yet."""
+    for line in queued:
+        if isinstance(line, Reply):
+            return
+        yield line
 
 
 class TcpTransport:
@@ -123,13 +161,23 @@ class TcpTransport:
     Args:
         host, port: where to listen; port 0 takes a free one
         clock: seconds that only grow
+        request_bytes_max: the longest request, in MessagePack; a longer one is refused
 
     Raises:
         CannotListen: the port is in use or the host is not of this machine
     """
 
-    def __init__(self, host: str, port: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        clock: Callable[[], float] = time.monotonic,
+        request_bytes_max: int = REQUEST_BYTES_MAX,
+    ) -> None:
         self._clock = clock
+        self._request_bytes_max = request_bytes_max
+        self.line_bytes_max = request_line_bytes_max(request_bytes_max)
+        """The longest line; a longer one is refused and skipped up to its end."""
         self._listener = _listen(host, port)
         self.port: int = self._listener.getsockname()[1]
         self.endpoints = [f"port {self.port}"]
@@ -142,12 +190,18 @@ class TcpTransport:
         self._connections: dict[int, _Connection] = {}
         self._ready: dict[int, _Connection] = {}  # those whose turn it is in the next step
         self._dirty: dict[int, _Connection] = {}  # those with something for flush to do
+        self._unencoded: dict[int, _Connection] = {}  # those whose next reply waits for its turn to be encoded
+        self._quiet: dict[int, _Connection] = {}  # all, the one that has asked for nothing for the longest time first
+        self._encode_bytes = STEP_REPLY_BYTES_MAX  # of large replies that this step may still encode
         self._crowded = False
         self._reads = 0
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))  # malloc may give a new one back to the system each time
         self._grown_bytes = 0
         self._swept_s = clock()
-        self._counts = {"accepted": 0, "dropped_stalled": 0, "dropped_stuffed": 0, "dropped_greedy": 0, "accept_failures": 0}
+        self._counts = {
+            "accepted": 0, "dropped_stalled": 0, "dropped_stuffed": 0, "dropped_greedy": 0, "dropped_idle": 0,
+            "dropped_http": 0, "accept_failures": 0,
+        }  # fmt: skip
 
     def register(self, poller: zmq.Poller) -> object:
         poller.register(self._selector.fileno(), zmq.POLLIN)
@@ -183,8 +237,6 @@ class TcpTransport:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_MAX):
-            if len(self._connections) >= CONNECTIONS_MAX:
-                return self._pause_accepting()
             try:
                 sock, address = self._listener.accept()
             except BlockingIOError:
@@ -195,14 +247,16 @@ class TcpTransport:
                     self._warn(f"cannot accept connections: {error.strerror}; raise the limit of open files (ulimit -n)")
                     return self._pause_accepting()
                 continue  # the peer has gone before it was accepted
+            if len(self._connections) >= CONNECTIONS_MAX:
+                self._counts["dropped_idle"] += 1
+                self._close(next(iter(self._quiet.values())))
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE:
+            for option, value in _TCP_OPTIONS:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
             self._last_number += 1
             connection = _Connection(self._last_number, sock, f"{address[0]}:{address[1]}", self._clock())
-            self._connections[connection.number] = connection
+            self._connections[connection.number] = self._quiet[connection.number] = connection
             self._counts["accepted"] += 1
             self._watch(connection)
         return None
@@ -236,7 +290,11 @@ class TcpTransport:
             connection.received += rest
         else:
             connection.received += self._buffer[:received_bytes]
-        if connection.has_turn():  # what epoll has to report is settled after the turn: most lines are taken in at once
+        if not connection.asked and _HTTP.match(connection.received):
+            self._counts["dropped_http"] += 1
+            self._close(connection)
+            return received_bytes
+        if connection.has_turn(self.line_bytes_max):  # what epoll has to report is settled after the turn: most lines are taken in at once
             self._ready[connection.number] = connection
         return received_bytes
 
@@ -247,42 +305,46 @@ class TcpTransport:
             return arrivals
         left: dict[int, _Connection] = {}
         share = max(1, min(LINES_MAX, REQUESTS_MAX // len(turn)))
-        taken_bytes = 0
+        room = _Room()
         for number, connection in turn.items():
-            if len(arrivals) >= REQUESTS_MAX or taken_bytes >= STEP_BYTES_MAX:
+            if len(arrivals) >= REQUESTS_MAX or room.full:
                 left[number] = connection
                 self._watch(connection)
             else:
-                taken_bytes += self._take_lines(connection, share, arrivals)
+                self._take_lines(connection, share, arrivals, room)
         self._ready = left | self._ready  # whoever had no turn comes first in the next step
         return arrivals
 
-    def _take_lines(self, connection: _Connection, share: int, arrivals: list[Arrival]) -> int:
-        """Take in up to `share` lines; returns how many bytes they had."""
+    def _take_lines(self, connection: _Connection, share: int, arrivals: list[Arrival], room: _Room) -> None:
+        """Take in up to `share` lines, as long as the step has room."""
         received = connection.received
         begin = 0
         for _ in range(min(share, connection.lines_max)):
-            if not connection.has_line():
+            if room.full or not connection.has_line():
                 break
             end = connection.searched
-            if end - begin > LINE_BYTES_MAX:
+            if end - begin > self.line_bytes_max:
                 arrivals.append(self._refuse_length(connection))
             else:
                 line = bytes(memoryview(received)[begin:end])
-                arrivals.append(Arrival(self, connection.number, json_lines.decode_line(line)))
+                request = json_lines.decode_line(line, self._request_bytes_max)
+                arrivals.append(Arrival(self, connection.number, request))
+                room.weight += request.weight if isinstance(request, Request) else 1
+            room.bytes += end + 1 - begin
             begin = connection.searched = end + 1
         connection.lines_max = min(2 * connection.lines_max, LINES_MAX)
         if begin:
+            connection.asked = True
+            self._quiet[connection.number] = self._quiet.pop(connection.number)
             del received[:begin]
             connection.searched -= begin
         if not connection.has_line():
             self._look_at_rest(connection, arrivals)
         self._watch(connection)
-        return begin
 
     def _look_at_rest(self, connection: _Connection, arrivals: list[Arrival]) -> None:
         """Judge what is left of a line that has not ended."""
-        if len(connection.received) > LINE_BYTES_MAX:
+        if len(connection.received) > self.line_bytes_max:
             arrivals.append(self._refuse_length(connection))
             connection.skipping = True
             connection.received.clear()
@@ -294,11 +356,11 @@ class TcpTransport:
             self._dirty[connection.number] = connection  # flush closes it, after its last replies
 
     def _refuse_length(self, connection: _Connection) -> Arrival:
-        refusal = Refusal(None, errors.InvalidRequest.code, f"a line is at most {LINE_BYTES_MAX} bytes long")
+        refusal = Refusal(None, errors.InvalidRequest.code, f"a line is at most {self.line_bytes_max} bytes long")
         return Arrival(self, connection.number, refusal)
 
     def pending(self) -> bool:
-        return bool(self._ready)
+        return bool(self._ready or self._unencoded)
 
     # ---- out
 
@@ -310,24 +372,31 @@ class TcpTransport:
             self._counts["dropped_stuffed"] += 1
             self._close(connection)
             return
-        line = json_lines.encode_line(reply)
+        large = isinstance(reply.results, LargeResults)
+        waiting = reply if large else json_lines.encode_line(reply)
+        length = len(reply.results) if isinstance(waiting, Reply) else len(waiting)
         if not connection.queued:
             connection.moved_s = self._clock()
-        connection.queued.append(line)
-        connection.queued_bytes += len(line)
-        self._grown_bytes += len(line)
+        connection.queued.append(waiting)
+        connection.queued_bytes += length
+        self._grown_bytes += length
         self._dirty[connection.number] = connection
         if connection.stuffed:
             connection.lines_max = 1
             self._write(connection)
             self._bound_memory()
 
+    def can_push(self, peer: Hashable) -> bool:
+        return False
+
     def push(self, peer: Hashable, event: bytes) -> bool:
         raise errors.PeerGone("a line of the bridge cannot push")
 
     def flush(self) -> None:
+        self._encode_bytes = STEP_REPLY_BYTES_MAX
+        waiting, self._unencoded = self._unencoded, {}
         dirty, self._dirty = self._dirty, {}
-        for connection in dirty.values():
+        for connection in (waiting | dirty).values():  # whoever had to wait in the last step comes first
             self._write(connection)
             self._settle(connection)
 
@@ -335,21 +404,35 @@ class TcpTransport:
         """Hand over to the kernel what it takes; it copies nothing but that."""
         queued = connection.queued
         while queued:
+            if isinstance(queued[0], Reply) and not self._encode(connection, queued[0]):
+                return
             try:
-                if len(queued) == 1:
-                    sent = connection.socket.send(queued[0])
-                else:
-                    sent = connection.socket.sendmsg(list(islice(queued, _BUFFERS_MAX)))
+                lines = list(_encoded(islice(queued, _BUFFERS_MAX)))
+                sent = connection.socket.send(lines[0]) if len(lines) == 1 else connection.socket.sendmsg(lines)
             except BlockingIOError:
                 return
             except OSError:
                 return self._close(connection)
             connection.moved_s = self._clock()
             connection.queued_bytes -= sent
-            while queued and sent >= len(queued[0]):
-                sent -= len(queued.popleft())
-            if sent:
-                queued[0] = memoryview(queued[0])[sent:]
+            for line in lines:
+                if sent < len(line):
+                    queued[0] = memoryview(line)[sent:]
+                    break
+                sent -= len(line)
+                queued.popleft()
+
+    def _encode(self, connection: _Connection, reply: Reply) -> bool:
+        """Encode a large reply whose turn it is to be sent; False if the step has encoded enough already."""
+        if self._encode_bytes <= 0:
+            self._unencoded[connection.number] = connection
+            return False
+        line = json_lines.encode_line(reply)
+        self._encode_bytes -= len(line)
+        connection.queued[0] = line
+        connection.queued_bytes += len(line) - len(reply.results)
+        self._grown_bytes += len(line)
+        return True
 
     def _settle(self, connection: _Connection) -> None:
         """Close a connection that has had its last reply; else have epoll report what it waits for now."""
@@ -362,13 +445,13 @@ class TcpTransport:
 
     def _watch(self, connection: _Connection) -> None:
         """Have epoll report what the connection waits for: nothing else, or the loop would spin."""
-        has_turn = connection.has_turn()
+        has_turn = connection.has_turn(self.line_bytes_max)
         if has_turn and not connection.stuffed:
             self._ready[connection.number] = connection
         else:
             self._ready.pop(connection.number, None)
         events = 0
-        if connection.queued:
+        if connection.queued and connection.number not in self._unencoded:
             events |= selectors.EVENT_WRITE
         if not (connection.ended or connection.stuffed or has_turn):
             events |= selectors.EVENT_READ
@@ -384,7 +467,7 @@ class TcpTransport:
 
     def _sweep(self) -> None:
         now_s = self._clock()
-        if not self._accepting and now_s >= self._accept_again_s and len(self._connections) < CONNECTIONS_MAX:
+        if not self._accepting and now_s >= self._accept_again_s:
             self._accepting = True
             self._selector.register(self._listener, selectors.EVENT_READ)
         self._bound_memory()
@@ -414,7 +497,7 @@ class TcpTransport:
             return
         if connection.events:
             self._selector.unregister(connection.socket)
-        for registry in (self._connections, self._ready, self._dirty):
+        for registry in (self._connections, self._ready, self._dirty, self._unencoded, self._quiet):
             registry.pop(connection.number, None)
         connection.closed = True
         connection.received.clear()

@@ -464,3 +464,38 @@ def test_bytes_are_shown_in_lines_as_base64() -> None:
 
 def test_an_event_is_a_message_number_0() -> None:
     assert msgspec.msgpack.decode(codec.encode_event(7, 3, 0, ("k", [raw(1)]))) == [0, 7, [3, 0, ["k", [1]]]]
+
+
+@pytest.mark.parametrize(
+    ("frame", "seq"),
+    [
+        (bytes.fromhex("93c0099193a6696e73657274a3eda08001"), 9),  # the key is not UTF-8
+        (bytes.fromhex("93c0099193a6696e73657274a3eda080"), 9),  # and the value is missing
+        (bytes.fromhex("93c009"), 9),
+        (bytes.fromhex("93c0cd01009192a66c6f6f6b7570a1ff"), 256),
+        (b"\x93\xc4\x10" + bytes(range(16)) + b"\x07\x91\x92\xa6lookup\xa1\xff", 7),
+        (b"\x93\xc4\x10" + b"\n" * 16 + b"\xcf" + (2**63 - 1).to_bytes(8, "big") + b"\xc1", 2**63 - 1),
+        (b"\x93\xc0\x05" + b"\x91" * 100_000, 5),  # nested deeper than the decoder goes
+        (b"\x94\xc0\x05\x91\x91\xa4size\xc0", 5),
+        (b"\x93\xa5short\x06\x91\x91\xa4size", 6),
+        (b"\x93\xc0\x00\x91\x91\xa4size", None),  # the number of events
+        (b"\x93\xc0\xcf" + (2**63).to_bytes(8, "big") + b"\xc1", None),
+        (b"\x93\xc0\xff\x91\x91\xa4size", None),
+        (b"\x93\xc0\xa19\x91\x91\xa4size", None),
+        (b"\x92\xc0\x09", None),
+        (b"\x93\xc0", None),
+        (b"\x93\xc4\x0f" + bytes(16), None),
+        (b"", None),
+    ],
+    ids=lambda value: value.hex()[:40] if isinstance(value, bytes) else None,
+)
+def test_the_number_of_a_refused_request_survives_what_is_wrong_behind_it(frame: bytes, seq: int | None) -> None:
+    """Red when the whole frame had to be readable: the client waited, and reported as unknown what had been refused."""
+    refusal = codec.decode_request(frame)
+    assert isinstance(refusal, messages.Refusal) and refusal.seq == seq
+
+
+def test_a_strange_operation_is_named_among_unreadable_ones() -> None:
+    refusal = codec.decode_request(bytes.fromhex("93c0099291a6") + b"frobni" + bytes.fromhex("92a66c6f6f6b7570a1ff"))
+    assert isinstance(refusal, messages.Refusal)
+    assert (refusal.seq, refusal.code) == (9, errors.InvalidMethod.code) and "frobni" in refusal.message

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from itertools import pairwise
 
+import msgspec
 import pytest
 from stepped import Stepped
 
 from kvzmq import dispatcher, errors, messages
 from kvzmq.codec import decode_group
-from kvzmq.messages import MESSAGE_BYTES_MAX
+from kvzmq.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT
 from kvzmq.transport import tcp
 
 
@@ -274,11 +274,11 @@ def test_stats_and_watches_go_with_reads_and_not_with_writes(table: Stepped) -> 
 def test_the_results_of_one_request_fit_one_reply_whatever_is_among_them(table: Stepped) -> None:
     """Red when a stats among the operations gave each of them the room of a whole reply: 800 GB in one request."""
     peer = table.zmq()
-    assert table.call(peer, "insert", "big", bytes(MESSAGE_BYTES_MAX // 3)) == (0, None)
+    assert table.call(peer, "insert", "big", bytes(REQUEST_BYTES_LIMIT // 3)) == (0, None)
     for ops in ([["stats"]] + [["lookup", "big"]] * 12, [["lookup", "big"]] * 50_000, [["stats"]] * 20_000):
         peer.send(*ops)
         table.until(lambda: peer.socket.poll(0))
-        assert len(peer.socket.recv()) < MESSAGE_BYTES_MAX + 50_000 * 100
+        assert len(peer.socket.recv()) < REPLY_BYTES_MAX
 
 
 def test_a_reply_without_room_is_not_searched_for(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,14 +336,36 @@ def test_a_step_is_bounded_in_requests_of_each_transport(table: Stepped) -> None
     assert steps >= 6000 // (1024 + tcp.LINES_MAX)
 
 
-def test_clients_of_long_ago_are_forgotten_though_nobody_asks(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Red when only `stats` forgot them: 100,000 short connections took 30 MB."""
+def test_stats_counts_the_connections_there_are(table: Stepped) -> None:
+    """Red when those that had asked within the last minute were counted: 59 after one-shot commands, 0 with one idle."""
+
+    def clients() -> int:
+        table.step()
+        return int(table.server.describe()["clients"])
+
+    for _ in range(3):
+        peer = table.zmq()
+        table.call(peer, "size")
+        peer.close()
+    table.until(lambda: clients() == 0)
+    idle, bridged = table.zmq(), table.tcp()
+    table.until(lambda: clients() == 2)
+    idle.close()
+    bridged.close()
+    table.until(lambda: clients() == 0)
+
+
+def test_a_watch_through_an_envelope_is_refused_with_all_of_its_request(table: Stepped) -> None:
+    """Red when it was served: a REQ socket took every event for the reply to its next request."""
     peer = table.zmq()
-    table.call(peer, "size")
-    table.server._clients.update({(0, number): 0.0 for number in range(5000)})
-    monkeypatch.setattr(time, "monotonic", lambda clock=time.monotonic: clock() + 3600.0)
-    table.call(peer, "size")
-    assert len(table.server._clients) == 1
+    for op in (["watch"], ["watch_query", "a", 1]):
+        peer.send_frames(b"id", b"", msgspec.msgpack.encode([None, 7, [["size"], op]]))
+        table.until(lambda: peer.socket.poll(0))
+        *envelope, reply = peer.socket.recv_multipart()
+        seq, _, ((code, _),) = msgspec.msgpack.decode(reply)
+        assert envelope == [b"id", b""] and (seq, code) == (7, errors.InvalidRequest.code)
+    assert len(table.server.dispatcher.watches) == 0
+    assert table.call(peer, "watch") == (0, 1)
 
 
 def test_operations_are_served_or_executed_and_none_is_forgotten(table: Stepped) -> None:

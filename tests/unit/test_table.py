@@ -115,6 +115,10 @@ class Model:
         ]
 
 
+def results_of(reply: messages.Reply) -> Any:
+    return codec.decode_value(codec.encode_reply(reply))[2]
+
+
 def maybe(value: Any) -> list[Raw]:
     return [] if value is absent else [raw(value)]
 
@@ -438,10 +442,10 @@ def test_results_too_large_for_a_reply_are_an_error_of_their_operation() -> None
     for number in range(5):
         big.execute(request(None, 1, messages.Insert(f"k{number}", raw(b"x" * (2 << 20)))))
     reply = big.execute(request(None, 1, *[messages.Lookup(f"k{number}") for number in range(5)]))
-    assert [code for code, _ in codec.decode_value(reply.results)] == [0, 0, 0, errors.ResultTooLarge.code, errors.ResultTooLarge.code]
-    assert len(codec.encode_reply(reply)) <= messages.MESSAGE_BYTES_MAX
+    assert [code for code, _ in results_of(reply)] == [0, 0, 0, 0, errors.ResultTooLarge.code]
+    assert len(codec.encode_reply(reply)) <= messages.REPLY_BYTES_MAX
     page = big.execute(request(None, 1, messages.Items()))
-    assert len(codec.decode_value(page.results)[0][1]) == 3
+    assert len(results_of(page)[0][1]) == 4
 
 
 # ---- indexes
@@ -570,5 +574,5 @@ def test_the_errors_of_a_request_fit_one_reply() -> None:
     table = Table()
     removes = [messages.Remove("\x00" * 90) for _ in range(100_000)]
     reply = table.execute(Request(None, 1, removes, b""))
-    assert len(reply.results) < messages.MESSAGE_BYTES_MAX
-    assert {code for code, _ in codec.decode_value(reply.results)} == {errors.NoSuchKey.code}
+    assert len(codec.encode_reply(reply)) < messages.REPLY_BYTES_MAX
+    assert {code for code, _ in results_of(reply)} == {errors.NoSuchKey.code}

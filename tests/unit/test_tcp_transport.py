@@ -15,7 +15,7 @@ import pytest
 from stepped import Stepped, TcpPeer
 
 from kvzmq import errors
-from kvzmq.messages import OPERATIONS
+from kvzmq.messages import OPERATIONS, Reply
 from kvzmq.transport import tcp
 
 DONE = {"status": "OK", "result": None}
@@ -185,9 +185,9 @@ def test_a_peer_that_ends_without_a_request_is_let_go(table: Stepped) -> None:
 
 def test_a_line_of_the_limit_is_taken_and_a_longer_one_refused_and_skipped(table: Stepped) -> None:
     peer = table.tcp()
-    room = tcp.LINE_BYTES_MAX - len(insert("k", "")) + 1
-    for length, refusal in ((room - 100, False), (room + 1, True)):
-        request = insert("k", "x" * length)
+    room = table.bridge.line_bytes_max - len(insert("k", "")) + 1
+    for length, refusal in ((room, False), (room + 1, True)):
+        request = insert("k", "x").replace(b'"x"', b" " * (length - 1) + b'"x"')
         begin = 0
         while begin < len(request):
             begin += peer.send_some(request[begin:])
@@ -203,11 +203,11 @@ def test_an_endless_line_is_refused_once_and_costs_no_memory(table: Stepped) -> 
     peer = table.tcp()
     chunk = b"x" * (1 << 20)
     sent = 0
-    while sent < 4 * tcp.LINE_BYTES_MAX:
+    while sent < 4 * table.bridge.line_bytes_max:
         sent += peer.send_some(chunk)
         table.server.step(0)
         (connection,) = table.bridge._connections.values()
-        assert len(connection.received) <= tcp.LINE_BYTES_MAX + tcp._RECEIVE_BYTES
+        assert len(connection.received) <= table.bridge.line_bytes_max + tcp._RECEIVE_BYTES
     table.settle()
     assert len(connection.received) == 0
     peer.send(b"tail\n" + line(method="size"))
@@ -477,19 +477,100 @@ def test_who_had_no_turn_is_not_read_from(table: Stepped, monkeypatch: pytest.Mo
     assert table.server.dispatcher.requests > 100
 
 
-def test_connections_beyond_the_limit_wait_until_one_leaves(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_full_whoever_has_asked_for_nothing_the_longest_makes_room(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when newcomers waited for one to leave: 5,000 idle connections kept everybody out as long as they liked."""
     monkeypatch.setattr(tcp, "CONNECTIONS_MAX", 3)
-    peers = [table.tcp() for _ in range(3)]
-    waiting = TcpPeer(table.bridge.port)
-    waiting.send(line(method="size"))
-    table.settle()
-    assert table.bridge.connections == 3 and waiting.lines() == []
-    assert not table.server._poller.poll(50), "the listener would spin"
-    peers[0].close()
-    table.settle()
-    table.now_s += 1
-    assert table.lines(waiting, 1) == [ok(0)]
-    waiting.close()
+    first, second, third = (table.tcp() for _ in range(3))
+    first.send(line(method="size"))
+    assert table.lines(first, 1) == [ok(0)]
+    fourth = table.tcp()
+    fourth.send(line(method="size"))
+    assert table.lines(fourth, 1) == [ok(0)]
+    table.until(lambda: (second.read(), second.ended)[1])
+    assert table.bridge.connections == 3 and table.bridge.stats()["tcp_dropped_idle"] == 1
+    for peer in (first, third):
+        peer.send(line(method="ping"))
+        assert table.lines(peer, 1) == [ok("pong")]
+
+
+def test_thousands_of_idle_connections_keep_nobody_out(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tcp, "CONNECTIONS_MAX", 200)
+    steady = table.tcp()
+    crowd = []
+    for turn in range(1000):
+        crowd.append(TcpPeer(table.bridge.port))
+        if turn % 50 == 0:
+            steady.send(line(method="ping"))
+            assert table.lines(steady, 1) == [ok("pong")]
+            newcomer = table.tcp()
+            newcomer.send(line(method="ping"))
+            assert table.lines(newcomer, 1) == [ok("pong")]
+            assert table.bridge.connections <= 200
+    for peer in crowd:
+        peer.close()
+
+
+POST = (
+    b"POST / HTTP/1.1\r\nHost: 127.0.0.1:5571\r\nOrigin: http://elsewhere.example\r\nContent-Type: text/plain\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 1000])
+@pytest.mark.parametrize(
+    "head",
+    [POST, POST.lower(), POST.replace(b"\r", b""), b"\t" + POST, POST.replace(b"POST", b"PUT"), POST.replace(b"POST", b"FROB"),
+     b"POST \n"],
+    ids=["post", "lower case", "bare newlines", "indented", "put", "unknown method", "no target"],
+)  # fmt: skip
+def test_a_line_in_the_body_of_a_browsers_request_is_not_executed(table: Stepped, head: bytes, chunk: int) -> None:
+    """Red when a head was answered as so many bad lines, and the body executed: any page could write to the table."""
+    peer = table.tcp()
+    request = head + insert("planted", 1)
+    for start in range(0, len(request), chunk):
+        with contextlib.suppress(ConnectionError):
+            peer.send(request[start : start + chunk])
+        table.server.step(0)
+    table.until(lambda: (peer.read(), peer.ended)[1])
+    assert bytes(peer.received) == b""
+    assert "planted" not in table.store.table.rows
+    assert table.bridge.stats()["tcp_dropped_http"] == 1
+
+
+@pytest.mark.parametrize("first", [b"", b"POSTER", b'"GET /"', b"[]", b"\x16\x03\x01 TLS", b"get", b'{"method": "frobnicate"}'])
+def test_any_other_first_line_is_answered_and_the_connection_stays(table: Stepped, first: bytes) -> None:
+    peer = table.tcp()
+    peer.send(first + b"\n" + line(method="size"))
+    refusal, size = table.lines(peer, 2)
+    assert refusal["status"] == "exception" and size == ok(0)
+
+
+def test_a_vanished_machine_is_noticed_by_tcp_within_ten_seconds(table: Stepped) -> None:
+    table.tcp()
+    (connection,) = table.bridge._connections.values()
+    options = [connection.socket.getsockopt(socket.IPPROTO_TCP, option) for option in (
+        socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT,
+    )]  # fmt: skip
+    assert options == [4, 2, 3, 10_000] and connection.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+def test_large_replies_take_turns_and_small_ones_do_not_wait_for_them(table: Stepped) -> None:
+    """Red when every reply was encoded at once: 190 peers that asked for 7 MB each held everybody for seconds."""
+    writer, single = table.zmq(), table.tcp()
+    assert table.call(writer, "insert", "big", "x" * 4_000_000) == (0, None)
+    peers = [table.tcp() for _ in range(12)]
+    for peer in peers:
+        peer.send(line(method="lookup", key="big"))
+    single.send(line(method="ping"))
+    table.gather(13)
+    table.step()
+    assert single.lines() == [ok("pong")]
+    encoded = sum(connection.queued_bytes > 4_000_000 for connection in table.bridge._connections.values())
+    assert table.bridge.pending() and encoded <= 12
+    unencoded = [c for c in table.bridge._connections.values() if c.queued and isinstance(c.queued[0], Reply)]
+    assert len(unencoded) >= 3, "a step encodes three"
+    for peer in peers:
+        assert table.lines(peer, 1) == [ok("x" * 4_000_000)]
+    assert not table.bridge.pending()
 
 
 def test_when_descriptors_run_out_clients_go_on_and_the_loop_rests(table: Stepped, caplog: pytest.LogCaptureFixture) -> None:
