@@ -1,0 +1,74 @@
+"""A steady client beside each attack of the benchmarks: its replies keep coming, and the server stays within its budget.
+
+How long it waits is a figure of benchmarks/hostile_peers.py; here it must only not stand still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from servers import ServerProcess
+
+from benchmarks import hostile_peers
+from kvzmq.messages import REQUEST_BYTES_MAX
+from kvzmq.transport import router
+
+WAIT_S_MAX = 10.0
+SECONDS = 2.0
+
+GIVE_BACK = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "16384"}
+"""Has glibc give back what is freed, so that the figure shows what the server holds."""
+
+RECEIVED_BYTES_MAX = (router.RECEIVED_MESSAGES_MAX + 2) * REQUEST_BYTES_MAX
+"""What the server holds at most of one peer's requests."""
+
+OVERHEAD_BYTES = 64 << 20
+"""What the loop itself needs: a step's requests, their values, the log's blocks, the history that watches go back in."""
+
+
+@pytest.fixture
+def attack(tmp_path: Path, count: Callable[[str, int], None]) -> Iterator[Callable[[str], hostile_peers.Outcome]]:
+    with ServerProcess(tmp_path / "data", bridge=True, environment=GIVE_BACK) as server:
+
+        def run(name: str) -> hostile_peers.Outcome:
+            known = hostile_peers.Server(server.url, server.port, server.pid, REQUEST_BYTES_MAX)
+            outcome = hostile_peers.measure(name, known, SECONDS, lambda: server.running)
+            count(f"{name}: longest wait, ms", int(outcome.longest_s * 1000))
+            count(f"{name}: memory, KiB", outcome.memory_bytes >> 10)
+            assert outcome.alive, server.stderr
+            assert outcome.longest_s < WAIT_S_MAX and outcome.requests > 5
+            return outcome
+
+        yield run
+
+
+@pytest.mark.parametrize("name", ["greedy", "pages", "lines"])
+def test_a_steady_client_is_served_beside_an_attack(attack: Callable[[str], hostile_peers.Outcome], name: str) -> None:
+    assert attack(name).memory_bytes < 256 << 20
+
+
+def test_peers_that_pile_up_requests_hold_no_more_than_their_budget(attack: Callable[[str], hostile_peers.Outcome]) -> None:
+    """Red with a high-water mark of 100 requests of 8 MiB: six peers had the server hold 5.9 GB."""
+    assert attack("pile_up").memory_bytes < 6 * RECEIVED_BYTES_MAX + router.UNSENT_BYTES_MAX + OVERHEAD_BYTES
+
+
+def test_peers_that_stream_requests_hold_no_more_than_their_budget(attack: Callable[[str], hostile_peers.Outcome]) -> None:
+    """Red with a high-water mark of 100 requests of 8 MiB: twelve peers had the server hold 9.5 GB."""
+    assert attack("stream").memory_bytes < 12 * RECEIVED_BYTES_MAX + OVERHEAD_BYTES
+
+
+def test_peers_that_do_not_read_hold_no_more_than_their_budget(attack: Callable[[str], hostile_peers.Outcome]) -> None:
+    """Each asks for one reply of 7 MB; their waiting for it holds nobody up."""
+    assert attack("deaf").memory_bytes < 190 * hostile_peers.ROWS * hostile_peers.ROW_BYTES + OVERHEAD_BYTES
+
+
+def test_long_identities_are_not_kept(attack: Callable[[str], hostile_peers.Outcome]) -> None:
+    """Red when 700 connections of 8 MB of identity each left 5.3 GB behind: libzmq holds three of a connection's own."""
+    assert attack("identities").memory_bytes < 700 * REQUEST_BYTES_MAX
+
+
+def test_idle_connections_keep_no_newcomer_waiting(attack: Callable[[str], hostile_peers.Outcome]) -> None:
+    """Red when newcomers waited for one of 5,000 to leave."""
+    assert attack("idle").longest_s < WAIT_S_MAX
