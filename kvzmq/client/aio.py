@@ -120,7 +120,7 @@ class AsyncClient:
     async def insert_many(
         self, rows: Mapping[str, object] | Iterable[tuple[str, object]], *, timeout: float | None = None
     ) -> None:
-        """Set many keys. Up to 10,000 rows and 1 MiB are one change; more are several."""
+        """Set many keys. Up to 10,000 rows and 512 KiB are one change; more are several."""
         for call in self._calls.insert_many(rows):
             await self._run(call, timeout)
 

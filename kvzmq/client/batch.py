@@ -108,7 +108,7 @@ class Batch:
 
 
 class Pipeline(Batch):
-    """Operations sent as one request (of 1 MiB at most, else several), executed with nothing in between.
+    """Operations sent as one request (of 512 KiB at most, else several), executed with nothing in between.
 
     One that fails, a removal of a key that is not there for example, fails alone, in its `result()`.
     """

@@ -141,7 +141,7 @@ class Client(MutableMapping[str, Any]):
     def insert_many(
         self, rows: Mapping[str, object] | Iterable[tuple[str, object]], *, timeout: float | None = None
     ) -> None:
-        """Set many keys. Up to 10,000 rows and 1 MiB are one change, all there or not at all; more are several."""
+        """Set many keys. Up to 10,000 rows and 512 KiB are one change, all there or not at all; more are several."""
         for call in self._calls.insert_many(rows):
             self._run(call, timeout)
 
