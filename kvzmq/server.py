@@ -22,6 +22,7 @@ import zmq
 from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
 from kvzmq.dispatcher import Dispatcher
+from kvzmq.messages import REQUEST_BYTES_MAX
 from kvzmq.store import Store
 from kvzmq.store.compact import Compactor
 from kvzmq.trace import Trace
@@ -51,6 +52,8 @@ class Server:
         announcer: tells it
         group_commit, trace: see Dispatcher
         clock: microseconds since 1970 UTC
+        monotonic: seconds that only grow, for heartbeats
+        request_bytes_max: the transports' limit, which clients are told
     """
 
     def __init__(
@@ -63,11 +66,15 @@ class Server:
         group_commit: bool = True,
         trace: Trace | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        monotonic: Callable[[], float] = time.monotonic,
+        request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
         self.store = store
         self.transports = transports
         self.compactor = compactor
-        self.dispatcher = Dispatcher(store, clock, self.describe, group_commit, trace)
+        self.dispatcher = Dispatcher(
+            store, clock, self.describe, group_commit, trace, request_bytes_max=request_bytes_max, monotonic=monotonic
+        )
         self._clock = clock
         self._announcer = announcer
         self._announce = announce
@@ -157,6 +164,7 @@ class Server:
             "memory_bytes_max": usage.ru_maxrss * 1024,
             "keys": len(table.rows),
             "revision": table.revision,
+            **table.identity(),
             "sessions": len(table.sessions),
             "expiring_keys": len(table.expiries),
             "indexes": table.indexes.names(),

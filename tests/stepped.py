@@ -167,8 +167,9 @@ class Stepped:
         self.router = RouterTransport(self.context, ["tcp://127.0.0.1:0"], request_bytes_max)
         self.bridge = TcpTransport("127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max)
         self.server = Server(
-            self.store, [self.router, self.bridge], group_commit=group_commit, trace=trace, clock=lambda: self.now_us
-        )
+            self.store, [self.router, self.bridge], group_commit=group_commit, trace=trace,
+            clock=lambda: self.now_us, monotonic=lambda: self.now_s, request_bytes_max=request_bytes_max,
+        )  # fmt: skip
         self.url = self.router.endpoints[0]
         self._peers: list[TcpPeer | ZmqPeer] = []
 

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ from kvzmq import catalog, errors, messages
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED
 from kvzmq.server import Server
 from kvzmq.store import Store
-from kvzmq.store.compact import Compactor
+from kvzmq.store.compact import Compactor, renew
 from kvzmq.store.file_log import FileLog
 from kvzmq.store.files import DiskDirectory
 from kvzmq.trace import Trace
@@ -158,6 +159,8 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
         bridge_port = bridge.port
         transports.append(bridge)
     store.recover()
+    renew(log)
+    store.begin_epoch(time.time_ns() // 1000)
     _spare_the_collector()
     unit, threshold = options.compact_after or (None, None)
     compactor = Compactor(
@@ -185,7 +188,10 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
                 clients=clients,
             )
 
-    built = Server(store, transports, compactor, announcer, announce, options.group_commit, trace)
+    built = Server(
+        store, transports, compactor, announcer, announce, options.group_commit, trace,
+        request_bytes_max=options.request_bytes_max,
+    )  # fmt: skip
     stack.callback(built.close)
     return built
 

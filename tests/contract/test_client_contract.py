@@ -250,7 +250,7 @@ def test_update_popitem_and_clear(table: Any) -> None:
 
 
 def test_a_result_too_large_for_one_reply_is_an_error_that_says_so(table: Any) -> None:
-    table.insert_many({f"big{number}": {"k": 1, "v": "x" * 900_000} for number in range(10)})
+    table.insert_many({f"big{number}": {"k": 1, "v": "x" * 1_000_000} for number in range(10)})
     with pytest.raises(kvzmq.ResultTooLarge, match="ask for less"):
         table.query("k", 1)
     with pytest.raises(kvzmq.ResultTooLarge):

@@ -136,6 +136,13 @@ def test_the_longest_transaction_of_checks_fits_a_line() -> None:
 def test_the_chunks_of_a_client_fit_the_least_that_servers_take_by_default() -> None:
     from kvzmq.client import operations, session
 
-    assert operations.CHUNK_BYTES < REQUEST_BYTES_MAX and session.REQUEST_BYTES_MAX < REQUEST_BYTES_MAX
+    assert operations.CHUNK_BYTES < REQUEST_BYTES_MAX and session.SHARED_BYTES_MAX < REQUEST_BYTES_MAX
     # A batch gathers up to the second, then a chunk of the first may still be the one call in a request.
-    assert max(operations.CHUNK_BYTES, session.REQUEST_BYTES_MAX) + 1024 < REQUEST_BYTES_MAX
+    assert max(operations.CHUNK_BYTES, session.SHARED_BYTES_MAX) + 1024 < REQUEST_BYTES_MAX
+
+
+@LIMITS
+def test_hello_tells_the_limit(limit: int) -> None:
+    with Stepped(request_bytes_max=limit) as table:
+        code, told = table.call(table.zmq(), "hello")
+        assert code == 0 and told["request_bytes_max"] == limit
