@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from HashTableClient import HashTableClient
 from servers import KVZMQ, DidNotStart, ServerProcess
 from wire import NoReply, WireClient
 
 import kvzmq
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "clients"))
+from HashTableClient import HashTableClient
 
 LARGE_BYTES = 8_388_000
 """As long as a value could be when every server took 8 MiB, and results had a kilobyte less."""
