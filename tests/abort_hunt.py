@@ -59,6 +59,7 @@ def request(*ops: list[Any], seq: int = 1) -> bytes:
 
 PING = zmtp.frame(request(["ping"]))
 LOOKUP = zmtp.frame(request(["lookup", PAGE]))
+PAGES = zmtp.frame(request(["items", "row/", None, 10_000]))
 WATCH = zmtp.frame(request(["watch", ""]))
 
 # ---- peers of the server, byte by byte
@@ -77,14 +78,21 @@ def _send(peer: socket.socket, data: bytes) -> None:
             data = data[peer.send(data) :]
 
 
-def _greeted(*parts: bytes, read: bool = False, receive_bytes: int | None = None) -> Callable[[str], socket.socket]:
+def _greeted(
+    hello: bytes, *parts: bytes, read: bool = False, receive_bytes: int | None = None
+) -> Callable[[str], socket.socket]:
+    """Send a greeting, wait for the server's if there is more to say, as it takes nothing before it, then the rest."""
+
     def begin(url: str) -> socket.socket:
         peer = _connect(url)
         if receive_bytes is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        _send(peer, hello)
+        if parts or read:
+            _receive_until(peer, b"ROUTER")
         for part in parts:
             _send(peer, part)
-        if read and select.select([peer], [], [], 0.05)[0]:
+        if read and parts and select.select([peer], [], [], 0.05)[0]:
             with contextlib.suppress(OSError):
                 peer.recv(4096)
         return peer
@@ -92,28 +100,39 @@ def _greeted(*parts: bytes, read: bool = False, receive_bytes: int | None = None
     return begin
 
 
+def _receive_until(peer: socket.socket, mark: bytes) -> None:
+    received = b""
+    while mark not in received and select.select([peer], [], [], 1.0)[0]:
+        with contextlib.suppress(BlockingIOError):
+            part = peer.recv(4096)
+            if not part:
+                return
+            received += part
+
+
 _HELLO = zmtp.greeting() + zmtp.ready()
 _NAMED = zmtp.greeting() + zmtp.ready(identity=b"the same")
 
 RAW: dict[str, Callable[[str], socket.socket]] = {
-    "connected": _greeted(),
+    "connected": _greeted(b""),
     "half a greeting": _greeted(zmtp.greeting()[:11]),
     "greeting": _greeted(zmtp.greeting()),
     "half a READY": _greeted(zmtp.greeting() + zmtp.ready()[:9]),
     "READY, nothing read": _greeted(_HELLO),
     "hands shaken": _greeted(_HELLO, read=True),
-    "half a frame": _greeted(_HELLO + PING[:7]),
-    "half a frame's length": _greeted(_HELLO + zmtp.frame(bytes(1000))[:4]),
-    "half a message": _greeted(_HELLO + zmtp.frame(b"id", more=True) * 3),
-    "one request": _greeted(_HELLO + PING),
-    "one reply read": _greeted(_HELLO + PING, read=True),
+    "half a frame": _greeted(_HELLO, PING[:7]),
+    "half a frame's length": _greeted(_HELLO, zmtp.frame(bytes(1000))[:4]),
+    "half a message": _greeted(_HELLO, zmtp.frame(b"id", more=True) * 3),
+    "one request": _greeted(_HELLO, PING),
+    "one reply read": _greeted(_HELLO, PING, read=True),
     "a full receive queue": _greeted(_HELLO, PING * 150),
     "a full receive queue, and half a frame": _greeted(_HELLO, PING * 120 + PING[:5]),
     "a full send queue": _greeted(_HELLO, LOOKUP * 40, receive_bytes=4096),
     "both queues full": _greeted(_HELLO, LOOKUP * 40 + PING * 150, receive_bytes=4096),
+    "pages asked for, so that the loop is busy": _greeted(_HELLO, PAGES * 20),
     "a watch": _greeted(_HELLO, WATCH + PING, read=True),
     "a watch and a full queue": _greeted(_HELLO, WATCH * 3 + PING * 120, receive_bytes=4096),
-    "an identity taken over": _greeted(_NAMED + PING * 40),
+    "an identity taken over": _greeted(_NAMED, PING * 40),
     "noise after the handshake": _greeted(_HELLO, bytes(range(255, -1, -1)) * 20),
     "noise instead of a handshake": _greeted(bytes(range(256)) * 4),
     "a frame beyond the limit": _greeted(_HELLO, zmtp.frame(b"x" * 100, length=1 << 40)),
@@ -251,30 +270,53 @@ def attack_server(url: str, port: int, disconnects: int, seed: int) -> Counts:
 
 # ---- servers of the client
 
-_AS_ROUTER = zmtp.greeting() + zmtp.ready(b"ROUTER")
+AS_ROUTER = zmtp.greeting() + zmtp.ready(b"ROUTER")
 _REPLY = zmtp.frame(msgspec.msgpack.encode([1, 0, [[0, None]]]))
 _EVENT = zmtp.frame(msgspec.msgpack.encode([0, 1, [1, 0, ["k", [1]]]]))
-_FLOOD = _REPLY * 15_000
+FLOOD = _REPLY * 30_000
 
 SERVERS: dict[str, bytes] = {
     "accepted": b"",
     "half a greeting": zmtp.greeting()[:11],
     "greeting": zmtp.greeting(),
     "half a READY": (zmtp.greeting() + zmtp.ready(b"ROUTER"))[:70],
-    "READY": _AS_ROUTER,
-    "half a reply": _AS_ROUTER + _REPLY[:5],
-    "a reply": _AS_ROUTER + _REPLY,
-    "events": _AS_ROUTER + _EVENT * 200,
-    "a full receive queue": _AS_ROUTER + _FLOOD,
-    "a full receive queue, and half a frame": _AS_ROUTER + _FLOOD + _REPLY[:5],
-    "half a message": _AS_ROUTER + zmtp.frame(b"x", more=True) * 5,
+    "READY": AS_ROUTER,
+    "half a reply": AS_ROUTER + _REPLY[:5],
+    "a reply": AS_ROUTER + _REPLY,
+    "events": AS_ROUTER + _EVENT * 200,
+    "a full receive queue": AS_ROUTER + FLOOD,
+    "a full receive queue, and half a frame": AS_ROUTER + FLOOD + _REPLY[:5],
+    "half a message": AS_ROUTER + zmtp.frame(b"x", more=True) * 5,
     "noise": bytes(range(256)) * 10,
-    "noise after the handshake": _AS_ROUTER + bytes(range(255, -1, -1)) * 20,
-    "a frame beyond the limit": _AS_ROUTER + zmtp.frame(b"x" * 100, length=1 << 40),
+    "noise after the handshake": AS_ROUTER + bytes(range(255, -1, -1)) * 20,
+    "a frame beyond the limit": AS_ROUTER + zmtp.frame(b"x" * 100, length=1 << 40),
     "another kind of socket": zmtp.greeting() + zmtp.ready(b"PUB"),
     "HTTP": b"HTTP/1.1 400 Bad Request\r\n\r\n",
 }
 """What a server does before it ends, by name."""
+
+
+class _Held:
+    """A client's connection to a bad server."""
+
+    def __init__(self, peer: socket.socket, state: str, stays_s: float) -> None:
+        self.peer = peer
+        self.state = state
+        self.left = SERVERS[state]
+        self.until_s = time.monotonic() + stays_s
+        self.greeted = not self.left.startswith(AS_ROUTER)
+        peer.setblocking(False)
+        if not self.greeted:
+            _send(peer, AS_ROUTER)
+            self.left = self.left[len(AS_ROUTER) :]
+
+    def go_on(self) -> None:
+        """Say what is left to say, once the client has greeted us: it takes nothing before."""
+        with contextlib.suppress(OSError):
+            if not self.greeted:
+                self.greeted = b"DEALER" in self.peer.recv(4096)
+            while self.greeted and self.left:
+                self.left = self.left[self.peer.send(self.left[: 1 << 20]) :]
 
 
 def attack_client(listener: socket.socket, disconnects: int, seed: int, alive: Callable[[], bool]) -> Counts:
@@ -282,27 +324,23 @@ def attack_client(listener: socket.socket, disconnects: int, seed: int, alive: C
     dice = random.Random(seed)
     counts: Counts = Counter()
     listener.settimeout(0.003)
-    held: list[tuple[socket.socket, str, bytes]] = []
+    held: list[_Held] = []
     while counts.total() < disconnects and alive():
-        try:
+        with contextlib.suppress(TimeoutError):
             peer, _ = listener.accept()
-            peer.setblocking(False)
             state = dice.choice(list(SERVERS))
-            held.append((peer, state, SERVERS[state]))
-        except TimeoutError:
-            pass
-        for number, (peer, state, data) in enumerate(held):
-            try:
-                held[number] = (peer, state, data[peer.send(data[: 1 << 20]) :]) if data else held[number]
-            except OSError:
-                held[number] = (peer, state, b"")
-        while len(held) > dice.choice((0, 1, 4, LINKS // 2)):
-            peer, state, _ = held.pop(dice.randrange(len(held)))
-            ending = dice.choice(("close", "reset", "half"))
-            end(peer, ending)
-            counts[f"client, {state} | {ending}"] += 1
-    for peer, _, _ in held:
-        peer.close()
+            full = state.startswith("a full")
+            held.append(_Held(peer, state, dice.choice((0.1, 0.5)) if full else dice.choice((0.0, 0.0, 0.003, 0.03))))
+        now_s = time.monotonic()
+        for one in list(held):
+            one.go_on()
+            if one.until_s <= now_s:
+                held.remove(one)
+                ending = dice.choice(("close", "reset", "half"))
+                end(one.peer, ending)
+                counts[f"client, {one.state} | {ending}"] += 1
+    for one in held:
+        one.peer.close()
     return counts
 
 
@@ -319,6 +357,7 @@ def be_attacked(url: str) -> None:
     for one in links:
         one.open(url)
     connected_s = [time.monotonic()] * LINKS
+    reading = [True] * LINKS
     while True:
         now_s = time.monotonic()
         for number, one in enumerate(links):
@@ -330,8 +369,10 @@ def be_attacked(url: str) -> None:
                 connected_s[number] = now_s
             for _ in range(dice.choice((0, 0, 1, 40))):
                 one.send(request(["ping"]))
+            if dice.random() < 0.02:
+                reading[number] = not reading[number]
             for _ in range(dice.choice((0, 0, 0, 500))):
-                if not one.readable:
+                if not (reading[number] and one.readable):
                     break
                 one.socket.recv()
             if dice.random() < 0.001:
@@ -385,6 +426,7 @@ def hunt_server(disconnects: int, attackers: int = 3) -> tuple[Counts, int]:
         with WireClient(server.url) as client:
             client.open()
             client.call("insert", PAGE, "x" * PAGE_BYTES)
+            client.call("insert_many", {f"row/{number}": number for number in range(10_000)})
             workers = [
                 _spawn("--attack", server.url, server.port, disconnects // attackers + 1, seed) for seed in range(attackers)
             ]

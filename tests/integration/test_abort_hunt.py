@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import abort_hunt
 import pytest
@@ -10,7 +13,6 @@ import pytest
 
 @pytest.mark.parametrize("hunt", [abort_hunt.hunt_server, abort_hunt.hunt_client], ids=["server", "client"])
 def test_no_disconnect_in_any_state_aborts_a_process(hunt: Callable[[int], tuple[abort_hunt.Counts, int]], full: bool, count: Callable[[str, int], None]) -> None:
-    """Red with HEARTBEAT_IVL on the attacked side's socket."""
     counts, died = hunt(5000 if full else 1000)
     count("disconnects", counts.total())
     assert died == 0
@@ -20,3 +22,34 @@ def test_programs_that_watch_survive_their_servers(full: bool, count: Callable[[
     counts, died = abort_hunt.hunt_watcher(30 if full else 5)
     count("servers killed or stopped under a watching program", counts.total())
     assert died == 0
+
+
+SERVER_GONE_WHILE_BUSY = """
+import socket, struct, time, zmq, abort_hunt
+from kvzmq.client.link import Link
+listener = socket.create_server(("127.0.0.1", 0))
+url = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+link = Link([url], zmq.Context())
+link.open(url)
+server, _ = listener.accept()
+server.settimeout(2.0)
+try:
+    server.sendall(abort_hunt.AS_ROUTER)
+    while b"DEALER" not in server.recv(4096):
+        pass
+    while True:
+        server.sendall(abort_hunt.FLOOD)
+except TimeoutError:
+    pass  # nobody reads: the queue is full, and the kernel's buffers are
+server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+server.close()
+time.sleep(4.0)  # still busy; a heartbeat would be due
+link.news()
+"""
+
+
+def test_a_program_that_is_busy_while_its_server_vanishes_is_not_aborted() -> None:
+    """Red with HEARTBEAT_IVL: libzmq's heartbeat wrote to the engine that had failed, Assertion failed: !_io_error."""
+    command = [sys.executable, "-c", SERVER_GONE_WHILE_BUSY]
+    done = subprocess.run(command, cwd=Path(abort_hunt.__file__).parent, timeout=60, capture_output=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
