@@ -16,6 +16,7 @@
     ├── Timeout                 the operation did not run, or was a read   (a TimeoutError)
     ├── OutcomeUnknown          the operation may have run, once
     ├── Damaged                 a file is not what was written
+    ├── WrittenByNewer          a newer version of kvzmq wrote the file
     ├── DirectoryInUse          another server has the directory
     ├── CannotListen            an endpoint is in use or malformed
     ├── PeerGone                nobody is left to send to
@@ -122,6 +123,10 @@ class OutcomeUnknown(KvzmqError):
 
 class Damaged(KvzmqError):
     """Say that a file is not what was written, and where."""
+
+
+class WrittenByNewer(KvzmqError):
+    """Say that a newer version wrote a file: it may be whole, but this one cannot know what it means."""
 
 
 class DirectoryInUse(KvzmqError):

@@ -213,6 +213,11 @@ MUTANTS: list[Mutant] = [
         FILES + "test_every_flipped_bit_of_a_log_is_found", 7,
     ),
     Mutant(
+        "a later version is read as if it were this one", "store/frames.py",
+        "    if semantics > SEMANTICS:", "    if False:",
+        "tests/integration/test_earlier_versions.py::test_a_server_refuses_what_a_later_version_wrote", 7,
+    ),
+    Mutant(
         "no file header CRC", "store/frames.py",
         "    if _CRC.unpack_from(data, _HEADER.size)[0] != crc32(data[: _HEADER.size]):", "    if False:",
         FILES + "test_every_flipped_bit_of_a_checkpoint_is_found", 7,

@@ -18,6 +18,9 @@ Part of it are the limits that decide what an operation gives: of sessions and k
 and of a request's results. Change one of them, or a message of an OperationError, and this number with it.
 """
 
+SEMANTICS_OLDEST = 1
+"""The oldest version that this code replays as it was meant."""
+
 
 class Checkpoint(NamedTuple):
     """The table as it was after a group.

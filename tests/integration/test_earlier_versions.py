@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
-from servers import ServerProcess
+from servers import DidNotStart, ServerProcess
 from wire import WireClient
 
 from kvzmq import codec
 from kvzmq.cli import main
-from kvzmq.store import Store
-from kvzmq.store.file_log import FileLog
+from kvzmq.store import Store, checkpoint, frames
+from kvzmq.store.file_log import NAME, NAME_SEALED, FileLog
 from kvzmq.store.files import DiskDirectory
 
 VERSIONS = sorted((Path(__file__).parents[1] / "data").glob("written-by-*"))
@@ -90,3 +90,39 @@ def test_the_tools_read_it(written: tuple[Path, dict[str, Any]]) -> None:
     assert exported.exit_code == 0 and keys == sorted(holds["rows"])
     logged = CliRunner().invoke(main, ["log", str(path), "--json"])
     assert logged.exit_code == 0 and '"transaction"' in logged.stdout
+
+
+# ---- and those of later versions are refused as such
+
+
+@pytest.fixture(params=[checkpoint.NAME, NAME_SEALED, NAME])
+def later(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A directory in which one file was written by a later version."""
+    shutil.copytree(VERSIONS[0] / "table", tmp_path / "table")
+    path = tmp_path / "table" / request.param
+    data = path.read_bytes()
+    header = frames.Header(data[:8], 65535, data[12:28], int.from_bytes(data[28:36], "little"))
+    path.write_bytes(frames.encode_header(header) + data[frames.HEADER_BYTES :])
+    return tmp_path / "table"
+
+
+@pytest.mark.parametrize("command", [["check"], ["check", "--repair"], ["export"], ["log"]])
+def test_the_tools_refuse_what_a_later_version_wrote(later: Path, command: list[str], request: pytest.FixtureRequest) -> None:
+    if command == ["log"] and request.node.callspec.params["later"] == checkpoint.NAME:
+        return  # it shows the logs and does not look at the checkpoint
+    before = {path.name: path.read_bytes() for path in later.iterdir()}
+    result = CliRunner().invoke(main, [*command, str(later)])
+    assert result.exit_code == 3, result.output
+    assert "written by a newer version of kvzmq (semantics 65535): update this one" in result.stderr
+    assert "damage" not in result.output.lower()
+    assert {path.name: path.read_bytes() for path in later.iterdir()} == before
+    assert not later.with_name("table.repaired").exists()
+
+
+def test_a_server_refuses_what_a_later_version_wrote(later: Path) -> None:
+    before = {path.name: path.read_bytes() for path in later.iterdir()}
+    with pytest.raises(DidNotStart) as refused:
+        ServerProcess(later)
+    assert refused.value.exit_code == 3 and "written by a newer version of kvzmq" in refused.value.stderr
+    assert "damage" not in refused.value.stderr.lower() and "check --repair" not in refused.value.stderr
+    assert {path.name: path.read_bytes() for path in later.iterdir()} == before
