@@ -621,6 +621,35 @@ MUTANTS: list[Mutant] = [
     Mutant("what comes while asyncio sends is not looked at", "client/aio_connection.py",
            "link.readable:  # sending may", "False:  # sending may",
            "tests/integration/test_client_asyncio.py::test_no_wakeup_is_lost_under_load", 9),
+    # ---- the command line
+    Mutant(
+        "broken JSON is a string", "cli/arguments.py",
+        "        if _ALMOST_JSON.match(written):", "        if False:",
+        "tests/integration/test_cli_table.py"
+        "::test_what_looks_like_json_and_is_not_is_an_error_unless_it_is_said_to_be_a_string", 11,
+    ),
+    Mutant(
+        "setdefault with a time to live sets what is there", "cli/write.py",
+        "            _insert_if(connection, key, ABSENT, default, ttl_s)",
+        "            connection.table.insert(key, default, ttl_s)",
+        "tests/integration/test_cli_writes.py::test_setdefault_leaves_alone_what_is_there", 11,
+    ),
+    Mutant(
+        "a time to live that its increment does not have", "cli/write.py",
+        "        total = batch.increment(key, by)\n        batch.expire(key, ttl_s)",
+        "        batch.expire(key, ttl_s)\n        total = batch.increment(key, by)",
+        "tests/integration/test_cli_writes.py::test_every_write_of_a_value_takes_a_time_to_live", 11,
+    ),
+    Mutant(
+        "nobody is told that the server is not there", "cli/connection.py",
+        "            self._notice.start()", "            pass",
+        "tests/integration/test_cli_reach.py::test_a_person_is_told_at_once_what_is_waited_for", 11,
+    ),
+    Mutant(
+        "a port above 65,535 wraps around", "client/link.py",
+        "        if _is_number(port) and not 1 <= int(port) <= PORT_MAX:", "        if False:",
+        "tests/integration/test_cli_reach.py::test_a_port_that_is_none_is_refused_by_every_client", 11,
+    ),
 ]
 # fmt: on
 

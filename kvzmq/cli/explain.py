@@ -52,6 +52,19 @@ def diagnose(url: str, timeout_s: float) -> list[Finding]:
     return findings
 
 
+def unreachable(url: str, timeout_s: float) -> str | None:
+    """Say why none of the servers of `url` can be connected to, each tried for `timeout_s`; None if one can."""
+    wrong = ""
+    for one in parse_urls(url):
+        try:
+            endpoint = _ask_catalog(one, timeout_s) if needs_lookup(one) else one
+            _connect(endpoint, timeout_s).close()
+            return None
+        except _Stop as stop:
+            wrong = wrong or str(stop)
+    return wrong
+
+
 def _steps(url: str, timeout_s: float) -> Iterator[str]:
     endpoint = url
     if needs_lookup(url):
@@ -59,18 +72,23 @@ def _steps(url: str, timeout_s: float) -> Iterator[str]:
         yield f"the catalog says {url} is at {endpoint}"
     if endpoint.startswith("inproc:"):
         raise _Stop("inproc:// reaches sockets of the same process only: the command line needs tcp:// or ipc://")
-    if endpoint.startswith("ipc:"):
-        sock = _connect_ipc(endpoint.removeprefix("ipc://"), timeout_s)
-        yield f"a process listens on {endpoint}"
-    else:
+    if not endpoint.startswith("ipc:"):
         host, port = _split(endpoint)
         addresses = _resolve_name(host, port)
         if host not in addresses:
             yield f"{host} is {', '.join(addresses)}"
-        sock = _connect_tcp(host, port, timeout_s)
-        yield f"port {port} of {host} accepts connections"
-    with contextlib.closing(sock):
+    with contextlib.closing(_connect(endpoint, timeout_s)) as sock:
+        ipc = endpoint.startswith("ipc:")
+        yield f"a process listens on {endpoint}" if ipc else f"port {port} of {host} accepts connections"
         yield _shake_hands(sock, endpoint, timeout_s)
+
+
+def _connect(endpoint: str, timeout_s: float) -> socket.socket:
+    if endpoint.startswith("ipc:"):
+        return _connect_ipc(endpoint.removeprefix("ipc://"), timeout_s)
+    host, port = _split(endpoint)
+    _resolve_name(host, port)
+    return _connect_tcp(host, port, timeout_s)
 
 
 def _ask_catalog(url: str, timeout_s: float) -> str:

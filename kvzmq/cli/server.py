@@ -18,6 +18,7 @@ import zmq
 
 from kvzmq import catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED
+from kvzmq.cli.arguments import PORT_MAX, Endpoint
 from kvzmq.server import Server
 from kvzmq.store import Store
 from kvzmq.store.compact import Compactor
@@ -40,8 +41,10 @@ class _Address(click.ParamType[tuple[str, int]]):
         if isinstance(value, tuple):
             return value
         host, _, port = str(value).rpartition(":")
-        if not port.isdigit() or int(port) > 65535:
+        if not (port.isascii() and port.isdecimal()):
             self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        if int(port) > PORT_MAX:
+            self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
@@ -63,7 +66,7 @@ class _CompactAfter(click.ParamType[tuple[str, int]]):
 @click.command()
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), default="kvzmq-data", envvar="KVZMQ_DATA",
               show_default=True, help="Directory of the table's files.")
-@click.option("--bind", "binds", multiple=True, default=("tcp://127.0.0.1:5570",), envvar="KVZMQ_BIND",
+@click.option("--bind", "binds", type=Endpoint(), multiple=True, default=("tcp://127.0.0.1:5570",), envvar="KVZMQ_BIND",
               show_default=True, metavar="URL", help="Endpoint for ZeroMQ clients; several times for several. Port 0 takes a free one.")
 @click.option("--tcp", type=_Address(), envvar="KVZMQ_TCP", help="Also speak JSON lines over TCP here.")
 @click.option("--project", envvar="KVZMQ_PROJECT", metavar="NAME", help="Announce the server under this name to a catalog.")

@@ -21,6 +21,8 @@ RECONNECT_MS = 50
 RECONNECT_MS_MAX = 1000
 """libzmq tries again after the first, then twice as long each time up to the second, with jitter."""
 
+PORT_MAX = 65_535
+
 _EVENT = struct.Struct("<Hi")
 _POLLIN = int(zmq.POLLIN)  # the "and" of enumerations costs 0.7 us
 _OPTIONS: tuple[tuple[int, int], ...] = (
@@ -45,21 +47,29 @@ def parse_urls(url: str) -> list[str]:
     """Split a list of endpoints.
 
     Raises:
-        ValueError: one of them is not tcp://HOST:PORT, ipc://PATH, inproc://NAME or catalog://HOST:PORT/PROJECT
+        ValueError: one of them is not tcp://HOST:PORT, ipc://PATH, inproc://NAME or catalog://HOST:PORT/PROJECT,
+            or its port is not 1 to 65,535
     """
     urls = [part.strip() for part in url.split(",")]
     for part in urls:
         scheme, _, rest = part.partition("://")
         good = bool(rest) and (
             scheme in ("ipc", "inproc")
-            or (scheme == "tcp" and rest.rpartition(":")[2].isdigit())
+            or (scheme == "tcp" and _is_number(rest.rpartition(":")[2]))
             or (scheme == "catalog" and bool(urlsplit(part).path.strip("/")))
         )
         if not good:
             raise ValueError(
                 f"{part!r} is not a server's URL: use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT"
             )
+        port = urlsplit(part).netloc.rpartition(":")[2] if scheme in ("tcp", "catalog") else ""
+        if _is_number(port) and not 1 <= int(port) <= PORT_MAX:  # libzmq takes 70000 for 4464 and says nothing
+            raise ValueError(f"{part!r}: there is no port {port}: ports are 1 to {PORT_MAX}")
     return urls
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def check_timeout(timeout_s: float) -> float:

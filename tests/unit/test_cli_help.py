@@ -34,10 +34,16 @@ def test_every_option_has_an_environment_variable(name: str) -> None:
     root = click.Context(main, auto_envvar_prefix="KVZMQ")
     command = main.get_command(root, name)
     assert command is not None
-    context = click.Context(command, info_name=name, parent=root)
     for option in command.params:
         if isinstance(option, click.Option) and option.expose_value and option.name != "help":
-            assert option.envvar or (option.allow_from_autoenv and context.auto_envvar_prefix), option.name
+            assert option.envvar, option.name
+
+
+def test_an_options_variable_is_named_as_the_option_is() -> None:
+    for name, flag, variable in (("log", "--since", "KVZMQ_LOG_SINCE"), ("watch", "--from-revision", "KVZMQ_WATCH_FROM_REVISION")):
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        assert [option.envvar for option in command.params if flag in option.opts] == [variable]
 
 
 def test_help_loads_no_command() -> None:
