@@ -22,6 +22,7 @@ import zmq
 from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
 from kvzmq.dispatcher import Dispatcher
+from kvzmq.journal import Journal
 from kvzmq.store import Store
 from kvzmq.store.compact import Compactor
 from kvzmq.trace import Trace
@@ -74,6 +75,7 @@ class Server:
         self.transports = transports
         self.compactor = compactor
         self.dispatcher = Dispatcher(store, clock, self.describe, group_commit, trace)
+        self._journal = Journal(store, transports, self._going_on)
         self._clock = clock
         self._announcer = announcer
         self._announce = announce
@@ -82,23 +84,29 @@ class Server:
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
+        self._stopped_by = "its caller"
         self._clients: dict[tuple[int, Any], float] = {}
         self._look_through_at = _CLIENTS_MIN
         self._poller = zmq.Poller()
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
         self._visit_s = 0.0
 
-    def run(self) -> None:
+    def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; from the main thread.
+
+        Args:
+            ready: called when a signal would be a clean stop: whoever waits for the server may be told
 
         Raises:
             StorageFailed: the disk cannot be trusted any more
         """
         with self._signals() as drain:
+            ready()
             while not self._stopping:
                 self.step(_IDLE_S)
                 if self._signalled:
                     drain()
+        self._journal.stopped(self._stopped_by, self.dispatcher.requests)
 
     def stop(self) -> None:
         """Have `run` return after the step it is in."""
@@ -116,8 +124,11 @@ class Server:
             if handle in ready or everyone or transport.pending():
                 arrivals += transport.drain()
         if arrivals:
+            refused = self.dispatcher.refused
             self.dispatcher.dispatch(arrivals)
             self._note_clients(arrivals)
+            if self.dispatcher.refused > refused:
+                self._journal.refused(arrivals)
         else:
             self.dispatcher.tick()
         for transport in self.transports:
@@ -137,6 +148,7 @@ class Server:
         return int(timeout_s * 1000 + 0.999)
 
     def _housekeeping(self) -> None:
+        self._journal.look()
         if self.compactor is not None:
             self.compactor.poll()
         if self._trace is not None:
@@ -164,6 +176,21 @@ class Server:
         since_s = time.monotonic() - 60.0
         self._clients = {client: seen_s for client, seen_s in self._clients.items() if seen_s >= since_s}
         return len(self._clients)
+
+    def _going_on(self) -> dict[str, int]:
+        """Return what the log tells at debug."""
+        found = {
+            "steps": self.dispatcher.steps,
+            "requests": self.dispatcher.requests,
+            "operations": self.dispatcher.operations,
+            "requests_refused": self.dispatcher.refused,
+            "commits": self.store.groups,
+            "sessions": len(self.store.table.sessions),
+            "watches": len(self.dispatcher.watches),
+        }
+        for transport in self.transports:
+            found |= transport.stats()
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Return what `stats` answers: numbers and strings by name; sizes in bytes, times in seconds."""
@@ -203,6 +230,9 @@ class Server:
     def _signals(self) -> Iterator[Callable[[], None]]:
         """Have SIGTERM and SIGINT end the loop at once, and SIGCHLD wake it.
 
+        A SIGINT that is ignored already stays so: a shell starts what goes on in the background of a script
+        (`kvzmq server &`) with it ignored, so that Ctrl-C ends the script alone.
+
         A signal writes a byte that ends the poll. The byte may only be read after the poll, by
         the function this yields: the poll starts over when a signal interrupts it.
         """
@@ -215,13 +245,16 @@ class Server:
             self._signalled = True
             if number != signal.SIGCHLD:
                 self._stopping = True
+                self._stopped_by = "Ctrl-C (SIGINT)" if number == signal.SIGINT else signal.Signals(number).name
 
         def drain() -> None:
             self._signalled = False  # before reading: a signal that comes now is read in the next step
             with contextlib.suppress(BlockingIOError):
                 reader.recv(4096)
 
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+        numbers = [signal.SIGTERM, signal.SIGCHLD]
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            numbers.append(signal.SIGINT)
         before = [signal.signal(number, on_signal) for number in numbers]
         wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:

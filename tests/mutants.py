@@ -621,6 +621,34 @@ MUTANTS: list[Mutant] = [
     Mutant("what comes while asyncio sends is not looked at", "client/aio_connection.py",
            "link.readable:  # sending may", "False:  # sending may",
            "tests/integration/test_client_asyncio.py::test_no_wakeup_is_lost_under_load", 9),
+    # ---- what the operator is told
+    Mutant(
+        "a full disk leaves nothing in the log", "journal.py",
+        "        if (self._store.trouble is None) != (self._trouble_s is None):", "        if False:",
+        "tests/integration/test_cli_operator.py"
+        "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 9,
+    ),
+    Mutant(
+        "every refused request is a line of the log", "journal.py",
+        "        self._next_s = now_s + EVERY_S", "        self._next_s = now_s",
+        "tests/integration/test_cli_operator.py::test_the_log_tells_who_is_refused_and_does_not_grow_with_it", 9,
+    ),
+    Mutant(
+        "ping is content with a server that cannot write", "cli/ping.py",
+        "    if trouble:\n", "    if False:\n",
+        "tests/integration/test_cli_operator.py"
+        "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 11,
+    ),
+    Mutant(
+        "a table is begun where one must exist", "cli/server.py",
+        "    if options.must_exist and not", "    if False and not",
+        "tests/integration/test_cli_operator.py::test_must_exist_refuses_a_directory_without_a_table", 11,
+    ),
+    Mutant(
+        "it says that it listens before a signal is a clean stop", "server.py",
+        "        with self._signals() as drain:\n            ready()\n", "        ready()\n        with self._signals() as drain:\n",
+        "tests/integration/test_cli_operator.py::test_a_signal_at_once_after_it_listens_is_a_clean_stop", 11,
+    ),
     # ---- the command line
     Mutant(
         "broken JSON is a string", "cli/arguments.py",

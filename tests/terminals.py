@@ -8,13 +8,12 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import termios
 import time
 from pathlib import Path
 
-from servers import KVZMQ
+from servers import KVZMQ, take_ctrl_c
 
 
 class Terminal:
@@ -87,5 +86,5 @@ class Terminal:
 
 
 def _take_terminal() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever runs the tests may have it ignored
+    take_ctrl_c()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 import click
 import zmq
 
-from kvzmq import catalog, errors
+from kvzmq import __version__, catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
 from kvzmq.server import Server
@@ -24,10 +25,14 @@ from kvzmq.store import Store
 from kvzmq.store.compact import Compactor
 from kvzmq.store.file_log import FileLog
 from kvzmq.store.files import DiskDirectory
+from kvzmq.store.reading import NAMES, NoTable
 from kvzmq.trace import Trace
 from kvzmq.transport import Transport
 from kvzmq.transport.router import RouterTransport
 from kvzmq.transport.tcp import TcpTransport
+from kvzmq.units import count, duration, size
+
+_log = logging.getLogger(__name__)
 
 _UNITS = {"": None, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -65,7 +70,9 @@ class _CompactAfter(click.ParamType[tuple[str, int]]):
 
 @click.command()
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), default="kvzmq-data", envvar="KVZMQ_DATA",
-              show_default=True, help="Directory of the table's files.")
+              show_default=True, help="Directory of the table's files; a new table is begun if there is none.")
+@click.option("--must-exist", is_flag=True, envvar="KVZMQ_MUST_EXIST",
+              help="Refuse to start, with exit code 3, if --data holds no table: it may not be mounted.")
 @click.option("--bind", "binds", type=Endpoint(), multiple=True, default=("tcp://127.0.0.1:5570",), envvar="KVZMQ_BIND",
               show_default=True, metavar="URL", help="Endpoint for ZeroMQ clients; several times for several. Port 0 takes a free one.")
 @click.option("--tcp", type=_Address(), envvar="KVZMQ_TCP", help="Also speak JSON lines over TCP here.")
@@ -90,6 +97,7 @@ class _Options:
     """What was said on the command line and in the environment."""
 
     data: Path
+    must_exist: bool
     binds: tuple[str, ...]
     tcp: tuple[str, int] | None
     project: str | None
@@ -113,12 +121,8 @@ def _serve(options: _Options) -> None:
                   f"`kvzmq check --repair {options.data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
         except (errors.KvzmqError, OSError) as error:
             _exit(str(error), REFUSED_TO_START)
-        for transport in built.transports:
-            for endpoint in transport.endpoints:
-                click.echo(f"Listening on {endpoint}")
-        sys.stdout.flush()
         try:
-            built.run()
+            built.run(lambda: _say_where_it_listens(built))
         except errors.StorageFailed as error:
             # Not even a clean stop: whatever is still queued must not leave, and must not be synced as if all were well.
             print(f"kvzmq: {error}; stopped at once, as nobody can tell what is on the disk", file=sys.stderr, flush=True)
@@ -127,6 +131,9 @@ def _serve(options: _Options) -> None:
 
 def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) -> Server:
     """Join the parts. The ports come first: who cannot listen need not read a million rows to learn it."""
+    if options.must_exist and not _holds_table(options.data):
+        raise NoTable(f"{options.data.resolve()} holds no table, and --must-exist says not to begin one: is it the right directory, "
+                      "is its disk mounted?")  # fmt: skip
     directory = DiskDirectory(options.data)
     log = FileLog(directory)
     store = Store(log)
@@ -136,8 +143,11 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
         bridge = TcpTransport(*options.tcp)
         bridge_port = bridge.port
         transports.append(bridge)
+    began_s = time.monotonic()
+    is_new = not _holds_table(options.data)
     store.recover()
     _spare_the_collector()
+    _say_what_it_serves(options.data, store, log, None if is_new else time.monotonic() - began_s)
     unit, threshold = options.compact_after or (None, None)
     compactor = Compactor(
         store,
@@ -149,7 +159,9 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     announce = None
     project = options.project
     if project is not None:
-        announcer = catalog.Announcer(*(options.catalog_address or catalog.default_address()))
+        address = options.catalog_address or catalog.default_address()
+        announcer = catalog.Announcer(*address)
+        _log.info("announces itself as %r to the catalog %s:%d", project, *address)
         endpoint = transports[0].endpoints[0]
         port = bridge_port or _port_of(endpoint)
 
@@ -167,6 +179,30 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     built = Server(store, transports, compactor, announcer, announce, options.group_commit, trace)
     stack.callback(built.close)
     return built
+
+
+def _holds_table(path: Path) -> bool:
+    return any((path / name).exists() for name in NAMES)
+
+
+def _say_what_it_serves(path: Path, store: Store, log: FileLog, seconds: float | None) -> None:
+    """Say in the log which table this is, and how long recovery took, or None for a new one."""
+    what = "a new table"
+    if seconds is not None:
+        table = store.table
+        what = (
+            f"{count(len(table.rows), 'row')}, revision {table.revision:,}, recovered in {duration(seconds)} from "
+            f"a checkpoint of {size(log.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
+        )
+    _log.info("kvzmq %s, process %d, serves %s: %s", __version__, os.getpid(), path.resolve(), what)
+
+
+def _say_where_it_listens(server: Server) -> None:
+    for transport in server.transports:
+        for endpoint in transport.endpoints:
+            click.echo(f"Listening on {endpoint}")
+            _log.info("listening on %s", endpoint)
+    sys.stdout.flush()
 
 
 def _login_name() -> str:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from servers import take_ctrl_c
 
 from kvzmq.catalog import Announcement, Announcer, NoSuchProject, find, query
 from kvzmq.errors import CatalogError
@@ -103,7 +104,7 @@ class Ours:
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-c", "from kvzmq.cli.catalog import catalog; catalog()", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(), preexec_fn=take_ctrl_c)
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
         assert ready, "kvzmq catalog did not say that it listens"

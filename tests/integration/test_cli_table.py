@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from servers import KVZMQ, ServerProcess, free_port, wait_until
+from servers import KVZMQ, ServerProcess, free_port, take_ctrl_c, wait_until
 
 import kvzmq
 from kvzmq.cli import main
@@ -51,7 +51,7 @@ def kvzmq_command(*arguments: object, stdin: str | bytes | None = None, **enviro
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*KVZMQ, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen([*KVZMQ, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=take_ctrl_c, **options)
 
 
 # ---- each command
@@ -197,7 +197,7 @@ def test_json_for_machines_carries_the_revision_of_a_write(run: Any, table: kvzm
 
 def test_ping_and_stats(run: Any, server: ServerProcess, table: kvzmq.Client) -> None:
     assert run("ping").startswith(f"{server.url} answers in ")
-    assert set(json.loads(run("ping", "--json"))) == {"url", "connected_s", "answered_s"}
+    assert set(json.loads(run("ping", "--json"))) == {"url", "connected_s", "answered_s", "storage_trouble"}
     assert json.loads(run("stats", "--json"))["pid"] == server.pid
     assert f"pid\t{server.pid}\n" in run("stats")
 
