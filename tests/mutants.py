@@ -634,6 +634,21 @@ MUTANTS: list[Mutant] = [
         "tests/integration/test_cli_operator.py::test_the_log_tells_who_is_refused_and_does_not_grow_with_it", 9,
     ),
     Mutant(
+        "a file that lost rows is imported", "cli/transfer.py",
+        "        if counted != self._lines:", "        if False:",
+        "tests/integration/test_cli_transfer.py::test_a_count_that_is_wrong_is_refused_before_anything_is_imported", 11,
+    ),
+    Mutant(
+        "import --replace takes a file that was cut off", "cli/transfer.py",
+        "    if not (tally.whole or without_count):", "    if False:",
+        "tests/integration/test_cli_transfer.py::test_replace_refuses_a_file_that_may_have_been_cut_off", 11,
+    ),
+    Mutant(
+        "export writes over the file it replaces", "cli/transfer.py",
+        "            with _replacing(output) as file:", "            with output.open(\"wb\") as file:",
+        "tests/integration/test_cli_transfer.py::test_an_export_that_fails_leaves_the_old_file_as_it_was", 11,
+    ),
+    Mutant(
         "ping is content with a server that cannot write", "cli/ping.py",
         "    if trouble:\n", "    if False:\n",
         "tests/integration/test_cli_operator.py"

@@ -586,7 +586,7 @@ def test_export_takes_a_prefix_and_an_output_file(built: Builder, tmp_path: Path
     built.close()
     result = kvzmq("export", built.path, "--prefix", "a", "-o", tmp_path / "rows.jsonl")
     assert result.exit_code == 0 and result.stdout == ""
-    assert (tmp_path / "rows.jsonl").read_text() == '{"key":"a1","value":1}\n{"key":"a2","value":2}\n'
+    assert (tmp_path / "rows.jsonl").read_text() == '{"key":"a1","value":1}\n{"key":"a2","value":2}\n{"rows":2}\n'
 
 
 def test_export_of_a_directory_that_a_server_has_is_refused(built: Builder) -> None:
