@@ -107,11 +107,15 @@ def report(error: BaseException) -> int:
     """Say in one line on standard error what went wrong, and return the exit code."""
     code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
     if code not in (INTERRUPTED, PIPE_CLOSED):
-        text = str(error)
-        if isinstance(error, OSError) and not isinstance(error, errors.KvzmqError) and error.strerror:
-            text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-        click.echo(f"kvzmq: {text}", err=True)
+        click.echo(f"kvzmq: {text_of(error)}", err=True)
     return code
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says, without the number that Python puts before the system's words."""
+    if isinstance(error, OSError) and not isinstance(error, errors.KvzmqError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error)
 
 
 class _LazyGroup(click.Group):
@@ -131,7 +135,10 @@ class _LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         # By its own name, so that help and environment variables are those of the command.
-        return super().resolve_command(ctx, [ALIASES.get(args[0], args[0]), *args[1:]])
+        name = ALIASES.get(args[0], args[0])
+        if name not in _PLACES and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}.{_did_you_mean(name)}")
+        return super().resolve_command(ctx, [name, *args[1:]])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, commands in _GROUPS.items():
@@ -159,6 +166,13 @@ class _LazyGroup(click.Group):
             if code == PIPE_CLOSED:
                 _drop_output()
             ctx.exit(code)
+
+
+def _did_you_mean(name: str) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(name.lower(), [*_PLACES, *ALIASES], n=1)
+    return f" Did you mean {found[0]!r}?" if found else ""
 
 
 def _name_variables(command: click.Command, name: str) -> None:

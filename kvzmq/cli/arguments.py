@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 PORT_MAX = 65_535
 
+TTL_S_MAX = 10 * 366 * 86_400.0
+"""As in kvzmq.messages, which takes longer to load than `kvzmq --help` to show."""
+
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)")
 
@@ -46,6 +49,8 @@ class _Duration(click.ParamType[float]):
         seconds = float(value) if isinstance(value, (int, float)) else duration_s(str(value))
         if seconds is None or seconds <= 0:
             self.fail(f"{value!r} is not a time above 0: 10s, 5m, 2h, 7d, or seconds", param, ctx)
+        if seconds > TTL_S_MAX:
+            self.fail(f"{value!r} is too long: the longest time is {TTL_S_MAX / 86_400:.0f}d; without one it is for good", param, ctx)
         return seconds
 
 
@@ -146,8 +151,9 @@ def read_value(text: str, as_string: bool = False) -> Any:
         raise click.UsageError(f"{_short(text)}: {error}") from None
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         if _ALMOST_JSON.match(written):
+            why = "it ends too early" if "truncated" in str(error) else str(error)
             raise click.UsageError(
-                f"{_short(written)} looks like JSON and is not: {error}. Correct it, or add --string to keep it as it is."
+                f"{_short(written)} looks like JSON and is not: {why}. Correct it, or add --string to keep it as it is."
             ) from None
         return str(text)
     except RecursionError:

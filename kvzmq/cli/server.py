@@ -18,7 +18,7 @@ import click
 import zmq
 
 from kvzmq import __version__, catalog, errors
-from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED
+from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
 from kvzmq.server import Server
 from kvzmq.store import Store
@@ -120,7 +120,7 @@ def _serve(options: _Options) -> None:
             _exit(f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
                   f"`kvzmq check --repair {options.data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
         except (errors.KvzmqError, OSError) as error:
-            _exit(str(error), REFUSED_TO_START)
+            _exit(text_of(error), REFUSED_TO_START)
         try:
             built.run(lambda: _say_where_it_listens(built))
         except errors.StorageFailed as error:

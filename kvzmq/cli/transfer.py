@@ -116,7 +116,10 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             yield file
         return
     target = path.resolve()  # a link stays a link
-    fd, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    try:
+        fd, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    except OSError as error:  # it would name a file that nobody has asked for
+        raise OSError(error.errno, f"cannot write there: {error.strerror}", str(path)) from None
     try:
         with open(fd, "wb") as file:
             yield file

@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kvzmq.cli import command_names, main
+from kvzmq import messages
+from kvzmq.cli import arguments, command_names, main
 
 NAMES = list(command_names())
 
@@ -88,6 +89,17 @@ def test_wrong_usage_exits_with_2_and_says_why(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert result.stdout == "" and "Error: " in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_command_that_is_almost_one_is_suggested() -> None:
+    for wrong, right in (("inser", "insert"), ("Lookup", "lookup"), ("incremen", "increment")):
+        result = CliRunner().invoke(main, [wrong])
+        assert result.exit_code == 2 and f"No such command '{wrong}'. Did you mean '{right}'?" in result.stderr
+    assert "Did you mean" not in CliRunner().invoke(main, ["nonsense"]).stderr
+
+
+def test_the_longest_time_to_live_is_that_of_the_wire() -> None:
+    assert arguments.TTL_S_MAX == messages.TTL_S_MAX
 
 
 def test_without_a_command_the_help_is_shown() -> None:
