@@ -111,7 +111,8 @@ class Journal:
         now_s = self._clock()
         if self._store.trouble is not None:
             self._trouble_s = now_s
-            _log.error("cannot write: %s. Changes are refused, reads go on; every change tries again", self._store.trouble)
+            why = self._store.trouble.removeprefix("not applied: ")
+            _log.error("cannot write: %s. Changes are refused, reads go on; every change tries again", why)
         elif self._trouble_s is not None:
             _log.warning("can write again, after %s", duration(now_s - self._trouble_s))
             self._trouble_s = None

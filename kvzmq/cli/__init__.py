@@ -3,7 +3,8 @@
 Everything else in the package is a part; here the parts are joined. Data goes to standard output,
 everything said about it to standard error. Exit codes: 0 done, 1 no such key, a condition that did
 not hold, or damage found, 2 wrong usage, 3 refused to start, 4 cannot reach the server, 5 the disk
-failed; 130 after Ctrl-C, 141 when whoever read the output has gone.
+failed, so that the server cannot write or has ended; 130 after Ctrl-C, 141 when whoever read the
+output has gone.
 """
 
 from __future__ import annotations

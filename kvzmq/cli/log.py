@@ -24,6 +24,7 @@ from kvzmq.store.repair import keys_of
 
 _WRITES = sorted(name for name, kind in OPERATIONS.items() if kind.writes)
 _KEYS_SHOWN = 5
+_KEYS_WIDTH = 16
 _HEADS = ("time (UTC)", "group", "session", "seq", "operation", "keys")
 
 
@@ -196,5 +197,6 @@ def _header(values: bool) -> str:
 
 
 def _aligned(fields: list[str]) -> str:
-    moment, group, session, seq, operation, *rest = fields
-    return "  ".join((moment.ljust(24), group.rjust(6), session.ljust(8), seq.rjust(5), operation.ljust(15), *rest))
+    moment, group, session, seq, operation, keys, *rest = fields
+    keys = keys.ljust(_KEYS_WIDTH) if rest else keys
+    return "  ".join((moment.ljust(24), group.rjust(6), session.ljust(8), seq.rjust(5), operation.ljust(15), keys, *rest))

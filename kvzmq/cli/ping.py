@@ -35,7 +35,7 @@ def ping(ctx: click.Context, explain: bool, as_json: bool) -> None:
     else:
         show.put([f"{connection.url} answers in {again_s * 1000:.2f} ms (connected in {first_s * 1000:.0f} ms)".encode()])
     if trouble:
-        show.note(f"kvzmq: it answers, but it cannot write: {trouble}")
+        show.note(f"kvzmq: it answers, but its last write failed: {_reason(trouble)}")
         ctx.exit(STORAGE_FAILED)
 
 
@@ -57,7 +57,7 @@ def _explain(connection: Connection, as_json: bool) -> int:
             )))  # fmt: skip
             if stats.get("storage_trouble"):
                 code = STORAGE_FAILED
-                findings.append(Finding(False, f"but it cannot write: {stats['storage_trouble']}"))
+                findings.append(Finding(False, f"but its last write failed: {_reason(stats['storage_trouble'])}"))
             if stats.get("compaction_trouble"):
                 findings.append(Finding(False, f"but its log cannot be compacted: {stats['compaction_trouble']}"))
         except errors.Timeout:
@@ -73,6 +73,10 @@ def _explain(connection: Connection, as_json: bool) -> int:
     else:
         show.put(f"{'ok    ' if well else 'WRONG '} {text}".encode() for well, text in findings)
     return code
+
+
+def _reason(trouble: str) -> str:
+    return trouble.removeprefix("not applied: ")
 
 
 @click.command(cls=TableCommand)

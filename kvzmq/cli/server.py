@@ -69,7 +69,7 @@ class _CompactAfter(click.ParamType[tuple[str, int]]):
 
 
 @click.command()
-@click.option("--data", type=click.Path(file_okay=False, path_type=Path), default="kvzmq-data", envvar="KVZMQ_DATA",
+@click.option("--data", type=click.Path(file_okay=False, readable=False, path_type=Path), default="kvzmq-data", envvar="KVZMQ_DATA",
               show_default=True, help="Directory of the table's files; a new table is begun if there is none.")
 @click.option("--must-exist", is_flag=True, envvar="KVZMQ_MUST_EXIST",
               help="Refuse to start, with exit code 3, if --data holds no table: it may not be mounted.")

@@ -34,6 +34,7 @@ from kvzmq.cli import show
 from kvzmq.cli.arguments import KEY, ttl_option
 from kvzmq.cli.connection import Connection, TableCommand
 from kvzmq.cli.progress import Progress
+from kvzmq.units import count
 
 if TYPE_CHECKING:
     from kvzmq.client.blocking import Client
@@ -101,7 +102,7 @@ def export(connection: Connection, directory: Path | None, prefix: str, output: 
                     file.write(line + b"\n")
                     rows += 1
                 file.write(show.encode_json({"rows": rows}) + b"\n")
-            show.note(f"{rows:,} rows exported")
+            show.note(f"{count(rows, 'row')} exported")
 
 
 @contextlib.contextmanager
@@ -319,7 +320,7 @@ def import_(connection: Connection, file: IO[bytes], replace: bool, without_coun
         return
     _check_counts(file)
     done, tally = _insert(connection, file, ttl_s)
-    show.note(f"{done:,} rows imported")
+    show.note(f"{count(done, 'row')} imported")
     if not tally.whole:
         show.note("kvzmq: there is no count at the end, as `export -o` writes it: a file that was cut off would not be noticed")
 
@@ -388,9 +389,9 @@ def _replace(connection: Connection, file: IO[bytes], without_count: bool, ttl_s
         while page := list(islice(others, _BATCH_ROWS)):
             removed += connection.table.remove_many(page)
     except errors.KvzmqError:
-        show.note(f"kvzmq: {done:,} rows imported, {removed:,} others removed so far; run it again to go on")
+        show.note(f"kvzmq: {count(done, 'row')} imported, {removed:,} others removed so far; run it again to go on")
         raise
-    show.note(f"{done:,} rows imported, {removed:,} others removed")
+    show.note(f"{count(done, 'row')} imported, {removed:,} others removed")
 
 
 def _read_all(file: IO[bytes]) -> tuple[set[str], _Tally]:

@@ -12,6 +12,7 @@ import click
 from kvzmq import errors
 from kvzmq.cli.arguments import DURATION, KEY, VALUE, is_stdin, read_value, string_option, ttl_option
 from kvzmq.cli.connection import Connection, TableCommand, json_option
+from kvzmq.units import count
 
 _PAGE_ROWS = 1000
 """How many rows `remove --prefix` removes at a time."""
@@ -101,19 +102,19 @@ def _remove_prefix(connection: Connection, prefix: str, yes: bool, as_json: bool
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("--prefix needs --yes where nobody can be asked")
-        count = len(table.keys(prefix))
+        found = count(len(table.keys(prefix)), "row")
         which = f"whose key begins with {prefix!r}" if prefix else "of the table, all there are,"
-        if not click.confirm(f"Remove {count:,} rows {which} from {connection.url}?", err=True):
+        if not click.confirm(f"Remove {found} {which} from {connection.url}?", err=True):
             raise click.Abort
     removed = 0
     try:
         for page in _pages(iter(table.keys(prefix))):
             removed += table.remove_many(page)
     except errors.KvzmqError:
-        show.note(f"kvzmq: {removed:,} rows are removed; run it again to go on")
+        show.note(f"kvzmq: {count(removed, 'row')} removed; run it again to go on")
         raise
     if not as_json:
-        show.note(f"{removed:,} rows removed")
+        show.note(f"{count(removed, 'row')} removed")
     _done(connection, as_json, removed=removed)
 
 

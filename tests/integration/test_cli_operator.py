@@ -88,11 +88,11 @@ def test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so(tmp
             wait_until(lambda: "cannot write" in server.stderr, what="the log")
             result = command("-c", server.url, "ping")
             assert result.exit_code == 5 and result.stdout.startswith(server.url)
-            assert result.stderr.startswith("kvzmq: it answers, but it cannot write: not applied: the log could not be written: No space")
+            assert result.stderr.startswith("kvzmq: it answers, but its last write failed: the log could not be written: No space")
             result = command("-c", server.url, "ping", "--json")
             assert result.exit_code == 5 and "No space left" in json.loads(result.stdout)["storage_trouble"]
             result = command("-c", server.url, "ping", "--explain")
-            assert result.exit_code == 5 and "WRONG  but it cannot write: " in result.stdout
+            assert result.exit_code == 5 and "WRONG  but its last write failed: " in result.stdout
             ballast.unlink()
             assert wire.call("insert", "a", 2)[1] == (0, None)
             wait_until(lambda: "can write again" in server.stderr, what="the log")
@@ -100,7 +100,7 @@ def test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so(tmp
             assert command("-c", server.url, "ping", "--explain").exit_code == 0
         text = server.stderr
         assert text.count("cannot write: ") == text.count("can write again, after ") == 1, "once, however many were refused"
-        assert "ERROR cannot write: not applied: the log could not be written: No space left on device. Changes are refused" in text
+        assert "ERROR cannot write: the log could not be written: No space left on device. Changes are refused" in text
 
 
 def test_the_log_tells_of_compactions(tmp_path: Path) -> None:
