@@ -27,6 +27,10 @@ PROBE_S = 1.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _Unreachable(errors.Timeout):
+    """Say that nobody listens, and why."""
+
+
 class Connection:
     """A server's URL, and a client of it that is made when it is first needed.
 
@@ -59,7 +63,7 @@ class Connection:
         if self.no_wait:
             wrong = self._unreachable()
             if wrong is not None:
-                raise errors.Timeout(f"cannot reach {self.url}: {wrong}")
+                raise _Unreachable(f"cannot reach {self.url}: {wrong}")
         elif sys.stderr.isatty():
             self._notice = threading.Timer(NOTICE_S, self._say_that_it_waits)
             self._notice.daemon = True
@@ -102,7 +106,7 @@ class Connection:
 
     def explain(self, error: errors.KvzmqError) -> errors.KvzmqError:
         """Return an error that says why the server cannot be reached, in place of one that says it did not answer."""
-        if not isinstance(error, errors.Timeout) or self.no_wait:
+        if not isinstance(error, errors.Timeout) or isinstance(error, _Unreachable):
             return error
         from kvzmq.cli.explain import diagnose
 
