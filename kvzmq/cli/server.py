@@ -22,7 +22,7 @@ from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
 from kvzmq.server import Server
 from kvzmq.store import Store
-from kvzmq.store.compact import Compactor
+from kvzmq.store.compact import Compactor, renew
 from kvzmq.store.file_log import FileLog
 from kvzmq.store.files import DiskDirectory
 from kvzmq.store.reading import NAMES, NoTable
@@ -146,6 +146,8 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     began_s = time.monotonic()
     is_new = not _holds_table(options.data)
     store.recover()
+    renew(log)
+    store.begin_epoch(time.time_ns() // 1000)
     _spare_the_collector()
     _say_what_it_serves(options.data, store, log, None if is_new else time.monotonic() - began_s)
     unit, threshold = options.compact_after or (None, None)

@@ -92,10 +92,10 @@ class AsyncConnection:
         self.closed = False
         self._context = context
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._begin()
+        self._begin(None)
 
-    def _begin(self) -> None:
-        self._conversation = Conversation(self.urls, self.context)
+    def _begin(self, lineage: str | None) -> None:
+        self._conversation = Conversation(self.urls, self.context, lineage)
         self._wakeups = Wakeups(self._conversation.link, self._on_frames, self._on_news)
         self._flushing = False
         self._ticking: asyncio.TimerHandle | None = None
@@ -105,6 +105,11 @@ class AsyncConnection:
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
         """The ZeroMQ context."""
         return self._context or zmq.Context.instance()
+
+    @property
+    def lineage(self) -> str | None:
+        """The lineage of the table that this client has asked; or None."""
+        return self._conversation.session.lineage
 
     @property
     def revision(self) -> int:
@@ -142,7 +147,7 @@ class AsyncConnection:
                 )
             self._wakeups.stop()
             self._conversation.link.close()
-            self._begin()
+            self._begin(self.lineage)
         self._loop = loop
 
     # ---- out

@@ -20,7 +20,7 @@ from zlib import crc32
 
 from kvzmq import errors
 from kvzmq.store.files import File
-from kvzmq.store.log import SEMANTICS, SEMANTICS_OLDEST
+from kvzmq.store.log import READABLE, SEMANTICS
 
 FORMAT = 1
 """The version of the layout above."""
@@ -96,7 +96,7 @@ def read_header(file: File, magic: bytes, name: str) -> Header:
         raise errors.WrittenByNewer(f"{name}: written by a newer version of kvzmq (format {version}): update this one")
     if semantics > SEMANTICS:
         raise errors.WrittenByNewer(f"{name}: written by a newer version of kvzmq (semantics {semantics}): update this one")
-    if version < FORMAT or semantics < SEMANTICS_OLDEST:
+    if version < FORMAT or semantics not in READABLE:
         raise errors.Damaged(f"{name}: format {version} and semantics {semantics} were never written by any version")
     return Header(found, semantics, salt, number)
 
