@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kvzmq.catalog import table
 from kvzmq.catalog.lookup import entries_of
 from kvzmq.catalog.pages import Pages
-from kvzmq.catalog.table import LIFETIME_S, UPDATE_BYTES_MAX, UPDATE_DEPTH_MAX
+from kvzmq.catalog.table import LIFETIME_S, UPDATE_BYTES_MAX, UPDATE_DEPTH_MAX, UUID_BYTES_MAX
 
 
 def test_the_catalog_adds_name_address_and_time_and_believes_none_that_were_announced() -> None:
@@ -41,6 +41,26 @@ def test_address_and_port_say_which_server_it_is() -> None:
         catalog.update(address, update(type="t", port=port, project=project))
     assert [each["project"] for each in listed(catalog)] == ["b", "c", "d"]
     assert len(catalog) == 3
+
+
+def test_servers_without_a_port_are_told_apart_by_their_uuid() -> None:
+    """Seen to fail with the port alone as the key."""
+    catalog, _, _ = make_catalog()
+    for project, fields in (
+        ("none", {}),
+        ("a", {"uuid": "tcp://0.0.0.0:1"}),
+        ("b", {"uuid": "tcp://0.0.0.0:2"}),
+        ("with a port", {"uuid": "tcp://0.0.0.0:2", "port": 1}),
+        ("b again", {"uuid": "tcp://0.0.0.0:2", "port": 0}),
+        ("not a text", {"uuid": 5}),
+        ("empty", {"uuid": ""}),
+        ("long", {"uuid": "x" * UUID_BYTES_MAX + "1"}),
+        ("long again", {"uuid": "x" * UUID_BYTES_MAX + "2"}),
+    ):
+        catalog.update("10.0.0.1", update(type="t", project=project, **fields))
+    assert [each["project"] for each in listed(catalog)] == [
+        *("a", "with a port", "b again", "not a text", "empty", "long again")
+    ]
 
 
 @pytest.mark.parametrize("port", [None, "1", 1.5, True, -1])
