@@ -17,7 +17,7 @@ import zmq
 
 from kvzmq import errors
 from kvzmq.client.conversation import LOOK_S, Conversation, frames
-from kvzmq.client.link import Link, needs_lookup, resolve
+from kvzmq.client.link import Link, resolve
 from kvzmq.client.session import Call, deadline
 
 _CATALOG_S = 1.0
@@ -67,14 +67,15 @@ async def open_link(link: Link) -> None:
         CatalogError: the catalog could not say where the server is; the link is set to the next URL
         ValueError: ZeroMQ does not take the endpoint
     """
-    endpoint = link.url
-    if needs_lookup(endpoint):
+    candidates = link.candidates
+    if candidates.due:
         try:
-            endpoint = await asyncio.to_thread(resolve, endpoint, _CATALOG_S)
-        except errors.CatalogError:
-            link.next_url()
-            raise
-    link.open(endpoint)
+            candidates.found(await asyncio.to_thread(resolve, link.url, _CATALOG_S, link.lineage))
+        except errors.CatalogError as error:
+            if not candidates.not_found(error):
+                link.next_server()
+                raise
+    link.open(link.endpoint)
 
 
 class AsyncConnection:

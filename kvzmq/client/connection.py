@@ -41,12 +41,15 @@ def open_link(link: Link, timeout_s: float) -> None:
         CatalogError: the catalog could not say where the server is; the link is set to the next URL
         ValueError: ZeroMQ does not take the endpoint
     """
-    try:
-        endpoint = resolve(link.url, max(0.01, min(_CATALOG_S, timeout_s)))
-    except errors.CatalogError:
-        link.next_url()
-        raise
-    link.open(endpoint)
+    candidates = link.candidates
+    if candidates.due:
+        try:
+            candidates.found(resolve(link.url, max(0.01, min(_CATALOG_S, timeout_s)), link.lineage))
+        except errors.CatalogError as error:
+            if not candidates.not_found(error):
+                link.next_server()
+                raise
+    link.open(link.endpoint)
     link.socket.setsockopt(zmq.RCVTIMEO, _SLICE_MS)
 
 

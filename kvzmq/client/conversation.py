@@ -83,7 +83,7 @@ class Conversation:
         else:
             hopeless = now_s - self._opened_s > CONNECT_S
         if hopeless and self.link.alternatives:
-            self.link.next_url()
+            self.link.next_server()
             return True
         return False
 
@@ -130,7 +130,7 @@ class WatchConversation:
         """Say whether to give up this server for the next: close the link then, and open it again."""
         if self.link.connected or not self.link.alternatives or now_s - self._opened_s <= CONNECT_S:
             return False
-        self.link.next_url()
+        self.link.next_server()
         return True
 
     def receive_all(self) -> None:

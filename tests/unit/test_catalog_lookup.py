@@ -9,11 +9,24 @@ import threading
 import time
 
 import pytest
+import zmq
 from catalogs import FIELD_NAMES, JSON_VALUES, WAIT_S, entry, http
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvzmq.catalog import BadCatalogAnswer, CatalogUnreachable, Entry, NoSuchProject, find, lookup, query
+from kvzmq.catalog import (
+    AnotherTable,
+    BadCatalogAnswer,
+    CatalogUnreachable,
+    Entry,
+    NoSuchProject,
+    NoUsableServer,
+    endpoints_of,
+    find,
+    find_servers,
+    lookup,
+    query,
+)
 from kvzmq.catalog.lookup import entries_of
 from kvzmq.errors import KvzmqError
 
@@ -241,10 +254,116 @@ def test_whatever_the_entries_are_the_usable_ones_come_out(entries: list[object]
         ("tcp://*:5570", "10.0.0.5", "tcp://10.0.0.5:5570"),
         ("tcp://[::]:5570", "fe80::1", "tcp://[fe80::1]:5570"),
         ("tcp://10.1.1.1:5570", "10.0.0.5", "tcp://10.1.1.1:5570"),
-        ("ipc:///tmp/x", "10.0.0.5", "ipc:///tmp/x"),
+        ("ipc:///tmp/x", "10.0.0.5", ""),
         ("", "10.0.0.5", ""),
     ],
 )
 def test_an_endpoint_on_every_interface_is_reached_at_the_address(endpoint: str, address: str, expected: str) -> None:
     (found,) = entries_of(http(json.dumps([entry(endpoint=endpoint, address=address)]).encode()))
     assert found.url() == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "catalog_host", "expected"),
+    [
+        ("10.0.0.5", "10.0.0.1", "tcp://10.0.0.5:5570"),
+        ("127.0.0.1", "names.example", "tcp://names.example:5570"),
+        ("::1", "fe80::2", "tcp://[fe80::2]:5570"),
+        ("127.0.0.1", "127.0.0.1", "tcp://127.0.0.1:5570"),
+        ("", "10.0.0.1", ""),
+        ("no address", "10.0.0.1", ""),
+    ],
+)
+def test_what_a_catalog_heard_on_its_loopback_is_reached_where_the_catalog_is(
+    address: str, catalog_host: str, expected: str
+) -> None:
+    """Seen to fail with the catalog's loopback passed on to other machines."""
+    (found,) = entries_of(http(json.dumps([entry(endpoint="tcp://0.0.0.0:5570", address=address)]).encode()))
+    assert found.url(catalog_host) == expected
+
+
+A, B = "a" * 32, "b" * 32
+
+
+def servers(*fields: dict[str, object]) -> list[Entry]:
+    return entries_of(http(json.dumps([entry(**each) for each in fields]).encode()))
+
+
+def test_all_servers_of_a_project_are_found_newest_first_with_the_bridge_or_without() -> None:
+    entries = [
+        entry(endpoint="tcp://10.0.0.1:1", lastheardfrom=5),
+        entry(endpoint="tcp://10.0.0.1:2", lastheardfrom=7, type="hashtable-zeromq"),
+        entry(endpoint="tcp://10.0.0.1:3", lastheardfrom=7, project="other"),
+        entry(endpoint="tcp://10.0.0.1:4", lastheardfrom=9, type="stopped"),
+        entry(endpoint="tcp://10.0.0.1:5", lastheardfrom=7),
+    ]
+    with Answering(http(json.dumps(entries).encode())) as catalog:
+        found = find_servers("zebra", "127.0.0.1", catalog.port)
+    assert endpoints_of(found, "127.0.0.1") == ["tcp://10.0.0.1:5", "tcp://10.0.0.1:2", "tcp://10.0.0.1:1"]
+
+
+def test_one_sender_cannot_name_more_servers_than_are_considered() -> None:
+    entries = [entry(endpoint=f"tcp://10.0.0.1:{port}", lastheardfrom=port) for port in range(1, 200)]
+    with Answering(http(json.dumps(entries).encode())) as catalog:
+        found = find_servers("zebra", "127.0.0.1", catalog.port)
+    assert [each.lastheardfrom for each in found] == list(range(199, 199 - lookup.SERVERS_MAX, -1))
+
+
+def test_a_server_announced_twice_is_tried_once() -> None:
+    twice = servers({"endpoint": "tcp://10.0.0.1:1"}, {"endpoint": "tcp://10.0.0.1:1", "port": 2})
+    assert endpoints_of(twice, "h") == ["tcp://10.0.0.1:1"]
+
+
+def test_servers_of_another_table_are_left_out_and_those_that_do_not_tell_come_last() -> None:
+    """Seen to fail with the lineage not looked at."""
+    entries = servers(
+        {"endpoint": "tcp://10.0.0.1:1"},
+        {"endpoint": "tcp://10.0.0.1:2", "lineage": B},
+        {"endpoint": "tcp://10.0.0.1:3", "lineage": A.upper()},
+        {"endpoint": "tcp://10.0.0.1:4", "lineage": "no lineage"},
+    )
+    assert endpoints_of(entries, "h") == [f"tcp://10.0.0.1:{port}" for port in (1, 2, 3, 4)]
+    assert endpoints_of(entries, "h", A) == [f"tcp://10.0.0.1:{port}" for port in (3, 1, 4)]
+    with pytest.raises(AnotherTable, match=r"^project zebra is announced by 1 server of another table$"):
+        endpoints_of(entries[1:2], "h", A)
+    with pytest.raises(AnotherTable, match=r"^project zebra is announced by 2 servers of another table$"):
+        endpoints_of(entries[1:3], "h", "c" * 32)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, "only with the bridge's port 1"),
+        ({"endpoint": "ipc:///tmp/x"}, "only with the bridge's port 1"),
+        ({"endpoint": "tcp://127.0.0.1:1", "address": "192.0.2.7"}, "announced by 192.0.2.7, and only that machine"),
+    ],
+)
+def test_what_cannot_be_reached_from_here_is_no_server_of_ours(fields: dict[str, object], why: str) -> None:
+    """Seen to fail with another machine's loopback taken for this one's."""
+    with pytest.raises(NoUsableServer, match=why):
+        endpoints_of(servers(fields), "127.0.0.1")
+    better = {"endpoint": "tcp://127.0.0.1:2", "address": "127.0.0.1"}
+    assert endpoints_of(servers(fields, better), "127.0.0.1") == ["tcp://127.0.0.1:2"]
+
+
+ENDPOINTS = st.text(max_size=30) | st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["tcp://", "ipc://", "inproc://", "catalog://", "TCP://", ""]),
+    st.sampled_from(["*", "0.0.0.0", "[::]", "[::1]", "[", "]:", "h", "a_b", "a..b", "1.2.3.4", "[:::::]", "-x", "x;y"])
+    | st.text(alphabet="aZ09.:[]-_%;/* ", max_size=8),
+    st.sampled_from([":", "", "::"]),
+    st.integers(-1, 70_000) | st.sampled_from(["", "*", "!", "5570 ", "١"]),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(ENDPOINTS, st.sampled_from(["10.0.0.1", "::1", "", "127.0.0.1", "*"]) | st.text(max_size=5))
+def test_zeromq_takes_every_endpoint_that_a_lookup_gives(endpoint: str, address: str) -> None:
+    """Seen to fail with the announced text taken as it is."""
+    for found in servers({"endpoint": endpoint, "address": address, "lineage": endpoint}):
+        url = found.url("10.0.0.9")
+        assert not found.lineage
+        if url:
+            with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
+                sock.linger = 0
+                sock.connect(url)
