@@ -167,7 +167,7 @@ class Markup(html.parser.HTMLParser):
 def test_nothing_announced_reaches_the_page_as_markup(hostile: str) -> None:
     """Seen to fail without html.escape in the cells, and with quotes left alone by it."""
     catalog, _, _ = make_catalog()
-    names = ("type", "project", "owner", "endpoint", "keys", "revision", "clients", "port")
+    names = ("type", "project", "owner", "endpoint", "keys", "revision", "clients", "port", "lineage", "uuid")
     catalog.update("10.0.0.1", update(**dict.fromkeys(names, hostile)))
     catalog.update("10.0.0.2", update(**dict.fromkeys(names, hostile * 50)))
     catalog.update("10.0.0.3", update(**{name: {hostile: [hostile]} for name in names}))
@@ -197,6 +197,49 @@ def test_the_page_tells_what_lookups_take_and_who_is_quiet() -> None:
     assert "1,234,567" in rows[3]
     assert "3 min ago" in rows[3]
     assert "4 entries" in page
+
+
+TWO = ("1a2b3c4d" + "0" * 24, "5E6F7081" + "0" * 24)
+
+
+def test_the_page_shows_the_tables_and_warns_of_two_under_one_name() -> None:
+    """Seen to fail with each type looked at by itself."""
+    catalog, _, monotonic = make_catalog()
+    catalog.update("10.0.0.1", update(type="hashtable", port=1, project="zebra", lineage=TWO[0]))
+    catalog.update("10.0.0.2", update(type="hashtable", port=1, project="zebra", lineage=TWO[0]))
+    catalog.update("10.0.0.3", update(type="hashtable", port=1, project="lion", lineage=TWO[1]))
+    catalog.update("10.0.0.4", update(type="other", port=1, project="zebra", lineage=TWO[1]))
+    served = Pages(catalog, "here:1")
+    page = served.html().decode()
+    assert page.count("<td class=code>1a2b3c4d</td>") == 2
+    assert "<p class=warning>" not in page
+    endpoint = "tcp://0.0.0.0:5570"
+    for number in (5, 6):
+        catalog.update(
+            f"10.0.0.{number}",
+            update(type="hashtable-zeromq", uuid=endpoint, endpoint=endpoint, project="zebra", lineage=TWO[1]),
+        )
+    page = served.html().decode()
+    warnings = [line for line in page.splitlines() if line.startswith("<p class=warning>")]
+    assert len(warnings) == 1
+    assert "2 tables are announced as zebra, lineages 1a2b3c4d, 5e6f7081." in warnings[0]
+    assert "tcp://10.0.0.5:5570</td>" in page and "0.0.0.0:5570" not in page
+    rows = [line for line in page.splitlines() if line.startswith("<tr class=")]
+    assert [row.split("</td>")[1].partition(">")[2] for row in rows] == ["lion", *["zebra"] * 5]
+    monotonic.now_s += 200.0
+    assert served.html().decode().count("3 min ago, quiet</td>") == 6
+
+
+def test_warnings_are_bounded_and_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog, _, _ = make_catalog()
+    for port in range(1, 2 * pages.WARNINGS_MAX + 1):
+        for address, lineage in zip(("10.0.0.1", "10.0.0.2"), TWO):
+            fields = {"type": "hashtable", "port": port, "project": f"<b>{port}" + "x" * 1000, "lineage": lineage}
+            catalog.update(address, update(**fields))
+    page = Pages(catalog, "here:1").html().decode()
+    warnings = [line for line in page.splitlines() if line.startswith("<p class=warning>")]
+    assert len(warnings) == pages.WARNINGS_MAX
+    assert all("&lt;b&gt;" in warning and "<b>" not in warning and len(warning) < 500 for warning in warnings)
 
 
 def test_an_empty_page_says_so() -> None:
