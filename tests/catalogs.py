@@ -68,4 +68,6 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=4,
 )
-FIELD_NAMES = st.sampled_from(["type", "project", "address", "name", "port", "endpoint", "lastheardfrom", "keys", "uuid", "lineage"])
+FIELD_NAMES = st.sampled_from(
+    ["type", "project", "address", "name", "port", "endpoint", "lastheardfrom", "keys", "uuid", "lineage", "lifetime"]
+)

@@ -49,7 +49,10 @@ class _Stop(Exception):
 
 
 def diagnose(url: str, timeout_s: float) -> list[Finding]:
-    """Take the steps to the servers of `url`, each within `timeout_s`, until one fails; the table itself is not asked."""
+    """Go to the servers of `url`, each step within `timeout_s`, until one fails.
+
+    A table is asked only where a catalog names several servers, to tell which of them answers.
+    """
     findings: list[Finding] = []
     for one in parse_urls(url):
         findings += _project(one, timeout_s) if needs_lookup(one) else _walk(one, timeout_s)
@@ -97,8 +100,8 @@ def _doubts(entries: list[catalog.Entry], answering: list[catalog.Entry]) -> Ite
         copies = len({entry.epoch for entry in answering if entry.lineage == lineage})
         if copies > 1:
             yield (
-                f"{copies} servers answer with the lineage {lineage[: catalog.LINEAGE_DIGITS]}: they serve copies of one "
-                "table, and what is written to one is not in the others; stop all but one"
+                f"{copies} servers answer with the lineage {lineage[: catalog.LINEAGE_DIGITS]}: they serve copies of "
+                "one table, and what is written to one is not in the others; stop all but one"
             )
 
 
@@ -146,7 +149,9 @@ def _ask_catalog(url: str, timeout_s: float) -> tuple[str, list[catalog.Entry]]:
     try:
         return host, catalog.find_servers(project, host, port, timeout_s)
     except catalog.NoSuchProject as error:
-        raise _Stop(f"{error}: start one with `kvzmq server --project NAME`, or wait until it has announced itself") from None
+        raise _Stop(
+            f"{error}: start one with `kvzmq server --project NAME`, or wait until it has announced itself"
+        ) from None
     except errors.CatalogError as error:
         raise _Stop(f"{error}: is `kvzmq catalog` running there?") from None
 
@@ -171,14 +176,18 @@ def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
     try:
         return socket.create_connection((host, port), timeout_s)
     except ConnectionRefusedError:
-        raise _Stop(f"connection refused: nothing listens on port {port} of {host}; is `kvzmq server` running there?") from None
+        raise _Stop(
+            f"connection refused: nothing listens on port {port} of {host}; is `kvzmq server` running there?"
+        ) from None
     except TimeoutError:
         raise _Stop(
-            f"no answer to the connection within {timeout_s:g} s: {host} is down, or a firewall drops what is sent to port {port}"
+            f"no answer to the connection within {timeout_s:g} s: {host} is down, or a firewall drops what is sent to "
+            f"port {port}"
         ) from None
     except OSError as error:
         unreachable = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
-        raise _Stop(f"{'no route' if unreachable else 'no connection'} to {host} port {port}: {error.strerror}") from None
+        what = "no route" if unreachable else "no connection"
+        raise _Stop(f"{what} to {host} port {port}: {error.strerror}") from None
 
 
 def _connect_ipc(path: str, timeout_s: float) -> socket.socket:

@@ -57,7 +57,7 @@ def _explain(connection: Connection, as_json: bool) -> bool:
             findings.append(Finding(False, str(error)))
     if as_json:
         show.put([show.encode_json({"url": connection.url, "answers": answered,
-                                    "findings": [{"well": each.well, "text": each.text} for each in findings]})])  # fmt: skip
+                                    "findings": [{"well": one.well, "text": one.text} for one in findings]})])  # fmt: skip
     else:
         show.put(f"{'ok    ' if each.well else 'WRONG '} {each.text}".encode() for each in findings)
     return answered

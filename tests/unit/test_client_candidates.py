@@ -52,7 +52,8 @@ def test_a_server_that_is_reached_and_silent_does_not_keep_the_others_from_being
 
 
 @pytest.mark.parametrize(
-    "error", [catalog.CatalogUnreachable("down"), catalog.NoSuchProject("just started"), catalog.BadCatalogAnswer("odd")]
+    "error",
+    [catalog.CatalogUnreachable("down"), catalog.NoSuchProject("just started"), catalog.BadCatalogAnswer("odd")],
 )
 def test_without_the_catalog_the_servers_known_last_are_tried_again(error: catalog.CatalogUnreachable) -> None:
     """Seen to fail with the known servers forgotten."""
