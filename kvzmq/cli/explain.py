@@ -51,7 +51,7 @@ class _Stop(Exception):
 def diagnose(url: str, timeout_s: float) -> list[Finding]:
     """Go to the servers of `url`, each step within `timeout_s`, until one fails.
 
-    A table is asked only where a catalog names several servers, to tell which of them answers.
+    The table itself is asked only where a catalog names the servers, to tell which of them answer.
     """
     findings: list[Finding] = []
     for one in parse_urls(url):

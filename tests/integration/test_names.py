@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
@@ -19,8 +20,10 @@ from client_shells import SHELLS, open_shell
 from servers import ServerProcess, free_port, wait_until
 
 import kvzmq
-from kvzmq.catalog import CatalogUnreachable, Entry, NoSuchProject, find, find_servers, query
+from kvzmq.catalog import AnotherTable, CatalogUnreachable, Entry, NoSuchProject, find, find_servers, query
 from kvzmq.catalog.server import CatalogServer
+from kvzmq.client import aio_connection, connection
+from kvzmq.client.link import Link
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
 
@@ -269,6 +272,26 @@ def test_a_client_finds_its_server_again_without_the_catalogs_help(
     server.options = []
     server.start()
     assert table.increment("k") == 2
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_a_client_that_knows_its_table_is_led_to_no_other(names: Names, kind: str) -> None:
+    """Seen to fail with the lineage not passed on to the lookup."""
+    ours, other = "0a" * 16, "0b" * 16
+
+    def open_with(lineage: str | None) -> str:
+        link = Link([names.url], zmq.Context.instance())
+        link.lineage = lineage
+        with contextlib.closing(link):
+            asyncio.run(aio_connection.open_link(link)) if kind == "asyncio" else connection.open_link(link, 1.0)
+            return link.endpoint
+
+    names.announce(port=1, endpoint="tcp://127.0.0.1:1", lineage=ours)
+    names.announce(port=2, endpoint="tcp://127.0.0.1:2", lineage=other)
+    assert open_with(None) == "tcp://127.0.0.1:2"
+    assert open_with(ours) == "tcp://127.0.0.1:1"
+    with pytest.raises(AnotherTable, match="project robots is announced by 2 servers of another table"):
+        open_with("0c" * 16)
 
 
 def test_a_lookup_in_vain_says_where_it_was_and_what_the_catalog_said(
