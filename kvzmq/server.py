@@ -58,6 +58,7 @@ class Server:
         announcement: what it tells; the server adds what changes
         group_commit, trace: see Dispatcher
         clock: microseconds since 1970 UTC
+        monotonic: seconds that only grow, for heartbeats
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Server:
         group_commit: bool = True,
         trace: Trace | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self.transports = transports
         self.compactor = compactor
-        self.dispatcher = Dispatcher(store, clock, self.describe, group_commit, trace)
+        self.dispatcher = Dispatcher(store, clock, self.describe, group_commit, trace, monotonic=monotonic)
         self._clock = clock
         self._announcer = announcer
         self._announcement = announcement
@@ -153,8 +155,7 @@ class Server:
         table = self.store.table
         return msgspec.structs.replace(
             announcement,
-            lineage=_hex(getattr(table, "lineage", None)),
-            epoch=_hex(getattr(table, "epoch", None)),
+            **{name: told for name, told in table.identity().items() if told is not None},
             revision=table.revision,
             keys=len(table.rows),
             clients=self.clients(),
@@ -189,6 +190,7 @@ class Server:
             "memory_bytes_max": usage.ru_maxrss * 1024,
             "keys": len(table.rows),
             "revision": table.revision,
+            **table.identity(),
             "sessions": len(table.sessions),
             "expiring_keys": len(table.expiries),
             "indexes": table.indexes.names(),
@@ -257,7 +259,3 @@ class Server:
         self.store.close()
         if self._announcer is not None:
             self._announcer.close()
-
-
-def _hex(data: bytes | None) -> str | msgspec.UnsetType:
-    return msgspec.UNSET if data is None else data.hex()

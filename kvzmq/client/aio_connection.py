@@ -60,8 +60,12 @@ class Wakeups:
         self._loop = None
 
 
-async def open_link(link: Link) -> None:
+async def open_link(link: Link, lineage: str | None) -> None:
     """Find out where the link's URL leads, asking a catalog off the loop if need be, and connect it.
+
+    Args:
+        link: not open
+        lineage: of the table that the client knows: a catalog's servers of others are left out
 
     Raises:
         CatalogError: the catalog could not say where the server is; the link is set to the next URL
@@ -70,7 +74,7 @@ async def open_link(link: Link) -> None:
     candidates = link.candidates
     if candidates.due:
         try:
-            candidates.found(await asyncio.to_thread(resolve, link.url, _CATALOG_S, link.lineage))
+            candidates.found(await asyncio.to_thread(resolve, link.url, _CATALOG_S, lineage))
         except errors.CatalogError as error:
             if not candidates.not_found(error):
                 link.next_server()
@@ -93,10 +97,10 @@ class AsyncConnection:
         self.closed = False
         self._context = context
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._begin()
+        self._begin(None)
 
-    def _begin(self) -> None:
-        self._conversation = Conversation(self.urls, self.context)
+    def _begin(self, lineage: str | None) -> None:
+        self._conversation = Conversation(self.urls, self.context, lineage)
         self._wakeups = Wakeups(self._conversation.link, self._on_frames, self._on_news)
         self._flushing = False
         self._ticking: asyncio.TimerHandle | None = None
@@ -106,6 +110,11 @@ class AsyncConnection:
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
         """The ZeroMQ context."""
         return self._context or zmq.Context.instance()
+
+    @property
+    def lineage(self) -> str | None:
+        """The lineage of the table that this client has asked; or None."""
+        return self._conversation.session.lineage
 
     @property
     def revision(self) -> int:
@@ -143,7 +152,7 @@ class AsyncConnection:
                 )
             self._wakeups.stop()
             self._conversation.link.close()
-            self._begin()
+            self._begin(self.lineage)
         self._loop = loop
 
     # ---- out
@@ -176,7 +185,7 @@ class AsyncConnection:
     async def _open(self) -> None:
         conversation = self._conversation
         try:
-            await open_link(conversation.link)
+            await open_link(conversation.link, conversation.session.lineage)
             if self.closed:
                 conversation.link.close()
             else:

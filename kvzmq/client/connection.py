@@ -34,8 +34,13 @@ CATALOG_PAUSE_S = 0.2
 """How long to wait after a catalog has not helped."""
 
 
-def open_link(link: Link, timeout_s: float) -> None:
+def open_link(link: Link, timeout_s: float, lineage: str | None) -> None:
     """Find out where the link's URL leads, in `timeout_s` at most, and connect it.
+
+    Args:
+        link: not open
+        timeout_s: for a catalog
+        lineage: of the table that the client knows: a catalog's servers of others are left out
 
     Raises:
         CatalogError: the catalog could not say where the server is; the link is set to the next URL
@@ -44,7 +49,7 @@ def open_link(link: Link, timeout_s: float) -> None:
     candidates = link.candidates
     if candidates.due:
         try:
-            candidates.found(resolve(link.url, max(0.01, min(_CATALOG_S, timeout_s)), link.lineage))
+            candidates.found(resolve(link.url, max(0.01, min(_CATALOG_S, timeout_s)), lineage))
         except errors.CatalogError as error:
             if not candidates.not_found(error):
                 link.next_server()
@@ -80,7 +85,12 @@ class Connection:
         pid = os.getpid()
         crew = self._crews.get(pid)
         # setdefault is atomic: no lock, which another thread might have held when the process forked.
-        return crew or self._crews.setdefault(pid, _Crew(Conversation(self.urls, self.context)))
+        return crew or self._crews.setdefault(pid, _Crew(Conversation(self.urls, self.context, self.lineage)))
+
+    @property
+    def lineage(self) -> str | None:
+        """The lineage of the table that this client, or the process it was forked from, has asked; or None."""
+        return next((lineage for crew in self._crews.values() if (lineage := crew.conversation.session.lineage)), None)
 
     @property
     def revision(self) -> int:
@@ -170,6 +180,9 @@ class _Crew:
             with self._lock:
                 if link.is_open:
                     conversation.send_waiting(now_s)
+                if call.done:  # refused before it was sent
+                    self._hand_over()
+                    break
             frame = _receive(link, call.deadline_s - now_s)
             now_s = time.monotonic()
             with self._lock:
@@ -189,7 +202,8 @@ class _Crew:
 
     def _open(self, call: Call) -> None:
         try:
-            open_link(self.conversation.link, call.deadline_s - time.monotonic())
+            conversation = self.conversation
+            open_link(conversation.link, call.deadline_s - time.monotonic(), conversation.session.lineage)
         except errors.CatalogError as error:
             self.conversation.catalog_error = error
             time.sleep(max(0.0, min(CATALOG_PAUSE_S, call.deadline_s - time.monotonic())))

@@ -273,11 +273,12 @@ class Calls:
         call.alone = True
         return call
 
-    def watch(self, prefix: str, from_revision: int | None) -> Call:
-        return _call(("watch", self.prefix + prefix, from_revision))
+    def watch(self, prefix: str, from_revision: int | None, epoch: str | None) -> Call:
+        return _call(("watch", self.prefix + prefix, from_revision, epoch))
 
-    def watch_query(self, subkey: str, subvalue: object, from_revision: int | None) -> Call:
-        return _call(("watch_query", values.check_subkey(subkey), values.encode(subvalue, "subvalue"), from_revision))
+    def watch_query(self, subkey: str, subvalue: object, from_revision: int | None, epoch: str | None) -> Call:
+        value = values.encode(subvalue, "subvalue")
+        return _call(("watch_query", values.check_subkey(subkey), value, from_revision, epoch))
 
 
 def together(calls: Sequence[Call], combine: Callable[[list[Any]], Any]) -> Call:

@@ -48,7 +48,8 @@ class Watch(Iterator[Event]):
 
         Raises:
             Timeout: none came
-            RevisionGone: changes were missed, and the server no longer keeps them
+            RevisionGone: changes were missed, and the server no longer keeps them; or the table went back in time
+            TableChanged: another table answers where the one that was watched did
         """
         events = self._watching.events
         if events:
@@ -64,6 +65,34 @@ class Watch(Iterator[Event]):
             if time.monotonic() >= deadline_s:
                 raise errors.Timeout(f"no change within {timeout} seconds")
 
+    def progress(self, timeout: float | None = None) -> int:
+        """Wait until everything that the table holds now has come, and return its revision.
+
+        The changes wait to be taken, as always. So when this returns, whoever takes them with `get(0)` until
+        there are none has seen the table as it was at the call, or later.
+
+        Args:
+            timeout: seconds, or None for the client's
+
+        Raises:
+            Timeout: the server did not answer
+            RevisionGone, TableChanged: see `get`
+        """
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else timeout)
+        self._watching.begin_progress()
+        self._conversation.wants_progress = True
+        try:
+            while (revision := self._watching.arrived) is None:
+                if self._closed:
+                    raise ValueError("the watch is closed")
+                self._raise_error()
+                if time.monotonic() >= deadline_s:
+                    raise errors.Timeout(f"the watch has not caught up in time: {self._link.describe()}")
+                self._turn(deadline_s)
+        finally:
+            self._conversation.wants_progress = False
+        return revision
+
     def _raise_error(self) -> None:
         if self._watching.error is not None:
             raise self._watching.error
@@ -75,7 +104,7 @@ class Watch(Iterator[Event]):
         wait_s = max(0.0, min(_SLICE_S, deadline_s - now_s))
         if not link.is_open:
             try:
-                open_link(link, max(wait_s, min(1.0, deadline_s - now_s)))
+                open_link(link, max(wait_s, min(1.0, deadline_s - now_s)), self._watching.lineage)
             except errors.CatalogError:
                 time.sleep(min(wait_s, CATALOG_PAUSE_S))
                 return
@@ -89,7 +118,7 @@ class Watch(Iterator[Event]):
             link.socket.poll(wait_ms)
         else:
             link.monitor.poll(wait_ms)
-        self._conversation.receive_all()
+        self._conversation.receive_all(time.monotonic())
 
     @property
     def revision(self) -> int | None:

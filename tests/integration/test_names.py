@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import sys
@@ -216,9 +217,11 @@ def test_a_client_goes_on_to_the_next_server_within_its_deadline(
 def test_a_server_that_falls_silent_is_left_for_the_next(
     names: Names, stack: contextlib.ExitStack, tmp_path: Path, kind: str
 ) -> None:
-    older = serve(stack, names, tmp_path / "a")
+    with ServerProcess(tmp_path / "a") as first, kvzmq.connect(first.url) as table:
+        table.insert("where", "older")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")  # of the same lineage
+    serve(stack, names, tmp_path / "a")
     newest = serve(stack, names, tmp_path / "b")
-    stack.enter_context(open_shell(kind, older.url)).insert("where", "older")
     table = stack.enter_context(open_shell(kind, names.url, timeout=10.0))
     table.insert("where", "newest")
     newest.signal(signal.SIGSTOP)
@@ -281,9 +284,11 @@ def test_a_client_that_knows_its_table_is_led_to_no_other(names: Names, kind: st
 
     def open_with(lineage: str | None) -> str:
         link = Link([names.url], zmq.Context.instance())
-        link.lineage = lineage
         with contextlib.closing(link):
-            asyncio.run(aio_connection.open_link(link)) if kind == "asyncio" else connection.open_link(link, 1.0)
+            if kind == "asyncio":
+                asyncio.run(aio_connection.open_link(link, lineage))
+            else:
+                connection.open_link(link, 1.0, lineage)
             return link.endpoint
 
     names.announce(port=1, endpoint="tcp://127.0.0.1:1", lineage=ours)
@@ -292,6 +297,35 @@ def test_a_client_that_knows_its_table_is_led_to_no_other(names: Names, kind: st
     assert open_with(ours) == "tcp://127.0.0.1:1"
     with pytest.raises(AnotherTable, match="project robots is announced by 2 servers of another table"):
         open_with("0c" * 16)
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_a_client_that_has_used_a_table_goes_to_no_other(
+    names: Names, stack: contextlib.ExitStack, tmp_path: Path, kind: str
+) -> None:
+    other = serve(stack, names, tmp_path / "a")
+    used = serve(stack, names, tmp_path / "b")
+    table = stack.enter_context(open_shell(kind, names.url, timeout=4.0))
+    table.insert("k", 1)
+    assert used.terminate() == 0
+    with pytest.raises(kvzmq.CatalogError, match="project robots is announced by 1 server of another table"):
+        table.lookup("k")
+    assert stack.enter_context(kvzmq.connect(other.url)).size() == 0
+    used.start()
+    assert table.lookup("k") == 1
+
+
+def test_a_servers_lineage_and_epoch_are_announced(
+    names: Names, stack: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    server = serve(stack, names, tmp_path / "a")
+    told = stack.enter_context(kvzmq.connect(server.url)).stats()
+    (entry,) = names.known()
+    assert (entry.lineage, entry.epoch) == (told["lineage"], told["epoch"])
+    server.kill()
+    server.start()
+    wait_until(lambda: names.known()[0].epoch != entry.epoch, what="the announcement")
+    assert names.known()[0].lineage == entry.lineage
 
 
 def test_a_lookup_in_vain_says_where_it_was_and_what_the_catalog_said(
