@@ -141,14 +141,18 @@ def test_another_table_under_the_same_url_is_told(kind: str, tmp_path: Path) -> 
 
 def test_a_client_goes_past_another_table_to_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kvzmq.client.link.random.randrange", lambda count: 0)  # which server comes first
-    with ServerProcess(tmp_path / "one") as one, ServerProcess(tmp_path / "two") as two:
-        with kvzmq.connect(f"{one.url},{two.url}") as table:
-            table.insert("a", 1)
-            one.kill()
-            with pytest.raises(kvzmq.TableChanged):
-                table.lookup("a", timeout=3)
-            one.start()
-            assert table.lookup("a", timeout=20) == 1
+    with (
+        ServerProcess(tmp_path / "one") as one,
+        ServerProcess(tmp_path / "two") as two,
+        kvzmq.connect(f"{one.url},{two.url}") as table,
+    ):
+        table.insert("a", 1)
+        assert table.lookup("a") == 1
+        one.kill()
+        with pytest.raises(kvzmq.TableChanged):
+            table.lookup("a", timeout=3)
+        one.start()
+        assert table.lookup("a", timeout=20) == 1
 
 
 class Follower:
