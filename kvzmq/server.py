@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import zmq
 
 from kvzmq import __version__
@@ -54,8 +55,8 @@ class Server:
         store: recovered
         transports: listening
         compactor: looks after the log, or None for a log that needs no care
-        announce: what to tell a catalog, as a function of revision, keys and clients; with announcer
-        announcer: tells it
+        announcer: tells a catalog of the server
+        announcement: what it tells; the server adds what changes
         group_commit, trace: see Dispatcher
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats
@@ -67,7 +68,7 @@ class Server:
         transports: Sequence[Transport],
         compactor: Compactor | None = None,
         announcer: Announcer | None = None,
-        announce: Callable[[int, int, int], Announcement] | None = None,
+        announcement: Announcement | None = None,
         group_commit: bool = True,
         trace: Trace | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -80,7 +81,7 @@ class Server:
         self._journal = Journal(store, transports, self._going_on)
         self._clock = clock
         self._announcer = announcer
-        self._announce = announce
+        self._announcement = announcement
         self._announce_s = 0.0
         self._trace = trace
         self._started_s = time.monotonic()
@@ -104,6 +105,7 @@ class Server:
         """
         with self._signals() as drain:
             ready()
+            self._housekeeping()  # announced at once, not after the first wait
             while not self._stopping:
                 self.step(_IDLE_S)
                 if self._signalled:
@@ -155,12 +157,21 @@ class Server:
             self.compactor.poll()
         if self._trace is not None:
             self._trace.flush()
-        if self._announcer is not None and self._announce is not None:
+        if self._announcer is not None and self._announcement is not None:
             now_s = time.monotonic()
             if now_s >= self._announce_s:
                 self._announce_s = now_s + ANNOUNCE_S
-                table = self.store.table
-                self._announcer.announce(self._announce(table.revision, len(table.rows), self.clients()))
+                self._announcer.announce(self._announce(self._announcement))
+
+    def _announce(self, announcement: Announcement) -> Announcement:
+        table = self.store.table
+        return msgspec.structs.replace(
+            announcement,
+            **{name: told for name, told in table.identity().items() if told is not None},
+            revision=table.revision,
+            keys=len(table.rows),
+            clients=self.clients(),
+        )
 
     # ---- what there is to say
 
@@ -271,11 +282,13 @@ class Server:
             writer.close()
 
     def close(self) -> None:
-        """Close everything the server was given."""
+        """Close everything the server was given; a catalog is told first, and waited for last."""
         if self._announcer is not None:
-            self._announcer.close()
+            self._announcer.withdraw()
         for transport in self.transports:
             transport.close()
         if self.compactor is not None:
             self.compactor.close()
         self.store.close()
+        if self._announcer is not None:
+            self._announcer.close()

@@ -449,6 +449,11 @@ MUTANTS: list[Mutant] = [
         LINEARIZABLE, 4,
     ),
     Mutant(
+        "servers of another table named to a client", "catalog/lookup.py",
+        'if lineage is None or entry.lineage in (lineage, "")]', "]",
+        "tests/unit/test_catalog_lookup.py::test_servers_of_another_table_are_left_out_and_those_that_do_not_tell_come_last", 4,
+    ),
+    Mutant(
         "a failed sync answered like a full disk", "store/file_log.py",
         'raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error',
         'raise errors.StorageError("sync failed") from error',

@@ -48,7 +48,7 @@ def _explain(connection: Connection, as_json: bool) -> int:
     findings = diagnose(connection.url, min(2.0, connection.timeout_s))
     answered = False
     code = UNREACHABLE
-    if any(finding.well for finding in findings[-1:]) or len(connection.url.split(",")) > 1:
+    if any(finding.arrived for finding in findings):
         try:
             stats = table.stats()
             answered, code = True, DONE
@@ -69,9 +69,9 @@ def _explain(connection: Connection, as_json: bool) -> int:
             findings.append(Finding(False, str(error)))
     if as_json:
         show.put([show.encode_json({"url": connection.url, "answers": answered,
-                                    "findings": [{"well": well, "text": text} for well, text in findings]})])  # fmt: skip
+                                    "findings": [{"well": one.well, "text": one.text} for one in findings]})])  # fmt: skip
     else:
-        show.put(f"{'ok    ' if well else 'WRONG '} {text}".encode() for well, text in findings)
+        show.put(f"{'ok    ' if each.well else 'WRONG '} {each.text}".encode() for each in findings)
     return code
 
 

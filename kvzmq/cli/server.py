@@ -10,6 +10,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -157,28 +158,8 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
         after_records=threshold if unit == "records" else None,
         after_bytes=threshold if unit == "bytes" else None,
     )
-    announcer = None
-    announce = None
-    project = options.project
-    if project is not None:
-        address = options.catalog_address or catalog.default_address()
-        announcer = catalog.Announcer(*address)
-        _log.info("announces itself as %r to the catalog %s:%d", project, *address)
-        endpoint = transports[0].endpoints[0]
-        port = bridge_port or _port_of(endpoint)
-
-        def announce(revision: int, keys: int, clients: int) -> catalog.Announcement:
-            return catalog.Announcement(
-                owner=options.owner or _login_name(),
-                port=port,
-                project=project,
-                endpoint=endpoint,
-                revision=revision,
-                keys=keys,
-                clients=clients,
-            )
-
-    built = Server(store, transports, compactor, announcer, announce, options.group_commit, trace)
+    announcer, announcement = _announcer(options, transports[0].endpoints, bridge_port)
+    built = Server(store, transports, compactor, announcer, announcement, options.group_commit, trace)
     stack.callback(built.close)
     return built
 
@@ -205,6 +186,23 @@ def _say_where_it_listens(server: Server) -> None:
             click.echo(f"Listening on {endpoint}")
             _log.info("listening on %s", endpoint)
     sys.stdout.flush()
+
+
+def _announcer(
+    options: _Options, endpoints: Sequence[str], bridge_port: int | None
+) -> tuple[catalog.Announcer | None, catalog.Announcement | None]:
+    """Return what tells a catalog of the server, and what it tells; warn if that will be of little use."""
+    if options.project is None:
+        return None, None
+    host, port = options.catalog_address or catalog.default_address()
+    announcement = catalog.announcement_of(options.project, options.owner or _login_name(), endpoints, bridge_port)
+    if announcement is None:
+        _log.warning("not announced as %s: no other machine reaches ipc://; add a --bind tcp://HOST:PORT", options.project)
+        return None, None
+    endpoint = catalog.parse_endpoint(str(announcement.endpoint))
+    if endpoint is not None and endpoint.is_loopback and not catalog.is_loopback(host):
+        _log.warning("announced as %s, but only this machine reaches %s", options.project, endpoint)
+    return catalog.Announcer(host, port), announcement
 
 
 def _login_name() -> str:
@@ -249,8 +247,3 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 50, 1_000_000)
-
-
-def _port_of(endpoint: str) -> int:
-    port = endpoint.rpartition(":")[2]
-    return int(port) if port.isdigit() else 0

@@ -17,7 +17,7 @@ import zmq
 
 from kvzmq import errors
 from kvzmq.client.conversation import LOOK_S, Conversation, frames
-from kvzmq.client.link import Link, needs_lookup, resolve
+from kvzmq.client.link import Link, resolve
 from kvzmq.client.session import Call, deadline
 
 _CATALOG_S = 1.0
@@ -60,21 +60,26 @@ class Wakeups:
         self._loop = None
 
 
-async def open_link(link: Link) -> None:
+async def open_link(link: Link, lineage: str | None) -> None:
     """Find out where the link's URL leads, asking a catalog off the loop if need be, and connect it.
+
+    Args:
+        link: not open
+        lineage: of the table that the client knows: a catalog's servers of others are left out
 
     Raises:
         CatalogError: the catalog could not say where the server is; the link is set to the next URL
         ValueError: ZeroMQ does not take the endpoint
     """
-    endpoint = link.url
-    if needs_lookup(endpoint):
+    candidates = link.candidates
+    if candidates.due:
         try:
-            endpoint = await asyncio.to_thread(resolve, endpoint, _CATALOG_S)
-        except errors.CatalogError:
-            link.next_url()
-            raise
-    link.open(endpoint)
+            candidates.found(await asyncio.to_thread(resolve, link.url, _CATALOG_S, lineage))
+        except errors.CatalogError as error:
+            if not candidates.not_found(error):
+                link.next_server()
+                raise
+    link.open(link.endpoint)
 
 
 class AsyncConnection:
@@ -180,7 +185,7 @@ class AsyncConnection:
     async def _open(self) -> None:
         conversation = self._conversation
         try:
-            await open_link(conversation.link)
+            await open_link(conversation.link, conversation.session.lineage)
             if self.closed:
                 conversation.link.close()
             else:

@@ -107,7 +107,7 @@ class AsyncWatch:
         now_s = time.monotonic()
         if not self._link.is_open:
             with contextlib.suppress(errors.CatalogError):
-                await open_link(self._link)
+                await open_link(self._link, self._watching.lineage)
                 if self._closed:
                     self._link.close()
                     return

@@ -14,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import zmq
 
-from kvzmq import catalog, errors
+from kvzmq import catalog
+from kvzmq.client.candidates import Candidates, needs_lookup
 from kvzmq.messages import REPLY_BYTES_MAX
 
 RECONNECT_MS = 50
@@ -88,27 +89,32 @@ def check_timeout(timeout_s: float) -> float:
     return timeout_s
 
 
-def needs_lookup(url: str) -> bool:
-    """Say whether `resolve` has to ask a catalog."""
-    return url.startswith("catalog://")
+def resolve(url: str, timeout_s: float, lineage: str | None = None) -> list[str]:
+    """Return the endpoints of a URL, from a catalog if need be, newest first; blocks `timeout_s` at most.
 
-
-def resolve(url: str, timeout_s: float) -> str:
-    """Return the endpoint of a URL, from a catalog if need be; blocks `timeout_s` at most.
+    Args:
+        url: of a server, or of a project in a catalog
+        timeout_s: for the catalog
+        lineage: of the table that the client knows, in hexadecimal: servers of others are left out
 
     Raises:
-        CatalogError: the catalog cannot be asked or does not know the project
+        CatalogError: the catalog cannot be asked, or names no server of the project that can be used
     """
     if not needs_lookup(url):
-        return url
+        return [url]
+    host, port, project = catalog_of(url)
+    return catalog.endpoints_of(catalog.find_servers(project, host, port, timeout_s), host, lineage)
+
+
+def catalog_of(url: str) -> tuple[str, int, str]:
+    """Return host, port and project of a URL of catalog://; host and port may come from the environment.
+
+    Raises:
+        CatalogError: they should, and make no sense there
+    """
     parts = urlsplit(url)
     host, port = catalog.default_address()
-    entry = catalog.find(
-        "hashtable", unquote(parts.path.strip("/")), parts.hostname or host, parts.port or port, timeout_s
-    )
-    if not entry.endpoint:
-        raise errors.CatalogError(f"{url} has no ZeroMQ endpoint: only the bridge can be reached, on port {entry.port}")
-    return entry.url()
+    return parts.hostname or host, parts.port or port, unquote(parts.path.strip("/"))
 
 
 class Link:
@@ -121,6 +127,7 @@ class Link:
 
     def __init__(self, urls: Sequence[str], context: zmq.Context[zmq.Socket[bytes]]) -> None:
         self._urls = urls
+        self._candidates = [Candidates(url) for url in urls]
         self._at = random.randrange(len(urls)) if len(urls) > 1 else 0
         self._context = context
         self._socket: zmq.Socket[bytes] | None = None
@@ -136,23 +143,35 @@ class Link:
         return self._urls[self._at]
 
     @property
+    def candidates(self) -> Candidates:
+        """The servers of the URL in use."""
+        return self._candidates[self._at]
+
+    @property
+    def endpoint(self) -> str:
+        """Where the link leads: the URL in use, or the server that a catalog named."""
+        return self.candidates.endpoint
+
+    @property
     def alternatives(self) -> bool:
         """Whether there is another server to try, or a catalog to ask again."""
         return len(self._urls) > 1 or needs_lookup(self.url)
 
     def describe(self) -> str:
         """Say where the link leads and what is known of the server there, for an error's message."""
+        where = self.endpoint if self.endpoint == self.url else f"{self.endpoint} of {self.url}"
         if self.connected:
-            return f"connected to {self.url}, which is too busy to take the request"
+            return f"connected to {where}, which is too busy to take the request"
         if self.strange:
-            return f"what answers at {self.url} does not speak ZeroMQ (is that the port of the bridge?)"
+            return f"what answers at {where} does not speak ZeroMQ (is that the port of the bridge?)"
         among = f" (one of {len(self._urls)} endpoints)" if len(self._urls) > 1 else ""
-        return f"no connection to {self.url}{among}: is a server running there?"
+        known = f"; {self.candidates.error}" if self.candidates.error else ""
+        return f"no connection to {where}{among}: is a server running there?{known}"
 
-    def next_url(self) -> str:
-        """Turn to the next URL and return it."""
-        self._at = (self._at + 1) % len(self._urls)
-        return self.url
+    def next_server(self) -> None:
+        """Turn to the next server: another one of the URL in use, or else the next URL's."""
+        if not self.candidates.give_up():
+            self._at = (self._at + 1) % len(self._urls)
 
     def open(self, endpoint: str) -> None:
         """Connect a new socket, in place of the old one.
@@ -220,6 +239,7 @@ class Link:
             self.monitor.recv()  # the endpoint
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 made = self.connected = True
+                self.candidates.reached()
                 self.strange = False
             else:
                 self.connected = False

@@ -104,7 +104,7 @@ class Watch(Iterator[Event]):
         wait_s = max(0.0, min(_SLICE_S, deadline_s - now_s))
         if not link.is_open:
             try:
-                open_link(link, max(wait_s, min(1.0, deadline_s - now_s)))
+                open_link(link, max(wait_s, min(1.0, deadline_s - now_s)), self._watching.lineage)
             except errors.CatalogError:
                 time.sleep(min(wait_s, CATALOG_PAUSE_S))
                 return

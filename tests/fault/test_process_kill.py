@@ -116,7 +116,7 @@ def test_a_retry_over_the_bridge_takes_effect_once_across_a_kill(tmp_path: Path,
                 return None
 
     with ServerProcess(tmp_path / "data", "--compact-after", "5", bridge=True) as server:
-        assert ask({"method": "open", "session": session, "seq": 1}) == {"status": "OK", "result": None}
+        assert (ask({"method": "open", "session": session, "seq": 1}) or {}).get("status") == "OK"
         for number in range(1, cycles + 1):
             line = {"method": "increment", "key": "n", "session": session, "seq": number + 1}
             unheard += ask(line, chance.choice([0.0005, 0.002, 10.0])) is None
