@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from msgspec import Raw
@@ -105,8 +106,9 @@ def _short(text: object) -> str:
 def _check_ttl(ttl_s: float | None) -> float | None:
     if ttl_s is None:
         return None
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)):
-        raise TypeError(f"ttl_s is a {type(ttl_s).__name__}: it is a number of seconds, or None for good")
+    if isinstance(ttl_s, timedelta):
+        raise TypeError("ttl_s is a timedelta: give seconds, its total_seconds()")
+    ttl_s = values.check_number(ttl_s, "ttl_s", "not a number of seconds, or None for good")
     if not 0 < ttl_s <= messages.TTL_S_MAX:
         raise errors.InvalidRequest(f"ttl_s is {ttl_s}: it must be above 0 and at most {messages.TTL_S_MAX:.0f} seconds")
     return ttl_s
@@ -184,9 +186,7 @@ class Calls:
         return _call(("setdefault", self._key(key), values.encode(value)))
 
     def increment(self, key: str, by: float = 1) -> Call:
-        if isinstance(by, bool) or not isinstance(by, (int, float)):
-            raise TypeError(f"by is a {type(by).__name__}, not a number")
-        return _call(("increment", self._key(key), values.encode(by, "by")))
+        return _call(("increment", self._key(key), values.encode(values.check_number(by, "by"), "by")))
 
     def expire(self, key: str, ttl_s: float | None) -> Call:
         return _call(("expire", self._key(key), _check_ttl(ttl_s)), _nothing)

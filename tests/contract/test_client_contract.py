@@ -404,7 +404,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     ({"a": {None: 2}}, ValueError, 'value["a"] has the key None'),
     ({"a": ["\ud800"]}, ValueError, 'value["a"][0] has a lone surrogate'),
     ({"\udfff": 1}, ValueError, "has a lone surrogate"),
-    ({"a": [object()]}, TypeError, 'value["a"][0] is a object'),
+    ({"a": [object()]}, TypeError, 'value["a"][0] is an object'),
     ([{"a": Point(1, 2**70)}], ValueError, 'value[0]["a"]["y"]'),
     (Robot("r", Point(1), [math.nan]), ValueError, 'value["load"][0] is nan'),
     (nested(65), ValueError, "nested deeper than 64"),
