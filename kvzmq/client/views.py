@@ -2,38 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, KeysView, ValuesView
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import TYPE_CHECKING, Any
-
-from kvzmq.client.operations import Calls
-from kvzmq.client.session import Call
 
 if TYPE_CHECKING:
     from kvzmq.client.blocking import Client
 
-Run = Callable[[Call, "float | None"], Any]
-
-
 class _Pages:
     """Goes through the keys or rows below a prefix."""
 
-    def __init__(self, table: Client, run: Run, calls: Calls, prefix: str, type: Any = Any) -> None:
+    def __init__(self, table: Client, prefix: str, type: Any = Any) -> None:
         super().__init__(table)  # type: ignore[call-arg]  # of the view this is mixed into
         self._table = table
-        self._run = run
-        self._calls = calls
+        self._calls = table._calls
         self._prefix = prefix
         self._type = type
 
     def _pages_of_keys(self) -> Iterator[list[str]]:
         after = None
-        while page := self._run(self._calls.keys(self._prefix, after), None):
+        while page := self._table._run(self._calls.keys(self._prefix, after), None):
             yield page
             after = page[-1]
 
     def _pages_of_items(self) -> Iterator[list[tuple[str, Any]]]:
         after = None
-        while page := self._run(self._calls.items(self._prefix, after, kind=self._type), None):
+        while page := self._table._run(self._calls.items(self._prefix, after, kind=self._type), None):
             yield page
             after = page[-1][0]
 
@@ -69,7 +62,7 @@ class Items(_Pages, ItemsView[str, Any]):
         key, value = item
         if not (isinstance(key, str) and key.startswith(self._prefix)):
             return False
-        found = self._run(self._calls.lookup_many([key], self._type)[0], None)
+        found = self._table._run(self._calls.lookup_many([key], self._type)[0], None)
         return key in found and bool(found[key] == value)
 
 

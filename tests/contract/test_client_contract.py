@@ -507,6 +507,37 @@ def test_a_namespace_is_the_table_below_a_prefix(table: Any) -> None:
     assert "robots/" in repr(robots)
 
 
+def test_a_namespace_ends_alone(table: Any) -> None:
+    """Seen red with a namespace that closed its parent's connection."""
+    with table.namespace("robots/") as robots:
+        robots.insert("a", 1)
+        inner = robots.namespace("arms/")
+    assert table.lookup("robots/a") == 1
+    assert inner.get("left") is None
+    for call in (lambda: robots.lookup("a"), lambda: list(robots.keys()), lambda: robots.watch()):
+        with pytest.raises(ValueError, match="the namespace is closed"):
+            call()
+    assert repr(robots).endswith("'robots/' closed>") and "closed" not in repr(table)
+    robots.close()
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_closing_a_client_ends_its_namespaces(kind: str, one_server: ServerProcess) -> None:
+    with open_shell(kind, one_server.url) as client:
+        robots = client.namespace("robots/")
+        robots.size()
+        client.close()
+        assert "closed" in repr(robots)
+        for call in (robots.size, robots.watch):
+            with pytest.raises(ValueError, match="closed"):
+                call()
+
+
+def test_a_prefix_is_a_string(table: Any) -> None:
+    with pytest.raises(TypeError, match="a prefix is a str"):
+        table.namespace(5)
+
+
 def test_a_watch_of_a_namespace_leaves_out_the_prefix(table: Any) -> None:
     robots = table.namespace("robots/")
     with robots.watch() as changes, robots.watch_query("x", 1) as matches:
@@ -644,20 +675,116 @@ def test_a_closed_client_says_so(kind: str, one_server: ServerProcess) -> None:
             client.ping()
 
 
-@pytest.mark.parametrize(
-    "url", ["", "localhost:5570", "tcp://", "tcp://host", "http://host:1", "tcp://a:1,,tcp://b:2", "catalog://host:1"]
-)
-def test_a_malformed_url_is_refused_at_once(url: str) -> None:
+BAD_URLS = [
+    ("", "is empty"),
+    ("localhost:5570", "has no scheme, tcp://localhost:5570 perhaps"),
+    ("tcp://", "has no port"),
+    ("tcp://host", "has no port"),
+    ("tcp://:5570", "has no host"),
+    ("tcp://*:5570", "is where a server listens"),
+    ("tcp://host:65536", "has the port '65536', which is no number from 1 to 65535"),
+    ("tcp://host:71106", "has the port '71106'"),
+    ("tcp://host:0", "has the port '0'"),
+    ("tcp://host:-1", "has the port '-1'"),
+    ("tcp://host:5570/", "has the port '5570/'"),
+    ("tcp://host:²", "has the port"),
+    ("tcp://my host:5570", "has a space"),
+    ("tcp://::1:5570", "not in brackets"),
+    ("http://host:1", "has the scheme 'http'"),
+    ("TCP://host:1", "has the scheme 'TCP'"),
+    ("tcp://a:1,,tcp://b:2", "'' is empty"),
+    ("tcp://a:1,tcp://b:99999", "'tcp://b:99999' has the port"),
+    ("ipc://", "has no path"),
+    ("catalog://host:1", "names no project"),
+    ("catalog://host:1/", "names no project"),
+    ("catalog://host:99999/zoo", "has the port '99999'"),
+    ("catalog://:1/zoo", "has no host"),
+]
+
+
+@pytest.mark.parametrize(("url", "fault"), BAD_URLS)
+def test_a_malformed_url_is_refused_at_once_in_words(url: str, fault: str) -> None:
+    """libzmq takes a port modulo 65,536, and connects elsewhere."""
     for connect in (kvzmq.connect, kvzmq.connect_async):
-        with pytest.raises(ValueError, match="tcp://HOST:PORT"):
+        with pytest.raises(ValueError, match=r"tcp://HOST:PORT") as caught:
+            connect(url)
+        assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [5570, b"tcp://a:1", ["tcp://a:1", "tcp://b:1"], ("a", 1)], ids=repr)
+def test_a_url_is_a_string(url: Any) -> None:
+    for connect in (kvzmq.connect, kvzmq.connect_async):
+        with pytest.raises(TypeError, match=r"tcp://HOST:PORT.*commas"):
             connect(url)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, math.nan])
-def test_a_timeout_is_above_zero(timeout: float) -> None:
+@pytest.mark.parametrize(
+    "url",
+    ["tcp://a:1", "tcp://[::1]:5570", "ipc:///run/k.sock", "ipc://relative", "ipc://@abstract", "catalog://h:9097/zoo",
+     "catalog://h/zoo", "catalog:///zoo", "catalog://[::1]/zoo", "tcp://a:1, tcp://b:65535", "tcp://1.2.3.4:0;5.6.7.8:5570"],
+)  # fmt: skip
+def test_a_good_url_is_taken(url: str) -> None:
+    kvzmq.connect(url).close()
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize("given", [(), (None,)], ids=repr)
+def test_without_a_url_the_environments_is_used(
+    kind: str, given: tuple[Any, ...], one_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = kvzmq.connect if kind == "blocking" else kvzmq.connect_async
+    monkeypatch.setenv("KVZMQ_URL", one_server.url)
+    with open_shell(kind, *given) as table:
+        assert one_server.url in repr(table)
+        assert table.ping() < 5
+    monkeypatch.setenv("KVZMQ_URL", "nonsense")
+    with pytest.raises(ValueError, match=r"'nonsense' .from KVZMQ_URL. has no scheme"):
+        connect(*given)
+    for unset in ("", None):
+        monkeypatch.delenv("KVZMQ_URL") if unset is None else monkeypatch.setenv("KVZMQ_URL", unset)
+        assert "tcp://127.0.0.1:5570" in repr(connect(*given))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, -math.inf])
+def test_a_timeout_is_above_zero(timeout: float, table: Any) -> None:
     for connect in (kvzmq.connect, kvzmq.connect_async):
-        with pytest.raises(ValueError, match="timeout"):
+        with pytest.raises(ValueError, match=r"timeout is \S+: it (must be above 0|is a number of) seconds"):
             connect("tcp://127.0.0.1:1", timeout)
+    for call in (table.ping, table.size, table.watch, lambda timeout: table.insert("k", 1, timeout=timeout)):
+        with pytest.raises(ValueError, match="timeout"):
+            call(timeout=timeout)
+    assert table.size() == 0
+
+
+@pytest.mark.parametrize("timeout", [True, "5", b"5", [5], {}], ids=repr)
+def test_a_timeout_is_a_number(timeout: Any, table: Any) -> None:
+    for connect in (kvzmq.connect, kvzmq.connect_async):
+        with pytest.raises(TypeError, match=r"timeout is a .*: it is a number of seconds"):
+            connect("tcp://127.0.0.1:1", timeout)
+    with table.watch() as changes:
+        for call in (table.ping, table.watch, changes.get):
+            with pytest.raises(TypeError, match=r"timeout is a .*: it is a number of seconds"):
+                call(timeout=timeout)
+
+
+def test_a_wait_for_a_change_may_be_zero_or_less_but_not_nan(table: Any) -> None:
+    with table.watch() as changes:
+        for timeout in (0, -1):
+            with pytest.raises(kvzmq.Timeout):
+                changes.get(timeout)
+        with pytest.raises(ValueError, match="timeout is nan"):
+            changes.get(math.nan)
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_no_timeout_waits_until_the_server_comes(kind: str, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        server.kill()
+        with open_shell(kind, server.url, timeout=None) as client:
+            server.launch()
+            client.insert("a", 1)
+            assert client.lookup("a", timeout=math.inf) == 1
+            server.wait_until_listening()
 
 
 @pytest.mark.parametrize("kind", SHELLS)
@@ -677,7 +804,7 @@ def methods(kind: type) -> dict[str, list[tuple[str, object, object]]]:
     return {
         name: [(p.name, p.kind, p.default) for p in inspect.signature(member).parameters.values()]
         for name, member in inspect.getmembers(kind, callable)
-        if not name.startswith("_")
+        if not name.startswith("_") and name != "fileno"  # of a blocking watch: the asyncio one has its loop
     }
 
 
