@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import (
     Callable,
@@ -28,7 +29,7 @@ from kvzmq.client.conversation import WatchConversation
 from kvzmq.client.link import Link, check_timeout, parse_urls
 from kvzmq.client.operations import RAISE, Calls
 from kvzmq.client.session import Call
-from kvzmq.client.views import Items, Keys, Values
+from kvzmq.client.views import Copies, Copy, Items, Keys, Values
 from kvzmq.client.watch import Watch
 from kvzmq.client.watching import Watching
 
@@ -86,6 +87,7 @@ class Client(MutableMapping[str, Any]):
         self._owner = owner
         """Whether closing this closes the connection."""
         self._released = False
+        self._copies = Copies()
 
     def namespace(self, prefix: str) -> Client:
         """Return this client for the keys that begin with `prefix`, which is left out of them.
@@ -311,6 +313,8 @@ class Client(MutableMapping[str, Any]):
     # ---- a mapping
 
     def __getitem__(self, key: str) -> Any:
+        if self._copies and (found := self._copies.take(key, sys._getframe(1))):
+            return found[0]
         return self.lookup(key)
 
     def __setitem__(self, key: str, value: object) -> None:
@@ -333,7 +337,7 @@ class Client(MutableMapping[str, Any]):
 
         Rows that others write meanwhile may or may not show; no row shows twice, none that stays is missed.
         """
-        return Keys(self, prefix)
+        return Keys(self, prefix, None if prefix else Copy(sys._getframe(1)))
 
     @overload
     def items(self, prefix: str = "") -> ItemsView[str, Any]: ...
@@ -342,7 +346,7 @@ class Client(MutableMapping[str, Any]):
     def items(self, prefix: str = "", *, type: Any = Any) -> ItemsView[str, Any]:
         """Return a view of keys and values, as `keys` does; the values decoded into `type` if given.
 
-        `dict(table.items())` reads the table in few messages; `dict(table)` asks for each value by itself.
+        `dict(table.items())` reads the table in few messages, and so do `dict(table)` and `{**table}`.
         """
         return Items(self, prefix, type)
 
