@@ -616,6 +616,19 @@ MUTANTS: list[Mutant] = [
     Mutant("what comes while asyncio sends is not looked at", "client/aio_connection.py",
            "link.readable:  # sending may", "False:  # sending may",
            "tests/integration/test_client_asyncio.py::test_no_wakeup_is_lost_under_load", 9),
+    Mutant("the values of a copy are given to whoever asks", "client/views.py",
+           "        return frame.f_lasti == self._at and frame.f_code is self._code and threading.get_ident() == self._thread", "        return True",
+           "tests/contract/test_client_copies.py::test_a_value_read_by_itself_is_never_an_old_one", 4),
+    Mutant("a forked child takes its parent's events", "client/watch.py", "        if os.getpid() != self._pid:\n            raise ValueError", "        if False:\n            raise ValueError",
+           "tests/integration/test_client_processes.py::test_a_watch_is_not_a_forked_childs", 4),
+    Mutant("a forked child asks on its parent's asyncio connection", "client/aio_connection.py", "        if self._pid != os.getpid():\n            self._begin()", "        if False:\n            self._begin()",
+           "tests/integration/test_client_processes.py::test_an_asyncio_client_is_used_in_a_forked_child", 4),
+    Mutant("a watch says that nothing came while something is unread", "client/watch.py", " and not self._link.unread:", ":",
+           "tests/integration/test_client_processes.py::test_a_watch_does_not_say_that_nothing_came_while_something_is_unread", 4),
+    Mutant("a watch's descriptor stays with the first socket", "client/watch.py", "            if self._descriptor is not None:\n                self._descriptor.follow(self._link)", "            pass",
+           "tests/integration/test_client_processes.py::test_a_watchs_descriptor_stays_when_its_socket_is_another", 9),
+    Mutant("a namespace closes its parent", "client/blocking.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
+           "tests/contract/test_client_contract.py::test_a_namespace_ends_alone", 11),
 ]
 # fmt: on
 
