@@ -20,6 +20,7 @@ from kvzmq.client.conversation import WatchConversation
 from kvzmq.client.link import Link, check_timeout, parse_urls
 from kvzmq.client.operations import RAISE, Calls
 from kvzmq.client.session import Call
+from kvzmq.client.values import check_prefix
 from kvzmq.client.watching import Watching
 
 T = TypeVar("T")
@@ -67,8 +68,7 @@ class AsyncClient:
 
         It shares the connection, which closing the namespace leaves open and closing this client closes.
         """
-        if not isinstance(prefix, str):
-            raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
+        prefix = check_prefix(prefix)
         return AsyncClient(self._connection, self._calls.prefix + prefix, owner=False)
 
     # ---- one row
@@ -278,6 +278,7 @@ class AsyncClient:
         connection = self._connection
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
+        make_call(from_revision)  # bad arguments are refused here, not when a connection is there
         watching = Watching(make_call, self._calls.prefix, from_revision)
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         return AsyncWatch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
@@ -341,5 +342,5 @@ class AsyncClient:
         return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
 
     def __repr__(self) -> str:
-        place = f" {self._calls.prefix!r}" if self._calls.prefix else ""
+        place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
         return f"<kvzmq.AsyncClient {','.join(self._connection.urls)}{place}{' closed' if self._closed else ''}>"

@@ -29,6 +29,7 @@ from kvzmq.client.conversation import WatchConversation
 from kvzmq.client.link import Link, check_timeout, parse_urls
 from kvzmq.client.operations import RAISE, Calls
 from kvzmq.client.session import Call
+from kvzmq.client.values import check_prefix
 from kvzmq.client.views import Copies, Copy, Items, Keys, Values
 from kvzmq.client.watch import Watch
 from kvzmq.client.watching import Watching
@@ -95,8 +96,7 @@ class Client(MutableMapping[str, Any]):
         It shares the connection, which closing the namespace leaves open and closing this client
         closes. `size` still counts the whole table, `len` the namespace.
         """
-        if not isinstance(prefix, str):
-            raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
+        prefix = check_prefix(prefix)
         return Client(self._connection, self._calls.prefix + prefix, owner=False)
 
     # ---- one row
@@ -283,6 +283,7 @@ class Client(MutableMapping[str, Any]):
         connection = self._connection
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
+        make_call(from_revision)  # bad arguments are refused here, not when a connection is there
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         watch = Watch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
         try:
@@ -456,5 +457,5 @@ class Client(MutableMapping[str, Any]):
         return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
 
     def __repr__(self) -> str:
-        place = f" {self._calls.prefix!r}" if self._calls.prefix else ""
+        place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
         return f"<kvzmq.Client {','.join(self._connection.urls)}{place}{' closed' if self._closed else ''}>"

@@ -265,7 +265,34 @@ def check_subkey(subkey: object) -> str:
     return str.__str__(subkey)
 
 
-def check_number(value: Any, name: str, what: str = "not a number") -> Any:
+def check_prefix(prefix: object) -> str:
+    """Refuse what cannot be the beginning of a key.
+
+    Raises:
+        TypeError: it is no string
+    """
+    if not isinstance(prefix, str):
+        raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
+    return str.__str__(prefix)
+
+
+def check_revision(revision: object) -> int | None:
+    """Return a revision to watch from, None for now.
+
+    Raises:
+        TypeError: it is no integer
+        ValueError: it is below 0
+    """
+    if revision is None:
+        return None
+    if isinstance(revision, bool) or not isinstance(revision, numbers.Integral):
+        raise TypeError(f"from_revision is {_article(type(revision))}: it is an integer, a watch's or an event's revision")
+    if revision < 0:
+        raise errors.InvalidRequest(f"from_revision is {revision}: revisions begin at 0")
+    return int(revision)
+
+
+def check_number(value: Any, name: str, what: str = "not an integer or a float") -> Any:
     """Return a number, numpy's as Python's.
 
     Raises:
@@ -287,6 +314,31 @@ def decode(payload: Raw, type: Any = Any) -> Any:
     if type is Any:
         return codec.decode_value(payload)
     return msgspec.msgpack.decode(payload, type=type, dec_hook=_construct)
+
+
+def decode_of(key: str, payload: Raw, kind: Any) -> Any:
+    """Decode the value of `key` into a type.
+
+    Raises:
+        msgspec.ValidationError: it does not fit the type; the message names the key
+    """
+    try:
+        return decode(payload, kind)
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(f"the value of {key!r}: {error}") from None
+
+
+def decode_rows(payload: Raw, kind: Any = Any) -> dict[str, Any]:
+    """Decode a map of keys to values, these into a type if one is given.
+
+    Raises:
+        msgspec.ValidationError: as `decode_of` does
+    """
+    try:
+        rows: dict[str, Any] = decode(payload, kind if kind is Any else dict[str, kind])
+    except msgspec.ValidationError:
+        return {key: decode_of(key, raw, kind) for key, raw in decode(payload, dict[str, Raw]).items()}
+    return rows
 
 
 def _construct(kind: Any, plain: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import decimal
 import inspect
 import math
 import os
@@ -438,6 +439,23 @@ def test_a_bad_value_is_refused_before_anything_is_sent(
     assert operations_sent(table) == before + 1
 
 
+def transact(table: Any, checks: Any) -> None:
+    with table.transaction(checks) as t:
+        t.insert("a", 1)
+
+
+def test_a_value_that_does_not_fit_its_type_is_named_by_its_key(table: Any) -> None:
+    table.insert_many({"p1": {"x": 1}, "p2": {"x": "one"}})
+    for call in (
+        lambda: list(table.items(type=Point)),
+        lambda: list(table.values(type=Point)),
+        lambda: table.lookup_many(["p1", "p2"], type=Point),
+        lambda: table.query("x", "one", type=Point),
+    ):
+        with pytest.raises(msgspec.ValidationError, match=r"the value of 'p2': Expected `int`, got `str` - at `\$\.x`"):
+            call()
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
@@ -454,7 +472,18 @@ def test_a_bad_value_is_refused_before_anything_is_sent(
         (lambda t: t.insert("k", 1, ttl_s=math.nan), ValueError, "ttl_s is nan"),
         (lambda t: t.expire("k", -1), ValueError, "ttl_s is -1"),
         (lambda t: t.expire("k", "1"), TypeError, "ttl_s is a str"),
-        (lambda t: t.increment("k", "1"), TypeError, "by is a str"),
+        (lambda t: t.increment("k", "1"), TypeError, "by is a str, not an integer or a float"),
+        (lambda t: t.increment("k", decimal.Decimal(1)), TypeError, "by is a decimal.Decimal, not an integer or a float"),
+        (lambda t: t.insert_many("ab"), TypeError, "rows is a mapping, or pairs of a key and a value"),
+        (lambda t: t.insert_many(None), TypeError, "rows is a mapping, or pairs of a key and a value"),
+        (lambda t: t.insert_many([("a", 1, 2)]), TypeError, "rows is a mapping, or pairs of a key and a value"),
+        (lambda t: list(t.keys(5)), TypeError, "a prefix is a str, not int"),
+        (lambda t: list(t.items(b"a")), TypeError, "a prefix is a str, not bytes"),
+        (lambda t: t.watch(5), TypeError, "a prefix is a str, not int"),
+        (lambda t: t.watch(from_revision="5"), TypeError, "from_revision is a str: it is an integer"),
+        (lambda t: t.watch(from_revision=True), TypeError, "from_revision is a bool"),
+        (lambda t: t.watch_query("a", 1, from_revision=-1), ValueError, "from_revision is -1"),
+        (lambda t: transact(t, ["a"]), TypeError, "checks is a list: it is a mapping of keys to the values they must have"),
         (lambda t: t.increment("k", True), TypeError, "by is a bool"),
         (lambda t: t.increment("k", math.nan), ValueError, "by is nan"),
         (lambda t: t.increment("k", 2**64), ValueError, "by is 18446744073709551616"),
@@ -650,6 +679,14 @@ def test_without_a_server_everything_is_a_timeout_that_says_where(kind: str) -> 
             result = p.insert("a", 1)
         with pytest.raises(kvzmq.Timeout):
             result.result()
+
+
+@pytest.mark.parametrize("connect", [kvzmq.connect, kvzmq.connect_async])
+def test_bad_arguments_of_a_watch_are_refused_before_there_is_a_connection(connect: Any) -> None:
+    client = connect(f"tcp://127.0.0.1:{free_port()}")
+    for call in (lambda: client.watch(5), lambda: client.watch_query("a", {1, object()}), lambda: client.watch("a", "5")):
+        with pytest.raises(TypeError):
+            call()
 
 
 @pytest.mark.parametrize("kind", SHELLS)
