@@ -1,8 +1,8 @@
 """The views of a blocking client: `keys()`, `items()` and `values()`, read a page at a time; and copies by `dict`.
 
-`dict(table)` asks a mapping for its keys, and then for the value of each by itself: a message a row. Whoever
-does both in one instruction of one program cannot tell when, within it, a value was read. So its values are
-read with the keys, in pages, and given out to that instruction alone; `table[key]` anywhere else asks the server.
+`dict(table)` asks a mapping for all its keys, and then for the value of each by itself: a message a row. It does so
+within one instruction of the interpreter, whose caller cannot tell when, within it, a value was read. So the values
+are read with the keys, in pages, and given out to that instruction alone; `table[key]` anywhere else asks the server.
 """
 
 from __future__ import annotations
@@ -113,10 +113,13 @@ class Keys(_Pages, KeysView[str]):
             yield from page
 
     def _keys_of_copy(self, copy: Copy) -> Iterator[str]:
-        self._table._copies.begin(copy)
         for page in self._pages_of_items():
             copy.rows.update(page)
             yield from [key for key, _ in page]
+        # Only now: `dict` takes all keys before it asks for the first value. What goes through the keys one by one and
+        # asks for each value in between may have been told of a change meanwhile.
+        if copy.rows:
+            self._table._copies.begin(copy)
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and key.startswith(self._prefix) and key in self._table

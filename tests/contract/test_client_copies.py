@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections import ChainMap
 from collections.abc import Callable, Iterator
+from itertools import chain
+from operator import methodcaller
 from typing import Any
 
 import pytest
@@ -103,6 +105,22 @@ def test_a_loop_that_looks_up_what_it_goes_through_sees_what_others_write(table:
         if key.startswith("row/") and number < 20:
             table.insert(key, number)
             assert table[key] == number
+
+
+def test_values_that_are_asked_for_between_keys_are_never_old_ones(table: kvzmq.Client) -> None:
+    """All in one instruction of the loop, again and again. Seen red with values given out before all keys were."""
+    table.remove_many(key for key in ROWS if key > "row/00004")
+    every = chain.from_iterable(map(methodcaller("keys"), [table]))
+    for number, value in enumerate(map(table.__getitem__, every)):
+        if number:
+            assert value in (number, 1)
+        table.insert_many({f"row/{later:05}": number + 1 for later in range(5)})
+
+
+def test_an_empty_table_is_copied(table: kvzmq.Client) -> None:
+    empty = table.namespace("nothing/")
+    assert dict(empty) == {**empty} == {}
+    assert not empty._copies
 
 
 def test_a_copy_that_fails_midway_leaves_nothing_behind(table: kvzmq.Client) -> None:
