@@ -239,7 +239,8 @@ class AsyncClient:
     async def pipeline(self, *, timeout: float | None = None) -> AsyncIterator[Pipeline]:
         """Gather operations and send them together when the block ends; see Client.pipeline."""
         gathered = Pipeline(self._calls)
-        yield gathered
+        with gathered.gathering():
+            yield gathered
         with sent(gathered):
             for call in gathered.requests():
                 await self._run(call, timeout)
@@ -250,7 +251,8 @@ class AsyncClient:
     ) -> AsyncIterator[Transaction]:
         """Gather operations and apply all of them, or nothing; see Client.transaction."""
         gathered = Transaction(self._calls, checks or {})
-        yield gathered
+        with gathered.gathering():
+            yield gathered
         with sent(gathered):
             await self._run(gathered.request(), timeout)
 

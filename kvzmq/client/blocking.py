@@ -230,7 +230,8 @@ class Client(MutableMapping[str, Any]):
         count.result()
         """
         gathered = Pipeline(self._calls)
-        yield gathered
+        with gathered.gathering():
+            yield gathered
         with sent(gathered):
             for call in gathered.requests():
                 self._run(call, timeout)
@@ -249,7 +250,8 @@ class Client(MutableMapping[str, Any]):
             KeyError, TypeError: an operation failed
         """
         gathered = Transaction(self._calls, checks or {})
-        yield gathered
+        with gathered.gathering():
+            yield gathered
         with sent(gathered):
             self._run(gathered.request(), timeout)
 

@@ -308,6 +308,20 @@ def test_a_pipeline_whose_block_raises_sends_nothing(table: Any) -> None:
         result.result()
 
 
+def test_a_batch_takes_nothing_after_its_block(table: Any) -> None:
+    """It would not be sent, and nobody would be told. Seen red with batches that took it."""
+    with table.pipeline() as p:
+        p.insert("a", 1)
+    with pytest.raises(ZeroDivisionError), table.pipeline() as broken:
+        raise ZeroDivisionError
+    with table.transaction() as t:
+        t.insert("b", 1)
+    for batch in (p, broken, t):
+        with pytest.raises(ValueError, match="the block of this batch has ended"):
+            batch.insert("late", 1)
+    assert dict(table.items()) == {"a": 1, "b": 1}
+
+
 def test_a_transaction_is_all_or_nothing(table: Any) -> None:
     table.insert_many({"from": 10, "to": 0})
     with table.transaction({"from": 10, "lock": kvzmq.ABSENT}) as t:
