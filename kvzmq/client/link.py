@@ -42,7 +42,7 @@ _STRANGE = (
 _WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _STRANGE
 
 
-_URL_FORMS = "a server's URL is tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT; several are separated by commas"
+_URL_FORMS = "use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT, or several, separated by commas"
 
 PORT_MAX = 65_535
 """The highest TCP port."""
@@ -72,7 +72,7 @@ def parse_urls(url: str | None) -> list[str]:
     for part in urls:
         fault = _fault_of(part)
         if fault:
-            raise ValueError(f"{part!r}{source} {fault}: {_URL_FORMS}")
+            raise ValueError(f"{part!r}{source} is not a server's URL, it {fault}: {_URL_FORMS}")
     return urls
 
 

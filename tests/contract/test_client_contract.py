@@ -743,8 +743,8 @@ BAD_URLS = [
     ("tcp://::1:5570", "not in brackets"),
     ("http://host:1", "has the scheme 'http'"),
     ("TCP://host:1", "has the scheme 'TCP'"),
-    ("tcp://a:1,,tcp://b:2", "'' is empty"),
-    ("tcp://a:1,tcp://b:99999", "'tcp://b:99999' has the port"),
+    ("tcp://a:1,,tcp://b:2", "'' is not a server's URL, it is empty"),
+    ("tcp://a:1,tcp://b:99999", "'tcp://b:99999' is not a server's URL, it has the port"),
     ("ipc://", "has no path"),
     ("catalog://host:1", "names no project"),
     ("catalog://host:1/", "names no project"),
@@ -789,7 +789,7 @@ def test_without_a_url_the_environments_is_used(
         assert one_server.url in repr(table)
         assert table.ping() < 5
     monkeypatch.setenv("KVZMQ_URL", "nonsense")
-    with pytest.raises(ValueError, match=r"'nonsense' .from KVZMQ_URL. has no scheme"):
+    with pytest.raises(ValueError, match=r"'nonsense' .from KVZMQ_URL. is not a server's URL, it has no scheme"):
         connect(*given)
     for unset in ("", None):
         monkeypatch.delenv("KVZMQ_URL") if unset is None else monkeypatch.setenv("KVZMQ_URL", unset)
