@@ -38,7 +38,9 @@ if TYPE_CHECKING:
         SequenceReused,
         SessionExpired,
         StorageError,
+        TableChanged,
         Timeout,
+        WatchIdle,
         WrongType,
     )
 
@@ -54,7 +56,7 @@ _HOMES = {
         (
             "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey",
             "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
-            "StorageError", "Timeout", "WrongType",
+            "StorageError", "TableChanged", "Timeout", "WatchIdle", "WrongType",
         ),
         "kvzmq.errors",
     ),
@@ -63,8 +65,8 @@ _HOMES = {
 __all__ = [
     "ABSENT", "AsyncClient", "AsyncWatch", "CatalogError", "CheckFailed", "Client", "Event", "InvalidMethod",
     "InvalidRequest", "KvzmqError", "NoSuchKey", "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge",
-    "RevisionGone", "SequenceReused", "SessionExpired", "StorageError", "Timeout", "Transaction", "Watch",
-    "WrongType", "__version__", "connect", "connect_async",
+    "RevisionGone", "SequenceReused", "SessionExpired", "StorageError", "TableChanged", "Timeout", "Transaction", "Watch",
+    "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
 ]  # fmt: skip
 
 

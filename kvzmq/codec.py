@@ -28,6 +28,12 @@ class _WireRequest(Struct, array_like=True, forbid_unknown_fields=True, gc=False
     ops: Annotated[list[messages.AnyOperation], Meta(min_length=1, max_length=messages.OPERATIONS_MAX)]
 
 
+class _LoggedRequest(Struct, array_like=True, gc=False):
+    session: bytes | None
+    seq: int
+    ops: list[messages.LoggedOperation]
+
+
 class _WireEnvelope(Struct, array_like=True, gc=False):
     """What can still be learnt of a request whose operations are wrong."""
 
@@ -37,6 +43,7 @@ class _WireEnvelope(Struct, array_like=True, gc=False):
 
 
 _decode_request: Callable[[bytes], _WireRequest] = msgspec.msgpack.Decoder(_WireRequest).decode
+_decode_logged: Callable[[bytes], _LoggedRequest] = msgspec.msgpack.Decoder(_LoggedRequest).decode
 _decode_envelope: Callable[[bytes], _WireEnvelope] = msgspec.msgpack.Decoder(_WireEnvelope).decode
 
 
@@ -49,7 +56,7 @@ def decode_request(frame: bytes) -> Request | Refusal:
         return _explain(frame, error)
     request = Request(wire.session, wire.seq, wire.ops, frame)
     if request.served and request.writes:
-        return Refusal(wire.seq, errors.InvalidRequest.code, "stats and watches go in a request without writes")
+        return Refusal(wire.seq, errors.InvalidRequest.code, "hello, stats and watches go in a request without writes")
     return request
 
 
@@ -91,13 +98,16 @@ def refuse(seq: int | None, revision: int, code: int, message: str) -> Reply:
     return Reply(seq, revision, encode_results([(code, message)]))
 
 
-def encode_event(revision: int, watch: int, code: int, payload: Any) -> bytes:
-    """Encode `[0, revision, [watch, code, payload]]`; a code other than 0 ends the watch."""
-    return encode_value((0, revision, (watch, code, payload)))
+def encode_event(revision: int, watch: int, code: int, payload: Any, more: bool = False) -> bytes:
+    """Encode `[0, revision, [watch, code, payload]]`; a code other than 0 ends the watch.
+
+    With `more` a fourth element, true, says that the request which made this change has made others after it.
+    """
+    return encode_value((0, revision, (watch, code, payload, True) if more else (watch, code, payload)))
 
 
-def encode_sign_of_life(revision: int) -> bytes:
-    """Encode `[0, revision, nil]`: a watching client is not forgotten, there is only no news."""
+def encode_heartbeat(revision: int) -> bytes:
+    """Encode `[0, revision, nil]`: the connection of a watch is well, there is only nothing to tell."""
     return encode_value((0, revision, None))
 
 
@@ -120,6 +130,6 @@ def decode_group(group: bytes) -> tuple[int, list[Request]]:
     requests = []
     for raw in wire.requests:
         frame = bytes(raw)
-        request = _decode_request(frame)
-        requests.append(Request(request.session, request.seq, request.ops, frame))
+        logged = _decode_logged(frame)
+        requests.append(Request(logged.session, logged.seq, logged.ops, frame))
     return wire.time_us, requests

@@ -7,12 +7,13 @@ durable the replies leave, in the same order. Nothing here knows a socket or a f
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Raw
 
-from kvzmq import codec, errors, messages, watches
+from kvzmq import __version__, codec, errors, messages, watches
 from kvzmq.messages import Refusal, Reply, Request
 from kvzmq.store import Store
 from kvzmq.trace import Trace
@@ -31,6 +32,8 @@ class Dispatcher:
         describe: what `stats` answers
         group_commit: commit a step's changes together; otherwise each request alone, to measure the difference
         trace: writes down what is executed
+        request_bytes_max: what `hello` tells of the transports' limit
+        monotonic: seconds that only grow, for heartbeats
     """
 
     def __init__(
@@ -40,9 +43,11 @@ class Dispatcher:
         describe: Callable[[], dict[str, Any]],
         group_commit: bool = True,
         trace: Trace | None = None,
+        request_bytes_max: int = messages.REQUEST_BYTES_MAX,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
-        self.watches = watches.Watches(store.table)
+        self.watches = watches.Watches(store.table, monotonic)
         self.steps = 0
         self.requests = 0
         self.operations = 0
@@ -51,33 +56,37 @@ class Dispatcher:
         self._describe = describe
         self._group_commit = group_commit
         self._trace = trace
+        self._request_bytes_max = request_bytes_max
         self._served: dict[type[messages.Operation], Callable[[Arrival, Any], Any]] = {
+            messages.Hello: self._hello,
             messages.Stats: self._stats,
             messages.Watch: self._watch,
             messages.WatchQuery: self._watch_query,
+            messages.Progress: self._progress,
             messages.Unwatch: self._unwatch,
         }
         if trace is not None:
             store.execute = trace.around(store.execute, lambda: store.table.revision)
 
-    def dispatch(self, arrivals: Sequence[Arrival]) -> None:
+    def dispatch(self, arrivals: list[Arrival]) -> None:
         """Execute one step's arrivals and send their replies; none leaves before the step is durable.
 
         Raises:
             StorageFailed: the disk cannot be trusted: nothing that is not durable was sent; stop
         """
         self.steps += 1
+        self.watches.hear(arrivals)
         if self._group_commit:
             self._run(arrivals)
         else:
             for arrival in arrivals:
                 self._run([arrival])
-        self.watches.pump(self._clock())
+        self.watches.pump()
 
     def tick(self) -> None:
         """Let time pass without a request: expire rows, tell watchers."""
         self._run([])
-        self.watches.pump(self._clock())
+        self.watches.pump()
 
     def _run(self, arrivals: Sequence[Arrival]) -> None:
         self.store.begin(
@@ -128,17 +137,39 @@ class Dispatcher:
                 results.append((errors.OK, serve(arrival, op) if serve is not None else self.store.table.read(op)))
             except errors.OperationError as error:
                 results.append((error.code, str(error)))
+        self.watches.forget(arrival)
         return Reply(request.seq, self.store.table.revision, codec.encode_results(results))
 
     def _stats(self, arrival: Arrival, op: messages.Stats) -> Raw:
         return self.store.table.spend(codec.encode_value(self._describe()))
 
-    def _watch(self, arrival: Arrival, op: messages.Watch) -> int:
-        prefix = op.prefix
-        return self.watches.add(arrival, watches.by_prefix(prefix), op.from_revision)
+    def _hello(self, arrival: Arrival, op: messages.Hello) -> dict[str, Any]:
+        if op.info is not None and op.info.heartbeat_s is not None:
+            self.watches.promise(arrival, op.info.heartbeat_s)
+        table = self.store.table
+        return {
+            "version": __version__,
+            **table.identity(),
+            "revision": table.revision,
+            "request_bytes_max": self._request_bytes_max,
+            "heartbeat_s": messages.HEARTBEAT_S,
+        }
 
-    def _watch_query(self, arrival: Arrival, op: messages.WatchQuery) -> int:
-        return self.watches.add(arrival, watches.by_query(op.subkey, op.subvalue), op.from_revision)
+    def _watch(self, arrival: Arrival, op: messages.Watch) -> Any:
+        return self._start_watch(arrival, watches.by_prefix(op.prefix), op)
+
+    def _watch_query(self, arrival: Arrival, op: messages.WatchQuery) -> Any:
+        return self._start_watch(arrival, watches.by_query(op.subkey, op.subvalue), op)
+
+    def _start_watch(
+        self, arrival: Arrival, payload: watches.Filter, op: messages.Watch | messages.WatchQuery
+    ) -> int | list[Any]:
+        number = self.watches.add(arrival, payload, op.from_revision, op.epoch, marks=op.epoch != "")
+        identity = self.store.table.identity()
+        return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
+
+    def _progress(self, arrival: Arrival, op: messages.Progress) -> bool:
+        return self.watches.ask_progress(arrival, op.watch)
 
     def _unwatch(self, arrival: Arrival, op: messages.Unwatch) -> None:
         self.watches.remove(arrival, op.watch)

@@ -6,7 +6,8 @@
     │   ├── WrongType               2   (a TypeError)
     │   ├── CheckFailed             3
     │   ├── ResultTooLarge          4
-    │   └── RevisionGone            5
+    │   ├── RevisionGone            5
+    │   └── WatchIdle               6
     ├── RequestRefused          nothing of the request was executed
     │   ├── InvalidRequest         16   (a ValueError)
     │   ├── InvalidMethod          17
@@ -15,6 +16,7 @@
     │   └── SequenceReused         20
     ├── Timeout                 the operation did not run, or was a read   (a TimeoutError)
     ├── OutcomeUnknown          the operation may have run, once
+    ├── TableChanged            another table answers where one was used before
     ├── Damaged                 a file is not what was written
     ├── DirectoryInUse          another server has the directory
     ├── CannotListen            an endpoint is in use or malformed
@@ -78,6 +80,12 @@ class RevisionGone(OperationError):
     code = 5
 
 
+class WatchIdle(OperationError):
+    """A watch was ended because its connection did not send the heartbeats it had promised: watch again."""
+
+    code = 6
+
+
 class RequestRefused(KvzmqError):
     """Say that nothing of a request was executed."""
 
@@ -118,6 +126,10 @@ class Timeout(KvzmqError, TimeoutError):
 
 class OutcomeUnknown(KvzmqError):
     """Say that no answer came in time and that the operation may have been executed, once."""
+
+
+class TableChanged(KvzmqError):
+    """Another table answers where this client used one before: nothing of the call was executed on it."""
 
 
 class Damaged(KvzmqError):

@@ -48,7 +48,7 @@ class _JsonCheck(Struct, gc=False):
     expected: Any = UNSET
 
 
-_STREAMED = (messages.Watch, messages.WatchQuery, messages.Unwatch)
+_STREAMED = (messages.Watch, messages.WatchQuery, messages.Progress, messages.Unwatch)
 """Not at the bridge: a line of the dialect answers a request, it cannot push."""
 
 _TWINS: dict[type[Operation], type[Struct]] = {

@@ -18,11 +18,23 @@ SESSION_BYTES = 16
 MESSAGE_BYTES_MAX = 8 << 20
 """The largest request and the largest reply, bytes."""
 
+REQUEST_BYTES_MAX = 1 << 20
+"""The largest request a server takes unless it is told otherwise, bytes: the time of everybody who waits grows with it."""
+
+REQUEST_BYTES_LIMIT = 8 << 20
+"""The most that a server can be told to take, bytes."""
+
 SEQ_MAX = (1 << 63) - 1
 """The highest sequence number of a request; the lowest is 1."""
 
 KEY_CHARS_MAX = 65_536
 """The longest key, code points."""
+
+RESULT_BYTES_MAX = REQUEST_BYTES_LIMIT + 4 * KEY_CHARS_MAX + 1024
+"""What the results of one request may take: room for any row that a request can ever have carried."""
+
+REPLY_BYTES_MAX = RESULT_BYTES_MAX + 1024
+"""The largest reply and the largest event, bytes."""
 
 OPERATIONS_MAX = 100_000
 """The most operations in one request."""
@@ -36,8 +48,20 @@ TTL_S_MAX = 10 * 366 * 86_400.0
 PAGE_ROWS_MAX = 10_000
 """The most rows in one page of `keys` or `items`."""
 
+TABLE_ID_BYTES = 16
+"""The length of a lineage's and of an epoch's identifier."""
+
+HEARTBEAT_S = 3.0
+"""How long a connection with watches goes without an event before it is sent a heartbeat, seconds."""
+
+SILENCE_S_MAX = 10.0
+"""When a side of a connection with watches that has heard nothing takes the other for gone, seconds."""
+
 Key = Annotated[str, Meta(max_length=KEY_CHARS_MAX)]
 TTL = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]
+EpochArgument = Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")]
+"""An epoch, 32 hexadecimal digits, or the empty string for an argument that was not given."""
+
 Seq = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
 Maybe = Annotated[list[Raw], Meta(max_length=1)]
 """A value or its absence: `[value]` or `[]`."""
@@ -170,6 +194,23 @@ class Ping(Operation, tag="ping"):
     """Do nothing. Payload: the string "pong"."""
 
 
+class HelloInfo(Struct, gc=False):
+    """What a client tells of itself.
+
+    heartbeat_s  while it has watches it sends something at least so often, seconds; when it has not for longer, they end
+    """
+
+    heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] | None = None
+
+
+class Hello(Operation, tag="hello"):
+    """Introduce a connection. Payload: a map with `version`, `lineage`, `epoch`, `revision`,
+    `request_bytes_max` and `heartbeat_s`; lineage and epoch are 32 hexadecimal digits or null.
+    """
+
+    info: HelloInfo | None = None
+
+
 class Stats(Operation, tag="stats"):
     """Describe the server. Payload: a map of name to number or string."""
 
@@ -177,12 +218,15 @@ class Stats(Operation, tag="stats"):
 class Watch(Operation, tag="watch"):
     """Push an event for every change of a key that begins with `prefix`.
 
-    With `from_revision`, changes after that revision first. Payload: the watch's number.
-    RevisionGone if the history does not reach back so far. Not at the bridge.
+    With `from_revision`, changes after that revision first, which was reached in `epoch`. Payload: the
+    watch's number. To who gives an epoch, or null for one, `[number, lineage, epoch]`, and then events
+    that say where a request ends.
+    RevisionGone if the history does not reach back so far, or is another one. Not at the bridge.
     """
 
     prefix: str = ""
     from_revision: Annotated[int, Meta(ge=0)] | None = None
+    epoch: EpochArgument | None = ""
 
 
 class WatchQuery(Operation, tag="watch_query"):
@@ -191,6 +235,15 @@ class WatchQuery(Operation, tag="watch_query"):
     subkey: str
     subvalue: Raw
     from_revision: Annotated[int, Meta(ge=0)] | None = None
+    epoch: EpochArgument | None = ""
+
+
+class Progress(Operation, tag="progress"):
+    """Have the watch of this number told, by an event without a change, when it has been told everything
+    up to the revision of this reply. Payload: whether this connection has such a watch.
+    """
+
+    watch: int
 
 
 class Unwatch(Operation, tag="unwatch"):
@@ -216,20 +269,31 @@ class Transaction(Write, tag="transaction"):
 
 AnyOperation = Union[
     Open, Insert, Remove, InsertMany, RemoveMany, CompareAndSet, SetDefault, Increment, Expire,
-    Transaction, Lookup, LookupMany, Size, Query, Keys, Items, Ttl, Ping, Stats, Watch, WatchQuery,
-    Unwatch,
+    Transaction, Lookup, LookupMany, Size, Query, Keys, Items, Ttl, Ping, Hello, Stats, Watch, WatchQuery,
+    Progress, Unwatch,
 ]  # fmt: skip
+"""What a client may ask for."""
+
+
+class BeginEpoch(Write, tag="epoch"):
+    """Begin an epoch of the table, and its lineage if it has none. Only in the log: no client may ask for it."""
+
+    id: Annotated[bytes, Meta(min_length=TABLE_ID_BYTES, max_length=TABLE_ID_BYTES)]
+    lineage: Annotated[bytes, Meta(min_length=TABLE_ID_BYTES, max_length=TABLE_ID_BYTES)] | None = None
+
+
+LoggedOperation = Union[AnyOperation, BeginEpoch]
+"""What may stand in a log."""
 
 OPERATIONS: dict[str, type[Operation]] = {
     str(kind.__struct_config__.tag): kind for kind in get_args(AnyOperation)
 }
 """Every operation by its method's name."""
 
-WRITES = frozenset(kind for kind in OPERATIONS.values() if kind.writes)
+WRITES = frozenset(kind for kind in get_args(LoggedOperation) if kind.writes)
 """The operations that have to be in the log before they are executed."""
 
-
-SERVED = frozenset((Stats, Watch, WatchQuery, Unwatch))
+SERVED = frozenset((Hello, Stats, Watch, WatchQuery, Progress, Unwatch))
 """The operations that concern the server or the connection, not the table."""
 
 

@@ -57,6 +57,7 @@ class Server:
         announcer: tells it
         group_commit, trace: see Dispatcher
         clock: microseconds since 1970 UTC
+        monotonic: seconds that only grow, for heartbeats
     """
 
     def __init__(
@@ -69,11 +70,12 @@ class Server:
         group_commit: bool = True,
         trace: Trace | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.store = store
         self.transports = transports
         self.compactor = compactor
-        self.dispatcher = Dispatcher(store, clock, self.describe, group_commit, trace)
+        self.dispatcher = Dispatcher(store, clock, self.describe, group_commit, trace, monotonic=monotonic)
         self._clock = clock
         self._announcer = announcer
         self._announce = announce
@@ -177,6 +179,7 @@ class Server:
             "memory_bytes_max": usage.ru_maxrss * 1024,
             "keys": len(table.rows),
             "revision": table.revision,
+            **table.identity(),
             "sessions": len(table.sessions),
             "expiring_keys": len(table.expiries),
             "indexes": table.indexes.names(),

@@ -49,6 +49,8 @@ class Mutant(NamedTuple):
     guarantee: int
 
 
+LINEAGE = "tests/integration/test_lineage.py::"
+WATCHES = "tests/unit/test_watches.py::"
 CRASH = "tests/fault/test_crash_points.py::test_every_crash_point_recovers_what_was_acknowledged[power]"
 RECOVERY = "tests/fault/test_crash_points.py::test_a_crash_at_every_call_of_the_recovery_loses_nothing"
 FAILED_LOG = "tests/unit/test_log_files.py::test_after_"
@@ -179,15 +181,15 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "executed although it could not be written", "store/__init__.py",
-        "                self._refused.update(map(id, writes))",
-        "                pass",
+        "            self._refused.update(map(id, writes))\n            return\n",
+        "            pass\n",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
         "applied before the log has it", "store/__init__.py",
-        "        if writes or table.is_due(time_us):\n            try:",
-        "        if writes or table.is_due(time_us):\n"
-        "            for request in writes:\n                self.execute(request)\n            try:",
+        "        try:\n            self._append(codec.encode_group(",
+        "        for request in writes:\n            self.execute(request)\n"
+        "        try:\n            self._append(codec.encode_group(",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
@@ -417,10 +419,9 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "replies sent before the log is written", "store/__init__.py",
-        "                self._append(codec.encode_group(",
-        "                late, self._late = getattr(self, '_late', None), (codec.encode_group(time_us, "
-        "[request.frame for request in writes]), len(writes))\n"
-        "                late and self._append(*late)\n                0 and self._append(codec.encode_group(",
+        "            self._append(codec.encode_group(time_us, frames)",
+        "            late, self._late = getattr(self, '_late', None), (codec.encode_group(time_us, frames), len(writes))\n"
+        "            late and self._append(*late)\n            0 and self._append(codec.encode_group(time_us, frames)",
         KILLED, 3,
     ),
     Mutant(
@@ -549,15 +550,15 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
     Mutant("stats gives every operation the room of a reply", "dispatcher.py", "                serve = self._served.get(type(op))\n", "                self.store.table.begin_results(len(request.ops))\n                serve = self._served.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
-    Mutant("an event without room is skipped", "watches.py", "                self.behind = True\n                return True\n", "                pass\n",
+    Mutant("an event without room is skipped", "watches.py", "payload, more):\n                    continue\n", "payload, more):\n                    pass\n",
            "tests/unit/test_watches.py::test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing", 4),
-    Mutant("the watches of who has gone stay", "watches.py", "            self._beat_us = now_us\n            self._beat()\n", "            self._beat_us = now_us\n",
+    Mutant("the watches of who has gone stay", "watches.py", "            self._beat(now_s)\n", "            pass\n",
            "tests/unit/test_watches.py::test_watches_of_peers_that_have_gone_do_not_pile_up_where_nothing_changes", 9),
     Mutant("every watcher walks the whole history", "store/history.py", "            if chunk.after <= revision:\n", "            if chunk is self._chunks[0]:\n",
            "tests/unit/test_watches.py::test_many_watchers_cost_a_step_only_what_is_new", 9),
     Mutant("every watcher walks its whole chunk", "store/history.py", "skip = max(0, revision - self.after)\n        changes = zip(self.keys[skip:], self.befores[skip:], self.afters[skip:])", "skip = max(0, revision - self.after)\n        changes = zip(*[column[:][skip:] for column in (self.keys, self.befores, self.afters)])",
            "tests/unit/test_watches.py::test_many_watchers_cost_a_step_only_what_is_new", 9),
-    Mutant("history lets a chunk go too early", "store/history.py", "self.revision - chunks[0].after - len(chunks[0].keys) >= CHANGES_KEPT", "self.revision - chunks[0].after >= CHANGES_KEPT",
+    Mutant("history lets a chunk go too early", "store/history.py", "changes, size = self.revision - end, self._bytes - oldest.bytes", "changes, size = self.revision - oldest.after, self._bytes",
            "tests/unit/test_table.py::test_history_gives_every_change_it_keeps_and_keeps_enough", 9),
     Mutant("history counts no keys", "store/history.py", "size = sum(map(len, keys)) + sum(", "size = sum(",
            "tests/unit/test_table.py::test_history_is_bounded_and_says_what_is_gone", 9),
@@ -608,7 +609,7 @@ MUTANTS: list[Mutant] = [
            "                del self._in_flight[request.seq]\n                self._waiting.extendleft(reversed(request.calls))",
            "                request.resend_at_s = 0.0",
            SESSION + "test_a_call_whose_time_is_over_does_not_leave_later_with_others", 5),
-    Mutant("a watch goes on where it had begun", "client/watching.py", "        self.position = revision\n        if bytes", "        if bytes",
+    Mutant("a watch goes on where it had begun", "client/watching.py", "            self.position = revision\n            self._add(", "            self._add(",
            "tests/integration/test_client_watches.py::test_no_gaps_and_no_repeats_through_kills_and_cuts", 4),
     Mutant("a thread that leaves does not hand over", "client/connection.py",
            "                self._look_s = 0.0\n                self._hand_over()", "                self._look_s = 0.0",
@@ -624,7 +625,7 @@ MUTANTS: list[Mutant] = [
            "tests/contract/test_client_copies.py::test_values_that_are_asked_for_between_keys_are_never_old_ones", 4),
     Mutant("a forked child takes its parent's events", "client/watch.py", "        if os.getpid() != self._pid:\n            raise ValueError", "        if False:\n            raise ValueError",
            "tests/integration/test_client_processes.py::test_a_watch_is_not_a_forked_childs", 4),
-    Mutant("a forked child asks on its parent's asyncio connection", "client/aio_connection.py", "        if self._pid != os.getpid():\n            self._begin()", "        if False:\n            self._begin()",
+    Mutant("a forked child asks on its parent's asyncio connection", "client/aio_connection.py", "        if self._pid != os.getpid():\n            self._begin(", "        if False:\n            self._begin(",
            "tests/integration/test_client_processes.py::test_an_asyncio_client_is_used_in_a_forked_child", 4),
     Mutant("a watch says that nothing came while something is unread", "client/watch.py", " and not self._link.unread:", ":",
            "tests/integration/test_client_processes.py::test_a_watch_does_not_say_that_nothing_came_while_something_is_unread", 4),
@@ -632,6 +633,30 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_client_processes.py::test_a_watchs_descriptor_stays_when_its_socket_is_another", 9),
     Mutant("a namespace closes its parent", "client/blocking.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
            "tests/contract/test_client_contract.py::test_a_namespace_ends_alone", 11),
+    Mutant("every epoch reaches for ever", "store/epochs.py", "return revision <= end", "return True",
+           LINEAGE + "test_a_watch_is_told_when_the_table_went_on_from_an_older_copy", 12),
+    Mutant("the lineage is not compared", "client/session.py", "elif self.lineage != told.lineage:", "elif False:",
+           LINEAGE + "test_another_table_under_the_same_url_is_told", 12),
+    Mutant("epochs not in the checkpoint", "store/table.py", "        if self.epochs.lineage is not None:\n            yield", "        if False:\n            yield",
+           LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
+    Mutant("an epoch is not written", "store/__init__.py", "            frames.insert(0, beginning.frame)", "            pass",
+           LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
+    Mutant("a stopped server is not noticed", "client/conversation.py", "hopeless = now_s - self._heard_s > SILENCE_S_MAX", "hopeless = False",
+           "tests/integration/test_silence.py::test_a_stopped_server_is_noticed_by_an_idle_watcher", 9),
+    Mutant("broken promises of heartbeats are not noticed", "watches.py", "if peer.silence_s_max is not None and now_s", "if False and now_s",
+           WATCHES + "test_the_watch_of_who_breaks_the_promise_of_heartbeats_ends_and_says_so", 9),
+    Mutant("half a request is not marked", "watches.py", "more = watch.marks and revision < last", "more = False",
+           WATCHES + "test_the_events_of_one_request_say_that_others_follow", 2),
+    Mutant("the end of a request is not told where it is filtered", "watches.py", "elif watch.open and revision == last:", "elif False:",
+           WATCHES + "test_the_events_of_one_request_say_that_others_follow", 2),
+    Mutant("the last step is not kept", "store/history.py", "if end > step_began or (", "if (",
+           TABLE + "test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_step", 9),
+    Mutant("history does not wait for who reads", "store/history.py", "if end > needed and changes", "if False and changes",
+           TABLE + "test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_step", 9),
+    Mutant("watches are told without a bound in time", "watches.py", "PUMP_S = 0.02", "PUMP_S = 1e9",
+           WATCHES + "test_a_step_spends_a_bounded_time_on_watches_and_all_get_their_turn", 9),
+    Mutant("an old log is replayed with new limits", "store/table.py", "{1: (8 << 20) - 1024,", "{1: messages.RESULT_BYTES_MAX,",
+           "tests/unit/test_table.py::test_the_semantics_of_a_log_decide_what_its_requests_gave", 2),
 ]
 # fmt: on
 

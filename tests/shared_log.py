@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from kvzmq import errors
-from kvzmq.store.log import Checkpoint
+from kvzmq.store.log import SEMANTICS, Checkpoint
 
 
 class SharedGroups:
@@ -21,6 +21,8 @@ class SharedGroups:
 
 class SharedLog:
     """One store's view of the shared groups: what it has not applied yet comes before its own."""
+
+    semantics = SEMANTICS
 
     def __init__(self, shared: SharedGroups) -> None:
         self._shared = shared

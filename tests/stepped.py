@@ -163,8 +163,9 @@ class Stepped:
         self.router = RouterTransport(self.context, ["tcp://127.0.0.1:0"])
         self.bridge = TcpTransport("127.0.0.1", 0, clock=lambda: self.now_s)
         self.server = Server(
-            self.store, [self.router, self.bridge], group_commit=group_commit, trace=trace, clock=lambda: self.now_us
-        )
+            self.store, [self.router, self.bridge], group_commit=group_commit, trace=trace,
+            clock=lambda: self.now_us, monotonic=lambda: self.now_s,
+        )  # fmt: skip
         self.url = self.router.endpoints[0]
         self._peers: list[TcpPeer | ZmqPeer] = []
 

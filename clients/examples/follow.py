@@ -16,14 +16,11 @@ from typing import Any
 
 import kvzmq
 
-QUIET_S = 1.0
-"""How long to wait for changes of these rows before they are read again."""
-
 Rows = dict[str, Any]
 
 
 def follow(table: kvzmq.Client, prefix: str = "") -> Iterator[tuple[int, Rows]]:
-    """Yield the rows below `prefix` as they are at a revision of the table, at first and after each change of them.
+    """Yield the rows below `prefix` as they are at a revision of the table, at first and after each request that changes them.
 
     It is the same dict each time, kept up to date: look at it, and leave it as it is.
     """
@@ -33,37 +30,23 @@ def follow(table: kvzmq.Client, prefix: str = "") -> Iterator[tuple[int, Rows]]:
                 revision, rows = read(table, prefix, changes)
                 yield revision, rows
                 for change in changes:
-                    if change.revision > revision:  # else it was read with the rows
-                        revision = change.revision
-                        apply(change, rows)
-                        yield revision, rows
+                    apply(change, rows)
+                    if change.last:  # of a request: what is between its changes nobody else ever saw
+                        yield change.revision, rows
         except kvzmq.RevisionGone:
             continue  # changes were missed
 
 
 def read(table: kvzmq.Client, prefix: str, changes: kvzmq.Watch) -> tuple[int, Rows]:
     """Return the rows of one moment and its revision; `changes` has begun, and what it still tells comes after."""
+    rows = dict(table.items(prefix))
+    changes.progress()  # all that was changed until here has come
     while True:
-        table.ping()
-        before = table.revision
-        rows = dict(table.items(prefix))
-        if table.revision == before:
-            return before, rows  # nobody wrote meanwhile
-        if catch_up(changes, rows, table.revision):
-            return changes.revision or 0, rows
-
-
-def catch_up(changes: kvzmq.Watch, rows: Rows, revision: int) -> bool:
-    """Apply what changed up to `revision`, so that all rows are of one moment; False if the watch does not get there.
-
-    What was in a row when it was read may be newer than a change that comes now, but the changes up to then come, too.
-    """
-    while (changes.revision or 0) < revision:
         try:
-            apply(changes.get(QUIET_S), rows)
+            # It may be older than what was read in that row, but then what was read comes as well.
+            apply(changes.get(timeout=0), rows)
         except kvzmq.Timeout:
-            return False  # others change rows, but not these
-    return True
+            return changes.revision or 0, rows
 
 
 def apply(change: kvzmq.Event, rows: Rows) -> None:

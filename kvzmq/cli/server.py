@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ from kvzmq import catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED
 from kvzmq.server import Server
 from kvzmq.store import Store
-from kvzmq.store.compact import Compactor
+from kvzmq.store.compact import Compactor, renew
 from kvzmq.store.file_log import FileLog
 from kvzmq.store.files import DiskDirectory
 from kvzmq.trace import Trace
@@ -134,6 +135,8 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
         bridge_port = bridge.port
         transports.append(bridge)
     store.recover()
+    renew(log)
+    store.begin_epoch(time.time_ns() // 1000)
     _spare_the_collector()
     unit, threshold = options.compact_after or (None, None)
     compactor = Compactor(

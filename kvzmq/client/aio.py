@@ -264,24 +264,24 @@ class AsyncClient:
         It begins when it is first asked for a change, or at once with `async with table.watch(...) as events`;
         the server has `timeout` seconds for that.
         """
-        return self._watch(lambda revision: self._calls.watch(prefix, revision), from_revision, timeout)
+        return self._watch(lambda *place: self._calls.watch(prefix, *place), from_revision, timeout)
 
     def watch_query(
         self, subkey: str, subvalue: object, from_revision: int | None = None, *, timeout: float | None = None
     ) -> AsyncWatch:
         """Return an asynchronous iterator over the changes of the rows that `query` finds; see Client.watch_query."""
         return self._watch(
-            lambda revision: self._calls.watch_query(subkey, subvalue, revision), from_revision, timeout
+            lambda *place: self._calls.watch_query(subkey, subvalue, *place), from_revision, timeout
         )
 
     def _watch(
-        self, make_call: Callable[[int | None], Call], from_revision: int | None, timeout: float | None
+        self, make_call: Callable[[int | None, str | None], Call], from_revision: int | None, timeout: float | None
     ) -> AsyncWatch:
         connection = self._connection
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
-        make_call(from_revision)  # bad arguments are refused here, not when a connection is there
-        watching = Watching(make_call, self._calls.prefix, from_revision)
+        make_call(from_revision, None)  # bad arguments are refused here, not when a connection is there
+        watching = Watching(make_call, self._calls.prefix, from_revision, connection.lineage)
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         return AsyncWatch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
 

@@ -94,11 +94,11 @@ class AsyncConnection:
         self._context = context
         self._context_pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._begin()
+        self._begin(None)
 
-    def _begin(self) -> None:
+    def _begin(self, lineage: str | None) -> None:
         self._pid = os.getpid()
-        self._conversation = Conversation(self.urls, self.context)
+        self._conversation = Conversation(self.urls, self.context, lineage)
         self._wakeups = Wakeups(self._conversation.link, self._on_frames, self._on_news)
         self._flushing = False
         self._ticking: asyncio.TimerHandle | None = None
@@ -109,6 +109,11 @@ class AsyncConnection:
         """The ZeroMQ context; one that was given to the parent is of no use to a forked child."""
         own = self._context is not None and self._context_pid == os.getpid()
         return self._context if own and self._context is not None else zmq.Context.instance()
+
+    @property
+    def lineage(self) -> str | None:
+        """The lineage of the table that this client has asked; or None."""
+        return self._conversation.session.lineage
 
     @property
     def revision(self) -> int:
@@ -140,7 +145,7 @@ class AsyncConnection:
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve this loop from now on, if the one served before has ended, or was the parent's of this process."""
         if self._pid != os.getpid():
-            self._begin()  # and leave the parent's sockets, which the two processes share, alone
+            self._begin(self.lineage)  # and leave the parent's sockets, which the two processes share, alone
         elif self._loop is not None:
             if not self._loop.is_closed():
                 raise RuntimeError(
@@ -148,7 +153,7 @@ class AsyncConnection:
                 )
             self._wakeups.stop()
             self._conversation.link.close()
-            self._begin()
+            self._begin(self.lineage)
         self._loop = loop
 
     # ---- out

@@ -61,7 +61,8 @@ class AsyncWatch:
 
         Raises:
             Timeout: none came, or the server did not answer when the watch was to begin
-            RevisionGone: changes were missed, and the server no longer keeps them
+            RevisionGone: changes were missed, and the server no longer keeps them; or the table went back in time
+            TableChanged: another table answers where the one that was watched did
         """
         self._check_process()
         events = self._watching.events
@@ -78,6 +79,29 @@ class AsyncWatch:
             if time.monotonic() >= deadline_s:
                 raise errors.Timeout(f"no change within {timeout} seconds")
             await self._turn(deadline_s, lambda: bool(events))
+
+    async def progress(self, timeout: float | None = None) -> int:
+        """Wait until everything that the table holds now has come, and return its revision; see Watch.progress.
+
+        Raises:
+            Timeout: the server did not answer
+            RevisionGone, TableChanged: see `get`
+        """
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
+        if not self._begun:
+            await self.start(timeout)
+        self._watching.begin_progress()
+        self._conversation.wants_progress = True
+        try:
+            while (revision := self._watching.arrived) is None:
+                self._raise_error()
+                if time.monotonic() >= deadline_s:
+                    raise errors.Timeout(f"the watch has not caught up in time: {self._link.describe()}")
+                await self._turn(deadline_s, lambda: self._watching.arrived is not None)
+        finally:
+            self._conversation.wants_progress = False
+        return revision
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -100,11 +124,11 @@ class AsyncWatch:
                     return
                 self._conversation.opened(now_s)
                 self._wakeups.start()
-        elif self._conversation.hopeless(now_s):
-            self._close_link()
-            return
         else:
             self._on_ready()  # and ask again if no answer came
+            if self._conversation.hopeless(now_s):
+                self._close_link()
+                return
         if reached() or self._watching.error is not None:
             return
         loop = asyncio.get_running_loop()
@@ -116,6 +140,10 @@ class AsyncWatch:
             timer.cancel()
             self._waiter = None
 
+    @property
+    def _reads(self) -> bool:
+        return len(self._watching.events) < _EVENTS_MAX or self._conversation.wants_progress
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -124,12 +152,12 @@ class AsyncWatch:
         if not self._link.is_open:
             return
         self._conversation.ask(time.monotonic())
-        if len(self._watching.events) < _EVENTS_MAX:
-            self._conversation.receive_all()
+        if self._reads:
+            self._conversation.receive_all(time.monotonic())
         if self._watching.events or self._watching.error is not None or self._watching.started:
             self._wake()
         # Always looked at, or the descriptor would call back without end; what is not read now, the next `get` reads.
-        if self._link.readable and len(self._watching.events) < _EVENTS_MAX:
+        if self._link.readable and self._reads:
             asyncio.get_running_loop().call_soon(self._on_ready)
 
     @property

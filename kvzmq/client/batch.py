@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from kvzmq.client.operations import Calls, together
-from kvzmq.client.session import REQUEST_BYTES_MAX, Call, Result
+from kvzmq.client.session import SHARED_BYTES_MAX, Call, Result
 from kvzmq.messages import OPERATIONS_MAX
 
 T = TypeVar("T")
@@ -153,7 +153,7 @@ class Pipeline(Batch):
         parts: list[_Gathered] = []
         size = count = 0
         for call, pending in self._gathered:
-            if not parts or size + call.size > REQUEST_BYTES_MAX or count + len(call.ops) > OPERATIONS_MAX:
+            if not parts or size + call.size > SHARED_BYTES_MAX or count + len(call.ops) > OPERATIONS_MAX:
                 parts.append([])
                 size = count = 0
             parts[-1].append((call, pending))

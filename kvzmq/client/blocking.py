@@ -268,24 +268,24 @@ class Client(MutableMapping[str, Any]):
             RevisionGone: now or while iterating: the server no longer keeps the changes from there on
             Timeout: the server did not answer
         """
-        return self._watch(lambda revision: self._calls.watch(prefix, revision), from_revision, timeout)
+        return self._watch(lambda *place: self._calls.watch(prefix, *place), from_revision, timeout)
 
     def watch_query(
         self, subkey: str, subvalue: object, from_revision: int | None = None, *, timeout: float | None = None
     ) -> Watch:
         """Return an iterator over the changes of the rows that `query` finds, those that cease to match as removed."""
         return self._watch(
-            lambda revision: self._calls.watch_query(subkey, subvalue, revision), from_revision, timeout
+            lambda *place: self._calls.watch_query(subkey, subvalue, *place), from_revision, timeout
         )
 
     def _watch(
-        self, make_call: Callable[[int | None], Call], from_revision: int | None, timeout: float | None
+        self, make_call: Callable[[int | None, str | None], Call], from_revision: int | None, timeout: float | None
     ) -> Watch:
-        watching = Watching(make_call, self._calls.prefix, from_revision)
         connection = self._connection
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
-        make_call(from_revision)  # bad arguments are refused here, not when a connection is there
+        make_call(from_revision, None)  # bad arguments are refused here, not when a connection is there
+        watching = Watching(make_call, self._calls.prefix, from_revision, connection.lineage)
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         watch = Watch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
         try:

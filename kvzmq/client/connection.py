@@ -77,7 +77,12 @@ class Connection:
         pid = os.getpid()
         crew = self._crews.get(pid)
         # setdefault is atomic: no lock, which another thread might have held when the process forked.
-        return crew or self._crews.setdefault(pid, _Crew(Conversation(self.urls, self.context)))
+        return crew or self._crews.setdefault(pid, _Crew(Conversation(self.urls, self.context, self.lineage)))
+
+    @property
+    def lineage(self) -> str | None:
+        """The lineage of the table that this client, or the process it was forked from, has asked; or None."""
+        return next((lineage for crew in self._crews.values() if (lineage := crew.conversation.session.lineage)), None)
 
     @property
     def revision(self) -> int:
@@ -167,6 +172,9 @@ class _Crew:
             with self._lock:
                 if link.is_open:
                     conversation.send_waiting(now_s)
+                if call.done:  # refused before it was sent
+                    self._hand_over()
+                    break
             frame = _receive(link, call.deadline_s - now_s)
             now_s = time.monotonic()
             with self._lock:

@@ -10,9 +10,13 @@ from kvzmq import errors
 from kvzmq.client.link import Link
 from kvzmq.client.session import Request, Session
 from kvzmq.client.watching import Watching
+from kvzmq.messages import HEARTBEAT_S, SILENCE_S_MAX
 
 CONNECT_S = 1.0
 """How long to wait for a connection before the next server is tried."""
+
+ATTENTION_S = 1.0
+"""After a longer time without a look at a watch nobody can tell from silence that its server is gone."""
 
 SILENT_S = 2.0
 """How long a connected server may leave requests unanswered before the next server, if there is one, is tried."""
@@ -30,10 +34,13 @@ class Conversation:
     Args:
         urls: the servers, tried in turn
         context: the ZeroMQ context
+        lineage: of the table that is expected, see Session
     """
 
-    def __init__(self, urls: Sequence[str], context: zmq.Context[zmq.Socket[bytes]]) -> None:
-        self.session = Session()
+    def __init__(
+        self, urls: Sequence[str], context: zmq.Context[zmq.Socket[bytes]], lineage: str | None = None
+    ) -> None:
+        self.session = Session(lineage)
         self.link = Link(urls, context)
         self.catalog_error: errors.CatalogError | None = None
         """Why no catalog could say where the server is, the last time one was asked."""
@@ -46,16 +53,20 @@ class Conversation:
         self.catalog_error = None
 
     def take_news(self, now_s: float) -> None:
-        """Take note of what became of the connection; on a new one, send what is unanswered once more."""
+        """Take note of what became of the connection; greet on a new one, and send what is unanswered once more."""
         if self.link.news():
             self._heard_s = now_s
+            self.link.send(self.session.greet(now_s))
             self._send(self.session.reconnected(now_s))
 
     def send_waiting(self, now_s: float) -> None:
         """Send what waits, if there is a connection."""
-        if not self.link.connected:
+        if not self.link.connected or (self.session.waiting and self.link.has_news):
+            # libzmq connects anew by itself, and to another table as readily: nothing may leave before that is known.
             self.take_news(now_s)
         if self.link.connected:
+            if self.session.changed_to is not None and not self.link.alternatives:
+                self.session.refuse_table()
             if not self.session.asking:
                 self._heard_s = now_s
             requests = self.session.flush(now_s)
@@ -65,7 +76,13 @@ class Conversation:
     def receive(self, frame: bytes, now_s: float) -> None:
         """Take a reply."""
         self._heard_s = now_s
-        self.session.receive(frame)
+        session = self.session
+        held = session.held
+        session.receive(frame)
+        if held and not session.held:
+            self._send(session.reconnected(now_s))
+        elif session.changed_to is not None and not self.link.alternatives:
+            session.refuse_table()
 
     def look_around(self, now_s: float) -> bool:
         """See what has become of connection and deadlines; due every LOOK_S.
@@ -75,17 +92,22 @@ class Conversation:
         """
         self.take_news(now_s)
         self.expire(now_s)
-        if self.link.connected:
-            self._send(self.session.overdue(now_s))
-            if not self.session.asking:
-                self._heard_s = now_s
-            hopeless = now_s - self._heard_s > SILENT_S
-        else:
+        session = self.session
+        if not self.link.connected:
             hopeless = now_s - self._opened_s > CONNECT_S
+            silent_s = 0.0
+        else:
+            if now_s >= session.greets_again_s:
+                self.link.send(session.greet(now_s))
+            self._send(session.overdue(now_s))
+            if not session.asking and not session.held:
+                self._heard_s = now_s
+            silent_s = now_s - self._heard_s
+            hopeless = silent_s > SILENT_S or session.changed_to is not None
         if hopeless and self.link.alternatives:
             self.link.next_url()
             return True
-        return False
+        return silent_s > SILENCE_S_MAX
 
     def expire(self, now_s: float) -> None:
         """End the calls whose deadline has passed."""
@@ -94,6 +116,8 @@ class Conversation:
     def _not_sent(self) -> errors.KvzmqError:
         if self.catalog_error is not None:
             return type(self.catalog_error)(*self.catalog_error.args)
+        if self.session.changed_to is not None:
+            return self.session.table_changed()
         return errors.Timeout(f"no answer in time: {self.link.describe()}")
 
     def _send(self, requests: Sequence[Request]) -> bool:
@@ -115,27 +139,52 @@ class WatchConversation:
     def __init__(self, watching: Watching, link: Link) -> None:
         self.watching = watching
         self.link = link
+        self.wants_progress = False
+        """Whether to ask how far the table is, as soon as the watch has begun, and again on a new connection."""
         self._opened_s = 0.0
+        self._sent_s = 0.0
+        self._heard_s = 0.0  # or, if later, when this program was busy with something else
+        self._attended_s = 0.0
 
     def opened(self, now_s: float) -> None:
         """Note that the link was opened, and give it some time."""
         self._opened_s = now_s
 
     def ask(self, now_s: float) -> None:
-        """Ask for the watch on a new connection, and again if no answer came."""
-        if self.link.news() or (self.link.connected and self.watching.overdue(now_s)):
-            self.link.send(self.watching.request(now_s))
+        """Ask for the watch on a new connection, and again if no answer came; send heartbeats. Due every second."""
+        watching, link = self.watching, self.link
+        if now_s - self._attended_s > ATTENTION_S:
+            self._heard_s = now_s
+        self._attended_s = now_s
+        if link.news():
+            self._heard_s = now_s
+            self._send(watching.request(now_s), now_s)
+        elif link.connected:
+            if watching.overdue(now_s):
+                self._send(watching.request(now_s), now_s)
+            elif self.wants_progress and watching.asks_progress:
+                self._send(watching.ask_progress(), now_s)
+            elif watching.started and now_s - self._sent_s >= HEARTBEAT_S:
+                self._send(watching.heartbeat(), now_s)
+
+    def _send(self, frame: bytes, now_s: float) -> None:
+        self.link.send(frame)
+        self._sent_s = now_s
 
     def hopeless(self, now_s: float) -> bool:
-        """Say whether to give up this server for the next: close the link then, and open it again."""
-        if self.link.connected or not self.link.alternatives or now_s - self._opened_s <= CONNECT_S:
-            return False
-        self.link.next_url()
-        return True
+        """Say whether to give up this connection: close the link then, and open it again, to the next server if any."""
+        if self.link.connected:
+            hopeless = now_s - self._heard_s > SILENCE_S_MAX
+        else:
+            hopeless = self.link.alternatives and now_s - self._opened_s > CONNECT_S
+        if hopeless:
+            self.link.next_url()
+        return hopeless
 
-    def receive_all(self) -> None:
+    def receive_all(self, now_s: float) -> None:
         """Take what the server has pushed."""
         for frame in frames(self.link):
+            self._heard_s = now_s
             self.watching.receive(frame)
 
 

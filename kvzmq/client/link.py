@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import zmq
 
 from kvzmq import catalog, errors
-from kvzmq.messages import MESSAGE_BYTES_MAX
+from kvzmq.messages import REPLY_BYTES_MAX
 
 RECONNECT_MS = 50
 RECONNECT_MS_MAX = 1000
@@ -32,9 +32,14 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.RECONNECT_IVL, RECONNECT_MS),
     (zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX),
     (zmq.HANDSHAKE_IVL, 5000),
-    (zmq.HEARTBEAT_IVL, 2000),
-    (zmq.HEARTBEAT_TIMEOUT, 6000),
-    (zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX),
+    (zmq.MAXMSGSIZE, REPLY_BYTES_MAX),
+    # libzmq's own heartbeats write to a connection that has failed, and abort the process (libzmq issues 3937, 4364).
+    # The kernel notices a machine that has vanished: idle after 4 s and three probes, with data on the way after 10 s.
+    (zmq.TCP_KEEPALIVE, 1),
+    (zmq.TCP_KEEPALIVE_IDLE, 4),
+    (zmq.TCP_KEEPALIVE_INTVL, 2),
+    (zmq.TCP_KEEPALIVE_CNT, 3),
+    (zmq.TCP_MAXRT, 10_000),
 )
 _STRANGE = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -269,6 +274,11 @@ class Link:
         """The socket on which libzmq reports; `news` reads it."""
         assert self._monitor is not None
         return self._monitor
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `news` has something to read."""
+        return int(self.monitor.getsockopt(zmq.EVENTS)) & _POLLIN != 0
 
     def news(self) -> bool:
         """Read the reports of the monitor; True if a new connection was made since the last time."""

@@ -281,12 +281,12 @@ class Calls:
         call.alone = True
         return call
 
-    def watch(self, prefix: str, from_revision: int | None) -> Call:
-        return _call(("watch", self._below(prefix), values.check_revision(from_revision)))
+    def watch(self, prefix: str, from_revision: int | None, epoch: str | None) -> Call:
+        return _call(("watch", self._below(prefix), values.check_revision(from_revision), epoch))
 
-    def watch_query(self, subkey: str, subvalue: object, from_revision: int | None) -> Call:
+    def watch_query(self, subkey: str, subvalue: object, from_revision: int | None, epoch: str | None) -> Call:
         what = values.check_subkey(subkey), values.encode(subvalue, "subvalue")
-        return _call(("watch_query", *what, values.check_revision(from_revision)))
+        return _call(("watch_query", *what, values.check_revision(from_revision), epoch))
 
 
 def together(calls: Sequence[Call], combine: Callable[[list[Any]], Any]) -> Call:

@@ -12,6 +12,9 @@ the server has forgotten is an error, never a second execution.
 What a caller is told when its time is over: Timeout if its operations certainly did not run, or only
 read; OutcomeUnknown if a write was sent and no answer came.
 
+A new connection begins with `hello`, whose reply says which table is there. A session that has asked a
+table before waits for it: if it is another table now, nothing is sent to it.
+
 A thread may be interrupted anywhere in here, and others go on with what it leaves: so an answered
 request is forgotten only after its calls are done, and `end` ends a call that got lost on the way.
 """
@@ -30,7 +33,7 @@ import msgspec
 from msgspec import Raw
 
 from kvzmq import codec, errors
-from kvzmq.messages import OPERATIONS_MAX, SESSION_BYTES, Open
+from kvzmq.messages import OPERATIONS_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX, SESSION_BYTES, Open
 
 IN_FLIGHT_MAX = 32
 """How many requests may be unanswered."""
@@ -39,15 +42,19 @@ AHEAD_MAX = 96
 """How far numbers may run ahead of an unanswered write: the server keeps 128 results for a session, and
 a write whose result is no longer kept cannot be asked for again."""
 
-REQUEST_BYTES_MAX = 1 << 20
+SHARED_BYTES_MAX = 1 << 19
 """From this size on waiting calls go into the next request; a single larger call still goes whole."""
 
 RESEND_S = 1.0
 RESEND_S_MAX = 8.0
 """When to ask again though the connection seems well: a reply the server could not queue is dropped."""
 
+_HEAD_BYTES_MAX = 64
+"""What a request takes beside its operations, at most."""
+
 _TOO_LARGE = errors.ResultTooLarge.code
 _OPEN = Raw(codec.encode_value(Open()))
+_HELLO = Raw(codec.encode_value(("hello",)))
 
 
 class Result(msgspec.Struct, array_like=True, gc=False):
@@ -63,6 +70,15 @@ class _Reply(msgspec.Struct, array_like=True, gc=False):
     results: list[Result]
 
 
+class Told(msgspec.Struct, gc=False):
+    """What the reply to `hello` says that a client has to know; a server of an earlier version says nothing."""
+
+    lineage: str | None = None
+    epoch: str | None = None
+    request_bytes_max: int = REQUEST_BYTES_LIMIT
+
+
+_decode_told: Callable[[Raw], Told] = msgspec.msgpack.Decoder(Told).decode
 _decode_reply: Callable[[bytes], _Reply] = msgspec.msgpack.Decoder(_Reply).decode
 
 
@@ -134,11 +150,24 @@ class Session:
     """One client's conversation with a server, through any number of connections.
 
     Args:
+        lineage: of the table that is expected, 32 hexadecimal digits, or None for whichever answers first
         jitter: returns a factor around 1 for waiting times
     """
 
-    def __init__(self, jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25)) -> None:
+    def __init__(
+        self,
+        lineage: str | None = None,
+        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),
+    ) -> None:
         self._jitter = jitter
+        self.lineage = lineage
+        """Of the table that this session has asked."""
+        self.changed_to: str | None = None
+        """The lineage of another table that answers on this connection."""
+        self.request_bytes_max = REQUEST_BYTES_MAX
+        """The largest request that the server takes, as far as it has told."""
+        self._greeting = 0  # the number of the `hello` that is unanswered, or 0
+        self._greet_again_s = math.inf
         self._waiting: deque[Call] = deque()
         self._in_flight: dict[int, Request] = {}
         self.revision = 0
@@ -164,18 +193,49 @@ class Session:
         return not self._waiting and not self._in_flight
 
     @property
+    def waiting(self) -> bool:
+        """Whether a call waits to be sent."""
+        return bool(self._waiting)
+
+    @property
     def asking(self) -> bool:
         """Whether a request is unanswered."""
         return bool(self._in_flight)
+
+    def greet(self, now_s: float) -> bytes:
+        """Return the frame that begins a new connection."""
+        self.changed_to = None
+        self._last_seq += 1
+        self._greeting = self._last_seq
+        self._greet_again_s = now_s + RESEND_S
+        return codec.encode_request(None, self._greeting, [_HELLO])
+
+    @property
+    def greets_again_s(self) -> float:
+        """When to greet once more, for want of a reply."""
+        return self._greet_again_s
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing may be sent before it is known which table answers here."""
+        return self.changed_to is not None or (self._greeting != 0 and self.lineage is not None)
 
     def flush(self, now_s: float) -> list[Request]:
         """Pack what waits into requests, to be sent in this order."""
         requests: list[Request] = []
         waiting = self._waiting
-        while waiting:
+        while waiting and not self.held:
             call = waiting[0]
             if call.done:
                 waiting.popleft()
+            elif call.size + _HEAD_BYTES_MAX > self.request_bytes_max:
+                if self._greeting:
+                    break  # this server may take more than others
+                waiting.popleft()
+                _finish(call, None, errors.InvalidRequest(
+                    f"{call.size} bytes do not fit a request: this server takes {self.request_bytes_max} bytes at most. "
+                    "Send less at a time, or start it with a larger --request-max"
+                ))  # fmt: skip
             elif self._in_flight and self._full():
                 break
             elif call.writes and not self._opened:
@@ -205,12 +265,13 @@ class Session:
         if waiting and not first.alone:
             ops = list(ops)
             size = first.size
+            bytes_max = min(SHARED_BYTES_MAX, self.request_bytes_max - _HEAD_BYTES_MAX)
             while waiting:
                 call = waiting[0]
                 if call.done:
                     waiting.popleft()
                     continue
-                full = size + call.size > REQUEST_BYTES_MAX or len(ops) + len(call.ops) > OPERATIONS_MAX
+                full = size + call.size > bytes_max or len(ops) + len(call.ops) > OPERATIONS_MAX
                 if full or call.alone or (call.writes and not self._opened):
                     break
                 waiting.popleft()
@@ -252,10 +313,14 @@ class Session:
 
     def reconnected(self, now_s: float) -> list[Request]:
         """Return every unanswered request once more, for a new connection."""
+        if self.held:
+            return []
         return [self._send(request, now_s) for _, request in sorted(self._in_flight.items()) if request.wanted]
 
     def overdue(self, now_s: float) -> list[Request]:
         """Return the requests to be asked again on a connection that seems well."""
+        if self.held:
+            return []
         late = [request for request in self._in_flight.values() if request.resend_at_s <= now_s and request.wanted]
         return [self._send(request, now_s) for request in late]
 
@@ -267,6 +332,9 @@ class Session:
             reply = _decode_reply(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # not of this protocol: whoever waits is told by the clock
+        if reply.seq == self._greeting:
+            self._take_greeting(reply.results)
+            return
         request = self._in_flight.get(reply.seq)
         if request is None:
             return  # nobody waits for it any more
@@ -284,6 +352,43 @@ class Session:
             return  # a reply to something else: as above
         if reply.revision > self.revision:
             self.revision = reply.revision
+
+    def _take_greeting(self, results: list[Result]) -> None:
+        """Learn which table answers on this connection; one of an earlier version of the server does not say."""
+        try:
+            told = _decode_told(results[0].payload) if results and results[0].code == errors.OK else Told()
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # not of this protocol
+        self._greeting = 0
+        self._greet_again_s = math.inf
+        self.request_bytes_max = told.request_bytes_max
+        if told.lineage is not None:
+            if self.lineage is None:
+                self.lineage = told.lineage
+            elif self.lineage != told.lineage:
+                self.changed_to = told.lineage
+
+    def table_changed(self) -> errors.TableChanged:
+        """Return the error for calls that another table than before would have to answer."""
+        return errors.TableChanged(
+            f"another table answers here now (lineage {str(self.changed_to)[:8]}, not {str(self.lineage)[:8]}): "
+            "nothing was asked of it. If that is what you want, connect anew"
+        )
+
+    def refuse_table(self) -> None:
+        """End all calls, as another table answers; those that the former one may have executed as unknown."""
+        for call in self._waiting:
+            if not call.done:
+                _finish(call, None, self.table_changed())
+        for request in self._in_flight.values():
+            for call in request.calls:
+                if not call.done:
+                    _finish(call, None, errors.OutcomeUnknown(
+                        f"{self.table_changed()}. The table before may have executed this, once"
+                    ) if call.writes else self.table_changed())  # fmt: skip
+        self._waiting.clear()
+        self._in_flight.clear()
+        self._opening = False
 
     def _answered(self, request: Request, revision: int, results: list[Result]) -> None:
         calls = request.calls

@@ -59,7 +59,8 @@ class Watch(Iterator[Event]):
 
         Raises:
             Timeout: none came
-            RevisionGone: changes were missed, and the server no longer keeps them
+            RevisionGone: changes were missed, and the server no longer keeps them; or the table went back in time
+            TableChanged: another table answers where the one that was watched did
         """
         self._check_process()
         events = self._watching.events
@@ -75,6 +76,35 @@ class Watch(Iterator[Event]):
             self._raise_error()
             if time.monotonic() >= deadline_s and not self._link.unread:
                 raise errors.Timeout(f"no change within {timeout} seconds")
+
+    def progress(self, timeout: float | None = None) -> int:
+        """Wait until everything that the table holds now has come, and return its revision.
+
+        The changes wait to be taken, as always. So when this returns, whoever takes them with `get(0)` until
+        there are none has seen the table as it was at the call, or later.
+
+        Args:
+            timeout: seconds, or None for the client's
+
+        Raises:
+            Timeout: the server did not answer
+            RevisionGone, TableChanged: see `get`
+        """
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
+        self._watching.begin_progress()
+        self._conversation.wants_progress = True
+        try:
+            while (revision := self._watching.arrived) is None:
+                if self._closed:
+                    raise ValueError("the watch is closed")
+                self._raise_error()
+                if time.monotonic() >= deadline_s:
+                    raise errors.Timeout(f"the watch has not caught up in time: {self._link.describe()}")
+                self._turn(deadline_s)
+        finally:
+            self._conversation.wants_progress = False
+        return revision
 
     def fileno(self) -> int:
         """Return a descriptor for zmq.Poller, select, or a loop's add_reader: readable when there may be something.
@@ -127,7 +157,7 @@ class Watch(Iterator[Event]):
             link.socket.poll(wait_ms)
         else:
             link.monitor.poll(wait_ms)
-        self._conversation.receive_all()
+        self._conversation.receive_all(time.monotonic())
 
     @property
     def revision(self) -> int | None:

@@ -8,11 +8,12 @@ disk works, and `settle` returns when the group is durable: only then may a repl
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 from kvzmq import codec, errors
-from kvzmq.messages import Reply, Request
-from kvzmq.store.log import Checkpoint, Log
+from kvzmq.messages import TABLE_ID_BYTES, BeginEpoch, Reply, Request
+from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.table import Table
 
 __all__ = ["Store"]
@@ -38,6 +39,7 @@ class Store:
         """Requests this store has committed."""
         self.trouble: str | None = None
         """Why the latest commit failed, or None."""
+        self._beginning: Request | None = None  # the epoch that is to be written with the next group
         self._committing: Iterator[bytes] = iter(())
         self._kept: dict[int, Reply] = {}
         self._refused: set[int] = set()
@@ -57,15 +59,37 @@ class Store:
                 else:
                     self._replay(found)
         finally:
+            self.table.semantics = SEMANTICS
             if collecting:
                 gc.enable()
 
     def _replay(self, group: bytes) -> None:
         time_us, requests = codec.decode_group(group)
+        self.table.semantics = self.log.semantics
         self.table.advance(time_us)
         for request in requests:
             self.table.execute(request)
         self.records += len(requests)
+        self.table.history.trim(self.table.revision, self.table.revision)
+
+    def begin_epoch(self, time_us: int, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+        """Begin an epoch, once when the log is started, and durable on return; a table without a lineage gets one.
+
+        When the log cannot be written, on a full disk, the epoch begins with the first change that can:
+        until then no revision is made that another start of the same files could make as well.
+
+        Args:
+            time_us: when, microseconds since 1970 UTC
+            random_bytes: makes the identifiers
+
+        Raises:
+            StorageFailed: the disk cannot be trusted: stop
+        """
+        lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
+        operation = BeginEpoch(random_bytes(TABLE_ID_BYTES), lineage)
+        self._beginning = Request(None, 1, [operation], codec.encode_request(None, 1, [operation]))
+        self._commit([], time_us)
+        self.settle()
 
     def begin(self, requests: Sequence[Request], time_us: int) -> None:
         """Begin a step: put what its requests change into the log, as one group.
@@ -94,16 +118,27 @@ class Store:
                 else:
                     self._kept[id(request)] = kept
         if writes or table.is_due(time_us):
-            try:
-                self._append(codec.encode_group(time_us, [request.frame for request in writes]), len(writes))
-                table.advance(time_us)
-            except errors.StorageError as error:
-                self.trouble = str(error)
-                self._refused.update(map(id, writes))
+            self._commit(writes, time_us)
         else:
             for group in self.log.barrier():
                 self._replay(group)
             table.look_at(time_us)
+
+    def _commit(self, writes: list[Request], time_us: int) -> None:
+        beginning = self._beginning
+        frames = [request.frame for request in writes]
+        if beginning is not None:
+            frames.insert(0, beginning.frame)
+        try:
+            self._append(codec.encode_group(time_us, frames), len(writes))
+        except errors.StorageError as error:
+            self.trouble = str(error)
+            self._refused.update(map(id, writes))
+            return
+        self.table.advance(time_us)
+        if beginning is not None:
+            self.table.execute(beginning)
+            self._beginning = None
 
     def _append(self, group: bytes, count: int) -> None:
         committing = self.log.commit(group)

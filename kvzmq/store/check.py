@@ -43,6 +43,9 @@ class Report(msgspec.Struct):
     rows: int = 0
     revision: int = 0
     sessions: int = 0
+    lineage: str | None = None
+    epoch: str | None = None
+    """The table's lineage and latest epoch, 32 hexadecimal digits."""
     replayed: int = 0
     """Groups that recovery applies after the checkpoint."""
     torn_bytes: int = 0
@@ -122,3 +125,5 @@ def _recover(reading: Reading, report: Report) -> None:
     report.rows = len(store.table.rows)
     report.revision = store.table.revision
     report.sessions = len(store.table.sessions)
+    identity = store.table.identity()
+    report.lineage, report.epoch = identity["lineage"], identity["epoch"]

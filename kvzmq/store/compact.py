@@ -24,6 +24,7 @@ from kvzmq.store import Store, checkpoint
 from kvzmq.store.file_log import NAME_SEALED, FileLog
 from kvzmq.store.files import Directory, DiskDirectory, File
 from kvzmq.store.frames import HEADER_BYTES
+from kvzmq.store.log import SEMANTICS
 
 LOG_BYTES_MIN = 64 << 20
 """A log shorter than this is not compacted, unless another threshold is set."""
@@ -60,6 +61,21 @@ def fold(directory: Directory) -> bool:
     finally:
         sealed.close()  # only now: its blocks must not be given away while its name is on the disk
     return True
+
+
+def renew(log: FileLog) -> None:
+    """Begin a new log if the one that was recovered was written by an earlier version of the operations' meaning.
+
+    A log holds requests of one meaning alone. An earlier sealed log is folded first, however long that takes.
+
+    Raises:
+        Damaged, OSError, StorageError, StorageFailed: as `fold` and `rotate` do
+    """
+    if log.semantics == SEMANTICS:
+        return
+    if log.sealed:
+        fold(log.directory)
+    log.rotate()
 
 
 def _is_sealed(directory: Directory, opened: File) -> bool:

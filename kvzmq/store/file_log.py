@@ -26,7 +26,7 @@ from itertools import count
 from kvzmq import errors
 from kvzmq.store import checkpoint, frames
 from kvzmq.store.files import Directory, File
-from kvzmq.store.log import Checkpoint
+from kvzmq.store.log import SEMANTICS, Checkpoint
 
 NAME = "table.txn"
 NAME_TMP = "table.txn.tmp"
@@ -54,6 +54,8 @@ class FileLog:
         self.directory = directory
         self.group = 0
         """The number of the last group."""
+        self.semantics = SEMANTICS
+        """The version of the file that was replayed last; of the log that is appended to, when recovery is done."""
         self.log_bytes = 0
         """The length of table.txn, without the zeros written ahead."""
         self.checkpoint_bytes = 0
@@ -122,6 +124,7 @@ class FileLog:
         """Yield the groups of one log that come after `self.group`."""
         path = str(self.directory.path / name)
         header = frames.read_header(file, MAGIC, path)
+        self.semantics = header.semantics
         expected = header.number
         if expected > self.group + 1:
             raise errors.Damaged(
@@ -308,6 +311,7 @@ class FileLog:
             raise self._fail(f"{directory.path}: rotation failed: {error.strerror}") from error
         self._file.close()
         self._file, self._salt = new
+        self.semantics = SEMANTICS
         self.log_bytes = self._prepared = frames.HEADER_BYTES
 
     def _write_empty_log(self) -> tuple[File, bytes]:
@@ -326,6 +330,7 @@ class FileLog:
         self.directory.rename(NAME_TMP, NAME)
         self.directory.sync()
         self._file = file
+        self.semantics = SEMANTICS
         self.log_bytes = self._prepared = frames.HEADER_BYTES
 
     def _drop_prepared(self, file: File) -> None:

@@ -20,7 +20,7 @@ from zlib import crc32
 
 from kvzmq import errors
 from kvzmq.store.files import File
-from kvzmq.store.log import SEMANTICS
+from kvzmq.store.log import READABLE, SEMANTICS
 
 FORMAT = 1
 """The version of the layout above."""
@@ -93,7 +93,7 @@ def read_header(file: File, magic: bytes, name: str) -> Header:
         raise errors.Damaged(f"{name}: offset 0: the header's checksum is wrong")
     if version != FORMAT:
         raise errors.Damaged(f"{name}: format version {version} is unknown: this kvzmq reads version {FORMAT}")
-    if semantics != SEMANTICS:
+    if semantics not in READABLE:
         raise errors.Damaged(f"{name}: written under semantics {semantics}: this kvzmq knows version {SEMANTICS}")
     return Header(found, semantics, salt, number)
 

@@ -6,9 +6,11 @@ again without an object for each change, and without a loop over them.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from operator import itemgetter
 
 from kvzmq import errors
 from kvzmq.messages import Change
@@ -20,9 +22,20 @@ BYTES_KEPT = 32 << 20
 A change takes the bytes of its values and the characters of its key.
 """
 
+CHANGES_KEPT_MAX = 4 * CHANGES_KEPT
+BYTES_KEPT_MAX = 4 * BYTES_KEPT
+"""How many are kept, at most, for somebody who is behind and reads; and beyond them those of one large step, the
+latest, while somebody who reads is in the midst of it."""
+
 CHUNK_CHANGES = 1024
 CHUNK_BYTES = 1 << 20
 """How large a chunk gets; a single change that takes more has one to itself."""
+
+
+_SPANS_KEPT = 1000
+"""How many requests before the first change are not worth cutting off."""
+
+_last = itemgetter(1)
 
 
 class _Chunk:
@@ -52,6 +65,9 @@ class History:
         self._open = _Chunk(revision)
         self._chunks = deque([self._open])  # the open one is the last
         self._bytes = 0  # in all the others
+        self._large_step = (0, 0, 0)  # the revisions before and after it, and its bytes
+        self._step_bytes = 0  # added since the step began
+        self._spans: list[tuple[int, int]] = []  # (after, last) of each request that made several changes, in order
 
     @property
     def first(self) -> int:
@@ -73,6 +89,7 @@ class History:
         chunk.befores.append(before)
         chunk.afters.append(after)
         chunk.bytes += size
+        self._step_bytes += size
 
     def extend(self, keys: Sequence[str], befores: Sequence[bytes | None], afters: Sequence[bytes | None]) -> None:
         """Add the changes that make the next revisions, in order, given as columns."""
@@ -96,18 +113,58 @@ class History:
         chunk.befores += befores
         chunk.afters += afters
         chunk.bytes += size
+        self._step_bytes += size
 
     def _open_next(self) -> _Chunk:
-        """Close the open chunk, if there is anything in it, and let the oldest ones go when the others are enough."""
+        """Close the open chunk, if there is anything in it."""
         if not self._open.keys:
             return self._open
-        chunks = self._chunks
         self._bytes += self._open.bytes
-        while self.revision - chunks[0].after - len(chunks[0].keys) >= CHANGES_KEPT or self._bytes - chunks[0].bytes >= BYTES_KEPT:
-            self._bytes -= chunks.popleft().bytes
         self._open = _Chunk(self.revision)
-        chunks.append(self._open)
+        self._chunks.append(self._open)
         return self._open
+
+    def join(self, after: int, last: int) -> None:
+        """Note that one request made the changes after revision `after` up to `last`."""
+        self._spans.append((after, last))
+
+    def last_of_request(self, revision: int) -> int:
+        """Return the last revision of the request that made `revision`."""
+        at = bisect_left(self._spans, revision, key=_last)
+        if at < len(self._spans):
+            after, last = self._spans[at]
+            if after < revision:
+                return last
+        return revision
+
+    def trim(self, step_began: int, needed: int) -> None:
+        """Let the oldest changes go where the others are enough.
+
+        Args:
+            step_began: the revision at which the latest step began; its changes stay
+            needed: the revision after which somebody who reads still has to be told; kept within the larger limits
+        """
+        if self.revision - step_began > CHANGES_KEPT or self._step_bytes > BYTES_KEPT:
+            self._large_step = (step_began, self.revision, self._step_bytes)
+        self._step_bytes = 0
+        began, ended, large_bytes = self._large_step
+        within = began <= needed < ended
+        changes_max = CHANGES_KEPT_MAX + (ended - began if within else 0)
+        bytes_max = BYTES_KEPT_MAX + (large_bytes if within else 0)
+        chunks = self._chunks
+        while len(chunks) > 1:
+            oldest = chunks[0]
+            end = chunks[1].after
+            changes, size = self.revision - end, self._bytes - oldest.bytes
+            if end > step_began or (changes < CHANGES_KEPT and size < BYTES_KEPT):
+                break
+            if end > needed and changes < changes_max and size < bytes_max:
+                break
+            self._bytes = size
+            chunks.popleft()
+        gone = bisect_right(self._spans, self.first, key=_last)
+        if gone > _SPANS_KEPT:  # a list is cut at the cost of all of it
+            del self._spans[:gone]
 
     def since(self, revision: int) -> Iterator[tuple[int, Change]]:
         """Yield the changes after `revision`, each with its own revision.

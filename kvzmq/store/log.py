@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-SEMANTICS = 1
+SEMANTICS = 2
 """The version of what the operations mean. A log names the one it was written under, so that newer
 code can replay it as that version did; a version that is not known is refused.
 
 Part of it are the limits that decide what an operation gives: of sessions and kept results, of keys,
 and of a request's results. Change one of them, or a message of an OperationError, and this number with it.
+
+    1   the first
+    2   epochs and lineages; the results of a request may take as much as the largest row
 """
+
+READABLE = frozenset((1, SEMANTICS))
+"""The versions that can be replayed."""
 
 
 class Checkpoint(NamedTuple):
@@ -32,6 +38,9 @@ class Checkpoint(NamedTuple):
 
 class Log(Protocol):
     """An ordered, durable sequence of groups."""
+
+    semantics: int
+    """While it is being recovered, the version under which the group just yielded was written."""
 
     def recover(self) -> Iterator[Checkpoint | bytes]:
         """Yield the checkpoint, if there is one, then the groups after it; then be ready to commit.

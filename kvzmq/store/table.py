@@ -13,20 +13,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 from msgspec import Raw
 
 from kvzmq import codec, errors, messages
-from kvzmq.messages import MESSAGE_BYTES_MAX, Reply, Request
+from kvzmq.messages import Reply, Request
+from kvzmq.store.epochs import Epochs
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
 from kvzmq.store.indexes import INDEXES_MAX, Indexes, comparable
+from kvzmq.store.log import SEMANTICS
 from kvzmq.store.sessions import Kept, Sessions
 
-_RESULT_BYTES_MAX = MESSAGE_BYTES_MAX - 1024
-"""What the results of one request may take, so that the reply around them fits a message."""
+_RESULT_BYTES_MAX = {1: (8 << 20) - 1024, SEMANTICS: messages.RESULT_BYTES_MAX}
+"""What the results of one request may take, by the semantics under which it is executed."""
 
 _TEXT_BYTES_FREE = 512
 """How much of the room around the results the texts of errors may take."""
@@ -50,6 +52,9 @@ class Table:
         self.revision = 0
         self.time_us = 0
         self._now_us = 0
+        self.semantics = SEMANTICS
+        """The version of what the operations mean; replay sets that of the log."""
+        self.epochs = Epochs()
         self.sessions = Sessions()
         self.expiries = Expiries()
         self.indexes = Indexes(self.rows)
@@ -59,6 +64,7 @@ class Table:
         self._text_bytes = 0
         self._subkeys: set[str] = set()  # that the request has queried
         self._run: dict[type[messages.Operation], Callable[[Any], Any]] = {
+            messages.BeginEpoch: self._begin_epoch,
             messages.Open: self._open,
             messages.Insert: self._insert,
             messages.Remove: self._remove,
@@ -127,7 +133,7 @@ class Table:
 
     def begin_results(self, count: int) -> None:
         """Give the `count` results that follow the room of one reply."""
-        self._budget = _RESULT_BYTES_MAX - _RESULT_BYTES * (count - 1)
+        self._budget = _RESULT_BYTES_MAX[self.semantics] - _RESULT_BYTES * (count - 1)
         self._text_bytes = 0
         self._subkeys.clear()
 
@@ -156,11 +162,14 @@ class Table:
             ResultTooLarge: it has none left
         """
         if self._budget < 0:
-            raise errors.ResultTooLarge(f"the results exceed {_RESULT_BYTES_MAX} bytes: ask for less at a time")
+            raise errors.ResultTooLarge(f"the results exceed {_RESULT_BYTES_MAX[self.semantics]} bytes: ask for less at a time")
 
     def _execute(self, request: Request) -> tuple[int, bytes]:
+        before = self.revision
         self.begin_results(len(request.ops))
         results = [self._result(op) for op in request.ops]
+        if self.revision - before > 1:
+            self.history.join(before, self.revision)
         if len(results) == 1 and results[0] == (errors.OK, None):
             return self.revision, _DONE
         return self.revision, codec.encode_results(results)
@@ -219,8 +228,21 @@ class Table:
     def _deadline(self, ttl_s: float | None) -> int | None:
         return None if ttl_s is None else self.time_us + math.ceil(ttl_s * 1e6)
 
-    def _open(self, op: messages.Open) -> None:
-        pass
+    def _begin_epoch(self, op: messages.BeginEpoch) -> None:
+        if op.lineage is not None:
+            self.epochs.lineage = op.lineage
+        self.epochs.begin(op.id, self.revision)
+
+    def _open(self, op: messages.Open) -> dict[str, str | None] | None:
+        return self.identity() if self.epochs.lineage is not None else None
+
+    def identity(self) -> dict[str, str | None]:
+        """Return lineage and epoch as clients are told them, 32 hexadecimal digits or None."""
+        lineage, epoch = self.epochs.lineage, self.epochs.current
+        return {
+            "lineage": None if lineage is None else lineage.hex(),
+            "epoch": None if epoch is None else epoch.hex(),
+        }
 
     def _insert(self, op: messages.Insert) -> None:
         self._put(op.key, bytes(op.value), self._deadline(op.ttl_s))
@@ -372,6 +394,8 @@ class Table:
         """Yield the table as sections `[kind, content]` of a checkpoint."""
         head = {"revision": self.revision, "time_us": self.time_us, "rows": len(self.rows), "sessions": len(self.sessions)}
         yield codec.encode_value(("head", head))
+        if self.epochs.lineage is not None:
+            yield codec.encode_value(("epochs", self.epochs.dump()))
         for rows in _chunks(self.rows.items(), lambda row: 4 * len(row[0]) + len(row[1])):
             yield codec.encode_value(("rows", dict(rows)))
         for deadlines in _chunks(self.expiries.items(), lambda deadline: 4 * len(deadline[0])):
@@ -390,6 +414,8 @@ class Table:
                 self.expiries.load(_decode_deadlines(section.content))
             elif section.kind == "sessions":
                 self.sessions.load(_decode_sessions(section.content))
+            elif section.kind == "epochs":
+                self.epochs.load(*_decode_epochs(section.content))
             else:
                 head = _decode_head(section.content)
         if head.get("rows") != len(self.rows) or head.get("sessions") != len(self.sessions):
@@ -406,6 +432,9 @@ class _Section(msgspec.Struct, array_like=True, gc=False):
 
 _decode_section: Callable[[bytes], _Section] = msgspec.msgpack.Decoder(_Section).decode
 _decode_head: Callable[[Any], dict[str, int]] = msgspec.msgpack.Decoder(dict[str, int]).decode
+_decode_epochs: Callable[[Any], tuple[Union[bytes, None], list[tuple[bytes, int]]]] = msgspec.msgpack.Decoder(
+    tuple[Union[bytes, None], list[tuple[bytes, int]]]
+).decode
 _decode_rows: Callable[[Any], dict[str, bytes]] = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 _decode_deadlines: Callable[[Any], dict[str, int]] = msgspec.msgpack.Decoder(dict[str, int]).decode
 _decode_sessions: Callable[[Any], list[list[Any]]] = msgspec.msgpack.Decoder(list[list[Any]]).decode

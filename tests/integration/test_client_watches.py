@@ -239,9 +239,9 @@ def test_what_a_lost_connection_had_received_leaves_no_gap() -> None:
         return codec.encode_event(revision, 1, 0, (f"k{revision}", [revision]))
 
     def reply(seq: int, revision: int) -> bytes:
-        return codec.encode_value((seq, revision, [(0, 1)]))
+        return codec.encode_value((seq, revision, [(0, {}), (0, (1, None, None))]))
 
-    watching = Watching(lambda revision: Calls().watch("", revision), "", 10)
+    watching = Watching(lambda *place: Calls().watch("", *place), "", 10)
     watching.request(0.0)
     for frame in (reply(1, 10), event(11), event(12)):
         watching.receive(frame)

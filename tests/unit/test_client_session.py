@@ -18,7 +18,7 @@ from msgspec import Raw
 from kvzmq import codec, errors, messages
 from kvzmq.client.batch import Pending
 from kvzmq.client.operations import Calls, together
-from kvzmq.client.session import AHEAD_MAX, IN_FLIGHT_MAX, REQUEST_BYTES_MAX, Call, Request, Session
+from kvzmq.client.session import AHEAD_MAX, IN_FLIGHT_MAX, SHARED_BYTES_MAX, Call, Request, Session
 from kvzmq.messages import Refusal
 from kvzmq.store.sessions import Sessions
 from kvzmq.store.table import Table
@@ -517,10 +517,10 @@ def test_numbers_do_not_run_ahead_of_an_unanswered_write() -> None:
 def test_requests_in_flight_and_their_sizes_are_bounded() -> None:
     session, _ = session_and_server()
     for number in range(60):
-        submit(session, CALLS.query("k", f"{number}" + "x" * (REQUEST_BYTES_MAX // 2)))
+        submit(session, CALLS.query("k", f"{number}" + "x" * (SHARED_BYTES_MAX // 2)))
     requests = session.flush(0.0)
     assert len(requests) == IN_FLIGHT_MAX
-    assert all(len(request.frame) < REQUEST_BYTES_MAX + 1000 for request in requests)
+    assert all(len(request.frame) < SHARED_BYTES_MAX + 1000 for request in requests)
 
 
 def test_a_cancelled_call_is_not_sent() -> None:

@@ -54,9 +54,15 @@ ONE_OF_EACH: list[messages.Operation] = [
     messages.Items(),
     messages.Ttl("k"),
     messages.Ping(),
+    messages.Hello(),
+    messages.Hello(messages.HelloInfo(3.0)),
     messages.Stats(),
     messages.Watch("p", 7),
+    messages.Watch("p", 7, "0123456789abcdef" * 2),
+    messages.Watch("p", None, None),
     messages.WatchQuery("name", raw("fred")),
+    messages.WatchQuery("name", raw("fred"), 7, "0123456789abcdef" * 2),
+    messages.Progress(3),
     messages.Unwatch(3),
 ]
 IDS = [f"{type(op).__name__}-{number}" for number, op in enumerate(ONE_OF_EACH)]
@@ -326,6 +332,7 @@ LINES: dict[str, list[dict[str, Any]]] = {
     "items": [{}, {"prefix": "p"}],
     "ttl": [{"key": "k"}],
     "ping": [{}],
+    "hello": [{}, {"info": {"heartbeat_s": 3.0}}],
     "stats": [{}],
 }  # fmt: skip
 CASES = [(method, fields) for method, several in LINES.items() for fields in several]
@@ -333,8 +340,8 @@ AS_LINES = [json.dumps({"method": method, **fields}).encode() for method, fields
 
 
 def test_every_operation_but_the_watches_has_a_line() -> None:
-    assert {*LINES, "watch", "watch_query", "unwatch"} == set(OPERATIONS)
-    for method in ("watch", "watch_query", "unwatch"):
+    assert {*LINES, "watch", "watch_query", "progress", "unwatch"} == set(OPERATIONS)
+    for method in ("watch", "watch_query", "progress", "unwatch"):
         refused = json_lines.decode_line(json.dumps({"method": method}).encode())
         assert isinstance(refused, Refusal) and refused.code == errors.InvalidMethod.code
 
@@ -453,7 +460,7 @@ def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
     assert line(0, [["k", {"a": 1}]]) == {"status": "OK", "result": [["k", {"a": 1}]]}
     assert line(1, "no key 'ghost'") == {"status": "exception", "type": "KeyError", "message": "no key 'ghost'"}
     assert {line(code, "")["type"] for code in errors.BY_CODE} == {
-        "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "InvalidRequest", "InvalidMethod",
+        "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "InvalidRequest", "InvalidMethod",
         "StorageError", "SessionExpired", "SequenceReused",
     }  # fmt: skip
 

@@ -17,6 +17,7 @@ from kvzmq.store.file_log import NAME, NAME_SEALED, FileLog
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "files.md"
 SALT = bytes(range(0xA0, 0xB0))
 SESSION = bytes(range(16))
+LINEAGE, EPOCH = bytes(range(0xD0, 0xE0)), bytes(range(0xE0, 0xF0))
 TIME_US = 1_700_000_000_000_000
 
 
@@ -25,6 +26,8 @@ def example() -> Disk:
     disk = Disk()
     store = Store(log := FileLog(disk.open()))
     store.recover()
+    identifiers = iter((LINEAGE, EPOCH))
+    store.begin_epoch(TIME_US - 1_000_000, lambda length: next(identifiers))
     apply(store, [request(SESSION, 1, messages.Open())], TIME_US)
     zebra, counter = messages.Insert("zebra", raw({"weight": 100})), messages.Increment("n")
     apply(store, [request(SESSION, 2, zebra), request(None, 1, counter)], TIME_US + 1_000_000)
@@ -77,6 +80,7 @@ def test_the_store_reads_the_documents_log_and_checkpoint() -> None:
         store = Store(FileLog(disk.open()))
         store.recover()
         assert {key: codec.decode_value(value) for key, value in store.table.rows.items()} == {"zebra": {"weight": 100}, "n": 1}
+        assert store.table.epochs.dump() == (LINEAGE, [(EPOCH, 0)])
         assert store.table.revision == 3 and dict(store.table.expiries.items()) == {"n": TIME_US + 62_000_000}
 
 

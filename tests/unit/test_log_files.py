@@ -22,7 +22,7 @@ from kvzmq.store import Store, checkpoint, file_log, frames
 from kvzmq.store.compact import fold
 from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED, NAME_TORN, FileLog
 from kvzmq.store.files import File
-from kvzmq.store.log import Checkpoint
+from kvzmq.store.log import SEMANTICS, Checkpoint
 from kvzmq.store.table import Table
 
 SALT = bytes(range(100, 116))
@@ -93,7 +93,7 @@ def test_frames_read_back_as_they_were_written(payloads: list[bytes]) -> None:
     data, ends = log_of(payloads, first=7)
     disk = disk_with(table_txn=data)
     file = disk.open().open(NAME)
-    assert frames.read_header(file, MAGIC, "name") == frames.Header(MAGIC, 1, SALT, 7)
+    assert frames.read_header(file, MAGIC, "name") == frames.Header(MAGIC, SEMANTICS, SALT, 7)
     found = list(frames.scan(file, SALT))
     assert [frame.payload for frame in found] == payloads
     assert [frame.end for frame in found] == ends[1:]
@@ -125,7 +125,7 @@ def test_a_payload_that_no_reader_would_take_is_not_written(monkeypatch: pytest.
     ("change", "words"),
     [
         (lambda header: header._replace(magic=b"kvzmqCKP"), "not b'kvzmqLOG'"),
-        (lambda header: header._replace(semantics=2), "semantics 2"),
+        (lambda header: header._replace(semantics=99), "semantics 99"),
     ],
 )
 def test_a_file_of_another_kind_or_semantics_is_refused_by_name(

@@ -36,6 +36,7 @@ def test_the_exchange_in_bytes_is_what_the_server_does() -> None:
     replies = [bytes.fromhex(block) for block in blocks("hex reply")]
     assert len(requests) == len(replies) == 2
     with Stepped() as table:
+        table.store.table.epochs.load(bytes(range(0xD0, 0xE0)), [(bytes(range(0xE0, 0xF0)), 0)])
         peer = table.zmq()
         for request, reply in zip(requests, replies):
             peer.send_frames(request)
@@ -93,9 +94,12 @@ def test_every_limit_is_what_the_code_says() -> None:
     for stated, number in (
         ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.RESULTS_MAX), ("latest 65,536 changes", history.CHANGES_KEPT),
         ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20), ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.RESULT_BYTES_MAX >> 20),
-        ("128 MiB in all", sessions.ALL_BYTES_MAX >> 20), ("for 30 seconds", int(watches.QUIET_S)),
+        ("128 MiB in all", sessions.ALL_BYTES_MAX >> 20), ("nothing for 10\nseconds", int(messages.SILENCE_S_MAX)),
+        ("after 1,000 changes", watches.PROGRESS_CHANGES),
     ):  # fmt: skip
         assert stated in DOCUMENT and int(re.sub(r"[^\d]", "", stated)) == number
+    assert history.CHANGES_KEPT_MAX == 4 * history.CHANGES_KEPT and history.BYTES_KEPT_MAX == 4 * history.BYTES_KEPT
+    assert messages.HEARTBEAT_S + watches.BEAT_S + 1.0 < 5.0 and "at least every 5 seconds" in DOCUMENT
     assert tcp.STALLED_S == 60 and "for a minute" in DOCUMENT
 
 

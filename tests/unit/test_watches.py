@@ -10,6 +10,7 @@ import pytest
 from stepped import Stepped, ZmqPeer
 
 from kvzmq import errors, watches
+from kvzmq.messages import HEARTBEAT_S, SILENCE_S_MAX
 from kvzmq.store import history
 from kvzmq.transport import router
 
@@ -90,10 +91,10 @@ def test_history_that_is_gone_or_still_to_come_is_refused(table: Stepped, monkey
     peer = table.zmq()
     for number in range(10):
         table.call(peer, "insert", "k", number)
-    assert table.call(peer, "watch", "", 4)[0] == errors.RevisionGone.code
+    assert table.call(peer, "watch", "", 5)[0] == errors.RevisionGone.code
     assert table.call(peer, "watch", "", 11)[0] == errors.RevisionGone.code
-    assert table.call(peer, "watch", "", 5) == (0, 1)
-    assert [revision for revision, *_ in changes(table, peer, 5)] == [6, 7, 8, 9, 10]
+    assert table.call(peer, "watch", "", 6) == (0, 1)
+    assert [revision for revision, *_ in changes(table, peer, 4)] == [7, 8, 9, 10]
 
 
 def test_a_query_watch_tells_rows_that_enter_change_within_and_leave_its_matches(table: Stepped) -> None:
@@ -134,7 +135,7 @@ def test_the_watch_of_a_peer_that_has_gone_ends_at_the_next_change(table: Steppe
 
 
 def test_watches_of_peers_that_have_gone_do_not_pile_up_where_nothing_changes(table: Stepped) -> None:
-    """Red without signs of life: after 10,000 clients that watched an idle prefix nobody could watch any more."""
+    """Red without heartbeats: after 10,000 clients that watched an idle prefix nobody could watch any more."""
     peer, idle = table.zmq(), table.zmq()
     for _ in range(10):
         table.call(peer, "watch", "idle/")
@@ -145,7 +146,7 @@ def test_watches_of_peers_that_have_gone_do_not_pile_up_where_nothing_changes(ta
     assert len(table.server.dispatcher.watches) == 11
 
     def ended() -> bool:
-        table.now_us += int(watches.QUIET_S * 1e6)
+        table.now_s += HEARTBEAT_S
         table.step()
         return len(table.server.dispatcher.watches) == 1
 
@@ -153,14 +154,15 @@ def test_watches_of_peers_that_have_gone_do_not_pile_up_where_nothing_changes(ta
     assert table.events(idle, 1) == [[0, 0, None]]
 
 
-def test_who_has_heard_an_event_gets_no_sign_of_life(table: Stepped) -> None:
+def test_who_has_heard_an_event_gets_no_heartbeat(table: Stepped) -> None:
     peer = table.zmq()
     table.call(peer, "watch")
     table.settle()
     peer.replies()
+    table.now_s += HEARTBEAT_S - 0.1
     table.call(peer, "insert", "a", 1)
     assert len(changes(table, peer, 1)) == 1
-    table.now_us += int(watches.QUIET_S * 1e6)
+    table.now_s += HEARTBEAT_S - 0.1
     table.settle()
     assert peer.replies() == peer.events == []
 
@@ -186,6 +188,7 @@ def test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing(table: S
 
 def test_a_watcher_that_lags_too_far_is_told_so_and_its_watch_ends(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "CHANGES_KEPT", 100)
+    monkeypatch.setattr(history, "CHANGES_KEPT_MAX", 100)
     monkeypatch.setattr(router, "UNSENT_BYTES_MAX", 1 << 20)
     writer = table.zmq()
     watcher = table.zmq(rcvhwm=1, rcvbuf=65_536)
@@ -249,5 +252,174 @@ def test_many_watchers_cost_a_step_only_what_is_new(table: Stepped) -> None:
     assert len(walked) > 8 and len(sliced) > 700
     for _ in range(5):
         table.call(peer, "insert", "k", 1)
-    assert 5 * 100 <= walked.count < 5 * 100 * 4
-    assert 5 * 100 <= sliced.count < 5 * 100 * 4
+    assert 5 <= walked.count < 5 * 100 * 4
+    assert 5 <= sliced.count < 5 * 100 * 4
+
+
+# ---- where a request ends, and how far a watch has come
+
+
+def events_of(table: Stepped, peer: ZmqPeer, count: int) -> list[Any]:
+    """Return `count` events as `(revision, payload, more)`."""
+    return [
+        (revision, payload, bool(more)) for _, revision, (_, _, payload, *more) in table.events(peer, count)
+    ]
+
+
+def test_the_events_of_one_request_say_that_others_follow(table: Stepped) -> None:
+    """Red when a follower was shown half a request, or was never told that it had all of it."""
+    watcher, writer = table.zmq(), table.zmq()
+    assert table.call(watcher, "watch", "a/", None, None)[0] == 0
+    table.call(writer, "insert", "a/0", 0)
+    table.call(writer, "insert_many", {"a/1": 1, "b/1": 1, "a/2": 2})
+    table.call(writer, "insert_many", {"a/3": 3, "b/2": 2})
+    table.call(writer, "transaction", [], [["insert", "a/4", 4], ["remove", "a/1"]])
+    assert events_of(table, watcher, 7) == [
+        (1, ["a/0", [0]], False),
+        (2, ["a/1", [1]], True), (4, ["a/2", [2]], False),
+        (5, ["a/3", [3]], True), (6, None, False),
+        (7, ["a/4", [4]], True), (8, ["a/1", []], False),
+    ]  # fmt: skip
+
+
+def test_several_operations_of_one_message_are_one_request(table: Stepped) -> None:
+    watcher = table.zmq()
+    table.call(watcher, "watch", "", None, None)
+    watcher.send(["insert", "a", 1], ["lookup", "a"], ["increment", "n"])
+    table.settle()
+    assert [more for _, _, more in events_of(table, watcher, 3)[1:]] == [True, False]
+
+
+def test_a_watch_from_within_a_request_goes_on_with_the_rest_of_it(table: Stepped) -> None:
+    peer = table.zmq()
+    table.call(peer, "insert_many", {"a": 1, "b": 2, "c": 3})
+    table.call(peer, "watch", "", 1, None)
+    assert events_of(table, peer, 2) == [(2, ["b", [2]], True), (3, ["c", [3]], False)]
+
+
+def test_progress_is_told_when_everything_before_it_was(table: Stepped) -> None:
+    """Red when the answer overtook events that still waited for room at the peer."""
+    watcher, writer = table.zmq(), table.zmq()
+    table.call(watcher, "watch", "a/")
+    table.call(writer, "insert", "a/1", 1)
+    table.call(writer, "insert", "b/1", 1)
+    assert table.call(watcher, "progress", 1) == (0, True)
+    assert events_of(table, watcher, 2) == [(1, ["a/1", [1]], False), (2, None, False)]
+    assert table.call(watcher, "progress", 1) == (0, True)
+    assert events_of(table, watcher, 1) == [(2, None, False)], "also when nothing has changed"
+    assert table.call(watcher, "progress", 7) == (0, False)
+    assert table.call(writer, "progress", 1) == (0, False), "a watch of somebody else"
+
+
+# ---- heartbeats
+
+
+def hello(table: Stepped, peer: ZmqPeer, heartbeat_s: float) -> None:
+    """Promise heartbeats and watch, in one request."""
+    peer.send(["hello", {"heartbeat_s": heartbeat_s}], ["watch", "idle/"])
+    (reply,) = table.replies(peer)
+    assert [code for code, _ in reply[2]] == [0, 0]
+
+
+def test_the_watch_of_who_breaks_the_promise_of_heartbeats_ends_and_says_so(table: Stepped) -> None:
+    """Red without it: a stopped process keeps its watches for as long as its connection stands."""
+    silent, talking, old = table.zmq(), table.zmq(), table.zmq()
+    hello(table, silent, HEARTBEAT_S)
+    hello(table, talking, HEARTBEAT_S)
+    table.call(old, "watch", "idle/")
+    for _ in range(4):
+        table.now_s += SILENCE_S_MAX / 3.5
+        table.call(talking, "ping")
+    table.until(lambda: len(table.server.dispatcher.watches) == 2)
+    heard: list[Any] = []
+    table.until(lambda: (heard.extend(silent.replies()), any(event[2] is not None for event in heard))[1])
+    assert [event[2][:2] for event in heard if event[2] is not None] == [[1, errors.WatchIdle.code]]
+    table.now_s += SILENCE_S_MAX * 2
+    table.until(lambda: len(table.server.dispatcher.watches) == 1)
+
+
+def test_a_promise_without_a_watch_is_not_remembered(table: Stepped) -> None:
+    peer = table.zmq()
+    assert table.call(peer, "hello", {"heartbeat_s": 5})[0] == 0
+    assert not table.server.dispatcher.watches._peers
+
+
+def test_hello_tells_what_a_client_has_to_know(table: Stepped) -> None:
+    peer = table.zmq()
+    table.call(peer, "insert", "a", 1)
+    code, told = table.call(peer, "hello")
+    assert code == 0
+    assert set(told) == {"version", "lineage", "epoch", "revision", "request_bytes_max", "heartbeat_s"}
+    assert told["revision"] == 1 and told["heartbeat_s"] == HEARTBEAT_S
+
+
+# ---- what is kept for those who read
+
+
+def test_a_step_of_any_size_is_told_to_who_was_up_to_date(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when the history was cut while the step was executed: one large request ended every watch."""
+    monkeypatch.setattr(history, "CHANGES_KEPT", 1000)
+    monkeypatch.setattr(history, "CHANGES_KEPT_MAX", 2000)
+    watcher, writer = table.zmq(rcvhwm=0), table.zmq()
+    table.call(watcher, "watch")
+    table.call(writer, "insert_many", {f"k{number}": number for number in range(20_000)})
+    revisions = [revision for revision, *_ in changes(table, watcher, 20_000)]
+    assert revisions == list(range(1, 20_001))
+    table.call(writer, "insert", "k", 1)
+    table.call(writer, "insert", "k", 2)
+    assert len(table.server.store.table.history._chunks) <= 3, "and it is let go when all have it"
+
+
+def test_who_reads_is_caught_up_before_the_history_lets_go(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "CHANGES_KEPT", 1000)
+    monkeypatch.setattr(history, "CHANGES_KEPT_MAX", 100_000)
+    watcher, writer = table.zmq(rcvhwm=50, rcvbuf=4096), table.zmq()
+    table.call(watcher, "watch")
+    for part in range(10):
+        table.call(writer, "insert_many", {f"k{part}-{number}": number for number in range(1000)})
+    assert [revision for revision, *_ in changes(table, watcher, 10_000)] == list(range(1, 10_001))
+
+
+class TickingClock:
+    """A clock that moves on by itself, each time it is looked at."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 0.001
+        return self.now_s
+
+
+def test_a_step_spends_a_bounded_time_on_watches_and_all_get_their_turn(table: Stepped) -> None:
+    """Red without the bound: a thousand watches from far back held everybody up for seconds."""
+    clock = TickingClock()
+    table.server.dispatcher.watches._clock = clock
+    writer = table.zmq()
+    table.call(writer, "insert_many", {f"k{number}": number for number in range(3000)})
+    peers = [table.zmq(rcvhwm=0) for _ in range(20)]
+    for peer in peers:
+        table.call(peer, "watch", "none/", 0)
+    began_s, steps = clock.now_s, 0
+    spent_s = []
+    while table.server.dispatcher.watches.behind:
+        before_s = clock.now_s
+        table.server.dispatcher.watches.pump()
+        spent_s.append(clock.now_s - before_s)
+        steps += 1
+        assert steps < 10_000
+    assert steps > 1 and max(spent_s) < 3 * watches.PUMP_S, (began_s, max(spent_s))
+
+
+def test_a_value_is_decoded_once_for_all_watched_queries(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red when each watch decoded every row for itself: a large row times a thousand watches took 12 s."""
+    peer = table.zmq(rcvhwm=0)
+    for number in range(200):
+        table.call(peer, "watch_query", f"s{number % 20}", number)
+    decoded: list[bytes] = []
+    decode = watches.codec.decode_value
+    monkeypatch.setattr(watches.codec, "decode_value", lambda data: (decoded.append(bytes(data)), decode(data))[1])
+    table.call(peer, "insert", "a", {"s0": 0, "s1": 1, "s2": [7]})
+    table.call(peer, "insert", "a", {"s0": 1})
+    table.settle()
+    assert len(decoded) == 1 + 2, "the first value, then the first and the second"
