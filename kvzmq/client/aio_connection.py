@@ -9,15 +9,16 @@ While nothing waits there is no timer, and nothing runs.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
 
 from kvzmq import errors
 from kvzmq.client.conversation import LOOK_S, Conversation, frames
-from kvzmq.client.link import Link, resolve
+from kvzmq.client.link import Link, check_timeout, resolve
 from kvzmq.client.session import Call, deadline
 
 _CATALOG_S = 1.0
@@ -91,15 +92,17 @@ class AsyncConnection:
         context: the ZeroMQ context, or None for the process's own
     """
 
-    def __init__(self, urls: list[str], timeout_s: float, context: zmq.Context[zmq.Socket[bytes]] | None) -> None:
+    def __init__(self, urls: Sequence[str], timeout_s: float, context: zmq.Context[zmq.Socket[bytes]] | None) -> None:
         self.urls = urls
         self.timeout_s = timeout_s
         self.closed = False
         self._context = context
+        self._context_pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._begin(None)
 
     def _begin(self, lineage: str | None) -> None:
+        self._pid = os.getpid()
         self._conversation = Conversation(self.urls, self.context, lineage)
         self._wakeups = Wakeups(self._conversation.link, self._on_frames, self._on_news)
         self._flushing = False
@@ -108,8 +111,9 @@ class AsyncConnection:
 
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
-        """The ZeroMQ context."""
-        return self._context or zmq.Context.instance()
+        """The ZeroMQ context; one that was given to the parent is of no use to a forked child."""
+        own = self._context is not None and self._context_pid == os.getpid()
+        return self._context if own and self._context is not None else zmq.Context.instance()
 
     @property
     def lineage(self) -> str | None:
@@ -126,9 +130,9 @@ class AsyncConnection:
         if self.closed:
             raise ValueError("the client is closed")
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        if loop is not self._loop or os.getpid() != self._pid:
             self._move_to(loop)
-        call.deadline_s = deadline(self.timeout_s if timeout_s is None else timeout_s)
+        call.deadline_s = deadline(self.timeout_s if timeout_s is None else check_timeout(timeout_s))
         future = call.waiter = loop.create_future()
         call.on_done = _settle
         waiting = self._conversation.session.submit(call)
@@ -144,8 +148,10 @@ class AsyncConnection:
                 self._conversation.session.abandon(call)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve this loop from now on, if the one served before has ended."""
-        if self._loop is not None:
+        """Serve this loop from now on, if the one served before has ended, or was the parent's of this process."""
+        if self._pid != os.getpid():
+            self._begin(self.lineage)  # and leave the parent's sockets, which the two processes share, alone
+        elif self._loop is not None:
             if not self._loop.is_closed():
                 raise RuntimeError(
                     "this client belongs to another event loop: make one for each loop with kvzmq.connect_async(url)"
@@ -245,6 +251,8 @@ class AsyncConnection:
         if self.closed:
             return
         self.closed = True
+        if self._pid != os.getpid():
+            return  # the connection is the parent's
         if self._ticking is not None:
             self._ticking.cancel()
         self._conversation.session.close()

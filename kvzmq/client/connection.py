@@ -21,7 +21,7 @@ import zmq
 
 from kvzmq import errors
 from kvzmq.client.conversation import LOOK_S, Conversation
-from kvzmq.client.link import Link, resolve
+from kvzmq.client.link import Link, check_timeout, resolve
 from kvzmq.client.session import Call, deadline
 
 _SLICE_MS = int(LOOK_S * 1000)
@@ -101,7 +101,7 @@ class Connection:
         """Send a call's operations and return what it makes of the results, or raise its error."""
         if self.closed:
             raise ValueError("the client is closed")
-        call.deadline_s = deadline(self.timeout_s if timeout_s is None else timeout_s)
+        call.deadline_s = deadline(self.timeout_s if timeout_s is None else check_timeout(timeout_s))
         self._crew().run(call)
         if call.error is None:
             return call.value

@@ -6,6 +6,7 @@ swallowed. The socket's monitor tells; the session then sends its unanswered req
 
 from __future__ import annotations
 
+import numbers
 import os
 import random
 import struct
@@ -21,8 +22,6 @@ from kvzmq.messages import REPLY_BYTES_MAX
 RECONNECT_MS = 50
 RECONNECT_MS_MAX = 1000
 """libzmq tries again after the first, then twice as long each time up to the second, with jitter."""
-
-PORT_MAX = 65_535
 
 _EVENT = struct.Struct("<Hi")
 _POLLIN = int(zmq.POLLIN)  # the "and" of enumerations costs 0.7 us
@@ -49,43 +48,115 @@ _STRANGE = (
 _WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _STRANGE
 
 
-def parse_urls(url: str) -> list[str]:
-    """Split a list of endpoints.
+_URL_FORMS = "use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT, or several, separated by commas"
+
+PORT_MAX = 65_535
+"""The highest TCP port."""
+
+
+URL_DEFAULT = "tcp://127.0.0.1:5570"
+"""Where a server listens if it is not told where."""
+
+URL_VARIABLE = "KVZMQ_URL"
+"""The environment variable that names the server for programs that do not."""
+
+
+def parse_urls(url: str | None) -> list[str]:
+    """Split a list of endpoints; None stands for URL_VARIABLE, or URL_DEFAULT where that is not set.
 
     Raises:
-        ValueError: one of them is not tcp://HOST:PORT, ipc://PATH, inproc://NAME or catalog://HOST:PORT/PROJECT,
-            or its port is not 1 to 65,535
+        TypeError: it is no string
+        ValueError: one of them is not tcp://HOST:PORT, ipc://PATH, inproc://NAME or catalog://HOST:PORT/PROJECT
     """
+    source = ""
+    if url is None:
+        url = os.environ.get(URL_VARIABLE) or URL_DEFAULT
+        source = f" (from {URL_VARIABLE})"
+    if not isinstance(url, str):
+        raise TypeError(f"the URL is a {type(url).__name__}, not a string: {_URL_FORMS}")
     urls = [part.strip() for part in url.split(",")]
     for part in urls:
-        scheme, _, rest = part.partition("://")
-        good = bool(rest) and (
-            scheme in ("ipc", "inproc")
-            or (scheme == "tcp" and _is_number(rest.rpartition(":")[2]))
-            or (scheme == "catalog" and bool(urlsplit(part).path.strip("/")))
-        )
-        if not good:
-            raise ValueError(
-                f"{part!r} is not a server's URL: use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT"
-            )
-        port = urlsplit(part).netloc.rpartition(":")[2] if scheme in ("tcp", "catalog") else ""
-        if _is_number(port) and not 1 <= int(port) <= PORT_MAX:  # libzmq takes 70000 for 4464 and says nothing
-            raise ValueError(f"{part!r}: there is no port {port}: ports are 1 to {PORT_MAX}")
+        fault = _fault_of(part)
+        if fault:
+            raise ValueError(f"{part!r}{source} is not a server's URL, it {fault}: {_URL_FORMS}")
     return urls
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+def _fault_of(url: str) -> str:
+    """Say what is wrong with a URL, "" if nothing is."""
+    scheme, colon, rest = url.partition("://")
+    if not url:
+        return "is empty"
+    if not colon:
+        return f"has no scheme, tcp://{url} perhaps"
+    check = _FAULTS.get(scheme)
+    if check is None:
+        return f"has the scheme {scheme!r}, which is none of this"
+    return "has a space in it" if any(map(str.isspace, rest)) else check(rest)
+
+
+def _tcp_fault(address: str) -> str:
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return "has no port"
+    if not host:
+        return "has no host"
+    if host == "*":
+        return "is where a server listens: a client needs the name or address of its machine"
+    if ":" in host and ";" not in host and not (host.startswith("[") and host.endswith("]")):
+        return "has an IPv6 address that is not in brackets, as in tcp://[::1]:5570"
+    return _port_fault(port)
+
+
+def _port_fault(port: str) -> str:
+    if port.isascii() and port.isdigit() and 1 <= int(port) <= PORT_MAX:
+        return ""
+    return f"has the port {port!r}, which is no number from 1 to {PORT_MAX}"
+
+
+def _catalog_fault(rest: str) -> str:
+    address, _, project = rest.partition("/")
+    host, colon, port = address.rpartition(":")
+    if not project.strip("/"):
+        return "names no project"
+    if colon and not host:
+        return "has no host"
+    return _port_fault(port) if colon and not port.endswith("]") else ""
+
+
+def _name_fault(name: str) -> str:
+    return "" if name else "has no path"
+
+
+_FAULTS = {"tcp": _tcp_fault, "catalog": _catalog_fault, "ipc": _name_fault, "inproc": _name_fault}
 
 
 def check_timeout(timeout_s: float) -> float:
-    """Refuse what is no time to wait.
+    """Return the time a call may take, seconds, and refuse what is none.
 
     Raises:
+        TypeError: it is no number
         ValueError: it is not above 0
     """
+    timeout_s = check_wait(timeout_s)
     if not timeout_s > 0:
-        raise ValueError(f"timeout is {timeout_s}: it must be above 0 seconds")
+        raise ValueError(f"timeout is {timeout_s}: it must be above 0 seconds; math.inf stands for no limit")
+    return timeout_s
+
+
+def check_wait(timeout_s: float) -> float:
+    """Return a time to wait, seconds, which may be 0, and refuse what is none.
+
+    Raises:
+        TypeError: it is no number
+        ValueError: it is NaN
+    """
+    if type(timeout_s) not in (int, float):
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, numbers.Real):
+            raise TypeError(f"timeout is a {type(timeout_s).__name__}: it is a number of seconds")
+        timeout_s = float(timeout_s)
+    if timeout_s != timeout_s:
+        raise ValueError("timeout is nan: it is a number of seconds")
     return timeout_s
 
 
@@ -249,6 +320,13 @@ class Link:
     def readable(self) -> bool:
         """Whether there is a frame to read; afterwards the descriptor tells of the next one."""
         return int(self.socket.getsockopt(zmq.EVENTS)) & _POLLIN != 0
+
+    @property
+    def unread(self) -> bool:
+        """Whether a frame or a report waits to be read; afterwards the descriptors tell of the next ones."""
+        if not self.is_open:
+            return False
+        return self.readable or int(self.monitor.getsockopt(zmq.EVENTS)) & _POLLIN != 0
 
     def send(self, frame: bytes) -> bool:
         """Send a frame; False if there is no connection, or no room on it."""
