@@ -63,6 +63,8 @@ def _show(report: Report, as_json: bool) -> None:
             f"table: {count(report.rows, 'row')}, revision {report.revision}, {count(report.sessions, 'session')}, "
             f"{_time_range(report)}"
         )
+        if report.lineage is not None and report.epoch is not None:
+            lines.append(f"lineage: {report.lineage}, latest epoch {report.epoch}")
     if report.in_use:
         lines.append("in use: a server has the directory; this is what was there at one moment, up to the last whole group")
     lines.append("DAMAGED: `kvzmq check --repair` saves what can be read to a copy" if report.damaged else "no damage")
