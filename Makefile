@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BENCH_STAMP := $(VENV)/installed-bench
+DIST_STAMP := $(VENV)/installed-dist
 
-.PHONY: demo test test-quick test-faults mutants abort-hunt lint bench report clean
+.PHONY: demo test test-quick test-faults mutants abort-hunt lint dist bench report clean
 
 $(STAMP): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -16,10 +17,14 @@ $(BENCH_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
 	touch $@
 
+$(DIST_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,dist]'
+	touch $@
+
 demo: $(STAMP)
 	$(BIN)/python clients/demo.py
 
-test: $(STAMP) debian-packages lint
+test: $(DIST_STAMP) debian-packages lint
 	$(BIN)/python -m pytest -q
 
 .PHONY: debian-packages
@@ -30,7 +35,7 @@ test-quick: $(STAMP)
 	$(BIN)/python -m pytest -q tests/unit tests/contract
 
 # The whole matrix of faults, and every planted fault: about an hour.
-test-faults: $(STAMP) debian-packages
+test-faults: $(DIST_STAMP) debian-packages
 	KVZMQ_FULL=1 $(BIN)/python -m pytest -q tests
 
 mutants: $(STAMP) debian-packages
@@ -43,6 +48,12 @@ abort-hunt: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# What would be published: the sdist, and the wheel built from it. `pip install dist/kvzmq-*.whl` installs it today.
+dist: $(DIST_STAMP)
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
 
 # Measure beside what people use instead, and write REPORT; QUICK=1 takes minutes less and shows less.
 bench: $(BENCH_STAMP)

@@ -121,16 +121,22 @@ class Dispatcher:
         held.clear()
 
     def _answer(self, arrival: Arrival) -> Reply:
-        request = arrival.request
+        request = self._admit(arrival)
         if isinstance(request, Refusal):
             self.refused += 1
             return codec.refuse(request.seq, self.store.table.revision, request.code, request.message)
-        if request.served and not arrival.transport.can_push(arrival.peer) and not _PUSHED.isdisjoint(map(type, request.ops)):
-            self.refused += 1
-            return codec.refuse(request.seq, self.store.table.revision, errors.InvalidRequest.code, _NO_PUSH)
         self.requests += 1
         self.operations += len(request.ops)
         return self._serve(arrival, request) if request.served else self.store.answer(request)
+
+    def _admit(self, arrival: Arrival) -> Request | Refusal:
+        """Refuse, in the arrival itself, a watch by a peer that could not tell its events from replies."""
+        request = arrival.request
+        if isinstance(request, Refusal) or not request.served or arrival.transport.can_push(arrival.peer):
+            return request
+        if not _PUSHED.isdisjoint(map(type, request.ops)):
+            arrival.request = Refusal(request.seq, errors.InvalidRequest.code, _NO_PUSH)
+        return arrival.request
 
     # ---- operations that concern the server or the connection
 

@@ -18,6 +18,7 @@
     ├── OutcomeUnknown          the operation may have run, once
     ├── TableChanged            another table answers where one was used before
     ├── Damaged                 a file is not what was written
+    ├── WrittenByNewer          a newer version of kvzmq wrote the file
     ├── DirectoryInUse          another server has the directory
     ├── CannotListen            an endpoint is in use or malformed
     ├── PeerGone                nobody is left to send to
@@ -134,6 +135,10 @@ class TableChanged(KvzmqError):
 
 class Damaged(KvzmqError):
     """Say that a file is not what was written, and where."""
+
+
+class WrittenByNewer(KvzmqError):
+    """Say that a newer version wrote a file: it may be whole, but this one cannot know what it means."""
 
 
 class DirectoryInUse(KvzmqError):

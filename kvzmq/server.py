@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import msgspec
 import zmq
 
 from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
 from kvzmq.dispatcher import Dispatcher
+from kvzmq.journal import Journal
 from kvzmq.messages import REQUEST_BYTES_MAX
 from kvzmq.store import Store
 from kvzmq.store.compact import Compactor
@@ -48,8 +50,8 @@ class Server:
         store: recovered
         transports: listening
         compactor: looks after the log, or None for a log that needs no care
-        announce: what to tell a catalog, as a function of revision, keys and clients; with announcer
-        announcer: tells it
+        announcer: tells a catalog of the server
+        announcement: what it tells; the server adds what changes
         group_commit, trace: see Dispatcher
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats
@@ -62,7 +64,7 @@ class Server:
         transports: Sequence[Transport],
         compactor: Compactor | None = None,
         announcer: Announcer | None = None,
-        announce: Callable[[int, int, int], Announcement] | None = None,
+        announcement: Announcement | None = None,
         group_commit: bool = True,
         trace: Trace | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
@@ -75,29 +77,37 @@ class Server:
         self.dispatcher = Dispatcher(
             store, clock, self.describe, group_commit, trace, request_bytes_max=request_bytes_max, monotonic=monotonic
         )
+        self._journal = Journal(store, transports, self._going_on)
         self._clock = clock
         self._announcer = announcer
-        self._announce = announce
+        self._announcement = announcement
         self._announce_s = 0.0
         self._trace = trace
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
+        self._stopped_by = "its caller"
         self._poller = zmq.Poller()
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
         self._visit_s = 0.0
 
-    def run(self) -> None:
+    def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; from the main thread.
+
+        Args:
+            ready: called when a signal would be a clean stop: whoever waits for the server may be told
 
         Raises:
             StorageFailed: the disk cannot be trusted any more
         """
         with self._signals() as drain:
+            ready()
+            self._housekeeping()  # announced at once, not after the first wait
             while not self._stopping:
                 self.step(_IDLE_S)
                 if self._signalled:
                     drain()
+        self._journal.stopped(self._stopped_by, self.dispatcher.requests)
 
     def stop(self) -> None:
         """Have `run` return after the step it is in."""
@@ -115,7 +125,10 @@ class Server:
             if handle in ready or everyone or transport.pending():
                 arrivals += transport.drain()
         if arrivals:
+            refused = self.dispatcher.refused
             self.dispatcher.dispatch(arrivals)
+            if self.dispatcher.refused > refused:
+                self._journal.refused(arrivals)
         else:
             self.dispatcher.tick()
         for transport in self.transports:
@@ -135,22 +148,47 @@ class Server:
         return int(timeout_s * 1000 + 0.999)
 
     def _housekeeping(self) -> None:
+        self._journal.look()
         if self.compactor is not None:
             self.compactor.poll()
         if self._trace is not None:
             self._trace.flush()
-        if self._announcer is not None and self._announce is not None:
+        if self._announcer is not None and self._announcement is not None:
             now_s = time.monotonic()
             if now_s >= self._announce_s:
                 self._announce_s = now_s + ANNOUNCE_S
-                table = self.store.table
-                self._announcer.announce(self._announce(table.revision, len(table.rows), self.clients()))
+                self._announcer.announce(self._announce(self._announcement))
+
+    def _announce(self, announcement: Announcement) -> Announcement:
+        table = self.store.table
+        return msgspec.structs.replace(
+            announcement,
+            **{name: told for name, told in table.identity().items() if told is not None},
+            revision=table.revision,
+            keys=len(table.rows),
+            clients=self.clients(),
+        )
 
     # ---- what there is to say
 
     def clients(self) -> int:
         """Count the connections there are, of all transports."""
         return sum(transport.connections for transport in self.transports)
+
+    def _going_on(self) -> dict[str, int]:
+        """Return what the log tells at debug."""
+        found = {
+            "steps": self.dispatcher.steps,
+            "requests": self.dispatcher.requests,
+            "operations": self.dispatcher.operations,
+            "requests_refused": self.dispatcher.refused,
+            "commits": self.store.groups,
+            "sessions": len(self.store.table.sessions),
+            "watches": len(self.dispatcher.watches),
+        }
+        for transport in self.transports:
+            found |= transport.stats()
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Return what `stats` answers: numbers and strings by name; sizes in bytes, times in seconds."""
@@ -191,6 +229,9 @@ class Server:
     def _signals(self) -> Iterator[Callable[[], None]]:
         """Have SIGTERM and SIGINT end the loop at once, and SIGCHLD wake it.
 
+        A SIGINT that is ignored already stays so: a shell starts what goes on in the background of a script
+        (`kvzmq server &`) with it ignored, so that Ctrl-C ends the script alone.
+
         A signal writes a byte that ends the poll. The byte may only be read after the poll, by
         the function this yields: the poll starts over when a signal interrupts it.
         """
@@ -203,13 +244,16 @@ class Server:
             self._signalled = True
             if number != signal.SIGCHLD:
                 self._stopping = True
+                self._stopped_by = "Ctrl-C (SIGINT)" if number == signal.SIGINT else signal.Signals(number).name
 
         def drain() -> None:
             self._signalled = False  # before reading: a signal that comes now is read in the next step
             with contextlib.suppress(BlockingIOError):
                 reader.recv(4096)
 
-        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+        numbers = [signal.SIGTERM, signal.SIGCHLD]
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            numbers.append(signal.SIGINT)
         before = [signal.signal(number, on_signal) for number in numbers]
         wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
@@ -223,11 +267,13 @@ class Server:
             writer.close()
 
     def close(self) -> None:
-        """Close everything the server was given."""
+        """Close everything the server was given; a catalog is told first, and waited for last."""
         if self._announcer is not None:
-            self._announcer.close()
+            self._announcer.withdraw()
         for transport in self.transports:
             transport.close()
         if self.compactor is not None:
             self.compactor.close()
         self.store.close()
+        if self._announcer is not None:
+            self._announcer.close()

@@ -113,7 +113,7 @@ class Blocking:
 
 
 @contextlib.contextmanager
-def open_shell(kind: str, url: str, timeout: float = 5.0) -> Iterator[Any]:
+def open_shell(kind: str, url: str | None = None, timeout: float | None = 5.0) -> Iterator[Any]:
     """Connect a client of one of SHELLS, as a blocking one."""
     if kind == "blocking":
         with kvzmq.connect(url, timeout) as client:

@@ -215,6 +215,11 @@ MUTANTS: list[Mutant] = [
         FILES + "test_every_flipped_bit_of_a_log_is_found", 7,
     ),
     Mutant(
+        "a later version is read as if it were this one", "store/frames.py",
+        "    if semantics > SEMANTICS:", "    if False:",
+        "tests/integration/test_earlier_versions.py::test_a_server_refuses_what_a_later_version_wrote", 7,
+    ),
+    Mutant(
         "no file header CRC", "store/frames.py",
         "    if _CRC.unpack_from(data, _HEADER.size)[0] != crc32(data[: _HEADER.size]):", "    if False:",
         FILES + "test_every_flipped_bit_of_a_checkpoint_is_found", 7,
@@ -444,6 +449,11 @@ MUTANTS: list[Mutant] = [
         LINEARIZABLE, 4,
     ),
     Mutant(
+        "servers of another table named to a client", "catalog/lookup.py",
+        'if lineage is None or entry.lineage in (lineage, "")]', "]",
+        "tests/unit/test_catalog_lookup.py::test_servers_of_another_table_are_left_out_and_those_that_do_not_tell_come_last", 4,
+    ),
+    Mutant(
         "a failed sync answered like a full disk", "store/file_log.py",
         'raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error',
         'raise errors.StorageError("sync failed") from error',
@@ -661,6 +671,22 @@ MUTANTS: list[Mutant] = [
     Mutant("what comes while asyncio sends is not looked at", "client/aio_connection.py",
            "link.readable:  # sending may", "False:  # sending may",
            "tests/integration/test_client_asyncio.py::test_no_wakeup_is_lost_under_load", 9),
+    Mutant("the values of a copy are given to whoever asks", "client/views.py",
+           "        return frame.f_lasti == self._at and frame.f_code is self._code and threading.get_ident() == self._thread", "        return True",
+           "tests/contract/test_client_copies.py::test_a_value_read_by_itself_is_never_an_old_one", 4),
+    Mutant("the values of a copy are given out before all keys are", "client/views.py",
+           "        for page in self._pages_of_items():\n            copy.rows.update(page)\n", "        self._table._copies.begin(copy)\n        for page in self._pages_of_items():\n            copy.rows.update(page)\n",
+           "tests/contract/test_client_copies.py::test_values_that_are_asked_for_between_keys_are_never_old_ones", 4),
+    Mutant("a forked child takes its parent's events", "client/watch.py", "        if os.getpid() != self._pid:\n            raise ValueError", "        if False:\n            raise ValueError",
+           "tests/integration/test_client_processes.py::test_a_watch_is_not_a_forked_childs", 4),
+    Mutant("a forked child asks on its parent's asyncio connection", "client/aio_connection.py", "        if self._pid != os.getpid():\n            self._begin(", "        if False:\n            self._begin(",
+           "tests/integration/test_client_processes.py::test_an_asyncio_client_is_used_in_a_forked_child", 4),
+    Mutant("a watch says that nothing came while something is unread", "client/watch.py", " and not self._link.unread:", ":",
+           "tests/integration/test_client_processes.py::test_a_watch_does_not_say_that_nothing_came_while_something_is_unread", 4),
+    Mutant("a watch's descriptor stays with the first socket", "client/watch.py", "            if self._descriptor is not None:\n                self._descriptor.follow(self._link)", "            pass",
+           "tests/integration/test_client_processes.py::test_a_watchs_descriptor_stays_when_its_socket_is_another", 9),
+    Mutant("a namespace closes its parent", "client/blocking.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
+           "tests/contract/test_client_contract.py::test_a_namespace_ends_alone", 11),
     Mutant("every epoch reaches for ever", "store/epochs.py", "return revision <= end", "return True",
            LINEAGE + "test_a_watch_is_told_when_the_table_went_on_from_an_older_copy", 12),
     Mutant("the lineage is not compared", "client/session.py", "elif self.lineage != told.lineage:", "elif False:",
@@ -685,6 +711,78 @@ MUTANTS: list[Mutant] = [
            WATCHES + "test_a_step_spends_a_bounded_time_on_watches_and_all_get_their_turn", 9),
     Mutant("an old log is replayed with new limits", "store/table.py", "{1: (8 << 20) - 1024,", "{1: messages.RESULT_BYTES_MAX,",
            "tests/unit/test_table.py::test_the_semantics_of_a_log_decide_what_its_requests_gave", 2),
+    # ---- what the operator is told
+    Mutant(
+        "a full disk leaves nothing in the log", "journal.py",
+        "        if (self._store.trouble is None) != (self._trouble_s is None):", "        if False:",
+        "tests/integration/test_cli_operator.py"
+        "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 9,
+    ),
+    Mutant(
+        "every refused request is a line of the log", "journal.py",
+        "        self._next_s = now_s + EVERY_S", "        self._next_s = now_s",
+        "tests/integration/test_cli_operator.py::test_the_log_tells_who_is_refused_and_does_not_grow_with_it", 9,
+    ),
+    Mutant(
+        "a file that lost rows is imported", "cli/transfer.py",
+        "        if counted != self._lines:", "        if False:",
+        "tests/integration/test_cli_transfer.py::test_a_count_that_is_wrong_is_refused_before_anything_is_imported", 11,
+    ),
+    Mutant(
+        "import --replace takes a file that was cut off", "cli/transfer.py",
+        "    if not (tally.whole or without_count):", "    if False:",
+        "tests/integration/test_cli_transfer.py::test_replace_refuses_a_file_that_may_have_been_cut_off", 11,
+    ),
+    Mutant(
+        "export writes over the file it replaces", "cli/transfer.py",
+        "            with _replacing(output) as file:", "            with output.open(\"wb\") as file:",
+        "tests/integration/test_cli_transfer.py::test_an_export_that_fails_leaves_the_old_file_as_it_was", 11,
+    ),
+    Mutant(
+        "ping is content with a server that cannot write", "cli/ping.py",
+        "    if trouble:\n", "    if False:\n",
+        "tests/integration/test_cli_operator.py"
+        "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 11,
+    ),
+    Mutant(
+        "a table is begun where one must exist", "cli/server.py",
+        "    if options.must_exist and not", "    if False and not",
+        "tests/integration/test_cli_operator.py::test_must_exist_refuses_a_directory_without_a_table", 11,
+    ),
+    Mutant(
+        "it says that it listens before a signal is a clean stop", "server.py",
+        "        with self._signals() as drain:\n            ready()\n", "        ready()\n        with self._signals() as drain:\n",
+        "tests/integration/test_cli_operator.py::test_a_signal_at_once_after_it_listens_is_a_clean_stop", 11,
+    ),
+    # ---- the command line
+    Mutant(
+        "broken JSON is a string", "cli/arguments.py",
+        "        if _ALMOST_JSON.match(written):", "        if False:",
+        "tests/integration/test_cli_table.py"
+        "::test_what_looks_like_json_and_is_not_is_an_error_unless_it_is_said_to_be_a_string", 11,
+    ),
+    Mutant(
+        "setdefault with a time to live sets what is there", "cli/write.py",
+        "            _insert_if(connection, key, ABSENT, default, ttl_s)",
+        "            connection.table.insert(key, default, ttl_s)",
+        "tests/integration/test_cli_writes.py::test_setdefault_leaves_alone_what_is_there", 11,
+    ),
+    Mutant(
+        "a time to live that its increment does not have", "cli/write.py",
+        "        total = batch.increment(key, by)\n        batch.expire(key, ttl_s)",
+        "        batch.expire(key, ttl_s)\n        total = batch.increment(key, by)",
+        "tests/integration/test_cli_writes.py::test_every_write_of_a_value_takes_a_time_to_live", 11,
+    ),
+    Mutant(
+        "nobody is told that the server is not there", "cli/connection.py",
+        "            self._notice.start()", "            pass",
+        "tests/integration/test_cli_reach.py::test_a_person_is_told_at_once_what_is_waited_for", 11,
+    ),
+    Mutant(
+        "a port above 65,535 wraps around", "client/link.py",
+        "        if _is_number(port) and not 1 <= int(port) <= PORT_MAX:", "        if False:",
+        "tests/integration/test_cli_reach.py::test_a_port_that_is_none_is_refused_by_every_client", 11,
+    ),
 ]
 # fmt: on
 

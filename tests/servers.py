@@ -68,7 +68,13 @@ def wait_until(condition: Callable[[], object], timeout_s: float = STOP_TIMEOUT_
         time.sleep(0.005)
 
 
+def take_ctrl_c() -> None:
+    """Have a child process take SIGINT, also where whoever runs the tests has it ignored: `nohup make test &`."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _end_with_the_tests() -> None:
+    take_ctrl_c()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

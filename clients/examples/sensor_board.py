@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -34,12 +35,20 @@ async def report(board: kvzmq.AsyncClient, sensor: str, celsius: float) -> None:
 
 
 async def readings(board: kvzmq.AsyncClient) -> AsyncIterator[Reading]:
-    """Yield what is on the board, then every change."""
-    async with board.watch() as changes:  # first begin, then read: what changes meanwhile is told twice, never missed
-        async for sensor, value in board.items():
-            yield Reading(sensor, value["celsius"])
-        async for change in changes:
-            yield Reading(change.key, None if change.removed else change.value["celsius"])
+    """Yield what is on the board, then every change; after a long absence what is on the board then."""
+    shown: set[str] = set()
+    while True:
+        async with board.watch() as changes:  # first begin, then read: what changes meanwhile is told twice, never missed
+            there = {sensor: value async for sensor, value in board.items()}
+            for sensor in shown - there.keys():
+                yield Reading(sensor, None)
+            shown = set(there)
+            for sensor, value in there.items():
+                yield Reading(sensor, value["celsius"])
+            with contextlib.suppress(kvzmq.RevisionGone):
+                async for change in changes:
+                    (shown.discard if change.removed else shown.add)(change.key)
+                    yield Reading(change.key, None if change.removed else change.value["celsius"])
 
 
 async def look_on(board: kvzmq.AsyncClient, count: int) -> None:

@@ -56,15 +56,26 @@ class LiveConfig:
     """The configuration, kept up to date by a thread: `live.now` is always a whole and valid one."""
 
     def __init__(self, table: kvzmq.Client, on_change: Callable[[Config], None] = lambda config: None) -> None:
-        self._changes = table.watch(KEY)  # begun before it is read, so that no change is missed
-        self.now = read(table)
+        self._table = table
         self._on_change = on_change
+        self._begin()
         threading.Thread(target=self._follow, daemon=True).start()
 
+    def _begin(self) -> None:
+        self._changes = self._table.watch(KEY)  # begun before it is read, so that no change is missed
+        self.now = read(self._table)
+
     def _follow(self) -> None:
-        for event in self._changes:
-            if event.key == KEY:
-                self.now = Config() if event.removed else msgspec.convert(event.value, Config)
+        while True:
+            try:
+                for event in self._changes:
+                    if event.key == KEY:
+                        self.now = Config() if event.removed else msgspec.convert(event.value, Config)
+                        self._on_change(self.now)
+                return  # closed
+            except kvzmq.RevisionGone:  # after a long absence
+                self._changes.close()
+                self._begin()
                 self._on_change(self.now)
 
 

@@ -12,11 +12,11 @@ newest entry of the wanted type and project. The protocol is that of the Coopera
               GET /: a page for people
     entry     what was announced, and what the catalog adds: name, address, lastheardfrom (epoch seconds)
 
-Two updates are from the same server when they come from the same address and name the same port. There is
-no authentication: an entry is a hint where to look, never a proof of who is there.
+Two updates are from the same server when they come from the same address and name the same port and `uuid`.
+There is no authentication: an entry is a hint where to look, never a proof of who is there.
 
-The sources are cctools' manual pages and published source, and what Debian's coop-computing-tools 8.0.0 were
-seen to send and to accept; tests/integration/test_catalog_original.py runs them. Our catalog leaves out
+The sources are cctools' manual pages and published source, and what Debian's coop-computing-tools 8.0.0 and 9.9
+were seen to send and to accept; tests/integration/test_catalog_original.py runs them. Our catalog leaves out
 updates in the format before JSON, /query.xml, the two kinds of ClassAds, and most of the expression language.
 
     addresses    HOST:PORT, CATALOG_HOST, name resolution
@@ -30,21 +30,51 @@ updates in the format before JSON, /query.xml, the two kinds of ClassAds, and mo
 This package is what servers and clients need; who serves a catalog imports `kvzmq.catalog.server`.
 """
 
-from kvzmq.catalog.addresses import DEFAULT_HOST, DEFAULT_PORT, default_address, parse_address
-from kvzmq.catalog.announce import Announcement, Announcer
-from kvzmq.catalog.lookup import BadCatalogAnswer, CatalogUnreachable, Entry, NoSuchProject, find, query
+from kvzmq.catalog.addresses import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    default_address,
+    is_loopback,
+    parse_address,
+    parse_endpoint,
+)
+from kvzmq.catalog.announce import TABLE_TYPES, Announcement, Announcer, announcement_of
+from kvzmq.catalog.lookup import (
+    LINEAGE_DIGITS,
+    AnotherTable,
+    BadCatalogAnswer,
+    CatalogUnreachable,
+    Entry,
+    NoSuchProject,
+    NoUsableServer,
+    endpoints_of,
+    find,
+    find_servers,
+    query,
+    why_unusable,
+)
 
 __all__ = [
+    "AnotherTable",
     "DEFAULT_HOST",
     "DEFAULT_PORT",
+    "LINEAGE_DIGITS",
+    "TABLE_TYPES",
     "Announcement",
     "Announcer",
     "BadCatalogAnswer",
     "CatalogUnreachable",
     "Entry",
     "NoSuchProject",
+    "NoUsableServer",
+    "announcement_of",
     "default_address",
+    "endpoints_of",
     "find",
+    "find_servers",
+    "is_loopback",
     "parse_address",
+    "parse_endpoint",
     "query",
+    "why_unusable",
 ]

@@ -1,16 +1,73 @@
-"""Where a catalog is: HOST:PORT, the environment's CATALOG_HOST and CATALOG_PORT, name resolution."""
+"""Addresses: where a catalog is, what an announced endpoint says, which machine is meant.
+
+Strings from a catalog are anybody's: what they are is decided here, by one pattern, before ZeroMQ sees them.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvzmq.errors import CatalogError
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9097
+
+_ENDPOINT = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9._-]{0,252}):([0-9]{1,5})")
+_EVERYWHERE = frozenset({"*", "0.0.0.0", "[::]"})
+_LOOPBACK = re.compile(r"localhost|127(\.[0-9]{1,3}){3}|\[?::1\]?", re.IGNORECASE)
+
+
+class Endpoint(NamedTuple):
+    """Where a ZeroMQ server listens over TCP; an IPv6 host is in brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return `tcp://HOST:PORT`."""
+        return f"tcp://{self.host}:{self.port}"
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it stands for every address of its machine."""
+        return self.host in _EVERYWHERE
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only its own machine reaches it."""
+        return is_loopback(self.host)
+
+    def at(self, host: str) -> Endpoint:
+        """Return the same port of a host; an IPv6 address may come without brackets."""
+        return Endpoint(f"[{host}]" if ":" in host and not host.startswith("[") else host, self.port)
+
+
+def parse_endpoint(text: str) -> Endpoint | None:
+    """Return what `tcp://HOST:PORT` says, or None if it is nothing that can be connected to."""
+    found = _ENDPOINT.fullmatch(text)
+    return Endpoint(found[1], int(found[2])) if found and 0 < int(found[2]) < 65536 else None
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host means the machine that says so."""
+    return _LOOPBACK.fullmatch(host) is not None
+
+
+def is_here(host: str) -> bool:
+    """Tell whether a host, by name or address, is this machine: whether one can listen there."""
+    if is_loopback(host):
+        return True
+    try:
+        for family, address in resolve(host, 0, socket.SOCK_DGRAM):
+            with socket.socket(family, socket.SOCK_DGRAM) as sock:
+                sock.bind(address)
+                return True
+    except (OSError, UnicodeError):
+        pass
+    return False
 
 
 def parse_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int]:

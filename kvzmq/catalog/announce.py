@@ -6,11 +6,27 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from kvzmq.catalog.addresses import resolve
+from kvzmq.catalog.addresses import parse_endpoint, resolve
+
+TABLE = "hashtable"
+"""The type of a server that has the bridge: `port` is where it takes lines of JSON."""
+
+TABLE_WITHOUT_BRIDGE = "hashtable-zeromq"
+"""The type of a server that has `endpoint` only: who looks for a port of JSON lines must not find it."""
+
+TABLE_TYPES = (TABLE, TABLE_WITHOUT_BRIDGE)
+"""The types of entries that clients of ZeroMQ take."""
+
+STOPPED = "stopped"
+"""The type of an entry that its server has withdrawn."""
+
+WITHDRAWN_S = 1
+"""How long a catalog is asked to keep a withdrawn entry; the original looks through its own once a minute."""
 
 _REFUSAL_S = 0.1
 _CLOSE_S = 0.5
@@ -19,20 +35,53 @@ _logger = logging.getLogger(__name__)
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
-    """Say what a server wants to be known by.
+    """Say what a server wants to be known by. What is unset is not sent.
 
-    Catalogs tell the servers of one machine apart by `port` alone. It is the bridge's; a server without a
-    bridge should give its endpoint's.
+    Catalogs tell the servers of one machine apart by `port` and `uuid`. `port` is the bridge's, and never
+    that of the ZeroMQ endpoint; a server without a bridge has a `uuid` instead. `lineage` and `epoch` are
+    hexadecimal.
     """
 
-    type: str = "hashtable"
+    type: str = TABLE
     owner: str
-    port: int
     project: str
-    endpoint: str
+    port: int | UnsetType = UNSET
+    uuid: str | UnsetType = UNSET
+    endpoint: str | UnsetType = UNSET
+    lineage: str | UnsetType = UNSET
+    epoch: str | UnsetType = UNSET
     revision: int = 0
     keys: int = 0
     clients: int = 0
+
+
+class _Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
+    """Take an announcement's place in a catalog, and be found by nobody who looks for a table."""
+
+    type: str = STOPPED
+    owner: str
+    project: str
+    port: int | UnsetType
+    uuid: str | UnsetType
+    lifetime: int = WITHDRAWN_S
+
+
+def announcement_of(
+    project: str, owner: str, endpoints: Sequence[str], bridge_port: int | None = None
+) -> Announcement | None:
+    """Return what to announce of a server that listens on these endpoints, or None if nobody could use it.
+
+    The first endpoint of tcp:// is announced, rather one that other machines reach than one of the loopback;
+    ipc:// leads nowhere on other machines and is not. An endpoint is nobody else's while the server runs, and
+    most often the same after a restart: without a bridge it is what tells servers of one machine apart.
+    """
+    over_tcp = [found for endpoint in endpoints if (found := parse_endpoint(endpoint)) is not None]
+    endpoint = str(min(over_tcp, key=lambda each: each.is_loopback)) if over_tcp else UNSET
+    if bridge_port is not None:
+        return Announcement(owner=owner, project=project, port=bridge_port, endpoint=endpoint)
+    if endpoint is UNSET:
+        return None
+    return Announcement(type=TABLE_WITHOUT_BRIDGE, owner=owner, project=project, uuid=endpoint, endpoint=endpoint)
 
 
 def send_datagram(data: bytes, host: str, port: int) -> None:
@@ -73,7 +122,8 @@ class Announcer:
         self._port = port
         self._send = send
         self._changed = threading.Condition()
-        self._newest: Announcement | None = None
+        self._newest: Announcement | _Withdrawal | None = None
+        self._withdrawal: _Withdrawal | None = None
         self._closed = False
         self._failure = ""
         self._thread = threading.Thread(target=self._run, name="kvzmq-announcer", daemon=True)
@@ -83,12 +133,29 @@ class Announcer:
         """Have this announcement sent soon, instead of any that still waits. Return at once."""
         with self._changed:
             self._newest = announcement
+            self._withdrawal = _Withdrawal(
+                owner=announcement.owner, project=announcement.project, port=announcement.port, uuid=announcement.uuid
+            )
+            self._changed.notify()
+
+    def withdraw(self) -> None:
+        """Have the catalog told that the server goes, if it was announced. Return at once; `close` waits for it.
+
+        The entry is replaced by one of another type, which no lookup takes, and which the catalog drops soon.
+        """
+        with self._changed:
+            self._newest, self._withdrawal = self._withdrawal, None
             self._changed.notify()
 
     def close(self) -> None:
-        """Send nothing more. Return within half a second, even from the middle of a name resolution."""
+        """Send nothing more than a withdrawal that waits.
+
+        Return within half a second, even from the middle of a name resolution.
+        """
         with self._changed:
             self._closed = True
+            if isinstance(self._newest, Announcement):
+                self._newest = None
             self._changed.notify()
         self._thread.join(_CLOSE_S)
 
@@ -102,11 +169,11 @@ class Announcer:
             else:
                 self._report("")
 
-    def _next(self) -> Announcement | None:
+    def _next(self) -> Announcement | _Withdrawal | None:
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._newest is not None)
             announcement, self._newest = self._newest, None
-            return None if self._closed else announcement
+            return announcement
 
     def _report(self, failure: str) -> None:
         if failure == self._failure:

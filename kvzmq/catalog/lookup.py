@@ -5,12 +5,15 @@ an answer to be well formed, or short.
 
     CatalogError
     ├── NoSuchProject         ask for another project, or wait until the server has announced itself
+    ├── AnotherTable          the project's servers have another table than the one that was used so far
+    ├── NoUsableServer        the project's servers cannot be reached from here with ZeroMQ
     ├── CatalogUnreachable    try again, or mend the address
     └── BadCatalogAnswer      call whoever runs what answers there
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import socket
@@ -19,18 +22,33 @@ from typing import Any
 
 import msgspec
 
-from kvzmq.catalog.addresses import resolve
+from kvzmq.catalog.addresses import is_here, is_loopback, parse_endpoint, resolve
+from kvzmq.catalog.announce import TABLE_TYPES
 from kvzmq.errors import CatalogError
 
 ANSWER_BYTES_MAX = 32 * 1024 * 1024
 """The longest answer that is read: twice what our own catalog can hold."""
 
+SERVERS_MAX = 32
+"""So many servers of a project are considered, the newest: anybody can announce more."""
+
+LINEAGE_DIGITS = 8
+"""So much of a lineage is shown to people."""
+
 _RECEIVE_BYTES = 64 * 1024
-_EVERYWHERE = re.compile(r"^tcp://(?:\*|0\.0\.0\.0|\[::\])(?=:\d+$)")
+_ID = re.compile("[0-9a-f]{32}")
 
 
 class NoSuchProject(CatalogError):
     """Say that the catalog answered, and does not know the project."""
+
+
+class AnotherTable(CatalogError):
+    """Say that all servers of the project have another table than the client has worked with."""
+
+
+class NoUsableServer(CatalogError):
+    """Say that the project is announced, but with nothing that this machine can connect to."""
 
 
 class CatalogUnreachable(CatalogError):
@@ -55,14 +73,26 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     clients: int
     lastheardfrom: int
+    lineage: str = ""
+    epoch: str = ""
 
-    def url(self) -> str:
-        """Return the announced endpoint, with the machine's address in the place of "all interfaces".
+    def machine(self, catalog_host: str = "") -> str:
+        """Return the host that the server runs on, as seen by whoever reaches the catalog as `catalog_host`.
 
-        Empty if the server announced no endpoint.
+        What a catalog has heard from its loopback runs on its own machine.
         """
-        address = f"[{self.address}]" if ":" in self.address else self.address
-        return _EVERYWHERE.sub(lambda _: f"tcp://{address}", self.endpoint)
+        return catalog_host if catalog_host and is_loopback(self.address) else self.address
+
+    def url(self, catalog_host: str = "") -> str:
+        """Return where ZeroMQ clients connect: the endpoint, with a host in the place of "all interfaces".
+
+        That host is the server's, as `machine` gives it. Empty if the server announced no endpoint of
+        tcp://, or one that makes no sense: what is announced is anybody's.
+        """
+        endpoint = parse_endpoint(self.endpoint)
+        if endpoint is not None and endpoint.is_everywhere:
+            endpoint = parse_endpoint(str(endpoint.at(self.machine(catalog_host))))
+        return "" if endpoint is None or endpoint.is_everywhere else str(endpoint)
 
 
 def find(type: str, project: str, host: str, port: int, timeout_s: float = 5.0) -> Entry:
@@ -75,16 +105,67 @@ def find(type: str, project: str, host: str, port: int, timeout_s: float = 5.0) 
         CatalogUnreachable: there was no answer, or not all of it, within `timeout_s` seconds.
         BadCatalogAnswer: the answer is not a catalog's.
     """
-    of_type = [entry for entry in query(host, port, timeout_s) if entry.type == type]
+    return _newest_first((type,), project, host, port, timeout_s)[0]
+
+
+def find_servers(project: str, host: str, port: int, timeout_s: float = 5.0) -> list[Entry]:
+    """Return the entries of a project's table servers, with the bridge or without, newest first.
+
+    Raises:
+        NoSuchProject: the catalog knows of none.
+        CatalogUnreachable: there was no answer, or not all of it, within `timeout_s` seconds.
+        BadCatalogAnswer: the answer is not a catalog's.
+    """
+    return _newest_first(TABLE_TYPES, project, host, port, timeout_s)[:SERVERS_MAX]
+
+
+def endpoints_of(entries: list[Entry], catalog_host: str, lineage: str | None = None) -> list[str]:
+    """Return where a client on this machine can connect to the servers of a project, in their order.
+
+    Args:
+        entries: as `find_servers` returns them: of one project, at least one
+        catalog_host: where the catalog was asked
+        lineage: of the table that the client knows, in hexadecimal: other tables' servers are left out,
+            and those that do not tell theirs come last; None if the client knows none yet
+
+    Raises:
+        AnotherTable: all servers have another lineage.
+        NoUsableServer: none of the others can be reached.
+    """
+    project = entries[0].project
+    ours = [entry for entry in entries if lineage is None or entry.lineage in (lineage, "")]
+    if not ours:
+        count = f"{len(entries)} {'server' if len(entries) == 1 else 'servers'}"
+        raise AnotherTable(f"project {project} is announced by {count} of another table")
+    ours.sort(key=lambda entry: lineage is not None and entry.lineage != lineage)
+    reachable = [entry.url(catalog_host) for entry in ours if not why_unusable(entry, catalog_host)]
+    if not reachable:
+        raise NoUsableServer(f"project {project} cannot be reached: {why_unusable(ours[0], catalog_host)}")
+    return list(dict.fromkeys(reachable))
+
+
+def why_unusable(entry: Entry, catalog_host: str) -> str:
+    """Return why this machine cannot connect to a server, or nothing if it can."""
+    endpoint = parse_endpoint(entry.url(catalog_host))
+    if endpoint is None:
+        return f"it is announced without a ZeroMQ endpoint, only with the bridge's port {entry.port}"
+    machine = entry.machine(catalog_host)
+    if endpoint.is_loopback and not is_here(machine):
+        return f"{endpoint} is announced by {machine}, and only that machine reaches it; bind it to another address"
+    return ""
+
+
+def _newest_first(types: tuple[str, ...], project: str, host: str, port: int, timeout_s: float) -> list[Entry]:
+    of_type = [entry for entry in query(host, port, timeout_s) if entry.type in types]
     matching = [entry for entry in of_type if entry.project == project]
     if not matching:
         projects = sorted({entry.project for entry in of_type})
         known = ", ".join(projects[:5]) + (", ..." if len(projects) > 5 else "")
         raise NoSuchProject(
-            f"no {type} with the project name {project!r} in the catalog at {host}:{port}"
+            f"no {types[0]} with the project name {project!r} in the catalog at {host}:{port}"
             f" (it knows {known or 'none of that type'})"
         )
-    return max(reversed(matching), key=lambda entry: entry.lastheardfrom)
+    return sorted(reversed(matching), key=lambda entry: -entry.lastheardfrom)
 
 
 def query(host: str, port: int, timeout_s: float = 5.0) -> list[Entry]:
@@ -160,7 +241,7 @@ def entries_of(answer: bytes) -> list[Entry]:
     listed = _array_of(answer[end.end() :].decode("utf-8", "replace").strip())
     if listed is None:
         raise ValueError("the answer is not a JSON array, or not all of one")
-    return [entry for fields in listed if (entry := _entry_of(fields)) is not None]
+    return [entry for fields in listed if (entry := entry_of(fields)) is not None]
 
 
 def _array_of(text: str) -> list[Any] | None:
@@ -189,14 +270,14 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(reversed(pairs))
 
 
-def _entry_of(fields: object) -> Entry | None:
+def entry_of(fields: object) -> Entry | None:
     """Return the entry with these fields, or None if a client could not use it."""
     if not isinstance(fields, dict):
         return None
     entry = Entry(
         type=_text(fields, "type"),
         project=_text(fields, "project"),
-        address=_text(fields, "address"),
+        address=_address(fields),
         name=_text(fields, "name"),
         port=_count(fields, "port"),
         endpoint=_text(fields, "endpoint"),
@@ -205,6 +286,8 @@ def _entry_of(fields: object) -> Entry | None:
         keys=_count(fields, "keys"),
         clients=_count(fields, "clients"),
         lastheardfrom=_count(fields, "lastheardfrom"),
+        lineage=_id(fields, "lineage"),
+        epoch=_id(fields, "epoch"),
     )
     reachable = entry.endpoint or (0 < entry.port < 65536 and (entry.address or entry.name))
     return entry if entry.type and reachable else None
@@ -213,6 +296,22 @@ def _entry_of(fields: object) -> Entry | None:
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _address(fields: dict[str, Any]) -> str:
+    """Return the address that a catalog has heard from, or nothing: a name would have to be resolved."""
+    value = _text(fields, "address")
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return ""
+    return value
+
+
+def _id(fields: dict[str, Any], name: str) -> str:
+    """Return 32 hexadecimal digits in lower case, or nothing."""
+    value = _text(fields, name).lower()
+    return value if _ID.fullmatch(value) else ""
 
 
 def _count(fields: dict[str, Any], name: str) -> int:

@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+from kvzmq.catalog.addresses import parse_address
+from kvzmq.catalog.announce import TABLE, TABLE_TYPES
+from kvzmq.catalog.lookup import LINEAGE_DIGITS, entry_of
 from kvzmq.catalog.table import Catalog, Record
 from kvzmq.catalog.where import parse_where, satisfies
 
@@ -21,6 +24,8 @@ PAGE_ROWS_MAX = 1_000
 CELL_CHARS_MAX = 120
 
 _WIDE_CHARS = 24
+
+WARNINGS_MAX = 20
 
 QUIET_S = 150.0
 """A server is shown as quiet after this: two announcements, one a minute, did not come."""
@@ -44,6 +49,7 @@ class Pages:
         """Serve what `catalog` knows. `here` is its address, HOST:PORT, to be shown to people."""
         self._catalog = catalog
         self._here = here
+        self._host = parse_address(here)[0]
         self._pages: dict[str, tuple[str, Callable[[], bytes]]] = {
             "/": (_HTML, self.html),
             "/query.html": (_HTML, self.html),
@@ -80,15 +86,16 @@ class Pages:
         ).encode()
 
     def html(self) -> bytes:
-        """Return the page for people: of the newest entries, those first that lookups take."""
+        """Return the page for people: of the newest entries, by project, those first that lookups take."""
         records = self._catalog.records()
         now_s = self._catalog.now_s()
         shown = [(record.fields(), now_s - record.heard_s) for record in reversed(records[-PAGE_ROWS_MAX:])]
-        newest = {_group(fields): fields for fields, _ in reversed(shown)}
+        newest = {_kind(fields): fields for fields, _ in reversed(shown)}
         rows = [
-            _row(fields, age_s, replaced="project" in fields and fields is not newest[_group(fields)])
+            _row(self._shown(fields), age_s, replaced="project" in fields and fields is not newest[_kind(fields)])
             for fields, age_s in sorted(shown, key=lambda each: _group(each[0]))
         ]
+        warnings = _warnings(fields for fields, _ in shown)
         left_out, refused = len(records) - len(rows), self._catalog.refused
         return _PAGE.substitute(
             here=html.escape(self._here),
@@ -96,9 +103,19 @@ class Pages:
             lifetime=_duration(self._catalog.lifetime_s),
             head="".join(f"<th class={column.kind}>{column.title}</th>" for column in _COLUMNS),
             rows="\n".join(rows) or _NO_ROWS,
+            warnings="".join(f"<p class=warning>{html.escape(warning)}</p>\n" for warning in warnings),
+            quiet=_duration(QUIET_S),
             left_out=f"<p>{left_out:,} older entries are in the lists only.</p>" if left_out else "",
             refused=f"<p>Updates refused so far: {refused:,}.</p>" if refused else "",
         ).encode()
+
+    def _shown(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Return an entry's fields as people can use them: the endpoint as clients do, the lineage in short."""
+        entry = entry_of(fields)
+        if entry is None:
+            return fields
+        lineage = entry.lineage[:LINEAGE_DIGITS] or None
+        return {**fields, "lineage": lineage, "endpoint": entry.url(self._host) or fields.get("endpoint")}
 
     def _page(self, path: str) -> tuple[str, str, bytes]:
         if path in self._pages:
@@ -164,8 +181,9 @@ _COLUMNS = (
     _Column("address", "Address", "code"),
     _Column("port", "Port", "id"),
     _Column("endpoint", "Endpoint", "code"),
-    _Column("keys", "Keys", "number"),
+    _Column("lineage", "Lineage", "code"),
     _Column("revision", "Revision", "number"),
+    _Column("keys", "Keys", "number"),
     _Column("clients", "Clients", "number"),
     _Column("", "Last heard", "age"),
 )
@@ -173,26 +191,52 @@ _COLUMNS = (
 _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
-def _group(fields: dict[str, Any]) -> tuple[str, str]:
-    """Return what lookups take the newest entry of, as text."""
+def _kind(fields: dict[str, Any]) -> tuple[str, str]:
+    """Return what programs that look for a port take the newest entry of, as text: type and project."""
     return str(fields.get("type", "")), str(fields.get("project", ""))
+
+
+def _group(fields: dict[str, Any]) -> tuple[str, str]:
+    """Return what stands together on the page: the same, but tables with the bridge and without are one type."""
+    type, project = _kind(fields)
+    return TABLE if type in TABLE_TYPES else type, project
+
+
+def _warnings(entries: Iterable[dict[str, Any]]) -> list[str]:
+    """Return what is wrong with what was announced: a name that stands for several tables."""
+    tables: dict[str, set[str]] = {}
+    for fields in entries:
+        entry = entry_of(fields)
+        if entry is not None and entry.type in TABLE_TYPES and entry.lineage:
+            tables.setdefault(entry.project, set()).add(entry.lineage)
+    several = [(project, sorted(lineages)) for project, lineages in sorted(tables.items()) if len(lineages) > 1]
+    return [
+        f"{len(lineages)} tables are announced as {_cut(_one_line(project))}, lineages "
+        f"{_cut(', '.join(lineage[:LINEAGE_DIGITS] for lineage in lineages))}. A client that has used none of them "
+        "takes the newest server that answers: give all tables but one another name."
+        for project, lineages in several[:WARNINGS_MAX]
+    ]
 
 
 def _row(fields: dict[str, Any], age_s: float, replaced: bool) -> str:
     marks = [mark for mark, holds in (("replaced", replaced), ("quiet", age_s > QUIET_S)) if holds]
     cells = [_cell(column.kind, fields.get(column.field)) for column in _COLUMNS[:-1]]
-    cells.append(f"<td class=age>{_duration(age_s)} ago</td>")
+    cells.append(f"<td class=age>{_duration(age_s)} ago{', quiet' if 'quiet' in marks else ''}</td>")
     return f'<tr class="{" ".join(marks)}">{"".join(cells)}</tr>'
 
 
 def _cell(kind: str, value: object) -> str:
     grouped = kind == "number" and isinstance(value, int) and not isinstance(value, bool)
     text = "–" if value is None else f"{value:,}" if grouped else _one_line(value)
-    cut = text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 1] + "…"
+    cut = _cut(text)
     shown = html.escape(cut)
     # The style cuts what is wide; what is left out is to be seen when the mouse is there.
     title = f' title="{shown}"' if len(cut) > _WIDE_CHARS else ""
     return f"<td class={kind}{title}>{shown}</td>"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 1] + "…"
 
 
 def _duration(seconds: float) -> str:
@@ -232,7 +276,7 @@ td { max-width: 15rem; overflow: hidden; text-overflow: ellipsis; border-top: 1p
 td.project { font-weight: 600 }
 .number, .id, .age { text-align: right }
 .replaced td { color: var(--soft); font-weight: 400 }
-.quiet td.age { color: var(--late) }
+.quiet td.age, p.warning { color: var(--late) }
 td.none { padding: 2rem; text-align: center; color: var(--soft) }
 </style>
 </head>
@@ -240,7 +284,7 @@ td.none { padding: 2rem; text-align: center; color: var(--soft) }
 <h1>Catalog</h1>
 <p>$count at <code>$here</code>, each dropped after $lifetime without a word from it.
 As a list: <a href="/query.json">JSON</a>, <a href="/query.text">text</a>.</p>
-<div class="frame">
+$warnings<div class="frame">
 <table>
 <thead><tr>$head</tr></thead>
 <tbody>
@@ -248,7 +292,8 @@ $rows
 </tbody>
 </table>
 </div>
-<p>A lookup takes the newest entry of its type and project; the others are grey.
+<p>kvzmq's clients try the servers of a project from the newest entry on. Programs that look for a port take
+the newest of their type and project; the others are grey. Quiet is who was not heard for $quiet: killed or cut off.
 To be listed: <code>kvzmq server --project NAME --catalog $here</code></p>
 $left_out$refused
 </body>

@@ -1,4 +1,9 @@
-"""What a catalog knows. No I/O: updates come as bytes, the time from clocks that are passed in."""
+"""What a catalog knows. No I/O: updates come as bytes, the time from clocks that are passed in.
+
+Two updates are of one server when they come from one address and name the same port and the same uuid. That
+is the original's rule (cctools 9.9, tried): no port counts as port 0, no uuid is not the empty one, and
+of a uuid the first 128 bytes count.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +32,13 @@ CATALOG_BYTES_MAX = 16 * 1024 * 1024
 ENTRY_OVERHEAD_BYTES = 1024
 """What an entry is taken to cost beside its own bytes."""
 
+UUID_BYTES_MAX = 128
+"""So much of a uuid tells servers apart."""
+
 _COMPRESSED = b"\x1a"
+
+_Place = tuple[int, bytes | None]
+"""What tells the servers of one address apart: the announced port and uuid."""
 
 _logger = logging.getLogger(__name__)
 
@@ -72,8 +83,8 @@ class Catalog:
         self._monotonic = monotonic
         self._heard_last = 0
         self._updates = 0
-        # By address, then by announced port; least recently heard first.
-        self._records: dict[str, dict[int, Record]] = {}
+        # By address, then by place; least recently heard first.
+        self._records: dict[str, dict[_Place, Record]] = {}
         self._cost_bytes: dict[str, int] = {}
         self._total_bytes = 0
         self._count = 0
@@ -102,38 +113,38 @@ class Catalog:
         now_s = self.now_s()
         # Our own fields stand in front, as in the original, and there is no second one of their names.
         fields = msgspec.json.encode({**ours, **announced, **ours})
-        self._put(address, _integer(announced, "port"), Record(fields, self._updates, now_s, now_s + lifetime_s))
+        self._put(address, _place_of(announced), Record(fields, self._updates, now_s, now_s + lifetime_s))
         return True
 
     def records(self) -> list[Record]:
         """Return what is known, least recently heard first."""
         self.expire()
-        known = (record for ports in self._records.values() for record in ports.values())
+        known = (record for places in self._records.values() for record in places.values())
         return sorted(known, key=lambda record: record.number)
 
     def expire(self) -> None:
         """Forget what is too old."""
         now_s = self.now_s()
         expired = [
-            (address, port)
-            for address, ports in self._records.items()
-            for port, record in ports.items()
+            (address, place)
+            for address, places in self._records.items()
+            for place, record in places.items()
             if now_s > record.forget_s
         ]
-        for address, port in expired:
-            self._drop(address, port)
+        for address, place in expired:
+            self._drop(address, place)
 
-    def _put(self, address: str, port: int, record: Record) -> None:
-        if port in self._records.get(address, ()):
-            self._drop(address, port)
-        self._records.setdefault(address, {})[port] = record
+    def _put(self, address: str, place: _Place, record: Record) -> None:
+        if place in self._records.get(address, ()):
+            self._drop(address, place)
+        self._records.setdefault(address, {})[place] = record
         self._account(address, record.cost_bytes(), 1)
         while self._count > ENTRIES_MAX or self._total_bytes > CATALOG_BYTES_MAX:
             greediest = max(self._cost_bytes, key=self._cost_bytes.__getitem__)
             self._drop(greediest, next(iter(self._records[greediest])))
 
-    def _drop(self, address: str, port: int) -> None:
-        record = self._records[address].pop(port)
+    def _drop(self, address: str, place: _Place) -> None:
+        record = self._records[address].pop(place)
         self._account(address, -record.cost_bytes(), -1)
         if not self._records[address]:
             del self._records[address], self._cost_bytes[address]
@@ -178,6 +189,11 @@ def _readable_by_all(value: object, depth_left: int) -> bool:
             return depth_left > 0 and all(_readable_by_all(each, depth_left - 1) for each in inside)
         case _:
             return True
+
+
+def _place_of(announced: dict[str, Any]) -> _Place:
+    uuid = announced.get("uuid")
+    return _integer(announced, "port"), uuid.encode()[:UUID_BYTES_MAX] if isinstance(uuid, str) else None
 
 
 def _integer(fields: dict[str, Any], name: str) -> int:

@@ -3,7 +3,8 @@
 Everything else in the package is a part; here the parts are joined. Data goes to standard output,
 everything said about it to standard error. Exit codes: 0 done, 1 no such key, a condition that did
 not hold, or damage found, 2 wrong usage, 3 refused to start, 4 cannot reach the server, 5 the disk
-failed; 130 after Ctrl-C, 141 when whoever read the output has gone.
+failed, so that the server cannot write or has ended; 130 after Ctrl-C, 141 when whoever read the
+output has gone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ DONE, NOT_FOUND, USAGE, REFUSED_TO_START, UNREACHABLE, STORAGE_FAILED = range(6)
 INTERRUPTED, PIPE_CLOSED = 130, 141
 
 DEFAULT_URL = "tcp://127.0.0.1:5570"
+
+URL_OPTION = "kvzmq.cli.url"
+"""Where a command's own -c is kept in the context, while the shell completes what is typed."""
 
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Server": {
@@ -65,6 +69,9 @@ The lines stand here so that `kvzmq --help` need not load every command: 40 ms i
 
 _PLACES = {name: place for commands in _GROUPS.values() for name, (place, _) in commands.items()}
 
+ALIASES = {"get": "lookup", "set": "insert", "del": "remove", "increment": "incr", "compare-and-set": "cas"}
+"""Other names for commands, as other tables and the Python client call them."""
+
 
 def command_names(heading: str | None = None) -> dict[str, str]:
     """Return the commands below a heading, or all, each with its line of help."""
@@ -101,11 +108,15 @@ def report(error: BaseException) -> int:
     """Say in one line on standard error what went wrong, and return the exit code."""
     code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
     if code not in (INTERRUPTED, PIPE_CLOSED):
-        text = str(error)
-        if isinstance(error, OSError) and not isinstance(error, errors.KvzmqError) and error.strerror:
-            text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
-        click.echo(f"kvzmq: {text}", err=True)
+        click.echo(f"kvzmq: {text_of(error)}", err=True)
     return code
+
+
+def text_of(error: BaseException) -> str:
+    """Return what an error says, without the number that Python puts before the system's words."""
+    if isinstance(error, OSError) and not isinstance(error, errors.KvzmqError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return str(error)
 
 
 class _LazyGroup(click.Group):
@@ -118,19 +129,31 @@ class _LazyGroup(click.Group):
             return None
         module, _, attribute = place.partition(":")
         command: click.Command = getattr(import_module(module), attribute)
+        _name_variables(command, name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # By its own name, so that help and environment variables are those of the command.
+        name = ALIASES.get(args[0], args[0])
+        if name not in _PLACES and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}.{_did_you_mean(name)}")
+        return super().resolve_command(ctx, [name, *args[1:]])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, commands in _GROUPS.items():
             with formatter.section(heading):
                 formatter.write_dl([(name.ljust(12), line) for name, (_, line) in commands.items()])
+        with formatter.section("Other names"):
+            formatter.write_text(aliases_text())
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem
 
         return [
             CompletionItem(name, help=line)
-            for name, line in command_names().items()
+            for name, line in (command_names() | {alias: f"The same as {name}." for alias, name in ALIASES.items()}).items()
             if name.startswith(incomplete)
         ] + click.Command.shell_complete(self, ctx, incomplete)
 
@@ -144,6 +167,26 @@ class _LazyGroup(click.Group):
             if code == PIPE_CLOSED:
                 _drop_output()
             ctx.exit(code)
+
+
+def _did_you_mean(name: str) -> str:
+    from difflib import get_close_matches
+
+    found = get_close_matches(name.lower(), [*_PLACES, *ALIASES], n=1)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def _name_variables(command: click.Command, name: str) -> None:
+    """Have each option read KVZMQ_COMMAND_OPTION: click would take the argument's name, as in KVZMQ_LOG_SINCE_US."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.envvar is None and option.expose_value:
+            long = max(option.opts, key=len).lstrip("-")
+            option.envvar = f"KVZMQ_{name}_{long}".upper().replace("-", "_")
+
+
+def aliases_text() -> str:
+    """Return the other names of commands, in one line."""
+    return ", ".join(f"{alias} = {name}" for alias, name in ALIASES.items())
 
 
 def _drop_output() -> None:
@@ -170,8 +213,10 @@ def _drop_output() -> None:
               help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas.")
 @click.option("--timeout", "timeout_s", envvar="KVZMQ_TIMEOUT", type=click.FloatRange(min=0, min_open=True), default=5.0,
               show_default=True, metavar="SECONDS", help="How long an answer may take, retries included.")
+@click.option("--no-wait", "no_wait", is_flag=True, envvar="KVZMQ_NO_WAIT",
+              help="Fail at once, with exit code 4, when nobody listens there; without it a restart is waited out.")
 @click.pass_context
-def main(ctx: click.Context, url: str, timeout_s: float) -> None:
+def main(ctx: click.Context, url: str, timeout_s: float, no_wait: bool) -> None:
     """A durable table that processes share over ZeroMQ."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -181,5 +226,5 @@ def main(ctx: click.Context, url: str, timeout_s: float) -> None:
     if ctx.invoked_subcommand not in ("server", "catalog", "trace", "bench"):
         from kvzmq.cli.connection import Connection
 
-        ctx.obj = Connection(url, timeout_s)
+        ctx.obj = Connection(url, timeout_s, no_wait)
         ctx.call_on_close(ctx.obj.close)

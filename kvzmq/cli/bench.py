@@ -151,7 +151,7 @@ def bench(
 def _endpoint(url: str, timeout_s: float) -> str:
     """Return where the first server of the URL list listens."""
     try:
-        return resolve(parse_urls(url)[0], timeout_s)
+        return resolve(parse_urls(url)[0], timeout_s)[0]
     except ValueError as error:
         raise errors.InvalidRequest(str(error)) from None
 

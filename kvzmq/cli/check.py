@@ -14,6 +14,7 @@ from kvzmq.cli import NOT_FOUND, show
 from kvzmq.cli.connection import json_option
 from kvzmq.store.check import FileReport, Report, look
 from kvzmq.store.reading import Reading
+from kvzmq.units import count, size
 
 _LISTED = 10
 
@@ -59,9 +60,11 @@ def _show(report: Report, as_json: bool) -> None:
     lines.append(f"recovery: {_recovery(report)}")
     if report.refusal is None:
         lines.append(
-            f"table: {_count(report.rows, 'row')}, revision {report.revision}, {_count(report.sessions, 'session')}, "
+            f"table: {count(report.rows, 'row')}, revision {report.revision}, {count(report.sessions, 'session')}, "
             f"{_time_range(report)}"
         )
+        if report.lineage is not None and report.epoch is not None:
+            lines.append(f"lineage: {report.lineage}, latest epoch {report.epoch}")
     if report.in_use:
         lines.append("in use: a server has the directory; this is what was there at one moment, up to the last whole group")
     lines.append("DAMAGED: `kvzmq check --repair` saves what can be read to a copy" if report.damaged else "no damage")
@@ -70,12 +73,12 @@ def _show(report: Report, as_json: bool) -> None:
 
 def _summary(file: FileReport) -> str:
     if file.name.endswith(".ckpt"):
-        return f"{size(file.bytes)}, checkpoint of everything up to group {file.last_group}, {_count(file.frames, 'section')}"
+        return f"{size(file.bytes)}, checkpoint of everything up to group {file.last_group}, {count(file.frames, 'section')}"
     if file.first_group is None:
         return f"{size(file.bytes)}, log without groups"
     return (
-        f"{size(file.bytes)}, log of {_count(file.frames, 'group')} ({file.first_group} to {file.last_group}), "
-        f"{_count(file.requests, 'request')}, {_count(file.operations, 'operation')}, {_between(file.from_us, file.to_us)}"
+        f"{size(file.bytes)}, log of {count(file.frames, 'group')} ({file.first_group} to {file.last_group}), "
+        f"{count(file.requests, 'request')}, {count(file.operations, 'operation')}, {_between(file.from_us, file.to_us)}"
     )
 
 
@@ -85,7 +88,7 @@ def _recovery(report: Report) -> str:
     base = report.files[0].last_group if report.files[0].name.endswith(".ckpt") else None
     steps = ["starts with an empty table" if base is None else f"loads the checkpoint of group {base}"]
     if report.replayed:
-        steps.append(f"replays {_count(report.replayed, 'group')}, up to {report.group}")
+        steps.append(f"replays {count(report.replayed, 'group')}, up to {report.group}")
     if report.torn_bytes:
         steps.append(f"saves the torn tail of {report.torn_bytes} bytes aside and cuts it")
     return ", then ".join(steps)
@@ -105,20 +108,6 @@ def utc(time_us: int) -> str:
     """Return a time as people and programs read it: 2026-01-31T12:00:00.000000Z."""
     moment = datetime.fromtimestamp(time_us / 1e6, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people."""
-    amount = float(count)
-    for unit in ("bytes", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.0f} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} GiB"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _repair(reading: Reading, report: Report, output: Path, as_json: bool) -> None:
@@ -146,10 +135,10 @@ def _repair(reading: Reading, report: Report, output: Path, as_json: bool) -> No
         })])  # fmt: skip
         return
     what = f"the table as it was after group {saved.group}" if saved.prefix else "a part of the table, as it is known"
-    lines = [f"saved to {output}: {what}: {_count(verified.rows, 'row')}, revision {verified.revision}"]
+    lines = [f"saved to {output}: {what}: {count(verified.rows, 'row')}, revision {verified.revision}"]
     lines += [f"  left out: {line}" for line in saved.left_out] or ["  nothing was left out"]
     if saved.later:
-        lines.append(f"  {_count(len(saved.later), 'row')} as certainly known from after the damage: {later}")
+        lines.append(f"  {count(len(saved.later), 'row')} as certainly known from after the damage: {later}")
         lines.append("  to add them to the repaired table: start a server on it, then `kvzmq import` that file")
     if saved.unknown:
         listed = ", ".join(repr(key) for key in sorted(saved.unknown)[:_LISTED])

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from kvzmq import errors
-from kvzmq.cli.words import Word
+from kvzmq.cli import URL_OPTION
 
 if TYPE_CHECKING:
     from kvzmq.client.blocking import Client
 
 _NEGATIVE = re.compile(r"-(\d|\.\d)[\d.]*([eE][-+]?\d+)?")
 
+NOTICE_S = 0.15
+"""How long a person at a terminal hears nothing of a server that is not there: a usual answer comes sooner."""
+
+PROBE_S = 1.0
+"""How long one attempt to reach a server may take, to say why it is not reached."""
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Unreachable(errors.Timeout):
+    """Say that nobody listens, and why."""
 
 
 class Connection:
@@ -26,41 +37,86 @@ class Connection:
     Args:
         url: as `kvzmq.connect` takes it
         timeout_s: for each call
+        no_wait: whether a server that nobody listens for is an error at once
     """
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, no_wait: bool = False) -> None:
         self.url = url
         self.timeout_s = timeout_s
+        self.no_wait = no_wait
         self._client: Client | None = None
+        self._looked = False  # whether this command has looked for a server that is not there, or will
+        self._notice: threading.Timer | None = None
 
     @property
     def table(self) -> Client:
-        """The client.
+        """The client. On a terminal a notice is due from here on if nobody listens, until `command_ended`.
+
+        Raises:
+            click.UsageError: the URL is malformed
+            Timeout: nobody listens, and this is not to be waited for
+        """
+        client = self.open() if self._client is None else self._client  # an empty table is false
+        if self._looked:
+            return client
+        self._looked = True
+        if self.no_wait:
+            wrong = self._unreachable()
+            if wrong is not None:
+                raise _Unreachable(f"cannot reach {self.url}: {wrong}")
+        elif sys.stderr.isatty():
+            self._notice = threading.Timer(NOTICE_S, self._say_that_it_waits)
+            self._notice.daemon = True
+            self._notice.start()
+        return client
+
+    def open(self) -> Client:
+        """Return the client, whether or not a server is there.
 
         Raises:
             click.UsageError: the URL is malformed
         """
-        if self._client is None:
-            from kvzmq.client.blocking import connect  # 70 ms, which `kvzmq --help` need not take
+        from kvzmq.client.blocking import connect  # 70 ms, which `kvzmq --help` need not take
 
-            try:
-                self._client = connect(self.url, self.timeout_s)
-            except ValueError as error:
-                raise click.UsageError(str(error)) from None
+        try:
+            if any(part.strip().startswith("inproc:") for part in self.url.split(",")):
+                raise ValueError("inproc:// reaches sockets of one process only: use tcp://HOST:PORT or ipc:///PATH")
+            self._client = connect(self.url, self.timeout_s)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
         return self._client
+
+    def _unreachable(self) -> str | None:
+        """Say why no server can be reached now, or None if one can, by plain connections."""
+        from kvzmq.cli.explain import unreachable
+
+        return unreachable(self.url, min(PROBE_S, self.timeout_s))
+
+    def _say_that_it_waits(self) -> None:
+        wrong = self._unreachable()
+        if wrong is not None and self._notice is not None:
+            click.echo(f"kvzmq: {wrong.partition('; ')[0]}; still trying, for {self.timeout_s:g} s (--no-wait does not)", err=True)
+
+    def command_ended(self) -> None:
+        """Say nothing more of a server that is not there; the next command looks again."""
+        self._looked = False
+        if self._notice is not None:
+            self._notice.cancel()
+            self._notice = None
 
     def explain(self, error: errors.KvzmqError) -> errors.KvzmqError:
         """Return an error that says why the server cannot be reached, in place of one that says it did not answer."""
-        if not isinstance(error, errors.Timeout):
+        if not isinstance(error, errors.Timeout) or isinstance(error, _Unreachable):
             return error
         from kvzmq.cli.explain import diagnose
 
-        findings = diagnose(self.url, min(1.0, self.timeout_s))
+        findings = diagnose(self.url, min(PROBE_S, self.timeout_s))
         wrong = next((finding.text for finding in findings if not finding.well), "no answer in time")
         return errors.Timeout(f"cannot reach {self.url}: {wrong}")
 
     def close(self) -> None:
         """Drop the client, if there is one."""
+        self.command_ended()
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -76,6 +132,8 @@ class TableCommand(click.Command):
                          expose_value=False, callback=_with_url),
             click.Option(["--timeout", "timeout_s"], metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
                          help="How long an answer may take.", expose_value=False, callback=_with_timeout),
+            click.Option(["--no-wait", "no_wait"], is_flag=True, expose_value=False, callback=_with_no_wait,
+                         help="Fail at once when nobody listens there."),
         ]  # fmt: skip
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -89,16 +147,25 @@ class TableCommand(click.Command):
             return super().invoke(ctx)
         except errors.Timeout as error:
             raise ctx.obj.explain(error) from None
+        finally:
+            ctx.obj.command_ended()
 
 
 def _with_url(ctx: click.Context, _: click.Parameter, url: str | None) -> None:
     if url is not None:
-        _replace(ctx, Connection(url, ctx.obj.timeout_s))
+        ctx.meta[URL_OPTION] = url  # for the completion of keys, which has no connection
+        if ctx.obj is not None:
+            _replace(ctx, Connection(url, ctx.obj.timeout_s, ctx.obj.no_wait))
 
 
 def _with_timeout(ctx: click.Context, _: click.Parameter, timeout_s: float | None) -> None:
-    if timeout_s is not None:
-        _replace(ctx, Connection(ctx.obj.url, timeout_s))
+    if timeout_s is not None and ctx.obj is not None:
+        _replace(ctx, Connection(ctx.obj.url, timeout_s, ctx.obj.no_wait))
+
+
+def _with_no_wait(ctx: click.Context, _: click.Parameter, no_wait: bool) -> None:
+    if no_wait and ctx.obj is not None:
+        _replace(ctx, Connection(ctx.obj.url, ctx.obj.timeout_s, True))
 
 
 def _replace(ctx: click.Context, connection: Connection) -> None:
@@ -109,48 +176,3 @@ def _replace(ctx: click.Context, connection: Connection) -> None:
 def json_option(command: F) -> F:
     """Add --json to a command, as the argument `as_json`."""
     return click.option("--json", "as_json", is_flag=True, envvar="KVZMQ_JSON", help="Print JSON, for machines.")(command)
-
-
-class _Value(click.ParamType[str]):
-    """An argument for `read_value`: click's own strings would forget what a Word was written as."""
-
-    name = "value"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        return value
-
-
-VALUE = _Value()
-
-
-def is_stdin(text: str) -> bool:
-    """Say whether an argument stands for standard input: in the shell that is where the commands come from."""
-    return text == "-" and not isinstance(text, Word)
-
-
-def read_value(text: str, as_string: bool = False) -> Any:
-    """Return the value an argument stands for: JSON, or else the string itself; `-` reads standard input.
-
-    A line break at the end of standard input is not part of a plain string, as in the shell's $(...).
-
-    Raises:
-        click.UsageError: it is JSON that no table can keep
-    """
-    import msgspec
-
-    if is_stdin(text):
-        data = sys.stdin.buffer.read()
-        try:
-            text = data.decode().removesuffix("\n")
-        except UnicodeDecodeError:
-            raise click.UsageError("standard input is not UTF-8 text; --bytes takes it as it is") from None
-    if as_string:
-        return text
-    try:
-        return msgspec.json.decode(text.raw if isinstance(text, Word) else text)
-    except msgspec.ValidationError as error:
-        raise click.UsageError(f"{text}: {error}") from None
-    except (msgspec.DecodeError, UnicodeEncodeError):
-        return str(text)
-    except RecursionError:
-        raise click.UsageError("the value is nested too deeply") from None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvzmq import errors
-from kvzmq.cli import main
+from kvzmq.cli import ALIASES, main
 from kvzmq.cli.connection import Connection
 from kvzmq.cli.words import quote
 
@@ -115,8 +115,8 @@ class Completer:
         from kvzmq.cli.shell import COMMANDS, OWN
 
         if not before or (before == ["help"]):
-            return [f"{name} " for name in [*COMMANDS, *OWN] if name.startswith(text.lower())]
-        name = before[0].lower()
+            return [f"{name} " for name in [*COMMANDS, *ALIASES, *OWN] if name.startswith(text.lower())]
+        name = ALIASES.get(before[0].lower(), before[0].lower())
         if text.startswith("-"):
             return self._options(name, text) if name in COMMANDS else []
         given = sum(not word.startswith("-") for word in before[1:])

@@ -2,6 +2,8 @@
 
     URL ──> catalog ──> name ──> connection ──> who greets? ──> does the table answer?
 
+Of a project in a catalog, every server is walked to by itself, and two tables under one name are told.
+
 libzmq says nothing when a connection is refused or the other end speaks something else; it goes on
 trying. So the steps before the table's own answer are taken without it. ZMTP is the protocol of
 ZeroMQ, https://rfc.zeromq.org/spec/37/: both ends begin with a greeting of 64 bytes, which names the
@@ -12,14 +14,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from kvzmq import catalog, errors
-from kvzmq.client.link import needs_lookup, parse_urls, resolve
+from kvzmq.client.blocking import connect
+from kvzmq.client.candidates import needs_lookup
+from kvzmq.client.link import catalog_of, parse_urls
 
 _GREETING_BYTES = 64
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -31,10 +37,11 @@ _HEARD_BYTES = 60
 
 
 class Finding(NamedTuple):
-    """What one step found: whether it went well, and what there is to say."""
+    """What one step found: whether it went well, what there is to say, and whether it is the last step to a server."""
 
     well: bool
     text: str
+    arrived: bool = False
 
 
 class _Stop(Exception):
@@ -42,42 +49,138 @@ class _Stop(Exception):
 
 
 def diagnose(url: str, timeout_s: float) -> list[Finding]:
-    """Take the steps to the servers of `url`, each within `timeout_s`, until one fails; the table itself is not asked."""
+    """Go to the servers of `url`, each step within `timeout_s`, until one fails.
+
+    The table itself is asked only where a catalog names the servers, to tell which of them answer.
+    """
     findings: list[Finding] = []
     for one in parse_urls(url):
-        try:
-            findings += [Finding(True, text) for text in _steps(one, timeout_s)]
-        except _Stop as stop:
-            findings.append(Finding(False, str(stop)))
+        findings += _project(one, timeout_s) if needs_lookup(one) else _walk(one, timeout_s)
     return findings
 
 
-def _steps(url: str, timeout_s: float) -> Iterator[str]:
-    endpoint = url
-    if needs_lookup(url):
-        endpoint = _ask_catalog(url, timeout_s)
-        yield f"the catalog says {url} is at {endpoint}"
+def unreachable(url: str, timeout_s: float) -> str | None:
+    """Say why none of the servers of `url` can be connected to, each tried for `timeout_s`; None if one can."""
+    wrong = ""
+    for one in parse_urls(url):
+        try:
+            for endpoint in _endpoints(one, timeout_s):
+                try:
+                    _connect(endpoint, timeout_s).close()
+                    return None
+                except _Stop as stop:
+                    wrong = wrong or str(stop)
+        except _Stop as stop:
+            wrong = wrong or str(stop)
+    return wrong
+
+
+def _endpoints(url: str, timeout_s: float) -> list[str]:
+    """Return where a URL leads, as a catalog knows it if need be."""
+    if not needs_lookup(url):
+        return [url]
+    host, entries = _ask_catalog(url, timeout_s)
+    return [endpoint for entry in entries if (endpoint := entry.url(host))]
+
+
+def _walk(endpoint: str, timeout_s: float) -> list[Finding]:
+    """Go to one server until a step fails."""
+    findings: list[Finding] = []
+    try:
+        findings.extend(Finding(True, text) for text in _steps(endpoint, timeout_s))
+        findings[-1] = findings[-1]._replace(arrived=True)
+    except _Stop as stop:
+        findings.append(Finding(False, str(stop)))
+    return findings
+
+
+def _project(url: str, timeout_s: float) -> list[Finding]:
+    """Ask a catalog, and go to all servers of the project."""
+    try:
+        host, entries = _ask_catalog(url, timeout_s)
+    except _Stop as stop:
+        return [Finding(False, str(stop))]
+    servers = "1 server" if len(entries) == 1 else f"{len(entries)} servers, the newest first"
+    findings = [Finding(True, f"the catalog knows, of {url}, {servers}")]
+    with ThreadPoolExecutor(len(entries)) as pool:  # one that is silent does not make the others wait
+        walks = list(pool.map(lambda entry: _announced(entry, host, timeout_s), entries))
+    findings += itertools.chain.from_iterable(walks)
+    answering = [entry for entry, walk in zip(entries, walks) if walk[-1].well]
+    if answering and len(entries) > 1:
+        findings.append(Finding(True, f"clients that connect now come to {answering[0].url(host)}"))
+    return findings + [Finding(False, text) for text in _doubts(entries, answering)]
+
+
+def _doubts(entries: list[catalog.Entry], answering: list[catalog.Entry]) -> Iterator[str]:
+    """Say what is wrong with a project as a whole, though each of its servers may be well."""
+    tables = sorted({entry.lineage for entry in entries if entry.lineage})
+    if len(tables) > 1:
+        short = ", ".join(lineage[: catalog.LINEAGE_DIGITS] for lineage in tables)
+        yield (
+            f"{len(tables)} tables are announced as {entries[0].project} (lineages {short}), and clients that have "
+            "used neither take the newest that answers: give all but one another --project"
+        )
+    for lineage in tables:
+        copies = len({entry.epoch for entry in answering if entry.lineage == lineage})
+        if copies > 1:
+            yield (
+                f"{copies} servers answer with the lineage {lineage[: catalog.LINEAGE_DIGITS]}: they serve copies of "
+                "one table, and what is written to one is not in the others; stop all but one"
+            )
+
+
+def _announced(entry: catalog.Entry, host: str, timeout_s: float) -> list[Finding]:
+    """Say what a server has announced, and whether it answers there, in one finding or what is wrong."""
+    endpoint = entry.url(host)
+    age_s = max(0, int(time.time()) - entry.lastheardfrom)
+    about = (
+        f"{endpoint or entry.endpoint or entry.machine(host)}, announced {age_s} s ago at revision {entry.revision}, "
+        f"lineage {entry.lineage[: catalog.LINEAGE_DIGITS] or 'unknown'}"
+    )
+    unusable = catalog.why_unusable(entry, host)
+    if unusable:
+        return [Finding(False, f"{about}: {unusable}")]
+    steps = _walk(endpoint, timeout_s)
+    if not steps[-1].well:
+        return [Finding(False, f"{about}: {steps[-1].text}")]
+    try:
+        with connect(endpoint, timeout_s) as table:
+            revision = table.stats().get("revision")
+    except errors.KvzmqError as error:
+        return [Finding(False, f"{about}: {error}")]
+    return [*steps, Finding(True, f"{about}: answers, at revision {revision}")]
+
+
+def _steps(endpoint: str, timeout_s: float) -> Iterator[str]:
     if endpoint.startswith("inproc:"):
         raise _Stop("inproc:// reaches sockets of the same process only: the command line needs tcp:// or ipc://")
-    if endpoint.startswith("ipc:"):
-        sock = _connect_ipc(endpoint.removeprefix("ipc://"), timeout_s)
-        yield f"a process listens on {endpoint}"
-    else:
+    if not endpoint.startswith("ipc:"):
         host, port = _split(endpoint)
         addresses = _resolve_name(host, port)
         if host not in addresses:
             yield f"{host} is {', '.join(addresses)}"
-        sock = _connect_tcp(host, port, timeout_s)
-        yield f"port {port} of {host} accepts connections"
-    with contextlib.closing(sock):
+    with contextlib.closing(_connect(endpoint, timeout_s)) as sock:
+        ipc = endpoint.startswith("ipc:")
+        yield f"a process listens on {endpoint}" if ipc else f"port {port} of {host} accepts connections"
         yield _shake_hands(sock, endpoint, timeout_s)
 
 
-def _ask_catalog(url: str, timeout_s: float) -> str:
+def _connect(endpoint: str, timeout_s: float) -> socket.socket:
+    if endpoint.startswith("ipc:"):
+        return _connect_ipc(endpoint.removeprefix("ipc://"), timeout_s)
+    host, port = _split(endpoint)
+    _resolve_name(host, port)
+    return _connect_tcp(host, port, timeout_s)
+
+
+def _ask_catalog(url: str, timeout_s: float) -> tuple[str, list[catalog.Entry]]:
+    host, port, project = catalog_of(url)
     try:
-        return resolve(url, timeout_s)
+        return host, catalog.find_servers(project, host, port, timeout_s)
     except catalog.NoSuchProject as error:
-        raise _Stop(f"{error}: start one with `kvzmq server --project NAME`, or wait until it has announced itself") from None
+        raise _Stop(
+            f"{error}: start one with `kvzmq server --project NAME`, or wait until it has announced itself"
+        ) from None
     except errors.CatalogError as error:
         raise _Stop(f"{error}: is `kvzmq catalog` running there?") from None
 
@@ -102,14 +205,18 @@ def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
     try:
         return socket.create_connection((host, port), timeout_s)
     except ConnectionRefusedError:
-        raise _Stop(f"connection refused: nothing listens on port {port} of {host}; is `kvzmq server` running there?") from None
+        raise _Stop(
+            f"connection refused: nothing listens on port {port} of {host}; is `kvzmq server` running there?"
+        ) from None
     except TimeoutError:
         raise _Stop(
-            f"no answer to the connection within {timeout_s:g} s: {host} is down, or a firewall drops what is sent to port {port}"
+            f"no answer to the connection within {timeout_s:g} s: {host} is down, or a firewall drops what is sent to "
+            f"port {port}"
         ) from None
     except OSError as error:
         unreachable = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
-        raise _Stop(f"{'no route' if unreachable else 'no connection'} to {host} port {port}: {error.strerror}") from None
+        what = "no route" if unreachable else "no connection"
+        raise _Stop(f"{what} to {host} port {port}: {error.strerror}") from None
 
 
 def _connect_ipc(path: str, timeout_s: float) -> socket.socket:
@@ -207,6 +314,6 @@ def _catalog_hint(endpoint: str, timeout_s: float) -> str:
         entries = catalog.query(host, port, timeout_s)
     except errors.CatalogError:
         return ""
-    known = [entry.project for entry in entries if entry.type == "hashtable"]
+    known = [entry.project for entry in entries if entry.type in catalog.TABLE_TYPES]
     example = known[0] if known else "PROJECT"
     return f"; it is a catalog, so try -c catalog://{host}:{port}/{example}"

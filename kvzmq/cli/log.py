@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import msgspec
 
 from kvzmq import codec, errors
 from kvzmq.cli import show
+from kvzmq.cli.arguments import duration_s
 from kvzmq.cli.check import utc
 from kvzmq.cli.connection import json_option
 from kvzmq.messages import OPERATIONS, Operation, Transaction
@@ -21,9 +22,10 @@ from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED
 from kvzmq.store.reading import Gap, Reading, describe, regions
 from kvzmq.store.repair import keys_of
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _WRITES = sorted(name for name, kind in OPERATIONS.items() if kind.writes)
 _KEYS_SHOWN = 5
+_KEYS_WIDTH = 16
+_HEADS = ("time (UTC)", "group", "session", "seq", "operation", "keys")
 
 
 class _Moment(click.ParamType[int]):
@@ -35,9 +37,9 @@ class _Moment(click.ParamType[int]):
         if isinstance(value, int):
             return value
         text = str(value)
-        ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-        if ago is not None:
-            return int((time.time() - float(ago[1]) * _UNITS_S[ago[2]]) * 1e6)
+        ago_s = duration_s(text) if text[-1:].isalpha() else None  # a number alone would be a year
+        if ago_s is not None:
+            return int((time.time() - ago_s) * 1e6)
         try:
             moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
         except ValueError:
@@ -116,6 +118,9 @@ def log(
     The log reaches back to the last compaction; what came before is in the checkpoint, without its history. It shows
     what was asked for: an operation that found its condition not met, or its key absent, is there, too. May run
     beside a server. Damaged places are skipped and reported; exit code 1 then.
+
+    On a terminal the columns have a header. In a pipe there is none: a line is TIME TAB GROUP TAB SESSION TAB SEQ TAB
+    OPERATION TAB KEYS, and TAB ARGUMENTS with --values. --json has names.
     """
     wanted = _Filter(keys, prefix, session, since_us, until_us, operations)
     gaps: list[str] = []
@@ -124,7 +129,8 @@ def log(
         if as_json:
             show.put(show.encode_json(_as_dict(entry)) for entry in entries)
         else:
-            show.put(_as_line(entry, values).encode() for entry in entries)
+            heads = [_header(values)] if show.on_terminal() else []
+            show.put(line.encode() for line in chain(heads, (_as_line(entry, values) for entry in entries)))
     for gap in gaps:
         show.note(f"kvzmq: {gap}")
     if gaps:
@@ -183,6 +189,14 @@ def _as_line(entry: _Entry, values: bool) -> str:
     fields = [utc(entry.time_us), str(entry.group), session, str(entry.seq), entry.operation, " ".join(shown)]
     if values:
         fields.append(show.on_screen(_arguments(entry)) if terminal else show.encode_json(_arguments(entry)).decode())
-    if terminal:
-        return "  ".join((fields[0], fields[1].rjust(6), fields[2].ljust(8), fields[3].rjust(5), fields[4].ljust(11), *fields[5:]))
-    return "\t".join(fields)
+    return _aligned(fields) if terminal else "\t".join(fields)
+
+
+def _header(values: bool) -> str:
+    return _aligned([*_HEADS, "arguments"] if values else list(_HEADS))
+
+
+def _aligned(fields: list[str]) -> str:
+    moment, group, session, seq, operation, keys, *rest = fields
+    keys = keys.ljust(_KEYS_WIDTH) if rest else keys
+    return "  ".join((moment.ljust(24), group.rjust(6), session.ljust(8), seq.rjust(5), operation.ljust(15), keys, *rest))

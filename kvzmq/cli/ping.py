@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from kvzmq import errors
-from kvzmq.cli import UNREACHABLE
+from kvzmq.cli import DONE, STORAGE_FAILED, UNREACHABLE
 from kvzmq.cli.connection import Connection, TableCommand, json_option
 
 
@@ -14,40 +16,50 @@ from kvzmq.cli.connection import Connection, TableCommand, json_option
 @json_option
 @click.pass_context
 def ping(ctx: click.Context, explain: bool, as_json: bool) -> None:
-    """Say whether the server answers and how long it took; exit code 4 if it does not."""
+    """Say whether the server answers, how long it took, and whether it can write.
+
+    Exit code 4 if it does not answer; 5 if it answers and its last write failed, as on a full disk: reads go on, and
+    the next write that succeeds ends it.
+    """
     from kvzmq.cli import show
 
     connection: Connection = ctx.obj
     if explain:
-        if not _explain(connection, as_json):
-            ctx.exit(UNREACHABLE)
-        return
+        ctx.exit(_explain(connection, as_json))
     first_s = connection.table.ping()
     again_s = connection.table.ping()  # the first one waited for the connection, too
+    trouble = connection.table.stats().get("storage_trouble")
     if as_json:
-        show.put([show.encode_json({"url": connection.url, "connected_s": first_s, "answered_s": again_s})])
+        found = {"url": connection.url, "connected_s": first_s, "answered_s": again_s, "storage_trouble": trouble}
+        show.put([show.encode_json(found)])
     else:
         show.put([f"{connection.url} answers in {again_s * 1000:.2f} ms (connected in {first_s * 1000:.0f} ms)".encode()])
+    if trouble:
+        show.note(f"kvzmq: it answers, but its last write failed: {_reason(trouble)}")
+        ctx.exit(STORAGE_FAILED)
 
 
-def _explain(connection: Connection, as_json: bool) -> bool:
-    """Show what each step found; True if the table answered."""
+def _explain(connection: Connection, as_json: bool) -> int:
+    """Show what each step found, and return the exit code."""
     from kvzmq.cli import show
     from kvzmq.cli.explain import Finding, diagnose
 
     table = connection.table  # first, for the error of a malformed URL
     findings = diagnose(connection.url, min(2.0, connection.timeout_s))
     answered = False
-    if any(finding.well for finding in findings[-1:]) or len(connection.url.split(",")) > 1:
+    code = UNREACHABLE
+    if any(finding.arrived for finding in findings):
         try:
             stats = table.stats()
-            answered = True
+            answered, code = True, DONE
             findings.append(Finding(True, (
                 f"the table answers: kvzmq {stats.get('version')}, {stats.get('keys')} rows, revision {stats.get('revision')}"
             )))  # fmt: skip
-            trouble = stats.get("storage_trouble") or stats.get("compaction_trouble")
-            if trouble:
-                findings.append(Finding(False, f"but it reports: {trouble}"))
+            if stats.get("storage_trouble"):
+                code = STORAGE_FAILED
+                findings.append(Finding(False, f"but its last write failed: {_reason(stats['storage_trouble'])}"))
+            if stats.get("compaction_trouble"):
+                findings.append(Finding(False, f"but its log cannot be compacted: {stats['compaction_trouble']}"))
         except errors.Timeout:
             findings.append(Finding(False, (
                 f"no reply to a request within {connection.timeout_s:g} s: the server is stopped, overloaded or waits "
@@ -57,10 +69,14 @@ def _explain(connection: Connection, as_json: bool) -> bool:
             findings.append(Finding(False, str(error)))
     if as_json:
         show.put([show.encode_json({"url": connection.url, "answers": answered,
-                                    "findings": [{"well": well, "text": text} for well, text in findings]})])  # fmt: skip
+                                    "findings": [{"well": one.well, "text": one.text} for one in findings]})])  # fmt: skip
     else:
-        show.put(f"{'ok    ' if well else 'WRONG '} {text}".encode() for well, text in findings)
-    return answered
+        show.put(f"{'ok    ' if each.well else 'WRONG '} {each.text}".encode() for each in findings)
+    return code
+
+
+def _reason(trouble: str) -> str:
+    return trouble.removeprefix("not applied: ")
 
 
 @click.command(cls=TableCommand)
@@ -69,8 +85,27 @@ def _explain(connection: Connection, as_json: bool) -> bool:
 def stats(connection: Connection, as_json: bool) -> None:
     """Show what the server says of itself: rows, revision, clients, commits, log, compactions, memory.
 
-    Sizes are in bytes, times in seconds.
+    On a terminal with units; in a pipe a line is NAME TAB VALUE. There, and with --json, sizes are in bytes and times
+    in seconds.
     """
     from kvzmq.cli import show
 
-    show.mapping(connection.table.stats(), as_json)
+    found = connection.table.stats()
+    if show.on_terminal() and not as_json:
+        show.table(("name", "value"), ((name, _with_unit(name, value)) for name, value in found.items()))
+    else:
+        show.mapping(found, as_json)
+
+
+def _with_unit(name: str, value: Any) -> str:
+    """Return a figure as people read it; its name says its unit."""
+    from kvzmq.cli import show
+    from kvzmq.units import duration, size
+
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return show.on_screen(value)
+    if name.endswith(("_bytes", "_bytes_max")):
+        return size(value)
+    if name.endswith(("_s", "_s_max")):
+        return duration(value)
+    return str(value) if name == "pid" else f"{value:,}"

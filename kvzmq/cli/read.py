@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from kvzmq.cli import NOT_FOUND
-from kvzmq.cli.connection import VALUE, Connection, TableCommand, json_option, read_value
+from kvzmq.cli.arguments import KEY, VALUE, read_value, string_option
+from kvzmq.cli.connection import Connection, TableCommand, json_option
 
 _limit_option = click.option(
     "-n", "--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many."
@@ -21,7 +22,7 @@ def _first(found: Iterable[Any], limit: int | None) -> Iterable[Any]:
 
 
 @click.command(cls=TableCommand)
-@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True, type=KEY)
 @json_option
 @click.pass_context
 def lookup(ctx: click.Context, keys: tuple[str, ...], as_json: bool) -> None:
@@ -57,7 +58,7 @@ def size(connection: Connection, as_json: bool) -> None:
 @click.command(cls=TableCommand)
 @click.argument("subkey")
 @click.argument("subvalue", type=VALUE)
-@click.option("-s", "--string", "as_string", is_flag=True, help="SUBVALUE is a string, whatever it looks like.")
+@string_option
 @_limit_option
 @json_option
 @click.pass_obj
@@ -74,7 +75,7 @@ def query(
 
 
 @click.command(cls=TableCommand)
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", type=KEY)
 @_limit_option
 @json_option
 @click.pass_obj
@@ -86,7 +87,7 @@ def keys(connection: Connection, prefix: str, limit: int | None, as_json: bool) 
 
 
 @click.command(cls=TableCommand)
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", type=KEY)
 @_limit_option
 @json_option
 @click.pass_obj

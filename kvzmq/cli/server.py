@@ -10,6 +10,7 @@ import re
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,17 +18,22 @@ from typing import Any, NoReturn
 import click
 import zmq
 
-from kvzmq import catalog, errors, messages
-from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED
+from kvzmq import __version__, catalog, errors, messages
+from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
+from kvzmq.cli.arguments import PORT_MAX, Endpoint
 from kvzmq.server import Server
 from kvzmq.store import Store
 from kvzmq.store.compact import Compactor, renew
 from kvzmq.store.file_log import FileLog
 from kvzmq.store.files import DiskDirectory
+from kvzmq.store.reading import NAMES, NoTable
 from kvzmq.trace import Trace
 from kvzmq.transport import Transport
 from kvzmq.transport.router import RouterTransport
 from kvzmq.transport.tcp import TcpTransport
+from kvzmq.units import count, duration, size
+
+_log = logging.getLogger(__name__)
 
 _UNITS = {"": None, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?")
@@ -42,8 +48,10 @@ class _Address(click.ParamType[tuple[str, int]]):
         if isinstance(value, tuple):
             return value
         host, _, port = str(value).rpartition(":")
-        if not port.isdigit() or int(port) > 65535:
+        if not (port.isascii() and port.isdecimal()):
             self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        if int(port) > PORT_MAX:
+            self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
@@ -82,9 +90,11 @@ class _Size(click.ParamType[int]):
 
 
 @click.command()
-@click.option("--data", type=click.Path(file_okay=False, path_type=Path), default="kvzmq-data", envvar="KVZMQ_DATA",
-              show_default=True, help="Directory of the table's files.")
-@click.option("--bind", "binds", multiple=True, default=("tcp://127.0.0.1:5570",), envvar="KVZMQ_BIND",
+@click.option("--data", type=click.Path(file_okay=False, readable=False, path_type=Path), default="kvzmq-data", envvar="KVZMQ_DATA",
+              show_default=True, help="Directory of the table's files; a new table is begun if there is none.")
+@click.option("--must-exist", is_flag=True, envvar="KVZMQ_MUST_EXIST",
+              help="Refuse to start, with exit code 3, if --data holds no table: it may not be mounted.")
+@click.option("--bind", "binds", type=Endpoint(), multiple=True, default=("tcp://127.0.0.1:5570",), envvar="KVZMQ_BIND",
               show_default=True, metavar="URL", help="Endpoint for ZeroMQ clients; several times for several. Port 0 takes a free one.")
 @click.option("--tcp", type=_Address(), envvar="KVZMQ_TCP", help="Also speak JSON lines over TCP here.")
 @click.option("--project", envvar="KVZMQ_PROJECT", metavar="NAME", help="Announce the server under this name to a catalog.")
@@ -111,6 +121,7 @@ class _Options:
     """What was said on the command line and in the environment."""
 
     data: Path
+    must_exist: bool
     binds: tuple[str, ...]
     tcp: tuple[str, int] | None
     project: str | None
@@ -134,13 +145,9 @@ def _serve(options: _Options) -> None:
             _exit(f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
                   f"`kvzmq check --repair {options.data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
         except (errors.KvzmqError, OSError) as error:
-            _exit(str(error), REFUSED_TO_START)
-        for transport in built.transports:
-            for endpoint in transport.endpoints:
-                click.echo(f"Listening on {endpoint}")
-        sys.stdout.flush()
+            _exit(text_of(error), REFUSED_TO_START)
         try:
-            built.run()
+            built.run(lambda: _say_where_it_listens(built))
         except errors.StorageFailed as error:
             # Not even a clean stop: whatever is still queued must not leave, and must not be synced as if all were well.
             print(f"kvzmq: {error}; stopped at once, as nobody can tell what is on the disk", file=sys.stderr, flush=True)
@@ -149,6 +156,9 @@ def _serve(options: _Options) -> None:
 
 def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) -> Server:
     """Join the parts. The ports come first: who cannot listen need not read a million rows to learn it."""
+    if options.must_exist and not _holds_table(options.data):
+        raise NoTable(f"{options.data.resolve()} holds no table, and --must-exist says not to begin one: is it the right directory, "
+                      "is its disk mounted?")  # fmt: skip
     directory = DiskDirectory(options.data)
     log = FileLog(directory)
     store = Store(log)
@@ -158,10 +168,13 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
         bridge = TcpTransport(*options.tcp, request_bytes_max=options.request_bytes_max)
         bridge_port = bridge.port
         transports.append(bridge)
+    began_s = time.monotonic()
+    is_new = not _holds_table(options.data)
     store.recover()
     renew(log)
     store.begin_epoch(time.time_ns() // 1000)
     _spare_the_collector()
+    _say_what_it_serves(options.data, store, log, None if is_new else time.monotonic() - began_s)
     unit, threshold = options.compact_after or (None, None)
     compactor = Compactor(
         store,
@@ -169,31 +182,54 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
         after_records=threshold if unit == "records" else None,
         after_bytes=threshold if unit == "bytes" else None,
     )
-    announcer = None
-    announce = None
-    project = options.project
-    if project is not None:
-        announcer = catalog.Announcer(*(options.catalog_address or catalog.default_address()))
-        endpoint = transports[0].endpoints[0]
-        port = bridge_port or _port_of(endpoint)
-
-        def announce(revision: int, keys: int, clients: int) -> catalog.Announcement:
-            return catalog.Announcement(
-                owner=options.owner or _login_name(),
-                port=port,
-                project=project,
-                endpoint=endpoint,
-                revision=revision,
-                keys=keys,
-                clients=clients,
-            )
-
+    announcer, announcement = _announcer(options, transports[0].endpoints, bridge_port)
     built = Server(
-        store, transports, compactor, announcer, announce, options.group_commit, trace,
+        store, transports, compactor, announcer, announcement, options.group_commit, trace,
         request_bytes_max=options.request_bytes_max,
     )  # fmt: skip
     stack.callback(built.close)
     return built
+
+
+def _holds_table(path: Path) -> bool:
+    return any((path / name).exists() for name in NAMES)
+
+
+def _say_what_it_serves(path: Path, store: Store, log: FileLog, seconds: float | None) -> None:
+    """Say in the log which table this is, and how long recovery took, or None for a new one."""
+    what = "a new table"
+    if seconds is not None:
+        table = store.table
+        what = (
+            f"{count(len(table.rows), 'row')}, revision {table.revision:,}, recovered in {duration(seconds)} from "
+            f"a checkpoint of {size(log.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
+        )
+    _log.info("kvzmq %s, process %d, serves %s: %s", __version__, os.getpid(), path.resolve(), what)
+
+
+def _say_where_it_listens(server: Server) -> None:
+    for transport in server.transports:
+        for endpoint in transport.endpoints:
+            click.echo(f"Listening on {endpoint}")
+            _log.info("listening on %s", endpoint)
+    sys.stdout.flush()
+
+
+def _announcer(
+    options: _Options, endpoints: Sequence[str], bridge_port: int | None
+) -> tuple[catalog.Announcer | None, catalog.Announcement | None]:
+    """Return what tells a catalog of the server, and what it tells; warn if that will be of little use."""
+    if options.project is None:
+        return None, None
+    host, port = options.catalog_address or catalog.default_address()
+    announcement = catalog.announcement_of(options.project, options.owner or _login_name(), endpoints, bridge_port)
+    if announcement is None:
+        _log.warning("not announced as %s: no other machine reaches ipc://; add a --bind tcp://HOST:PORT", options.project)
+        return None, None
+    endpoint = catalog.parse_endpoint(str(announcement.endpoint))
+    if endpoint is not None and endpoint.is_loopback and not catalog.is_loopback(host):
+        _log.warning("announced as %s, but only this machine reaches %s", options.project, endpoint)
+    return catalog.Announcer(host, port), announcement
 
 
 def _login_name() -> str:
@@ -238,8 +274,3 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 50, 1_000_000)
-
-
-def _port_of(endpoint: str) -> int:
-    port = endpoint.rpartition(":")[2]
-    return int(port) if port.isdigit() else 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from kvzmq import __version__, errors
-from kvzmq.cli import INTERRUPTED, REPORTED, USAGE, command_names, main, report
+from kvzmq.cli import ALIASES, INTERRUPTED, REPORTED, USAGE, aliases_text, command_names, main, report
 from kvzmq.cli.connection import Connection, TableCommand
 from kvzmq.cli.words import BadLine, Unfinished, Word, split
 
@@ -92,6 +92,8 @@ class Shell:
             report(self.connection.explain(error))
         else:
             click.echo(f"{stats.get('keys')} rows, revision {stats.get('revision')}")
+        finally:
+            self.connection.command_ended()
 
     def run(self, lines: Iterator[str]) -> None:
         """Execute lines until they end, or until `exit`."""
@@ -129,7 +131,7 @@ class Shell:
         return USAGE
 
     def _execute(self, words: list[Word]) -> int:
-        name, arguments = words[0].lower(), words[1:]
+        name, arguments = ALIASES.get(words[0].lower(), words[0].lower()), words[1:]
         if name in ("exit", "quit"):
             self._done = True
             return 0
@@ -160,9 +162,9 @@ class Shell:
     def _connect(self, arguments: list[Word]) -> int:
         if len(arguments) != 1:
             return self._complain("connect takes a URL")
-        new = Connection(arguments[0], self.connection.timeout_s)
+        new = Connection(arguments[0], self.connection.timeout_s, self.connection.no_wait)
         try:
-            new.table  # noqa: B018  made here, for the error of a malformed URL
+            new.open()
         except click.UsageError as error:
             return self._complain(error.message)
         self.connection.close()
@@ -182,5 +184,6 @@ class Shell:
         formatter = self._root.make_formatter()
         lines = command_names() | OWN
         formatter.write_dl([(name.ljust(12), lines[name]) for name in [*COMMANDS, *OWN]])
+        formatter.write_text(f"Other names: {aliases_text()}")
         click.echo(formatter.getvalue().rstrip("\n"))
         return 0

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import click
 
-from kvzmq.cli.connection import VALUE, Connection, TableCommand, json_option, read_value
+from kvzmq.cli.arguments import KEY, VALUE, read_value, string_option
+from kvzmq.cli.connection import Connection, TableCommand, json_option
 
 
 @click.command(cls=TableCommand)
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", type=KEY)
 @click.option("--from-revision", type=click.IntRange(min=0), metavar="N", help="Begin with the changes after revision N, not with now.")
 @click.option("--query", "subkey_subvalue", nargs=2, type=(str, VALUE), default=None, metavar="SUBKEY SUBVALUE",
               help="Rows whose value is a map in which SUBKEY equals SUBVALUE; removed when they cease to.")
 @click.option("-n", "--count", type=click.IntRange(min=1), metavar="N", help="Stop after so many changes.")
+@string_option
 @json_option
 @click.pass_obj
 def watch(
@@ -21,6 +23,7 @@ def watch(
     from_revision: int | None,
     subkey_subvalue: tuple[str, str] | None,
     count: int | None,
+    as_string: bool,
     as_json: bool,
 ) -> None:
     """Print each change of a key that begins with PREFIX, until Ctrl-C.
@@ -35,7 +38,7 @@ def watch(
         if prefix:
             raise click.UsageError("either PREFIX or --query")
         subkey, subvalue = subkey_subvalue
-        events = table.watch_query(subkey, read_value(subvalue), from_revision=from_revision)
+        events = table.watch_query(subkey, read_value(subvalue, as_string), from_revision=from_revision)
     else:
         events = table.watch(prefix=prefix, from_revision=from_revision)
     terminal = show.on_terminal()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, NoReturn, TypeVar, overload
 
 import zmq
 
@@ -19,21 +20,32 @@ from kvzmq.client.conversation import WatchConversation
 from kvzmq.client.link import Link, check_timeout, parse_urls
 from kvzmq.client.operations import RAISE, Calls
 from kvzmq.client.session import Call
+from kvzmq.client.values import check_prefix
 from kvzmq.client.watching import Watching
 
 T = TypeVar("T")
 
 
-
 def connect_async(
-    url: str, timeout: float = TIMEOUT_S, *, context: zmq.Context[zmq.Socket[bytes]] | None = None
+    url: str | None = None,
+    timeout: float | None = TIMEOUT_S,
+    *,
+    context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> AsyncClient:
     """Return an asyncio client of the server at `url`; see `connect`. Use it in an `async with` block.
 
     Raises:
-        ValueError: the URL is malformed
+        ValueError: the URL is malformed, or the timeout not above 0
+        TypeError: one of them is of another type
     """
-    return AsyncClient(AsyncConnection(parse_urls(url), check_timeout(timeout), context))
+    return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
+
+
+def open_client(
+    urls: Sequence[str], timeout_s: float, prefix: str = "", context: zmq.Context[zmq.Socket[bytes]] | None = None
+) -> AsyncClient:
+    """Return a client with a connection of its own: a new one, or one that was pickled."""
+    return AsyncClient(AsyncConnection(urls, timeout_s, context), prefix)
 
 
 class AsyncClient:
@@ -43,14 +55,21 @@ class AsyncClient:
     holds here. Tasks that ask in the same turn of the loop share a message.
     """
 
-    def __init__(self, connection: AsyncConnection, prefix: str = "") -> None:
+    def __init__(self, connection: AsyncConnection, prefix: str = "", *, owner: bool = True) -> None:
         self._connection = connection
         self._run = connection.run
         self._calls = Calls(prefix)
+        self._owner = owner
+        """Whether closing this closes the connection."""
+        self._released = False
 
     def namespace(self, prefix: str) -> AsyncClient:
-        """Return this client for the keys that begin with `prefix`, which is left out of them."""
-        return AsyncClient(self._connection, self._calls.prefix + prefix)
+        """Return this client for the keys that begin with `prefix`, which is left out of them.
+
+        It shares the connection, which closing the namespace leaves open and closing this client closes.
+        """
+        prefix = check_prefix(prefix)
+        return AsyncClient(self._connection, self._calls.prefix + prefix, owner=False)
 
     # ---- one row
 
@@ -220,7 +239,8 @@ class AsyncClient:
     async def pipeline(self, *, timeout: float | None = None) -> AsyncIterator[Pipeline]:
         """Gather operations and send them together when the block ends; see Client.pipeline."""
         gathered = Pipeline(self._calls)
-        yield gathered
+        with gathered.gathering():
+            yield gathered
         with sent(gathered):
             for call in gathered.requests():
                 await self._run(call, timeout)
@@ -231,7 +251,8 @@ class AsyncClient:
     ) -> AsyncIterator[Transaction]:
         """Gather operations and apply all of them, or nothing; see Client.transaction."""
         gathered = Transaction(self._calls, checks or {})
-        yield gathered
+        with gathered.gathering():
+            yield gathered
         with sent(gathered):
             await self._run(gathered.request(), timeout)
 
@@ -257,9 +278,12 @@ class AsyncClient:
         self, make_call: Callable[[int | None, str | None], Call], from_revision: int | None, timeout: float | None
     ) -> AsyncWatch:
         connection = self._connection
+        if self._closed:
+            raise ValueError(f"the {self._kind} is closed")
+        make_call(from_revision, None)  # bad arguments are refused here, not when a connection is there
         watching = Watching(make_call, self._calls.prefix, from_revision, connection.lineage)
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
-        return AsyncWatch(conversation, connection.timeout_s if timeout is None else timeout)
+        return AsyncWatch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
 
     # ---- the server
 
@@ -282,8 +306,25 @@ class AsyncClient:
     # ---- life
 
     async def close(self) -> None:
-        """Drop the connection; calls that still wait end with an error."""
-        self._connection.close()
+        """Drop the connection, also of the namespaces; calls that still wait end with an error.
+
+        A namespace, or a copy, only ends itself: the client it was made from and its connection go on.
+        """
+        self._released = True
+        self._run = self._refuse
+        if self._owner:
+            self._connection.close()
+
+    async def _refuse(self, call: Call, timeout_s: float | None = None) -> NoReturn:
+        raise ValueError(f"the {self._kind} is closed")
+
+    @property
+    def _closed(self) -> bool:
+        return self._released or self._connection.closed
+
+    @property
+    def _kind(self) -> str:
+        return "client" if self._owner or not self._calls.prefix else "namespace"
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -293,6 +334,15 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
+    def __copy__(self) -> AsyncClient:
+        return self.namespace("")
+
+    def __deepcopy__(self, memo: object) -> AsyncClient:
+        return self.namespace("")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
+
     def __repr__(self) -> str:
-        place = f" {self._calls.prefix!r}" if self._calls.prefix else ""
-        return f"<kvzmq.AsyncClient {','.join(self._connection.urls)}{place}{' closed' if self._connection.closed else ''}>"
+        place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
+        return f"<kvzmq.AsyncClient {','.join(self._connection.urls)}{place}{' closed' if self._closed else ''}>"

@@ -9,15 +9,16 @@ While nothing waits there is no timer, and nothing runs.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
 
 from kvzmq import errors
 from kvzmq.client.conversation import LOOK_S, Conversation, frames
-from kvzmq.client.link import Link, needs_lookup, resolve
+from kvzmq.client.link import Link, check_timeout, resolve
 from kvzmq.client.session import Call, deadline
 
 _CATALOG_S = 1.0
@@ -60,21 +61,26 @@ class Wakeups:
         self._loop = None
 
 
-async def open_link(link: Link) -> None:
+async def open_link(link: Link, lineage: str | None) -> None:
     """Find out where the link's URL leads, asking a catalog off the loop if need be, and connect it.
+
+    Args:
+        link: not open
+        lineage: of the table that the client knows: a catalog's servers of others are left out
 
     Raises:
         CatalogError: the catalog could not say where the server is; the link is set to the next URL
         ValueError: ZeroMQ does not take the endpoint
     """
-    endpoint = link.url
-    if needs_lookup(endpoint):
+    candidates = link.candidates
+    if candidates.due:
         try:
-            endpoint = await asyncio.to_thread(resolve, endpoint, _CATALOG_S)
-        except errors.CatalogError:
-            link.next_url()
-            raise
-    link.open(endpoint)
+            candidates.found(await asyncio.to_thread(resolve, link.url, _CATALOG_S, lineage))
+        except errors.CatalogError as error:
+            if not candidates.not_found(error):
+                link.next_server()
+                raise
+    link.open(link.endpoint)
 
 
 class AsyncConnection:
@@ -86,15 +92,17 @@ class AsyncConnection:
         context: the ZeroMQ context, or None for the process's own
     """
 
-    def __init__(self, urls: list[str], timeout_s: float, context: zmq.Context[zmq.Socket[bytes]] | None) -> None:
+    def __init__(self, urls: Sequence[str], timeout_s: float, context: zmq.Context[zmq.Socket[bytes]] | None) -> None:
         self.urls = urls
         self.timeout_s = timeout_s
         self.closed = False
         self._context = context
+        self._context_pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._begin(None)
 
     def _begin(self, lineage: str | None) -> None:
+        self._pid = os.getpid()
         self._conversation = Conversation(self.urls, self.context, lineage)
         self._wakeups = Wakeups(self._conversation.link, self._on_frames, self._on_news)
         self._flushing = False
@@ -103,8 +111,9 @@ class AsyncConnection:
 
     @property
     def context(self) -> zmq.Context[zmq.Socket[bytes]]:
-        """The ZeroMQ context."""
-        return self._context or zmq.Context.instance()
+        """The ZeroMQ context; one that was given to the parent is of no use to a forked child."""
+        own = self._context is not None and self._context_pid == os.getpid()
+        return self._context if own and self._context is not None else zmq.Context.instance()
 
     @property
     def lineage(self) -> str | None:
@@ -121,9 +130,9 @@ class AsyncConnection:
         if self.closed:
             raise ValueError("the client is closed")
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
+        if loop is not self._loop or os.getpid() != self._pid:
             self._move_to(loop)
-        call.deadline_s = deadline(self.timeout_s if timeout_s is None else timeout_s)
+        call.deadline_s = deadline(self.timeout_s if timeout_s is None else check_timeout(timeout_s))
         future = call.waiter = loop.create_future()
         call.on_done = _settle
         waiting = self._conversation.session.submit(call)
@@ -139,8 +148,10 @@ class AsyncConnection:
                 self._conversation.session.abandon(call)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve this loop from now on, if the one served before has ended."""
-        if self._loop is not None:
+        """Serve this loop from now on, if the one served before has ended, or was the parent's of this process."""
+        if self._pid != os.getpid():
+            self._begin(self.lineage)  # and leave the parent's sockets, which the two processes share, alone
+        elif self._loop is not None:
             if not self._loop.is_closed():
                 raise RuntimeError(
                     "this client belongs to another event loop: make one for each loop with kvzmq.connect_async(url)"
@@ -180,7 +191,7 @@ class AsyncConnection:
     async def _open(self) -> None:
         conversation = self._conversation
         try:
-            await open_link(conversation.link)
+            await open_link(conversation.link, conversation.session.lineage)
             if self.closed:
                 conversation.link.close()
             else:
@@ -240,6 +251,8 @@ class AsyncConnection:
         if self.closed:
             return
         self.closed = True
+        if self._pid != os.getpid():
+            return  # the connection is the parent's
         if self._ticking is not None:
             self._ticking.cancel()
         self._conversation.session.close()

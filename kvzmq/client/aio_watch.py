@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -11,6 +12,8 @@ from types import TracebackType
 from kvzmq import errors
 from kvzmq.client.aio_connection import Wakeups, open_link
 from kvzmq.client.conversation import WatchConversation
+from kvzmq.client.link import check_wait
+from kvzmq.client.watch import FORKED
 from kvzmq.client.watching import Event
 
 _LOOK_S = 0.5
@@ -35,6 +38,7 @@ class AsyncWatch:
         self._waiter: asyncio.Future[None] | None = None
         self._begun = False
         self._closed = False
+        self._pid = os.getpid()
 
     async def start(self, timeout: float | None = None) -> None:
         """Wait until the server has begun the watch, as long as a call of the client may take if not said otherwise.
@@ -43,7 +47,8 @@ class AsyncWatch:
             Timeout: it did not answer
             RevisionGone: it no longer keeps the changes from there on
         """
-        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else timeout)
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
         while not self._watching.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
@@ -59,12 +64,13 @@ class AsyncWatch:
             RevisionGone: changes were missed, and the server no longer keeps them; or the table went back in time
             TableChanged: another table answers where the one that was watched did
         """
+        self._check_process()
         events = self._watching.events
         if events:
             return events.popleft()
         if not self._begun:
             await self.start(timeout)
-        deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
+        deadline_s = float("inf") if timeout is None else time.monotonic() + check_wait(timeout)
         while True:
             self._on_ready()  # what was left unread
             if events:
@@ -81,7 +87,8 @@ class AsyncWatch:
             Timeout: the server did not answer
             RevisionGone, TableChanged: see `get`
         """
-        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else timeout)
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
         if not self._begun:
             await self.start(timeout)
         self._watching.begin_progress()
@@ -96,6 +103,10 @@ class AsyncWatch:
             self._conversation.wants_progress = False
         return revision
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ValueError("the watch is closed") if self._closed else RuntimeError(FORKED)
+
     def _raise_error(self) -> None:
         if self._watching.error is not None:
             raise self._watching.error
@@ -107,7 +118,7 @@ class AsyncWatch:
         now_s = time.monotonic()
         if not self._link.is_open:
             with contextlib.suppress(errors.CatalogError):
-                await open_link(self._link)
+                await open_link(self._link, self._watching.lineage)
                 if self._closed:
                     self._link.close()
                     return
@@ -173,6 +184,8 @@ class AsyncWatch:
         """End the watch: its iteration stops."""
         self._closed = True
         self._watching.events.clear()
+        if os.getpid() != self._pid:
+            return  # the connection is the parent's
         self._close_link()
         self._wake()
 

@@ -55,8 +55,19 @@ class Batch:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._gathered: _Gathered = []
+        self._ended = False
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Take operations until the block ends."""
+        try:
+            yield
+        finally:
+            self._ended = True
 
     def _add(self, call: Call) -> Pending[Any]:
+        if self._ended:
+            raise ValueError("the block of this batch has ended: nothing more is sent, begin another with a `with` block")
         pending: Pending[Any] = Pending()
         self._gathered.append((call, pending))
         return pending

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import time
-from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    Sequence,
+    ValuesView,
+)
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, NoReturn, TypeVar, overload
 
 import zmq
 
@@ -17,7 +29,8 @@ from kvzmq.client.conversation import WatchConversation
 from kvzmq.client.link import Link, check_timeout, parse_urls
 from kvzmq.client.operations import RAISE, Calls
 from kvzmq.client.session import Call
-from kvzmq.client.views import Items, Keys, Values
+from kvzmq.client.values import check_prefix
+from kvzmq.client.views import Copies, Copy, Items, Keys, Values
 from kvzmq.client.watch import Watch
 from kvzmq.client.watching import Watching
 
@@ -27,22 +40,33 @@ TIMEOUT_S = 5.0
 """How long a call may take, if nothing else was said."""
 
 
-
 def connect(
-    url: str, timeout: float = TIMEOUT_S, *, context: zmq.Context[zmq.Socket[bytes]] | None = None
+    url: str | None = None,
+    timeout: float | None = TIMEOUT_S,
+    *,
+    context: zmq.Context[zmq.Socket[bytes]] | None = None,
 ) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
 
     Args:
         url: `tcp://HOST:PORT`, `ipc:///PATH` or `catalog://HOST:PORT/PROJECT`; several, separated by
-            commas, are tried in turn
-        timeout: seconds a call may take in all, retries and reconnects included
+            commas, are tried in turn. None stands for the environment's KVZMQ_URL, or where that is
+            not set for tcp://127.0.0.1:5570
+        timeout: seconds a call may take in all, retries and reconnects included; None for no limit
         context: the ZeroMQ context to use instead of the process's own
 
     Raises:
-        ValueError: the URL is malformed
+        ValueError: the URL is malformed, or the timeout not above 0
+        TypeError: one of them is of another type
     """
-    return Client(Connection(parse_urls(url), check_timeout(timeout), context))
+    return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
+
+
+def open_client(
+    urls: Sequence[str], timeout_s: float, prefix: str = "", context: zmq.Context[zmq.Socket[bytes]] | None = None
+) -> Client:
+    """Return a client with a connection of its own: a new one, or one that was pickled."""
+    return Client(Connection(urls, timeout_s, context), prefix)
 
 
 class Client(MutableMapping[str, Any]):
@@ -51,20 +75,29 @@ class Client(MutableMapping[str, Any]):
     A write has reached the disk when the method returns. Every method may raise Timeout, if it
     certainly did not run or only read; OutcomeUnknown, if a write was sent and no answer came;
     StorageError, if the server could not write and did not do it. Retries and reconnects inside the
-    deadline happen by themselves and never repeat a write. `timeout` overrides the client's, seconds.
+    deadline happen by themselves and never repeat a write. `timeout` overrides the client's, seconds;
+    None means the client's, math.inf no limit.
+
+    Namespaces and copies share the connection; what was pickled gets one of its own.
     """
 
-    def __init__(self, connection: Connection, prefix: str = "") -> None:
+    def __init__(self, connection: Connection, prefix: str = "", *, owner: bool = True) -> None:
         self._connection = connection
         self._run = connection.run
         self._calls = Calls(prefix)
+        self._owner = owner
+        """Whether closing this closes the connection."""
+        self._released = False
+        self._copies = Copies()
 
     def namespace(self, prefix: str) -> Client:
         """Return this client for the keys that begin with `prefix`, which is left out of them.
 
-        It shares the connection. `size` still counts the whole table, `len` the namespace.
+        It shares the connection, which closing the namespace leaves open and closing this client
+        closes. `size` still counts the whole table, `len` the namespace.
         """
-        return Client(self._connection, self._calls.prefix + prefix)
+        prefix = check_prefix(prefix)
+        return Client(self._connection, self._calls.prefix + prefix, owner=False)
 
     # ---- one row
 
@@ -197,7 +230,8 @@ class Client(MutableMapping[str, Any]):
         count.result()
         """
         gathered = Pipeline(self._calls)
-        yield gathered
+        with gathered.gathering():
+            yield gathered
         with sent(gathered):
             for call in gathered.requests():
                 self._run(call, timeout)
@@ -216,7 +250,8 @@ class Client(MutableMapping[str, Any]):
             KeyError, TypeError: an operation failed
         """
         gathered = Transaction(self._calls, checks or {})
-        yield gathered
+        with gathered.gathering():
+            yield gathered
         with sent(gathered):
             self._run(gathered.request(), timeout)
 
@@ -247,9 +282,12 @@ class Client(MutableMapping[str, Any]):
         self, make_call: Callable[[int | None, str | None], Call], from_revision: int | None, timeout: float | None
     ) -> Watch:
         connection = self._connection
+        if self._closed:
+            raise ValueError(f"the {self._kind} is closed")
+        make_call(from_revision, None)  # bad arguments are refused here, not when a connection is there
         watching = Watching(make_call, self._calls.prefix, from_revision, connection.lineage)
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
-        watch = Watch(conversation, connection.timeout_s if timeout is None else timeout)
+        watch = Watch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
         try:
             watch.start()
         except BaseException:
@@ -278,6 +316,8 @@ class Client(MutableMapping[str, Any]):
     # ---- a mapping
 
     def __getitem__(self, key: str) -> Any:
+        if self._copies and (found := self._copies.take(key, sys._getframe(1))):
+            return found[0]
         return self.lookup(key)
 
     def __setitem__(self, key: str, value: object) -> None:
@@ -300,7 +340,7 @@ class Client(MutableMapping[str, Any]):
 
         Rows that others write meanwhile may or may not show; no row shows twice, none that stays is missed.
         """
-        return Keys(self, self._run, self._calls, prefix)
+        return Keys(self, prefix, None if prefix else Copy(sys._getframe(1)))
 
     @overload
     def items(self, prefix: str = "") -> ItemsView[str, Any]: ...
@@ -309,9 +349,9 @@ class Client(MutableMapping[str, Any]):
     def items(self, prefix: str = "", *, type: Any = Any) -> ItemsView[str, Any]:
         """Return a view of keys and values, as `keys` does; the values decoded into `type` if given.
 
-        `dict(table.items())` reads the table in few messages; `dict(table)` asks for each value by itself.
+        `dict(table.items())` reads the table in few messages, and so do `dict(table)` and `{**table}`.
         """
-        return Items(self, self._run, self._calls, prefix, type)
+        return Items(self, prefix, type)
 
     @overload
     def values(self, prefix: str = "") -> ValuesView[Any]: ...
@@ -319,7 +359,7 @@ class Client(MutableMapping[str, Any]):
     def values(self, prefix: str = "", *, type: type[T]) -> ValuesView[T]: ...
     def values(self, prefix: str = "", *, type: Any = Any) -> ValuesView[Any]:
         """Return a view of the values, as `keys` does, decoded into `type` if given."""
-        return Values(self, self._run, self._calls, prefix, type)
+        return Values(self, prefix, type)
 
     def contains(self, key: str, *, timeout: float | None = None) -> bool:
         """Say whether `key` is there: `key in table`, with a timeout."""
@@ -381,8 +421,25 @@ class Client(MutableMapping[str, Any]):
     # ---- life
 
     def close(self) -> None:
-        """Drop the connection, also of the namespaces; calls of other threads end with an error."""
-        self._connection.close()
+        """Drop the connection, also of the namespaces; calls of other threads end with an error.
+
+        A namespace, or a copy, only ends itself: the client it was made from and its connection go on.
+        """
+        self._released = True
+        self._run = self._refuse
+        if self._owner:
+            self._connection.close()
+
+    def _refuse(self, call: Call, timeout_s: float | None = None) -> NoReturn:
+        raise ValueError(f"the {self._kind} is closed")
+
+    @property
+    def _closed(self) -> bool:
+        return self._released or self._connection.closed
+
+    @property
+    def _kind(self) -> str:
+        return "client" if self._owner or not self._calls.prefix else "namespace"
 
     def __enter__(self) -> Client:
         return self
@@ -392,6 +449,15 @@ class Client(MutableMapping[str, Any]):
     ) -> None:
         self.close()
 
+    def __copy__(self) -> Client:
+        return self.namespace("")
+
+    def __deepcopy__(self, memo: object) -> Client:
+        return self.namespace("")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
+
     def __repr__(self) -> str:
-        place = f" {self._calls.prefix!r}" if self._calls.prefix else ""
-        return f"<kvzmq.Client {','.join(self._connection.urls)}{place}{' closed' if self._connection.closed else ''}>"
+        place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
+        return f"<kvzmq.Client {','.join(self._connection.urls)}{place}{' closed' if self._closed else ''}>"

@@ -21,7 +21,7 @@ import zmq
 
 from kvzmq import errors
 from kvzmq.client.conversation import LOOK_S, Conversation
-from kvzmq.client.link import Link, resolve
+from kvzmq.client.link import Link, check_timeout, resolve
 from kvzmq.client.session import Call, deadline
 
 _SLICE_MS = int(LOOK_S * 1000)
@@ -34,19 +34,27 @@ CATALOG_PAUSE_S = 0.2
 """How long to wait after a catalog has not helped."""
 
 
-def open_link(link: Link, timeout_s: float) -> None:
+def open_link(link: Link, timeout_s: float, lineage: str | None) -> None:
     """Find out where the link's URL leads, in `timeout_s` at most, and connect it.
+
+    Args:
+        link: not open
+        timeout_s: for a catalog
+        lineage: of the table that the client knows: a catalog's servers of others are left out
 
     Raises:
         CatalogError: the catalog could not say where the server is; the link is set to the next URL
         ValueError: ZeroMQ does not take the endpoint
     """
-    try:
-        endpoint = resolve(link.url, max(0.01, min(_CATALOG_S, timeout_s)))
-    except errors.CatalogError:
-        link.next_url()
-        raise
-    link.open(endpoint)
+    candidates = link.candidates
+    if candidates.due:
+        try:
+            candidates.found(resolve(link.url, max(0.01, min(_CATALOG_S, timeout_s)), lineage))
+        except errors.CatalogError as error:
+            if not candidates.not_found(error):
+                link.next_server()
+                raise
+    link.open(link.endpoint)
     link.socket.setsockopt(zmq.RCVTIMEO, _SLICE_MS)
 
 
@@ -93,7 +101,7 @@ class Connection:
         """Send a call's operations and return what it makes of the results, or raise its error."""
         if self.closed:
             raise ValueError("the client is closed")
-        call.deadline_s = deadline(self.timeout_s if timeout_s is None else timeout_s)
+        call.deadline_s = deadline(self.timeout_s if timeout_s is None else check_timeout(timeout_s))
         self._crew().run(call)
         if call.error is None:
             return call.value
@@ -194,7 +202,8 @@ class _Crew:
 
     def _open(self, call: Call) -> None:
         try:
-            open_link(self.conversation.link, call.deadline_s - time.monotonic())
+            conversation = self.conversation
+            open_link(conversation.link, call.deadline_s - time.monotonic(), conversation.session.lineage)
         except errors.CatalogError as error:
             self.conversation.catalog_error = error
             time.sleep(max(0.0, min(CATALOG_PAUSE_S, call.deadline_s - time.monotonic())))

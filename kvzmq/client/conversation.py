@@ -105,7 +105,7 @@ class Conversation:
             silent_s = now_s - self._heard_s
             hopeless = silent_s > SILENT_S or session.changed_to is not None
         if hopeless and self.link.alternatives:
-            self.link.next_url()
+            self.link.next_server()
             return True
         return silent_s > SILENCE_S_MAX
 
@@ -178,7 +178,7 @@ class WatchConversation:
         else:
             hopeless = self.link.alternatives and now_s - self._opened_s > CONNECT_S
         if hopeless:
-            self.link.next_url()
+            self.link.next_server()
         return hopeless
 
     def receive_all(self, now_s: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from msgspec import Raw
@@ -105,8 +106,9 @@ def _short(text: object) -> str:
 def _check_ttl(ttl_s: float | None) -> float | None:
     if ttl_s is None:
         return None
-    if isinstance(ttl_s, bool) or not isinstance(ttl_s, (int, float)):
-        raise TypeError(f"ttl_s is a {type(ttl_s).__name__}: it is a number of seconds, or None for good")
+    if isinstance(ttl_s, timedelta):
+        raise TypeError("ttl_s is a timedelta: give seconds, its total_seconds()")
+    ttl_s = values.check_number(ttl_s, "ttl_s", "not a number of seconds, or None for good")
     if not 0 < ttl_s <= messages.TTL_S_MAX:
         raise errors.InvalidRequest(f"ttl_s is {ttl_s}: it must be above 0 and at most {messages.TTL_S_MAX:.0f} seconds")
     return ttl_s
@@ -141,6 +143,9 @@ class Calls:
             raise TypeError("keys is a string: give a list of keys")
         return values.check_keys(list(keys), self.prefix)
 
+    def _below(self, prefix: str) -> str:
+        return self.prefix + values.check_prefix(prefix)
+
     def _strip(self, key: str) -> str:
         return key[len(self.prefix) :]
 
@@ -157,7 +162,10 @@ class Calls:
 
     def insert_many(self, rows: Mapping[str, object] | Iterable[tuple[str, object]]) -> list[Call]:
         # Gone through once: a mapping may change meanwhile, a pair may be an iterator.
-        seen = rows.copy() if type(rows) is dict else dict(rows.items() if isinstance(rows, Mapping) else rows)
+        try:
+            seen = rows.copy() if type(rows) is dict else dict(rows.items() if isinstance(rows, Mapping) else rows)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"rows is a mapping, or pairs of a key and a value: {error}") from None
         keys, contents = values.check_keys(list(seen), self.prefix), list(seen.values())
         chunks = range(0, len(keys), CHUNK_ROWS) or [0]
         return [call for at in chunks for call in _insert_rows(keys[at : at + CHUNK_ROWS], contents[at : at + CHUNK_ROWS])]
@@ -184,15 +192,15 @@ class Calls:
         return _call(("setdefault", self._key(key), values.encode(value)))
 
     def increment(self, key: str, by: float = 1) -> Call:
-        if isinstance(by, bool) or not isinstance(by, (int, float)):
-            raise TypeError(f"by is a {type(by).__name__}, not a number")
-        return _call(("increment", self._key(key), values.encode(by, "by")))
+        return _call(("increment", self._key(key), values.encode(values.check_number(by, "by"), "by")))
 
     def expire(self, key: str, ttl_s: float | None) -> Call:
         return _call(("expire", self._key(key), _check_ttl(ttl_s)), _nothing)
 
     def transaction(self, checks: Mapping[str, object], steps: Sequence[Call]) -> Call:
         """Build writes and lookups that happen all or not at all; `steps` are of this prefix already."""
+        if not isinstance(checks, Mapping):
+            raise TypeError(f"checks is a {type(checks).__name__}: it is a mapping of keys to the values they must have, or kvzmq.ABSENT")
         encoded = [(self._key(key), _maybe(expected, f"the check of {key!r}")) for key, expected in checks.items()]
 
         def finish(results: list[Result]) -> list[Any]:
@@ -215,7 +223,7 @@ class Calls:
 
     def lookup_many(self, keys: Iterable[str], kind: Any = Any) -> list[Call]:
         def finish(results: list[Result]) -> dict[str, Any]:
-            found: dict[str, Any] = values.decode(payload_of(results[0]), Any if kind is Any else dict[str, kind])
+            found: dict[str, Any] = values.decode_rows(payload_of(results[0]), kind)
             return {self._strip(key): value for key, value in found.items()} if self.prefix else found
 
         return [_call(("lookup_many", chunk), finish) for chunk in _chunks(self._keys(keys))]
@@ -244,10 +252,10 @@ class Calls:
         def finish(results: list[Result]) -> list[str]:
             return [self._strip(key) for key in _plain(results)]
 
-        return _call(("keys", self.prefix + prefix, self._after(after), limit), finish)
+        return _call(("keys", self._below(prefix), self._after(after), limit), finish)
 
     def items(self, prefix: str = "", after: str | None = None, limit: int = PAGE_ROWS, kind: Any = Any) -> Call:
-        return _call(("items", self.prefix + prefix, self._after(after), limit), self._pairs(kind))
+        return _call(("items", self._below(prefix), self._after(after), limit), self._pairs(kind))
 
     def _after(self, after: str | None) -> str | None:
         return None if after is None else self.prefix + after
@@ -255,7 +263,7 @@ class Calls:
     def _pairs(self, kind: Any) -> Callable[[list[Result]], list[tuple[str, Any]]]:
         def finish(results: list[Result]) -> list[tuple[str, Any]]:
             pairs: list[tuple[str, Raw]] = values.decode(payload_of(results[0]), list[tuple[str, Raw]])
-            return [(self._strip(key), values.decode(raw, kind)) for key, raw in pairs if key.startswith(self.prefix)]
+            return [(self._strip(key), values.decode_of(key, raw, kind)) for key, raw in pairs if key.startswith(self.prefix)]
 
         def finish_plain(results: list[Result]) -> list[tuple[str, Any]]:
             return [(self._strip(key), value) for key, value in _plain(results) if key.startswith(self.prefix)]
@@ -274,11 +282,11 @@ class Calls:
         return call
 
     def watch(self, prefix: str, from_revision: int | None, epoch: str | None) -> Call:
-        return _call(("watch", self.prefix + prefix, from_revision, epoch))
+        return _call(("watch", self._below(prefix), values.check_revision(from_revision), epoch))
 
     def watch_query(self, subkey: str, subvalue: object, from_revision: int | None, epoch: str | None) -> Call:
-        value = values.encode(subvalue, "subvalue")
-        return _call(("watch_query", values.check_subkey(subkey), value, from_revision, epoch))
+        what = values.check_subkey(subkey), values.encode(subvalue, "subvalue")
+        return _call(("watch_query", *what, values.check_revision(from_revision), epoch))
 
 
 def together(calls: Sequence[Call], combine: Callable[[list[Any]], Any]) -> Call:

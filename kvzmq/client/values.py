@@ -1,14 +1,21 @@
 """Values of Python to MessagePack and back, refusing what the table could not keep.
 
-What JSON can say, and bytes. Tuples come back as lists. Whatever msgspec encodes as such types is
-taken too: dataclasses and msgspec Structs (as maps), enumerations, UUIDs.
+What JSON can say, and bytes, go in as they are. Other types go in as the nearest of those, and come out as
+themselves when asked for by `type=`: dataclasses, msgspec Structs, pydantic models and mappings as maps; sets,
+tuples and deques as lists; dates, times, UUIDs and Decimals as strings; members of an enumeration as their
+values; numpy's scalars as numbers. No library is imported for that: types are known by what they can do.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import enum
 import json
 import math
-from collections.abc import Mapping
+import numbers
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +32,90 @@ _GOOD_ONCE_ENCODED = frozenset((bytes, str, int, bool, type(None)))
 """The types whose values the encoder refuses where the table would."""
 
 
+_KEPT_AS: tuple[tuple[type, Callable[[Any], object]], ...] = (
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
+    (bytes, bytes),
+    (datetime.datetime, datetime.datetime.isoformat),
+    (datetime.date, datetime.date.isoformat),
+    (Mapping, dict),
+    (deque, list),
+)
+"""As what the encoder gets the types of which it takes no subclasses, or that it does not know."""
+
+_WAYS: tuple[tuple[str, str], ...] = (
+    ("to_pydatetime", "store its to_pydatetime(), a datetime"),
+    ("to_dict", "store its to_dict(), or its rows with insert_many"),
+    ("tobytes", "store its tolist(), or its tobytes() beside its dtype and shape"),
+    ("tolist", "store its tolist()"),
+    ("__fspath__", "store it as a string, str(path)"),
+    ("as_integer_ratio", "store it as a float, or as a string"),
+    ("__anext__", "gather what it yields in a list, and store that"),
+    ("__next__", "gather what it yields in a list, and store that"),
+    ("__iter__", "store it as a list, list(...)"),
+)
+"""By an attribute they have: what to do with objects that are refused."""
+
+_ANY_WAY = "store a dict, a dataclass, a msgspec Struct or a pydantic model of what it holds"
+
+
+def _plain(value: Any) -> object:
+    """Return what the encoder is to encode in place of an object it does not know.
+
+    Raises:
+        TypeError: it is of no supported type; the message names what to store instead
+    """
+    kind = type(value)
+    dump = getattr(kind, "model_dump", None)  # of a pydantic model
+    if dump is not None:
+        return dump(value)
+    if kind.__module__ == "numpy" and hasattr(kind, "item"):
+        return _plain_scalar(value)
+    if not hasattr(kind, "to_pydatetime"):  # a pandas Timestamp has nanoseconds, which a datetime would drop silently
+        for base, convert in _KEPT_AS:
+            if isinstance(value, base):
+                return convert(value)
+    raise TypeError(_way(kind))
+
+
+def _plain_scalar(value: Any) -> object:
+    """Return a number of numpy's as Python's. Arrays are refused: a list would come back, slowly."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bytes):
+        return bytes(value)
+    scalar = value.item() if getattr(value, "shape", None) == () else None
+    if type(scalar) in (bool, int, float) and value.dtype.kind in "biuf":
+        return scalar
+    if value.dtype.kind in "mM":
+        raise TypeError('store its astype("datetime64[us]").item() or astype("timedelta64[us]").item()')
+    raise TypeError(_way(type(value)))
+
+
+def _way(kind: type) -> str:
+    return next((way for attribute, way in _WAYS if hasattr(kind, attribute)), _ANY_WAY)
+
+
+_encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+
+_BYTES = (bytes, bytearray, memoryview)
+
+
+def _encode_checked(value: object, check: Callable[[bytes], None]) -> bytes:
+    """Encode what the table will take; a datetime with a time zone, an extension type to msgspec, as its ISO string."""
+    data = _encode(value)
+    try:
+        check(data)
+    except errors.InvalidRequest:
+        data = _encode(msgspec.to_builtins(value, builtin_types=_BYTES, enc_hook=_plain))
+        check(data)
+    return data
+
+
+_REFUSED = (errors.InvalidRequest, ValueError, OverflowError, RecursionError, TypeError)
+
+
 def encode(value: object, name: str = "value") -> Raw:
     """Encode a value.
 
@@ -33,16 +124,15 @@ def encode(value: object, name: str = "value") -> Raw:
 
     Raises:
         ValueError: the table could not keep it; the message names the place, such as `value["a"][3]`
-        TypeError: it holds an object of a type that is not supported
+        TypeError: it holds an object of a type that is not supported; the message names what to store instead
     """
     try:
-        data = codec.encode_value(value)
-        if type(value) not in _GOOD_ONCE_ENCODED:
-            checks.check_value(data)
-    except (errors.InvalidRequest, ValueError, OverflowError, RecursionError, TypeError) as error:
+        if type(value) in _GOOD_ONCE_ENCODED:
+            return Raw(_encode(value))
+        return Raw(_encode_checked(value, checks.check_value))
+    except _REFUSED as error:
         _find_fault(value, name, ())
         raise errors.InvalidRequest(f"{name}: {error}") from None
-    return Raw(data)
 
 
 def encode_rows(rows: Mapping[str, object]) -> Raw:
@@ -52,14 +142,13 @@ def encode_rows(rows: Mapping[str, object]) -> Raw:
         ValueError, TypeError: as `encode` does, naming the row
     """
     try:
-        data = codec.encode_value(rows)
-        if not _GOOD_ONCE_ENCODED.issuperset(map(type, rows.values())):
-            checks.check_rows(data)
-    except (errors.InvalidRequest, ValueError, OverflowError, RecursionError, TypeError):
+        if _GOOD_ONCE_ENCODED.issuperset(map(type, rows.values())):
+            return Raw(_encode(rows))
+        return Raw(_encode_checked(rows, checks.check_rows))
+    except _REFUSED:
         for key in rows:
             check_text(key, "a key")
         return Raw(codec.encode_value({key: encode(value, f"the value of {key!r}") for key, value in rows.items()}))
-    return Raw(data)
 
 
 def _find_fault(value: object, place: str, parents: tuple[int, ...]) -> None:
@@ -96,12 +185,35 @@ def _quote(key: str) -> str:
 
 
 def _check_object(value: object, place: str, parents: tuple[int, ...]) -> None:
+    inside = (*parents, id(value))
+    parts = _parts(value)
+    if parts is not None:
+        return _find_fault(parts, place, inside)
     try:
-        plain = msgspec.to_builtins(value, builtin_types=(bytes,))
+        plain = msgspec.to_builtins(value, builtin_types=_BYTES, enc_hook=_plain)
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"{place} is a {type(value).__name__}: {error}") from None
+        raise TypeError(f"{place} is {_article(type(value))}, which is not supported: {error}") from None
     if not isinstance(plain, type(value)):
-        _find_fault(plain, place, (*parents, id(value)))
+        _find_fault(plain, place, inside)
+
+
+def _parts(value: Any) -> object:
+    """Return the outermost level of a composed object, so that an error can name the place within; None of a leaf."""
+    if isinstance(value, msgspec.Struct):
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, (set, frozenset, deque)):
+        return list(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    return _plain(value) if hasattr(type(value), "model_dump") else None
+
+
+def _article(kind: type) -> str:
+    module = kind.__module__
+    name = kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def check_text(text: str, place: str) -> None:
@@ -150,7 +262,47 @@ def check_subkey(subkey: object) -> str:
     """
     if not isinstance(subkey, str):
         raise TypeError(f"a subkey is a str, not {type(subkey).__name__}")
-    return subkey
+    return str.__str__(subkey)
+
+
+def check_prefix(prefix: object) -> str:
+    """Refuse what cannot be the beginning of a key.
+
+    Raises:
+        TypeError: it is no string
+    """
+    if not isinstance(prefix, str):
+        raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
+    return str.__str__(prefix)
+
+
+def check_revision(revision: object) -> int | None:
+    """Return a revision to watch from, None for now.
+
+    Raises:
+        TypeError: it is no integer
+        ValueError: it is below 0
+    """
+    if revision is None:
+        return None
+    if isinstance(revision, bool) or not isinstance(revision, numbers.Integral):
+        raise TypeError(f"from_revision is {_article(type(revision))}: it is an integer, a watch's or an event's revision")
+    if revision < 0:
+        raise errors.InvalidRequest(f"from_revision is {revision}: revisions begin at 0")
+    return int(revision)
+
+
+def check_number(value: Any, name: str, what: str = "not an integer or a float") -> Any:
+    """Return a number, numpy's as Python's.
+
+    Raises:
+        TypeError: it is something else
+    """
+    if type(value) in (int, float):
+        return value
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"{name} is {_article(type(value))}, {what}")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def decode(payload: Raw, type: Any = Any) -> Any:
@@ -161,4 +313,40 @@ def decode(payload: Raw, type: Any = Any) -> Any:
     """
     if type is Any:
         return codec.decode_value(payload)
-    return msgspec.msgpack.decode(payload, type=type)
+    return msgspec.msgpack.decode(payload, type=type, dec_hook=_construct)
+
+
+def decode_of(key: str, payload: Raw, kind: Any) -> Any:
+    """Decode the value of `key` into a type.
+
+    Raises:
+        msgspec.ValidationError: it does not fit the type; the message names the key
+    """
+    try:
+        return decode(payload, kind)
+    except msgspec.ValidationError as error:
+        raise msgspec.ValidationError(f"the value of {key!r}: {error}") from None
+
+
+def decode_rows(payload: Raw, kind: Any = Any) -> dict[str, Any]:
+    """Decode a map of keys to values, these into a type if one is given.
+
+    Raises:
+        msgspec.ValidationError: as `decode_of` does
+    """
+    try:
+        rows: dict[str, Any] = decode(payload, kind if kind is Any else dict[str, kind])
+    except msgspec.ValidationError:
+        return {key: decode_of(key, raw, kind) for key, raw in decode(payload, dict[str, Raw]).items()}
+    return rows
+
+
+def _construct(kind: Any, plain: Any) -> Any:
+    """Make an object of a type that msgspec does not know: a pydantic model."""
+    validate = getattr(kind, "model_validate", None)
+    if validate is not None:
+        return validate(plain)
+    if isinstance(kind, type) and isinstance(plain, kind):
+        return plain
+    raise TypeError(f"cannot make {kind!r} of a {type(plain).__name__}: type= is a type that msgspec knows, or a pydantic model")
+

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -9,10 +10,17 @@ from types import TracebackType
 from kvzmq import errors
 from kvzmq.client.connection import CATALOG_PAUSE_S, open_link
 from kvzmq.client.conversation import WatchConversation
+from kvzmq.client.descriptor import Descriptor
+from kvzmq.client.link import check_wait
 from kvzmq.client.watching import Event
 
 _SLICE_S = 0.1
 """How long to wait without a look at the connection."""
+
+FORKED = (
+    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision to go on from there"
+)
+"""What a forked child is told: two processes on one socket would take each other's events."""
 
 
 class Watch(Iterator[Event]):
@@ -28,6 +36,8 @@ class Watch(Iterator[Event]):
         self._link = conversation.link
         self._timeout_s = timeout_s
         self._closed = False
+        self._pid = os.getpid()
+        self._descriptor: Descriptor | None = None
 
     def start(self, timeout: float | None = None) -> None:
         """Wait until the server has begun the watch; a client's `watch` has done so already.
@@ -36,7 +46,8 @@ class Watch(Iterator[Event]):
             Timeout: it did not answer
             RevisionGone: it no longer keeps the changes from there on
         """
-        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else timeout)
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
         while not self._watching.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
@@ -51,10 +62,11 @@ class Watch(Iterator[Event]):
             RevisionGone: changes were missed, and the server no longer keeps them; or the table went back in time
             TableChanged: another table answers where the one that was watched did
         """
+        self._check_process()
         events = self._watching.events
         if events:
             return events.popleft()
-        deadline_s = float("inf") if timeout is None else time.monotonic() + timeout
+        deadline_s = float("inf") if timeout is None else time.monotonic() + check_wait(timeout)
         while True:
             if self._closed:
                 raise ValueError("the watch is closed")
@@ -62,7 +74,7 @@ class Watch(Iterator[Event]):
             if events:
                 return events.popleft()
             self._raise_error()
-            if time.monotonic() >= deadline_s:
+            if time.monotonic() >= deadline_s and not self._link.unread:
                 raise errors.Timeout(f"no change within {timeout} seconds")
 
     def progress(self, timeout: float | None = None) -> int:
@@ -78,7 +90,8 @@ class Watch(Iterator[Event]):
             Timeout: the server did not answer
             RevisionGone, TableChanged: see `get`
         """
-        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else timeout)
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
         self._watching.begin_progress()
         self._conversation.wants_progress = True
         try:
@@ -93,18 +106,44 @@ class Watch(Iterator[Event]):
             self._conversation.wants_progress = False
         return revision
 
+    def fileno(self) -> int:
+        """Return a descriptor for zmq.Poller, select, or a loop's add_reader: readable when there may be something.
+
+        When it is readable, and once before it is first waited for, call `get(timeout=0)` until it raises
+        Timeout: what is left unread may not make it readable again. Wait a second at most and do so then, too:
+        the watch looks after its connection only in `get`.
+        """
+        self._check_process()
+        if self._closed:
+            raise ValueError("the watch is closed")
+        if self._descriptor is None:
+            self._descriptor = Descriptor()
+            self._descriptor.follow(self._link)
+        return self._descriptor.fileno()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ValueError("the watch is closed") if self._closed else RuntimeError(FORKED)
+
     def _raise_error(self) -> None:
         if self._watching.error is not None:
             raise self._watching.error
 
     def _turn(self, deadline_s: float) -> None:
         """Wait for messages or for news of the connection, a moment at most."""
+        try:
+            self._wait(deadline_s)
+        finally:
+            if self._descriptor is not None:
+                self._descriptor.follow(self._link)
+
+    def _wait(self, deadline_s: float) -> None:
         now_s = time.monotonic()
         link = self._link
         wait_s = max(0.0, min(_SLICE_S, deadline_s - now_s))
         if not link.is_open:
             try:
-                open_link(link, max(wait_s, min(1.0, deadline_s - now_s)))
+                open_link(link, max(wait_s, min(1.0, deadline_s - now_s)), self._watching.lineage)
             except errors.CatalogError:
                 time.sleep(min(wait_s, CATALOG_PAUSE_S))
                 return
@@ -140,7 +179,12 @@ class Watch(Iterator[Event]):
         """End the watch: its iteration stops."""
         self._closed = True
         self._watching.events.clear()
+        if os.getpid() != self._pid:
+            return  # the connection is the parent's
         self._link.close()
+        if self._descriptor is not None:
+            self._descriptor.close()
+            self._descriptor = None
 
     def __enter__(self) -> Watch:
         return self

@@ -80,6 +80,7 @@ def read(directory: Directory) -> Checkpoint | None:
     """Open the checkpoint; its sections are read, and checked, as they are consumed.
 
     Raises:
+        WrittenByNewer: the header is of a later version
         Damaged: now for the header, while the sections are consumed for the rest
     """
     try:
@@ -89,7 +90,7 @@ def read(directory: Directory) -> Checkpoint | None:
     path = str(directory.path / NAME)
     try:
         header = frames.read_header(file, MAGIC, path)
-    except errors.Damaged:
+    except errors.KvzmqError:
         file.close()
         raise
     return Checkpoint(header.number, _read_sections(file, header.salt, path))

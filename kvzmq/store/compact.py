@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kvzmq import errors
+from kvzmq import errors, units
 from kvzmq.store import Store, checkpoint
 from kvzmq.store.file_log import NAME_SEALED, FileLog
 from kvzmq.store.files import Directory, DiskDirectory, File
@@ -131,6 +131,8 @@ class Compactor:
         self._after_bytes = after_bytes
         self._child: subprocess.Popen[bytes] | None = None
         self._left_over = log.sealed
+        self._began_s = 0.0
+        self._rows: int | None = None  # that the checkpoint will hold; unknown of a log that an earlier server sealed
         self._retry_s = RETRY_S
         self._next_s = 0.0
         self.completed = 0
@@ -190,6 +192,7 @@ class Compactor:
         except errors.StorageError as error:
             self._fail(str(error))
             return
+        self._rows = len(self._store.table.rows)
         self._store.records = 0
         self._left_over = True
         self._start()
@@ -209,6 +212,9 @@ class Compactor:
             )
         except OSError as error:
             self._fail(f"cannot start a process: {error.strerror}")
+            return
+        self._began_s = self._clock()
+        _log.info("compaction begins, %s", "of what an earlier server left" if self._rows is None else units.count(self._rows, "row"))
 
     def _reap(self, child: subprocess.Popen[bytes]) -> None:
         code = child.poll()
@@ -224,6 +230,12 @@ class Compactor:
             self.completed += 1
             self.trouble = None
             self._log.look_at_checkpoint()
+            _log.info(
+                "compaction done in %s: a checkpoint of %s%s",
+                units.duration(self._clock() - self._began_s),
+                units.size(self._log.checkpoint_bytes),
+                "" if self._rows is None else f", {units.count(self._rows, 'row')}",
+            )
         else:
             self._fail(reason or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"))
 

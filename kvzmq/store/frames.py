@@ -81,7 +81,8 @@ def read_header(file: File, magic: bytes, name: str) -> Header:
     """Read and check a file's header.
 
     Raises:
-        Damaged: it is cut short, of another kind or version, or its checksum is wrong
+        Damaged: it is cut short, of another kind, or its checksum is wrong
+        WrittenByNewer: its format or semantics is of a later version
     """
     data = file.read(0, HEADER_BYTES)
     if len(data) < HEADER_BYTES:
@@ -91,10 +92,12 @@ def read_header(file: File, magic: bytes, name: str) -> Header:
         raise errors.Damaged(f"{name}: offset 0: begins with {found!r}, not {magic!r}")
     if _CRC.unpack_from(data, _HEADER.size)[0] != crc32(data[: _HEADER.size]):
         raise errors.Damaged(f"{name}: offset 0: the header's checksum is wrong")
-    if version != FORMAT:
-        raise errors.Damaged(f"{name}: format version {version} is unknown: this kvzmq reads version {FORMAT}")
-    if semantics not in READABLE:
-        raise errors.Damaged(f"{name}: written under semantics {semantics}: this kvzmq knows version {SEMANTICS}")
+    if version > FORMAT:
+        raise errors.WrittenByNewer(f"{name}: written by a newer version of kvzmq (format {version}): update this one")
+    if semantics > SEMANTICS:
+        raise errors.WrittenByNewer(f"{name}: written by a newer version of kvzmq (semantics {semantics}): update this one")
+    if version < FORMAT or semantics not in READABLE:
+        raise errors.Damaged(f"{name}: format {version} and semantics {semantics} were never written by any version")
     return Header(found, semantics, salt, number)
 
 

@@ -170,6 +170,9 @@ def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame |
     Args:
         name: the file's, for reasons
         last: whether it is the last log, whose last frame may be torn
+
+    Raises:
+        WrittenByNewer: a later version wrote it: who knows what its frames mean
     """
     offset = frames.HEADER_BYTES
     try:

@@ -158,10 +158,15 @@ class RouterTransport:
         try:
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
+            number = error.errno or 0
             advice = {
                 errno.EADDRINUSE: "it is in use; stop the other server or choose another --bind (port 0 takes a free one)",
                 errno.ENODEV: "no such address on this machine",
-            }.get(error.errno or 0, f"{error.strerror}; an endpoint looks like tcp://127.0.0.1:5570 or ipc:///run/kvzmq.sock")
+                errno.EADDRNOTAVAIL: "no such address on this machine",
+                errno.ENOENT: "there is no such directory",
+                errno.EACCES: "no permission",
+                errno.ENAMETOOLONG: "the path is too long for a socket, about 100 bytes",
+            }.get(number, f"{zmq.strerror(number)}; an endpoint looks like tcp://127.0.0.1:5570 or ipc:///run/kvzmq.sock")
             raise errors.CannotListen(f"cannot listen on {endpoint}: {advice}") from error
         finally:
             os.umask(umask)

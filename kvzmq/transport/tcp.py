@@ -539,10 +539,10 @@ def _listen(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        advice = (
-            "it is in use; stop the other server or choose another --tcp (port 0 takes a free one)"
-            if error.errno == errno.EADDRINUSE
-            else error.strerror
-        )
+        advice = {
+            errno.EADDRINUSE: "it is in use; stop the other server or choose another --tcp (port 0 takes a free one)",
+            errno.EADDRNOTAVAIL: "no such address on this machine",
+            errno.EACCES: "no permission: ports below 1024 are for root",
+        }.get(error.errno or 0, error.strerror)
         raise errors.CannotListen(f"cannot listen on {host}:{port}: {advice}") from error
     return listener

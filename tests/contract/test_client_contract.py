@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import decimal
 import inspect
 import math
 import os
@@ -307,6 +308,20 @@ def test_a_pipeline_whose_block_raises_sends_nothing(table: Any) -> None:
         result.result()
 
 
+def test_a_batch_takes_nothing_after_its_block(table: Any) -> None:
+    """It would not be sent, and nobody would be told. Seen red with batches that took it."""
+    with table.pipeline() as p:
+        p.insert("a", 1)
+    with pytest.raises(ZeroDivisionError), table.pipeline() as broken:
+        raise ZeroDivisionError
+    with table.transaction() as t:
+        t.insert("b", 1)
+    for batch in (p, broken, t):
+        with pytest.raises(ValueError, match="the block of this batch has ended"):
+            batch.insert("late", 1)
+    assert dict(table.items()) == {"a": 1, "b": 1}
+
+
 def test_a_transaction_is_all_or_nothing(table: Any) -> None:
     table.insert_many({"from": 10, "to": 0})
     with table.transaction({"from": 10, "lock": kvzmq.ABSENT}) as t:
@@ -404,7 +419,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     ({"a": {None: 2}}, ValueError, 'value["a"] has the key None'),
     ({"a": ["\ud800"]}, ValueError, 'value["a"][0] has a lone surrogate'),
     ({"\udfff": 1}, ValueError, "has a lone surrogate"),
-    ({"a": [object()]}, TypeError, 'value["a"][0] is a object'),
+    ({"a": [object()]}, TypeError, 'value["a"][0] is an object'),
     ([{"a": Point(1, 2**70)}], ValueError, 'value[0]["a"]["y"]'),
     (Robot("r", Point(1), [math.nan]), ValueError, 'value["load"][0] is nan'),
     (nested(65), ValueError, "nested deeper than 64"),
@@ -438,6 +453,23 @@ def test_a_bad_value_is_refused_before_anything_is_sent(
     assert operations_sent(table) == before + 1
 
 
+def transact(table: Any, checks: Any) -> None:
+    with table.transaction(checks) as t:
+        t.insert("a", 1)
+
+
+def test_a_value_that_does_not_fit_its_type_is_named_by_its_key(table: Any) -> None:
+    table.insert_many({"p1": {"x": 1}, "p2": {"x": "one"}})
+    for call in (
+        lambda: list(table.items(type=Point)),
+        lambda: list(table.values(type=Point)),
+        lambda: table.lookup_many(["p1", "p2"], type=Point),
+        lambda: table.query("x", "one", type=Point),
+    ):
+        with pytest.raises(msgspec.ValidationError, match=r"the value of 'p2': Expected `int`, got `str` - at `\$\.x`"):
+            call()
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
@@ -454,7 +486,18 @@ def test_a_bad_value_is_refused_before_anything_is_sent(
         (lambda t: t.insert("k", 1, ttl_s=math.nan), ValueError, "ttl_s is nan"),
         (lambda t: t.expire("k", -1), ValueError, "ttl_s is -1"),
         (lambda t: t.expire("k", "1"), TypeError, "ttl_s is a str"),
-        (lambda t: t.increment("k", "1"), TypeError, "by is a str"),
+        (lambda t: t.increment("k", "1"), TypeError, "by is a str, not an integer or a float"),
+        (lambda t: t.increment("k", decimal.Decimal(1)), TypeError, "by is a decimal.Decimal, not an integer or a float"),
+        (lambda t: t.insert_many("ab"), TypeError, "rows is a mapping, or pairs of a key and a value"),
+        (lambda t: t.insert_many(None), TypeError, "rows is a mapping, or pairs of a key and a value"),
+        (lambda t: t.insert_many([("a", 1, 2)]), TypeError, "rows is a mapping, or pairs of a key and a value"),
+        (lambda t: list(t.keys(5)), TypeError, "a prefix is a str, not int"),
+        (lambda t: list(t.items(b"a")), TypeError, "a prefix is a str, not bytes"),
+        (lambda t: t.watch(5), TypeError, "a prefix is a str, not int"),
+        (lambda t: t.watch(from_revision="5"), TypeError, "from_revision is a str: it is an integer"),
+        (lambda t: t.watch(from_revision=True), TypeError, "from_revision is a bool"),
+        (lambda t: t.watch_query("a", 1, from_revision=-1), ValueError, "from_revision is -1"),
+        (lambda t: transact(t, ["a"]), TypeError, "checks is a list: it is a mapping of keys to the values they must have"),
         (lambda t: t.increment("k", True), TypeError, "by is a bool"),
         (lambda t: t.increment("k", math.nan), ValueError, "by is nan"),
         (lambda t: t.increment("k", 2**64), ValueError, "by is 18446744073709551616"),
@@ -505,6 +548,37 @@ def test_a_namespace_is_the_table_below_a_prefix(table: Any) -> None:
     robots.clear()
     assert list(table.keys()) == ["other"]
     assert "robots/" in repr(robots)
+
+
+def test_a_namespace_ends_alone(table: Any) -> None:
+    """Seen red with a namespace that closed its parent's connection."""
+    with table.namespace("robots/") as robots:
+        robots.insert("a", 1)
+        inner = robots.namespace("arms/")
+    assert table.lookup("robots/a") == 1
+    assert inner.get("left") is None
+    for call in (lambda: robots.lookup("a"), lambda: list(robots.keys()), lambda: robots.watch()):
+        with pytest.raises(ValueError, match="the namespace is closed"):
+            call()
+    assert repr(robots).endswith("'robots/' closed>") and "closed" not in repr(table)
+    robots.close()
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_closing_a_client_ends_its_namespaces(kind: str, one_server: ServerProcess) -> None:
+    with open_shell(kind, one_server.url) as client:
+        robots = client.namespace("robots/")
+        robots.size()
+        client.close()
+        assert "closed" in repr(robots)
+        for call in (robots.size, robots.watch):
+            with pytest.raises(ValueError, match="closed"):
+                call()
+
+
+def test_a_prefix_is_a_string(table: Any) -> None:
+    with pytest.raises(TypeError, match="a prefix is a str"):
+        table.namespace(5)
 
 
 def test_a_watch_of_a_namespace_leaves_out_the_prefix(table: Any) -> None:
@@ -621,6 +695,14 @@ def test_without_a_server_everything_is_a_timeout_that_says_where(kind: str) -> 
             result.result()
 
 
+@pytest.mark.parametrize("connect", [kvzmq.connect, kvzmq.connect_async])
+def test_bad_arguments_of_a_watch_are_refused_before_there_is_a_connection(connect: Any) -> None:
+    client = connect(f"tcp://127.0.0.1:{free_port()}")
+    for call in (lambda: client.watch(5), lambda: client.watch_query("a", {1, object()}), lambda: client.watch("a", "5")):
+        with pytest.raises(TypeError):
+            call()
+
+
 @pytest.mark.parametrize("kind", SHELLS)
 def test_a_call_may_have_its_own_timeout(kind: str) -> None:
     with open_shell(kind, f"tcp://127.0.0.1:{free_port()}", timeout=60) as client, pytest.raises(TimeoutError):
@@ -644,20 +726,116 @@ def test_a_closed_client_says_so(kind: str, one_server: ServerProcess) -> None:
             client.ping()
 
 
-@pytest.mark.parametrize(
-    "url", ["", "localhost:5570", "tcp://", "tcp://host", "http://host:1", "tcp://a:1,,tcp://b:2", "catalog://host:1"]
-)
-def test_a_malformed_url_is_refused_at_once(url: str) -> None:
+BAD_URLS = [
+    ("", "is empty"),
+    ("localhost:5570", "has no scheme, tcp://localhost:5570 perhaps"),
+    ("tcp://", "has no port"),
+    ("tcp://host", "has no port"),
+    ("tcp://:5570", "has no host"),
+    ("tcp://*:5570", "is where a server listens"),
+    ("tcp://host:65536", "has the port '65536', which is no number from 1 to 65535"),
+    ("tcp://host:71106", "has the port '71106'"),
+    ("tcp://host:0", "has the port '0'"),
+    ("tcp://host:-1", "has the port '-1'"),
+    ("tcp://host:5570/", "has the port '5570/'"),
+    ("tcp://host:²", "has the port"),
+    ("tcp://my host:5570", "has a space"),
+    ("tcp://::1:5570", "not in brackets"),
+    ("http://host:1", "has the scheme 'http'"),
+    ("TCP://host:1", "has the scheme 'TCP'"),
+    ("tcp://a:1,,tcp://b:2", "'' is not a server's URL, it is empty"),
+    ("tcp://a:1,tcp://b:99999", "'tcp://b:99999' is not a server's URL, it has the port"),
+    ("ipc://", "has no path"),
+    ("catalog://host:1", "names no project"),
+    ("catalog://host:1/", "names no project"),
+    ("catalog://host:99999/zoo", "has the port '99999'"),
+    ("catalog://:1/zoo", "has no host"),
+]
+
+
+@pytest.mark.parametrize(("url", "fault"), BAD_URLS)
+def test_a_malformed_url_is_refused_at_once_in_words(url: str, fault: str) -> None:
+    """libzmq takes a port modulo 65,536, and connects elsewhere."""
     for connect in (kvzmq.connect, kvzmq.connect_async):
-        with pytest.raises(ValueError, match="tcp://HOST:PORT"):
+        with pytest.raises(ValueError, match=r"tcp://HOST:PORT") as caught:
+            connect(url)
+        assert fault in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [5570, b"tcp://a:1", ["tcp://a:1", "tcp://b:1"], ("a", 1)], ids=repr)
+def test_a_url_is_a_string(url: Any) -> None:
+    for connect in (kvzmq.connect, kvzmq.connect_async):
+        with pytest.raises(TypeError, match=r"tcp://HOST:PORT.*commas"):
             connect(url)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, math.nan])
-def test_a_timeout_is_above_zero(timeout: float) -> None:
+@pytest.mark.parametrize(
+    "url",
+    ["tcp://a:1", "tcp://[::1]:5570", "ipc:///run/k.sock", "ipc://relative", "ipc://@abstract", "catalog://h:9097/zoo",
+     "catalog://h/zoo", "catalog:///zoo", "catalog://[::1]/zoo", "tcp://a:1, tcp://b:65535", "tcp://1.2.3.4:0;5.6.7.8:5570"],
+)  # fmt: skip
+def test_a_good_url_is_taken(url: str) -> None:
+    kvzmq.connect(url).close()
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize("given", [(), (None,)], ids=repr)
+def test_without_a_url_the_environments_is_used(
+    kind: str, given: tuple[Any, ...], one_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = kvzmq.connect if kind == "blocking" else kvzmq.connect_async
+    monkeypatch.setenv("KVZMQ_URL", one_server.url)
+    with open_shell(kind, *given) as table:
+        assert one_server.url in repr(table)
+        assert table.ping() < 5
+    monkeypatch.setenv("KVZMQ_URL", "nonsense")
+    with pytest.raises(ValueError, match=r"'nonsense' .from KVZMQ_URL. is not a server's URL, it has no scheme"):
+        connect(*given)
+    for unset in ("", None):
+        monkeypatch.delenv("KVZMQ_URL") if unset is None else monkeypatch.setenv("KVZMQ_URL", unset)
+        assert "tcp://127.0.0.1:5570" in repr(connect(*given))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, math.nan, -math.inf])
+def test_a_timeout_is_above_zero(timeout: float, table: Any) -> None:
     for connect in (kvzmq.connect, kvzmq.connect_async):
-        with pytest.raises(ValueError, match="timeout"):
+        with pytest.raises(ValueError, match=r"timeout is \S+: it (must be above 0|is a number of) seconds"):
             connect("tcp://127.0.0.1:1", timeout)
+    for call in (table.ping, table.size, table.watch, lambda timeout: table.insert("k", 1, timeout=timeout)):
+        with pytest.raises(ValueError, match="timeout"):
+            call(timeout=timeout)
+    assert table.size() == 0
+
+
+@pytest.mark.parametrize("timeout", [True, "5", b"5", [5], {}], ids=repr)
+def test_a_timeout_is_a_number(timeout: Any, table: Any) -> None:
+    for connect in (kvzmq.connect, kvzmq.connect_async):
+        with pytest.raises(TypeError, match=r"timeout is a .*: it is a number of seconds"):
+            connect("tcp://127.0.0.1:1", timeout)
+    with table.watch() as changes:
+        for call in (table.ping, table.watch, changes.get):
+            with pytest.raises(TypeError, match=r"timeout is a .*: it is a number of seconds"):
+                call(timeout=timeout)
+
+
+def test_a_wait_for_a_change_may_be_zero_or_less_but_not_nan(table: Any) -> None:
+    with table.watch() as changes:
+        for timeout in (0, -1):
+            with pytest.raises(kvzmq.Timeout):
+                changes.get(timeout)
+        with pytest.raises(ValueError, match="timeout is nan"):
+            changes.get(math.nan)
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_no_timeout_waits_until_the_server_comes(kind: str, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        server.kill()
+        with open_shell(kind, server.url, timeout=None) as client:
+            server.launch()
+            client.insert("a", 1)
+            assert client.lookup("a", timeout=math.inf) == 1
+            server.wait_until_listening()
 
 
 @pytest.mark.parametrize("kind", SHELLS)
@@ -677,7 +855,7 @@ def methods(kind: type) -> dict[str, list[tuple[str, object, object]]]:
     return {
         name: [(p.name, p.kind, p.default) for p in inspect.signature(member).parameters.values()]
         for name, member in inspect.getmembers(kind, callable)
-        if not name.startswith("_")
+        if not name.startswith("_") and name != "fileno"  # of a blocking watch: the asyncio one has its loop
     }
 
 

@@ -240,7 +240,7 @@ def test_a_first_start_on_a_full_disk_is_refused_and_leaves_no_half_table(disk: 
 def test_rows_that_expire_while_the_disk_is_full_expire_when_there_is_room(tmp_path: Path) -> None:
     """Expiry is a logged change: it waits, and the loop does not burn the processor while it does."""
     data = tmp_path / "data"
-    wrapper = inject("pwrite64", "error=ENOSPC", "3..200", data, tmp_path / "calls")  # the header, the row, then none
+    wrapper = inject("pwrite64", "error=ENOSPC", "4..200", data, tmp_path / "calls")  # header, epoch, the row, then none
     with ServerProcess(data, wrapper=wrapper) as server, WireClient(server.url) as wire:
         assert wire.call("insert", "brief", 1, 0.1)[1] == (OK, None)
         wait_until(lambda: stats(server)["storage_trouble"], what="an expiry that fails")

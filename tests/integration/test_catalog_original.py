@@ -23,8 +23,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
+from servers import ServerProcess, take_ctrl_c
 
+import kvzmq
 from kvzmq.catalog import Announcement, Announcer, NoSuchProject, find, query
 from kvzmq.errors import CatalogError
 
@@ -103,7 +106,7 @@ class Ours:
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-c", "from kvzmq.cli.catalog import catalog; catalog()", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(), preexec_fn=take_ctrl_c)
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
         assert ready, "kvzmq catalog did not say that it listens"
@@ -223,6 +226,36 @@ def test_what_others_announce_to_the_original_does_not_spoil_our_lookups(origina
         listed(original)
 
 
+def test_a_server_announces_and_withdraws_itself_and_a_client_finds_it(original: int, tmp_path: Path) -> None:
+    """Seen to fail with the ZeroMQ port as `port`, with no uuid, and with the type left as it was.
+
+    The original keeps what asks for a lifetime of a second for up to a minute: the type ends it at once.
+    """
+    options = ("--project", "zebra", "--catalog", f"127.0.0.1:{original}")
+    with ServerProcess(tmp_path / "a", *options) as first, ServerProcess(tmp_path / "b", *options) as second:
+        entries = eventually(lambda: found if len(found := query("127.0.0.1", original)) == 2 else None)
+        assert {entry.url() for entry in entries} == {first.url, second.url}
+        assert {(entry.type, entry.port) for entry in entries} == {("hashtable-zeromq", 0)}
+        with kvzmq.connect(f"catalog://127.0.0.1:{original}/zebra") as table:
+            table.insert("k", 1)
+        assert first.terminate() == 0
+        left = eventually(lambda: found if len(found := query("127.0.0.1", original)) == 1 else None)
+        assert [entry.url() for entry in left] == [second.url]
+    with ServerProcess(tmp_path / "a", *options, bridge=True) as bridged:
+        found = eventually(lambda: find_or_none(original, "zebra"))
+        assert (found.port, found.url()) == (bridged.port, bridged.url)
+        assert bridged.terminate() == 0
+        eventually(lambda: find_or_none(original, "zebra") is None or None)
+
+
+def test_lineage_and_epoch_pass_through_the_original(original: int) -> None:
+    announcer = Announcer("127.0.0.1", original)
+    announcer.announce(msgspec.structs.replace(announcement("zebra"), lineage="0a" * 16, epoch="b0" * 16))
+    found = eventually(lambda: find_or_none(original, "zebra"))
+    announcer.close()
+    assert (found.lineage, found.epoch) == ("0a" * 16, "b0" * 16)
+
+
 # --- The original's programs with our catalog --------------------------------------------------------------
 
 
@@ -309,6 +342,21 @@ def test_filters_mean_the_same_to_both_catalogs(ours: Ours, original: int, role:
         expected = {expression: expected[expression] if expression in understood else None for expression in FILTERS}
     assert answers == expected
     assert expected['type=="hashtable"'] == {5001, 5002}
+
+
+def test_both_catalogs_tell_the_same_servers_apart(ours: Ours, original: int) -> None:
+    probes: list[dict[str, object]] = [
+        *({}, {"port": 0}, {"port": 1}, {"uuid": "a"}, {"uuid": "b"}),
+        *({"uuid": "a", "port": 1}, {"uuid": "a", "port": 0}, {"uuid": ""}, {"uuid": 5}, {"uuid": None}, {"uuid": "x" * 128 + "1"}, {"uuid": "x" * 128 + "2"}),
+        *({"uuid": "é" * 64 + "1"}, {"uuid": "é" * 64 + "2"}, {"uuid": "é" * 63 + "1"}, {"uuid": "é" * 63 + "2"}),
+    ]
+    lists = []
+    for port in (ours.port, original):
+        for number, probe in enumerate(probes):
+            send(json.dumps({"type": "probe", "number": number, **probe}, ensure_ascii=False).encode(), port)
+        announce_and_wait(port, type="last", port=9)
+        lists.append({entry["number"] for entry in listed(port) if entry["type"] == "probe"})
+    assert lists[0] == lists[1]
 
 
 def test_the_text_is_the_originals(ours: Ours, original: int) -> None:

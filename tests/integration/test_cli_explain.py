@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.server
+import json
 import os
 import signal
 import socket
@@ -200,6 +201,55 @@ def test_the_catalog_leads_to_the_server(catalog: CatalogServer, tmp_path: Path)
         wait_until(lambda: "no hashtable" not in explain(url).stdout, what="the announcement")
         result = explain(url, "--json")
         assert result.exit_code == 0 and server.url in result.stdout, result.stdout
+
+
+def announce(catalog: CatalogServer, **fields: object) -> None:
+    data = json.dumps({"type": "hashtable", "project": "robots", **fields}).encode()
+    before = len(catalog.catalog)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.sendto(data, ("127.0.0.1", catalog.port))
+    wait_until(lambda: len(catalog.catalog) > before, what="the announcement")
+
+
+def test_all_servers_of_a_project_are_gone_to_and_two_tables_told(catalog: CatalogServer, tmp_path: Path) -> None:
+    """Seen to fail with the first server's steps alone."""
+    lineages = ("1a2b3c4d" + "0" * 24, "5e6f7081" + "0" * 24)
+    dead, url = free_port(), f"catalog://127.0.0.1:{catalog.port}/robots"
+    with ServerProcess(tmp_path / "data") as server:
+        announce(catalog, port=1, endpoint=server.url, lineage=lineages[0], revision=7)
+        announce(catalog, port=2, endpoint=f"tcp://127.0.0.1:{dead}", lineage=lineages[0])
+        announce(catalog, port=3, endpoint="ipc:///tmp/x")
+        result = explain(url, "--timeout", "5")
+        assert result.exit_code == 0
+        lines = result.stdout.splitlines()
+        assert lines[0] == f"ok     the catalog knows, of {url}, 3 servers, the newest first"
+        wrong_lines = [line for line in lines if line.startswith("WRONG")]
+        assert len(wrong_lines) == 2
+        assert "only with the bridge's port 3" in wrong_lines[0]
+        assert f"tcp://127.0.0.1:{dead}, announced " in wrong_lines[1] and "connection refused" in wrong_lines[1]
+        (answers,) = [line for line in lines if ": answers" in line]
+        assert f"{server.url}, announced " in answers
+        assert " s ago at revision 7, lineage 1a2b3c4d: answers, at revision 0" in answers
+        assert f"ok     clients that connect now come to {server.url}" in lines
+        announce(catalog, port=4, endpoint=f"tcp://127.0.0.1:{dead}", lineage=lineages[1])
+        result = explain(url, "--timeout", "5")
+        assert result.exit_code == 0 and "the table answers" in result.stdout
+        assert "WRONG  2 tables are announced as robots (lineages 1a2b3c4d, 5e6f7081)" in result.stdout
+
+
+def test_two_copies_of_one_table_that_both_answer_are_told(catalog: CatalogServer, tmp_path: Path) -> None:
+    url = f"catalog://127.0.0.1:{catalog.port}/robots"
+    with ServerProcess(tmp_path / "a") as first, ServerProcess(tmp_path / "b") as second:
+        for port, server in enumerate((first, second), start=1):
+            announce(catalog, port=port, endpoint=server.url, lineage="1a2b3c4d" * 4, epoch=f"{port}" * 32)
+        assert "WRONG  2 servers answer with the lineage 1a2b3c4d" in explain(url, "--timeout", "5").stdout
+        second.kill()
+        assert "servers answer with the lineage" not in explain(url, "--timeout", "5").stdout
+
+
+def test_a_project_whose_servers_are_all_gone(catalog: CatalogServer) -> None:
+    announce(catalog, port=1, endpoint=f"tcp://127.0.0.1:{free_port()}")
+    assert "connection refused" in wrong(f"catalog://127.0.0.1:{catalog.port}/robots")
 
 
 def test_of_several_servers_one_that_answers_is_enough(tmp_path: Path) -> None:

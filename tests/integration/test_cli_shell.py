@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
 import re
-import select
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from servers import KVZMQ, ServerProcess
+from servers import ServerProcess
+from terminals import Terminal
 
 import kvzmq
 from kvzmq.cli import main
@@ -99,70 +95,13 @@ def test_a_server_that_is_away_is_reported_and_the_shell_goes_on(tmp_path: Path)
 # ---- on a terminal
 
 
-class Terminal:
-    """A shell on a pseudo-terminal."""
-
-    def __init__(self, url: str, home: Path, columns: int = 80) -> None:
-        environment = os.environ | {
-            "HOME": str(home), "XDG_STATE_HOME": str(home), "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24",
-        }  # fmt: skip
-        leader, follower = pty.openpty()
-        self._process = subprocess.Popen(
-            [*KVZMQ, "-c", url, "--timeout", "2", "shell"],
-            stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True, close_fds=True,
-            preexec_fn=_take_terminal,
-        )  # fmt: skip
-        os.close(follower)
-        self._fd = leader
-        self._seen = ""
-
-    def type(self, text: str) -> None:
-        os.write(self._fd, text.encode())
-
-    def wait_for(self, pattern: str, timeout_s: float = 30.0) -> str:
-        """Return what was shown up to the first match of `pattern`, and forget it."""
-        deadline_s = time.monotonic() + timeout_s
-        while (found := re.search(pattern, self._seen)) is None:
-            ready, _, _ = select.select([self._fd], [], [], max(0.0, deadline_s - time.monotonic()))
-            assert ready, f"no {pattern!r} in {self._seen!r}"
-            try:
-                self._seen += os.read(self._fd, 65536).decode(errors="replace")
-            except OSError:
-                raise AssertionError(f"ended without {pattern!r}: {self._seen!r}") from None
-        shown, self._seen = self._seen[: found.end()], self._seen[found.end() :]
-        return shown
-
-    def interrupt(self, pattern: str) -> str:
-        """Press Ctrl-C until `pattern` is shown: readline sleeps through one that comes just before it waits for a key."""
-        for _ in range(9):
-            self.type("\x03")
-            with contextlib.suppress(AssertionError):
-                return self.wait_for(pattern, 3.0)
-        return self.wait_for(pattern, 3.0)
-
-    def wait_for_exit(self) -> int:
-        with contextlib.suppress(OSError):
-            while os.read(self._fd, 65536):
-                pass
-        return self._process.wait(30)
-
-    def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        os.close(self._fd)
-
-
-def _take_terminal() -> None:
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+def shell(url: str, home: Path, columns: int = 80) -> Terminal:
+    return Terminal("-c", url, "--timeout", "2", "shell", home=home, columns=columns)
 
 
 @pytest.fixture
 def terminal(server: ServerProcess, table: kvzmq.Client, tmp_path: Path) -> Iterator[Terminal]:
-    running = Terminal(server.url, tmp_path)
+    running = shell(server.url, tmp_path)
     running.wait_for(r"Ctrl-D to leave.*\d+ rows, revision \d+.*> ".replace(".*", r"(?s:.*)"))
     yield running
     running.close()
@@ -220,7 +159,7 @@ def test_ctrl_d_leaves_and_the_history_is_kept(terminal: Terminal, server: Serve
     history = tmp_path / "kvzmq" / "history"
     assert history.read_text() == 'insert a {"x": 1}\n'
     assert history.stat().st_mode & 0o077 == 0
-    again = Terminal(server.url, tmp_path)
+    again = shell(server.url, tmp_path)
     try:
         again.wait_for("rows(?s:.*)> ")
         again.type("\x1b[A\n")  # the arrow up
@@ -230,7 +169,7 @@ def test_ctrl_d_leaves_and_the_history_is_kept(terminal: Terminal, server: Serve
 
 
 def test_it_opens_without_a_server_and_says_so(tmp_path: Path) -> None:
-    alone = Terminal("tcp://127.0.0.1:1", tmp_path)
+    alone = shell("tcp://127.0.0.1:1", tmp_path)
     try:
         alone.wait_for("connection refused(?s:.*)> ")
         alone.type("loo\tx\n")
@@ -242,7 +181,7 @@ def test_it_opens_without_a_server_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("columns", [20, 40, 80])
 def test_items_on_a_terminal_are_a_table_that_fits(server: ServerProcess, table: kvzmq.Client, tmp_path: Path, columns: int) -> None:
     table.insert_many({"zebra": {"weight": 100, "name": "fred"}, "\x1b[2J": "evil"})
-    narrow = Terminal(server.url, tmp_path, columns)
+    narrow = shell(server.url, tmp_path, columns)
     try:
         narrow.wait_for("rows(?s:.*)> ")
         narrow.type("items\n")
@@ -254,7 +193,7 @@ def test_items_on_a_terminal_are_a_table_that_fits(server: ServerProcess, table:
 
 
 def test_sigterm_ends_it(terminal: Terminal) -> None:
-    os.kill(terminal._process.pid, signal.SIGTERM)
+    os.kill(terminal.pid, signal.SIGTERM)
     assert terminal.wait_for_exit() == -signal.SIGTERM
 
 

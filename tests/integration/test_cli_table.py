@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from servers import KVZMQ, ServerProcess, free_port, wait_until
+from servers import KVZMQ, ServerProcess, free_port, take_ctrl_c, wait_until
 
 import kvzmq
 from kvzmq.cli import main
@@ -51,7 +51,7 @@ def kvzmq_command(*arguments: object, stdin: str | bytes | None = None, **enviro
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*KVZMQ, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen([*KVZMQ, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=take_ctrl_c, **options)
 
 
 # ---- each command
@@ -59,11 +59,33 @@ def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize(
     "text, value",
-    [("5", 5), ("hello", "hello"), ('"5"', "5"), ('{"a": [1, null]}', {"a": [1, None]}), ("", ""), ("NaN", "NaN"), ("ü", "ü"), ("01", "01")],
+    [("5", 5), ("hello", "hello"), ('"5"', "5"), ('{"a": [1, null]}', {"a": [1, None]}), ("", ""), ("ü", "ü"), ("2026-01-31", "2026-01-31"),
+     ("10.0.0.1", "10.0.0.1"), ("5m", "5m"), ("truest", "truest"), ("none", "none"), ("a{b", "a{b"), ("1,5", "1,5")],
 )
 def test_a_value_is_json_or_else_a_string(run: Any, table: kvzmq.Client, text: str, value: object) -> None:
     assert run("insert", "k", text) == ""
     assert table.lookup("k") == value
+
+
+@pytest.mark.parametrize(
+    "text", ['{"weight": 100, name}', "[1, 2", '"open', " {x", "01", "+5", ".5", "5.", "NaN", "-Infinity", "True", "NULL"]
+)
+def test_what_looks_like_json_and_is_not_is_an_error_unless_it_is_said_to_be_a_string(
+    server: ServerProcess, table: kvzmq.Client, text: str
+) -> None:
+    """Seen red with: any text that is no JSON taken for a string, as it was."""
+    for command in (
+        ("insert", "k", "--", text), ("setdefault", "k", "--", text), ("cas", "k", "--absent", "--", text),
+        ("cas", "k", "1", "--expected", text), ("query", "n", "--", text),
+    ):  # fmt: skip
+        result = kvzmq_command("-c", server.url, *command)
+        assert result.exit_code == 2 and "looks like JSON and is not" in result.stderr and "--string" in result.stderr
+    assert kvzmq_command("-c", server.url, "insert", "k", "-", stdin=text).exit_code == 2
+    shell = kvzmq_command("-c", server.url, "shell", stdin=f"insert k -- '{text}'\n")
+    assert shell.exit_code == 2 and "looks like JSON and is not" in shell.stderr
+    assert "k" not in table
+    assert kvzmq_command("-c", server.url, "insert", "k", "--string", "--", text).exit_code == 0
+    assert table.lookup("k") == text
 
 
 def test_string_and_bytes_are_taken_as_they_are(run: Any, table: kvzmq.Client) -> None:
@@ -175,7 +197,7 @@ def test_json_for_machines_carries_the_revision_of_a_write(run: Any, table: kvzm
 
 def test_ping_and_stats(run: Any, server: ServerProcess, table: kvzmq.Client) -> None:
     assert run("ping").startswith(f"{server.url} answers in ")
-    assert set(json.loads(run("ping", "--json"))) == {"url", "connected_s", "answered_s"}
+    assert set(json.loads(run("ping", "--json"))) == {"url", "connected_s", "answered_s", "storage_trouble"}
     assert json.loads(run("stats", "--json"))["pid"] == server.pid
     assert f"pid\t{server.pid}\n" in run("stats")
 

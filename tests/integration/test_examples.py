@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import random
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from proxy import Proxy
 from servers import ServerProcess, wait_until
 
 import kvzmq
+from kvzmq.store import history
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "clients" / "examples"
 
@@ -188,3 +194,207 @@ def test_a_failed_computation_is_not_cached(server: ServerProcess) -> None:
             half(8)
         assert half(8) == half(8) == 4
         assert calls == [8, 8]
+
+
+class Writer:
+    """Changes rows below `f/` and elsewhere, and knows the revision of each change."""
+
+    def __init__(self, url: str, rows: int) -> None:
+        self.changes: list[tuple[int, str, int | None]] = []
+        """Of the rows below `f/`, after the first `rows`: revision, key, value or None if removed."""
+        self.first: dict[str, int] = {}
+        self._url = url
+        self._rows = rows
+        self._stop = threading.Event()
+        self._failed: list[BaseException] = []
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            with kvzmq.connect(self._url, timeout=60) as table:
+                self._write(table, random.Random(7))
+        except BaseException as error:
+            self._failed.append(error)
+
+    def _write(self, table: kvzmq.Client, chance: random.Random) -> None:
+        state = {f"{number:05}": -1 for number in range(self._rows)}
+        table.namespace("f/").insert_many(state)
+        self.first = dict(state)
+        for value in itertools.count():
+            if self._stop.is_set():
+                return
+            key = f"{chance.randrange(self._rows):05}"
+            if chance.random() < 0.2:
+                table.insert(f"g/{key}", value)
+            elif key in state and chance.random() < 0.3:
+                table.remove("f/" + key)
+                del state[key]
+                self.changes.append((table.revision, key, None))
+            else:
+                table.insert("f/" + key, value)
+                state[key] = value
+                self.changes.append((table.revision, key, value))
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        wait_until(lambda: self.first or self._failed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(90)
+        assert not self._thread.is_alive() and not self._failed, self._failed
+
+
+def fingerprint(rows: dict[str, Any]) -> int:
+    return hash(frozenset(rows.items()))
+
+
+def outlast_the_history(server: ServerProcess, proxy: Proxy) -> None:
+    proxy.refuse()
+    with kvzmq.connect(server.url, timeout=60) as table:
+        for _ in range(history.CHANGES_KEPT // 10_000 + 1):
+            table.insert_many({f"g/{number}": 0 for number in range(10_000)})
+    proxy.flow()
+
+
+def restart_after_compaction(server: ServerProcess, proxy: Proxy) -> None:
+    proxy.refuse()
+    with kvzmq.connect(server.url, timeout=60) as table:
+        before = table.stats()["compactions"]
+        table.insert_many({f"g/{number}": 0 for number in range(10_000)})
+        # The first to end may have begun before; the second has the rows above in its checkpoint.
+        wait_until(lambda: table.increment("g/n") and table.stats()["compactions"] >= before + 2)
+    server.restart()
+    proxy.flow()
+
+
+@pytest.mark.parametrize("miss", [outlast_the_history, restart_after_compaction])
+def test_a_follower_has_exactly_the_rows_of_each_revision(
+    tmp_path: Path, miss: Callable[[ServerProcess, Proxy], None], count: Callable[[str, int], None]
+) -> None:
+    """Through cuts, restarts and RevisionGone, while others write; every copy that is shown is checked.
+
+    Seen red with rows that are read before the watch begins, and with pages that are not caught up.
+    """
+    follower = load("follow")
+    shown: list[tuple[int, int]] = []
+    begun: list[int] = []
+    stop = threading.Event()
+    failed: list[BaseException] = []
+
+    class Counted:
+        """A table that counts the watches."""
+
+        def __init__(self, table: kvzmq.Client) -> None:
+            self._table = table
+
+        def watch(self, prefix: str) -> kvzmq.Watch:
+            begun.append(1)
+            return self._table.watch(prefix)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._table, name)
+
+    def run(url: str) -> None:
+        try:
+            with kvzmq.connect(url, timeout=60) as table:
+                for revision, rows in follower.follow(Counted(table.namespace("f/"))):
+                    shown.append((revision, fingerprint(rows)))
+                    if stop.is_set():
+                        return
+        except BaseException as error:
+            failed.append(error)
+
+    def wait_for_more(found: list[Any], more: int) -> None:
+        enough = len(found) + more
+        wait_until(lambda: len(found) >= enough or failed, what=f"{more} more than {enough - more}")
+
+    with (
+        ServerProcess(tmp_path / "data", "--compact-after", "200") as server,
+        Proxy(int(server.url.rpartition(":")[2])) as proxy,
+        Writer(server.url, 3000) as writer,
+    ):
+        thread = threading.Thread(target=run, args=(proxy.url,), daemon=True)
+        thread.start()
+        for _ in range(4):
+            wait_for_more(shown, 50)
+            proxy.cut()
+            wait_for_more(shown, 50)
+            watches = len(begun)
+            miss(server, proxy)
+            wait_for_more(begun, watches + 1 - len(begun))
+        wait_for_more(shown, 50)
+        stop.set()
+        thread.join(60)
+    assert not failed and not thread.is_alive(), failed
+    assert [revision for revision, _ in shown] == sorted(revision for revision, _ in shown)
+    rows, changes = dict(writer.first), deque(writer.changes)
+    for revision, copy in shown:
+        while changes and changes[0][0] <= revision:
+            _, key, value = changes.popleft()
+            rows.pop(key, None) if value is None else rows.update({key: value})
+        assert copy == fingerprint(rows), f"at revision {revision}"
+    count("exact copies of 3,000 rows", len(shown))
+    count("times the follower began again", len(begun) - 1)
+
+
+def test_a_live_configuration_goes_on_after_a_long_absence(tmp_path: Path) -> None:
+    """Seen red with a thread that ended with RevisionGone."""
+    config = load("shared_config")
+    with (
+        ServerProcess(tmp_path / "data") as server,
+        Proxy(int(server.url.rpartition(":")[2])) as proxy,
+        kvzmq.connect(proxy.url, timeout=60) as table,
+    ):
+        seen: list[Any] = []
+        live = config.LiveConfig(table, seen.append)  # its thread ends with the test run
+        with kvzmq.connect(server.url, timeout=60) as other:
+            proxy.refuse()
+            config.change(other, lambda now: config.Config(5))
+            outlast_the_history(server, proxy)
+            wait_until(lambda: live.now.workers == 5)
+            config.change(other, lambda now: config.Config(6))
+            wait_until(lambda: live.now.workers == 6)
+
+
+def test_a_board_goes_on_after_a_long_absence(tmp_path: Path) -> None:
+    """What fell silent meanwhile is said to be silent. Seen red with RevisionGone raised."""
+    board = load("sensor_board")
+    with (
+        ServerProcess(tmp_path / "data") as server,
+        Proxy(int(server.url.rpartition(":")[2])) as proxy,
+    ):
+
+        async def main() -> list[Any]:
+            async with kvzmq.connect_async(proxy.url, timeout=60) as table:
+                found = []
+                async for reading in board.readings(table.namespace("sensors/")):
+                    found.append(tuple(reading))
+                    if len(found) == 2:
+                        proxy.refuse()
+                        with kvzmq.connect(server.url, timeout=60) as other:
+                            other.insert("sensors/new", {"celsius": 3})
+                            del other["sensors/a"]
+                        await asyncio.to_thread(outlast_the_history, server, proxy)
+                    if len(found) == 5:
+                        return found
+                return found
+
+        with kvzmq.connect(server.url) as table:
+            table.insert_many({"sensors/a": {"celsius": 1}, "sensors/b": {"celsius": 2}})
+        assert asyncio.run(asyncio.wait_for(main(), 60)) == [
+            ("a", 1), ("b", 2), ("a", None), ("b", 2), ("new", 3),
+        ]  # fmt: skip
+
+
+def test_a_follower_prints_what_it_has(server: ServerProcess) -> None:
+    with kvzmq.connect(server.url) as table:
+        table.insert_many({"follow/a": 1, "follow/b": 1})
+        with Program(server, "follow", "follow/", "--count", 3) as follower:
+            wait_until(lambda: follower.lines)
+            assert follower.lines == [f"revision {table.revision}: 2 rows"]
+            table["follow/c"] = 1
+            table["elsewhere"] = 1
+            del table["follow/a"]
+            assert [line.partition(": ")[2] for line in follower.finish()] == ["2 rows", "3 rows", "2 rows"]

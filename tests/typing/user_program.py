@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
+import math
 from typing import Any
+
+import zmq
 
 import kvzmq
 
@@ -78,6 +82,13 @@ def failures(table: kvzmq.Client) -> None:
         print(error.code)
 
 
+def connecting() -> None:
+    poller = zmq.Poller()
+    with kvzmq.connect() as table, kvzmq.connect(None, timeout=None) as patient, table.watch() as events:
+        poller.register(events, zmq.POLLIN)
+        print(patient.ping(timeout=math.inf), copy.copy(table).size(), events.fileno())
+
+
 async def asynchronous() -> None:
     async with kvzmq.connect_async("tcp://127.0.0.1:5570", timeout=5.0) as table:
         await table.insert("a", 1)
@@ -103,4 +114,5 @@ if __name__ == "__main__":
     with kvzmq.connect("tcp://127.0.0.1:5570", timeout=5.0) as client:
         for use in (rows, mapping, batches, watches, failures):
             use(client)
+    connecting()
     asyncio.run(asynchronous())

@@ -9,7 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kvzmq.cli import command_names, main
+from kvzmq import messages
+from kvzmq.cli import arguments, command_names, main
 
 NAMES = list(command_names())
 
@@ -34,10 +35,16 @@ def test_every_option_has_an_environment_variable(name: str) -> None:
     root = click.Context(main, auto_envvar_prefix="KVZMQ")
     command = main.get_command(root, name)
     assert command is not None
-    context = click.Context(command, info_name=name, parent=root)
     for option in command.params:
         if isinstance(option, click.Option) and option.expose_value and option.name != "help":
-            assert option.envvar or (option.allow_from_autoenv and context.auto_envvar_prefix), option.name
+            assert option.envvar, option.name
+
+
+def test_an_options_variable_is_named_as_the_option_is() -> None:
+    for name, flag, variable in (("log", "--since", "KVZMQ_LOG_SINCE"), ("watch", "--from-revision", "KVZMQ_WATCH_FROM_REVISION")):
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        assert [option.envvar for option in command.params if flag in option.opts] == [variable]
 
 
 def test_help_loads_no_command() -> None:
@@ -82,6 +89,17 @@ def test_wrong_usage_exits_with_2_and_says_why(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert result.stdout == "" and "Error: " in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_command_that_is_almost_one_is_suggested() -> None:
+    for wrong, right in (("inser", "insert"), ("Lookup", "lookup"), ("incremen", "increment")):
+        result = CliRunner().invoke(main, [wrong])
+        assert result.exit_code == 2 and f"No such command '{wrong}'. Did you mean '{right}'?" in result.stderr
+    assert "Did you mean" not in CliRunner().invoke(main, ["nonsense"]).stderr
+
+
+def test_the_longest_time_to_live_is_that_of_the_wire() -> None:
+    assert arguments.TTL_S_MAX == messages.TTL_S_MAX
 
 
 def test_without_a_command_the_help_is_shown() -> None:

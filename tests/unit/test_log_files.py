@@ -125,10 +125,10 @@ def test_a_payload_that_no_reader_would_take_is_not_written(monkeypatch: pytest.
     ("change", "words"),
     [
         (lambda header: header._replace(magic=b"kvzmqCKP"), "not b'kvzmqLOG'"),
-        (lambda header: header._replace(semantics=99), "semantics 99"),
+        (lambda header: header._replace(semantics=0), "never written by any version"),
     ],
 )
-def test_a_file_of_another_kind_or_semantics_is_refused_by_name(
+def test_a_file_of_another_kind_is_refused_by_name(
     change: Callable[[frames.Header], frames.Header], words: str
 ) -> None:
     header = frames.encode_header(change(frames.new_header(MAGIC, 1)))
@@ -136,11 +136,14 @@ def test_a_file_of_another_kind_or_semantics_is_refused_by_name(
         recovered(disk_with(table_txn=header))
 
 
-def test_a_file_of_another_format_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "FORMAT", 2)
+@pytest.mark.parametrize(("field", "words"), [("FORMAT", "format 65535"), ("SEMANTICS", "semantics 65535")])
+def test_a_file_of_a_later_version_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch, field: str, words: str
+) -> None:
+    monkeypatch.setattr(frames, field, 65535)
     header = frames.encode_header(frames.new_header(MAGIC, 1))
     monkeypatch.undo()
-    with pytest.raises(errors.Damaged, match="format version 2 is unknown"):
+    with pytest.raises(errors.WrittenByNewer, match=rf"written by a newer version of kvzmq \({words}\): update this one"):
         recovered(disk_with(table_txn=header))
 
 

@@ -1,0 +1,166 @@
+"""What the commands take as arguments: values, keys, durations, endpoints, and how their text is read."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvzmq.cli.words import Word
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+PORT_MAX = 65_535
+
+TTL_S_MAX = 10 * 366 * 86_400.0
+"""As in kvzmq.messages, which takes longer to load than `kvzmq --help` to show."""
+
+_UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)")
+
+_ALMOST_JSON = re.compile(
+    r"""\s*(?: [{\["]                                                # an object, an array, a string
+        | [-+]?(?: \d+\.?\d* | \.\d+ )(?: e[-+]?\d+ )?\s*$           # a number in another spelling: 01, .5, +1
+        | (?: true | false | null )\s*$                              # True, NULL
+        | (?-i: [-+]? (?: NaN | Infinity ) )\s*$ )""",
+    re.VERBOSE | re.IGNORECASE,
+)
+"""What a plain string may not look like, unless somebody says that it is one.
+
+Dates, addresses and the like begin with digits and are plain strings: 2026-01-31, 10.0.0.1, 5m.
+"""
+
+_SHOWN_CHARS = 60
+
+
+def duration_s(text: str) -> float | None:
+    """Return how many seconds a text such as `90`, `10s`, `5m`, `2h` or `7d` stands for, or None if for none."""
+    match = _DURATION.fullmatch(text.strip().lower())
+    return None if match is None else float(match[1]) * _UNITS_S[match[2]]
+
+
+class _Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(value) if isinstance(value, (int, float)) else duration_s(str(value))
+        if seconds is None or seconds <= 0:
+            self.fail(f"{value!r} is not a time above 0: 10s, 5m, 2h, 7d, or seconds", param, ctx)
+        if seconds > TTL_S_MAX:
+            self.fail(f"{value!r} is too long: the longest time is {TTL_S_MAX / 86_400:.0f}d; without one it is for good", param, ctx)
+        return seconds
+
+
+DURATION = _Duration()
+"""A time to live, seconds."""
+
+ttl_option = click.option("--ttl", "ttl_s", type=DURATION, metavar="TIME",
+                          help="Remove it after so long: 10s, 5m, 2h, 7d, or seconds.")  # fmt: skip
+
+
+class _Value(click.ParamType[str]):
+    """An argument for `read_value`: click's own strings would forget what a Word was written as."""
+
+    name = "value"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value
+
+
+VALUE = _Value()
+
+string_option = click.option(
+    "-s", "--string", "as_string", is_flag=True, help="The value is a string, whatever it looks like."
+)
+
+
+class _Key(click.ParamType[str]):
+    """A key; the shell completes those that the server has."""
+
+    name = "key"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from kvzmq.cli.completing import keys
+
+        return keys(ctx, incomplete)
+
+
+KEY = _Key()
+
+
+class Endpoint(click.ParamType[str]):
+    """Where a server listens: tcp://HOST:PORT or ipc://PATH, in ZeroMQ's spelling; * is every address or any port."""
+
+    name = "URL"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        scheme, _, rest = value.partition("://")
+        if scheme == "tcp":
+            host, _, port = rest.rpartition(":")
+            if port != "*":
+                self._check_port(port, value, param, ctx)
+            if host:
+                return value
+        elif scheme == "ipc" and rest:
+            return value
+        elif scheme == "inproc":
+            self.fail(f"{value!r}: inproc:// is for sockets of one process, nobody could connect", param, ctx)
+        self.fail(f"{value!r} is not an endpoint: use tcp://HOST:PORT or ipc:///PATH", param, ctx)
+
+    def _check_port(self, port: str, value: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
+        # libzmq takes 70000 for 4464 and says nothing.
+        if not (port.isascii() and port.isdecimal()):
+            self.fail(f"{value!r} has no port: use tcp://HOST:PORT; port 0 takes a free one", param, ctx)
+        if int(port) > PORT_MAX:
+            self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
+
+
+def is_stdin(text: str) -> bool:
+    """Say whether an argument stands for standard input: in the shell that is where the commands come from."""
+    return text == "-" and not isinstance(text, Word)
+
+
+def read_value(text: str, as_string: bool = False) -> Any:
+    """Return the value an argument stands for: JSON, or else the string itself; `-` reads standard input.
+
+    A line break at the end of standard input is not part of a plain string, as in the shell's $(...).
+
+    Raises:
+        click.UsageError: it is JSON that no table can keep, or looks like JSON and is not
+    """
+    import msgspec
+
+    if is_stdin(text):
+        data = sys.stdin.buffer.read()
+        try:
+            text = data.decode().removesuffix("\n")
+        except UnicodeDecodeError:
+            raise click.UsageError("standard input is not UTF-8 text; --bytes takes it as it is") from None
+    if as_string:
+        return str(text)
+    written = text.raw if isinstance(text, Word) else text
+    try:
+        return msgspec.json.decode(written)
+    except msgspec.ValidationError as error:
+        raise click.UsageError(f"{_short(text)}: {error}") from None
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        if _ALMOST_JSON.match(written):
+            why = "it ends too early" if "truncated" in str(error) else str(error)
+            raise click.UsageError(
+                f"{_short(written)} looks like JSON and is not: {why}. Correct it, or add --string to keep it as it is."
+            ) from None
+        return str(text)
+    except RecursionError:
+        raise click.UsageError("the value is nested too deeply") from None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+
+

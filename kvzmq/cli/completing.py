@@ -1,0 +1,32 @@
+"""Completes keys in bash, zsh and fish: asks the server for them, briefly, and says nothing if that fails."""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+import click
+from click.shell_completion import CompletionItem
+
+from kvzmq.cli import URL_OPTION
+
+TIMEOUT_S = 0.5
+"""How long a person waits for a completion at most."""
+
+KEYS_MAX = 100
+
+_PLAIN = re.compile(r"[\w./@%+,=:^-]+")
+"""The keys that need no quotes in a shell: the others cannot be completed."""
+
+
+def keys(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+    """Return the table's keys that begin with what was typed."""
+    url = ctx.meta.get(URL_OPTION) or ctx.find_root().params.get("url")
+    try:
+        from kvzmq.client.blocking import connect
+
+        with connect(str(url), TIMEOUT_S) as table:
+            found = list(islice(table.keys(incomplete), KEYS_MAX))
+    except Exception:  # a message would stand in the middle of what is being typed
+        return []
+    return [CompletionItem(key) for key in found if _PLAIN.fullmatch(key)]

@@ -1,0 +1,33 @@
+"""Sizes and times as people read them."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+_UNITS_S = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def size(count: float) -> str:
+    """Return a number of bytes: 512 bytes, 1.2 MiB."""
+    amount = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time, in two units at most: 0.25 s, 3 min 20 s, 2 d 4 h."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    for (unit, unit_s), (part, part_s) in pairwise(_UNITS_S):
+        if seconds >= unit_s:
+            count, rest_s = divmod(int(seconds), unit_s)
+            return f"{count} {unit}" + (f" {rest_s // part_s} {part}" if rest_s >= part_s else "")
+    raise AssertionError("every time from a minute on has a unit")
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things: 1 row, 1,234 rows."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,306 @@
+"""What an operator sees: the server's log, `ping` when the disk is full, `stats`, the head of `kvzmq log`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from click.testing import CliRunner, Result
+from disks import small_disk
+from servers import DidNotStart, ServerProcess, wait_until
+from terminals import Terminal
+from wire import WireClient
+
+import kvzmq
+from kvzmq import errors
+from kvzmq.cli import main
+from kvzmq.journal import EVERY_S, Journal
+from kvzmq.messages import Refusal
+from kvzmq.transport import Arrival
+from kvzmq.units import count, duration, size
+
+
+def command(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def said(server: ServerProcess) -> list[str]:
+    """Return the lines of a server's log without their time: LEVEL text."""
+    return [re.sub(r"^\S+ \S+ ", "", line) for line in server.stderr.splitlines()]
+
+
+# ---- start and stop
+
+
+def test_the_log_tells_of_start_and_stop(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with ServerProcess(data, bridge=True) as server:
+        with kvzmq.connect(server.url) as table:
+            table.insert_many({"a": 1, "b": 2})
+        assert server.terminate() == 0
+        begin, *rest = said(server)
+        assert re.fullmatch(rf"INFO kvzmq \S+, process \d+, serves {re.escape(str(data))}: a new table", begin)
+        assert rest[:2] == [f"INFO listening on {server.url}", f"INFO listening on port {server.port}"]
+        assert re.fullmatch(r"INFO stopped by SIGTERM after \S+ s and \d+ requests", rest[-1])
+        server.start()
+        again = next(line for line in said(server)[len(rest) + 1 :] if "serves" in line)
+        assert re.search(r": 2 rows, revision 2, recovered in \S+ s from a checkpoint of 0 bytes and \d requests in the log$", again)
+        server.signal(signal.SIGINT)
+        assert server.wait_for_exit() == 0 and "INFO stopped by Ctrl-C (SIGINT) after" in server.stderr
+
+
+def test_a_relative_directory_is_told_as_it_is_found_again(tmp_path: Path) -> None:
+    with ServerProcess(os.path.relpath(tmp_path / "data")) as server:
+        assert f"serves {tmp_path / 'data'}: a new table" in server.stderr
+
+
+def test_warnings_alone_are_said_when_asked_for(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data", "--log-level", "warning") as server:
+        assert server.terminate() == 0 and server.stderr == ""
+
+
+# ---- what goes wrong, and on
+
+
+def test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so(tmp_path: Path) -> None:
+    """A full disk left nothing in the log. Seen red with: no look at the store's trouble."""
+    with small_disk(tmp_path / "disk", 640) as disk, ServerProcess(disk / "data") as server:
+        ballast = disk / "ballast"
+        with WireClient(server.url, session=None) as wire:
+            assert wire.call("insert", "a", 1)[1] == (0, None)
+            assert command("-c", server.url, "ping").exit_code == 0
+            with ballast.open("wb", buffering=0) as file, pytest.raises(OSError):
+                while True:
+                    file.write(bytes(4096))
+            wait_until(lambda: wire.call("insert", "fills", "x" * 60_000)[1][0] != 0, what="a full disk")
+            for _ in range(20):
+                assert wire.call("insert", "b", "x" * 60_000)[1][0] == errors.StorageError.code
+            wait_until(lambda: "cannot write" in server.stderr, what="the log")
+            result = command("-c", server.url, "ping")
+            assert result.exit_code == 5 and result.stdout.startswith(server.url)
+            assert result.stderr.startswith("kvzmq: it answers, but its last write failed: the log could not be written: No space")
+            result = command("-c", server.url, "ping", "--json")
+            assert result.exit_code == 5 and "No space left" in json.loads(result.stdout)["storage_trouble"]
+            result = command("-c", server.url, "ping", "--explain")
+            assert result.exit_code == 5 and "WRONG  but its last write failed: " in result.stdout
+            ballast.unlink()
+            assert wire.call("insert", "a", 2)[1] == (0, None)
+            wait_until(lambda: "can write again" in server.stderr, what="the log")
+            assert command("-c", server.url, "ping").exit_code == 0
+            assert command("-c", server.url, "ping", "--explain").exit_code == 0
+        text = server.stderr
+        assert text.count("cannot write: ") == text.count("can write again, after ") == 1, "once, however many were refused"
+        assert "ERROR cannot write: the log could not be written: No space left on device. Changes are refused" in text
+
+
+def test_the_log_tells_of_compactions(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data", "--compact-after", "20") as server:
+        with kvzmq.connect(server.url) as table:
+            for n in range(30):
+                table.insert(f"k{n}", n)
+        wait_until(lambda: "compaction done" in server.stderr, what="a compaction")
+        begun = re.search(r"INFO compaction begins, (\d+) rows", server.stderr)
+        done = re.search(r"INFO compaction done in \S+ s: a checkpoint of \S+ (bytes|KiB), (\d+) rows", server.stderr)
+        assert begun and done and begun[1] == done[2] and int(begun[1]) >= 18
+
+
+def test_the_log_tells_who_is_refused_and_does_not_grow_with_it(tmp_path: Path) -> None:
+    """Seen red with: every refusal said."""
+    with ServerProcess(tmp_path / "data", bridge=True) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as peer:
+            peer.sendall(b"nonsense\n" * 5000)
+            answered = b""
+            while answered.count(b"\n") < 5000:
+                answered += peer.recv(1 << 16)
+            address = "{}:{}".format(*peer.getsockname())
+        wait_until(lambda: "refused" in server.stderr, what="the log")
+        context = zmq.Context.instance()
+        with context.socket(zmq.DEALER) as sock:
+            sock.linger = 0
+            sock.connect(server.url)
+            for _ in range(200):
+                for _ in range(10):
+                    sock.send(b"\xc1")
+                for _ in range(10):
+                    assert sock.poll(30_000)
+                    sock.recv()
+        assert server.terminate() == 0
+        lines = [line for line in said(server) if "refused" in line]
+        assert len(lines) == 1 and lines[0].startswith("WARNING refused ") and f"from tcp:{address}: not a line of JSON" in lines[0]
+
+
+class _Loud:
+    """A transport whose counters a test sets."""
+
+    def __init__(self) -> None:
+        self.counts = {"tcp_dropped_stalled": 0, "tcp_accepted": 0}
+
+    def stats(self) -> dict[str, int]:
+        return dict(self.counts)
+
+    def name(self, peer: object) -> str:
+        return f"peer-{peer}"
+
+
+class _Store:
+    trouble: str | None = None
+
+
+@pytest.fixture
+def journal() -> Any:
+    class Setting:
+        def __init__(self) -> None:
+            self.now_s = 0.0
+            self.transport = _Loud()
+            self.counts = {"steps": 0}
+            self.journal = Journal(_Store(), [self.transport], lambda: dict(self.counts), lambda: self.now_s)  # type: ignore[arg-type,list-item]
+
+    return Setting()
+
+
+def test_what_happens_often_is_said_now_and_then_with_its_number(journal: Any, caplog: pytest.LogCaptureFixture) -> None:
+    arrival = Arrival(journal.transport, 7, Refusal(None, errors.InvalidRequest.code, "no method 'x'"))
+    for second in range(int(2 * EVERY_S)):
+        journal.now_s = second + 0.5
+        journal.transport.counts["tcp_dropped_stalled"] += 3
+        for _ in range(5):
+            journal.journal.refused([arrival, arrival])
+            journal.journal.look()
+    assert [record.getMessage() for record in caplog.records] == [
+        "refused 2 requests, the latest from peer-7: no method 'x'",
+        "clients in trouble: tcp_dropped_stalled 3 more, 3 in all",
+        "refused 600 requests, the latest from peer-7: no method 'x'",
+        "clients in trouble: tcp_dropped_stalled 180 more, 183 in all",
+    ]
+
+
+def test_debug_says_what_goes_on_once_a_second_at_most(journal: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    for tick in range(100):
+        journal.now_s = tick / 50
+        journal.counts["steps"] += 1
+        journal.journal.look()
+    assert [record.getMessage() for record in caplog.records] == ["steps +1", "steps +50"]
+    journal.now_s = 10
+    journal.journal.look()
+    journal.now_s = 20
+    journal.journal.look()
+    assert len(caplog.records) == 3, "nothing is said of nothing"
+
+
+def test_debug_tells_of_connections_and_sessions(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data", "--log-level", "debug", bridge=True) as server, kvzmq.connect(server.url) as table:
+        table.insert("a", 1)
+        with socket.create_connection(("127.0.0.1", server.port)):
+            wait_until(lambda: "tcp_accepted +1" in server.stderr and "sessions +1" in server.stderr, what="the log")
+
+
+# ---- refusing to start
+
+
+def test_must_exist_refuses_a_directory_without_a_table(tmp_path: Path) -> None:
+    """An unmounted disk is not a new table. Seen red with: no such check."""
+    (tmp_path / "empty").mkdir()
+    for name in ("missing", "empty"):
+        with pytest.raises(DidNotStart) as refused:
+            ServerProcess(tmp_path / name, "--must-exist")
+        assert refused.value.exit_code == 3 and f"{tmp_path / name} holds no table" in refused.value.stderr
+    assert not (tmp_path / "missing").exists() and not list((tmp_path / "empty").iterdir())
+    with ServerProcess(tmp_path / "table") as server:
+        server.terminate()
+        server.options.append("--must-exist")
+        server.start()
+        assert "0 rows, revision 0, recovered" in server.stderr
+
+
+def test_what_keeps_a_server_from_starting_is_said_with_its_name(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for options, binds in (([], [f"tcp://127.0.0.1:{port}"]), (["--tcp", f"127.0.0.1:{port}"], [])):
+            with pytest.raises(DidNotStart) as refused:
+                ServerProcess(tmp_path / "data", *options, binds=binds)
+            assert refused.value.exit_code == 3 and str(port) in refused.value.stderr and "in use" in refused.value.stderr
+
+
+# ---- Ctrl-C
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_server_started_with_sigint_ignored_leaves_it_so(tmp_path: Path, ignored: bool) -> None:
+    """As a shell starts what goes on in the background of a script: Ctrl-C is for the script."""
+
+    def before_exec() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    with ServerProcess(tmp_path / "data", preexec=before_exec) as server, kvzmq.connect(server.url) as table:
+        server.signal(signal.SIGINT)
+        if ignored:
+            table.insert("a", 1)
+            assert server.running and server.terminate() == 0
+        else:
+            assert server.wait_for_exit() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_once_after_it_listens_is_a_clean_stop(tmp_path: Path, number: signal.Signals) -> None:
+    """Seen red with: it says that it listens, and takes signals after that."""
+    with ServerProcess(tmp_path / "data", start=False) as server:
+        for _ in range(10):
+            server.start()
+            server.signal(number)
+            assert server.wait_for_exit() == 0
+
+
+# ---- what people read, and what machines read
+
+
+def test_units() -> None:
+    assert [size(n) for n in (0, 1023, 1024, 1_300_000, 5 << 30)] == ["0 bytes", "1023 bytes", "1.0 KiB", "1.2 MiB", "5.0 GiB"]
+    assert [duration(s) for s in (0, 0.25, 59.9, 60, 200, 3600, 7500, 86_400 * 3)] == [
+        "0 s", "0.25 s", "59.9 s", "1 min", "3 min 20 s", "1 h", "2 h 5 min", "3 d",
+    ]  # fmt: skip
+    assert [count(n, "row") for n in (0, 1, 1234)] == ["0 rows", "1 row", "1,234 rows"]
+
+
+def on_terminal(home: Path, *arguments: str) -> str:
+    terminal = Terminal(*arguments, home=home, columns=160)
+    try:
+        assert terminal.wait_for_exit() == 0
+        return re.sub("\x1b\\[[0-9;]*m", "", terminal.seen)
+    finally:
+        terminal.close()
+
+
+def test_stats_have_units_for_people_and_none_for_machines(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        shown = on_terminal(tmp_path, "-c", server.url, "stats")
+        assert re.search(r"memory_bytes_max\s+\d+\.\d MiB", shown) and re.search(r"uptime_s\s+[\d.]+ s", shown)
+        assert re.search(rf"pid\s+{server.pid}\b", shown)
+        piped = dict(line.split("\t") for line in command("-c", server.url, "stats").stdout.splitlines())
+        machine = json.loads(command("-c", server.url, "stats", "--json").stdout)
+        assert int(piped["memory_bytes_max"]) == machine["memory_bytes_max"] and float(piped["uptime_s"]) > 0
+
+
+def test_the_log_of_changes_has_a_header_on_a_terminal_and_none_in_a_pipe(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        with WireClient(server.url, session=None) as wire:
+            wire.call("insert", "zebra", 1)
+        server.terminate()
+    head, *_, line = on_terminal(tmp_path, "log", str(tmp_path / "data"), "--values").splitlines()
+    assert head.split() == ["time", "(UTC)", "group", "session", "seq", "operation", "keys", "arguments"]
+    assert all(head.index(name) <= line.index(text) < head.index(name) + 20 for name, text in (("operation", "insert"), ("keys", "zebra")))
+    assert head.index("keys") == line.index("zebra")
+    piped = command("log", str(tmp_path / "data")).stdout.splitlines()
+    assert not piped[0].startswith("time") and piped[-1].split("\t")[4:] == ["insert", "zebra"]
+
+

@@ -1,0 +1,228 @@
+"""`export -o` and `import`: whole files, their counts, and a table that becomes exactly a file; a restore by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from servers import KVZMQ, ServerProcess
+
+import kvzmq
+from kvzmq.cli import main
+
+OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("table") / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def table(server: ServerProcess) -> Iterator[kvzmq.Client]:
+    with kvzmq.connect(server.url) as client:
+        client.clear()
+        yield client
+
+
+@pytest.fixture
+def run(server: ServerProcess) -> Any:
+    def invoke(*arguments: object, stdin: str | None = None, code: int = 0) -> Result:
+        result = CliRunner().invoke(main, ["-c", server.url, *map(str, arguments)], input=stdin)
+        assert result.exit_code == code, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return result
+
+    return invoke
+
+
+# ---- whole files
+
+
+def test_an_export_to_a_file_ends_with_its_count(run: Any, table: kvzmq.Client, tmp_path: Path) -> None:
+    table.insert_many({f"k{n:04}": n for n in range(1234)})
+    path = tmp_path / "rows.jsonl"
+    assert run("export", "-o", path).stderr == "1,234 rows exported\n"
+    lines = path.read_text().splitlines()
+    assert len(lines) == 1235 and json.loads(lines[-1]) == {"rows": 1234}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
+    table.clear()
+    assert run("import", path).stderr == "1,234 rows imported\n"
+    assert run("import", stdin=path.read_text()).stderr == "1,234 rows imported\n"
+    assert table.size() == 1234
+    assert run("export").stdout.splitlines() == lines[:-1], "to standard output come rows alone"
+
+
+def test_an_export_that_fails_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
+    """Seen red with: the file opened and written in place."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("the old one")
+    path.chmod(0o640)
+    with ServerProcess(tmp_path / "data") as server:
+        with kvzmq.connect(server.url) as table:
+            table.insert_many({f"k{n}": "x" * 1000 for n in range(1000)})
+        limited = subprocess.run(  # a full disk, as far as the command can tell
+            ["bash", "-c", f"ulimit -f 100; trap '' XFSZ; exec {shlex.join(KVZMQ)} -c {server.url} export -o {path}"],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert limited.returncode == 3 and "File too large" in limited.stderr, limited
+        assert path.read_text() == "the old one" and [entry.name for entry in tmp_path.glob("*rows*")] == ["rows.jsonl"]
+        result = CliRunner().invoke(main, ["-c", server.url, "export", "-o", str(path)])
+        assert result.exit_code == 0 and path.read_text().count("\n") == 1001
+        assert path.stat().st_mode & 0o777 == 0o640, "it keeps its mode"
+        link = tmp_path / "link"
+        link.symlink_to(path)
+        assert CliRunner().invoke(main, ["-c", server.url, "export", "-o", str(link), "--prefix", "k1"]).exit_code == 0
+        assert link.is_symlink() and path.read_text().count("\n") < 1001
+        assert CliRunner().invoke(main, ["-c", server.url, "export", "-o", "/dev/null"]).exit_code == 0
+        assert not Path("/dev/null").is_file()
+
+
+def row(key: str, value: object = 1) -> str:
+    return json.dumps({"key": key, "value": value}) + "\n"
+
+
+@pytest.mark.parametrize("spoil", ["a line lost", "a line added", "the count mended"])
+def test_a_count_that_is_wrong_is_refused_before_anything_is_imported(
+    run: Any, table: kvzmq.Client, tmp_path: Path, spoil: str
+) -> None:
+    rows = [row(f"k{n}") for n in range(3000)]
+    lines = {"a line lost": rows[1:], "a line added": [*rows, row("more")], "the count mended": rows}[spoil]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(lines) + ('{"rows":30000}\n' if spoil == "the count mended" else '{"rows":3000}\n'))
+    for options in ([], ["--replace"]):
+        result = run("import", path, *options, code=2)
+        assert "lines came before" in result.stderr and table.size() == 0
+    piped = subprocess.run(
+        [*KVZMQ, "-c", str(run("ping", "--json") and json.loads(run("ping", "--json").stdout)["url"]), "import"],
+        input=path.read_bytes(), capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert piped.returncode == 2 and b"lines came before" in piped.stderr, "a pipe is read once: at its end"
+
+
+def test_a_file_without_a_count_is_imported_with_a_note(run: Any, table: kvzmq.Client, tmp_path: Path) -> None:
+    path = tmp_path / "old.jsonl"
+    path.write_text(row("a") + row("b"))
+    for result in (run("import", path), run("import", stdin=path.read_text())):
+        assert "2 rows imported" in result.stderr and "no count at the end" in result.stderr
+    assert table.size() == 2
+
+
+def test_files_with_counts_may_be_put_behind_one_another(run: Any, table: kvzmq.Client) -> None:
+    assert "imported\n" in run("import", stdin=row("a") + '{"rows":1}\n' + row("b") + row("c") + '{"rows":2}\n').stderr
+    assert "no count" in run("import", stdin=row("a") + '{"rows":1}\n' + row("b")).stderr
+    run("import", stdin=row("a") + '{"rows":1,"key":"x"}\n', code=2)
+    assert sorted(table) == ["a", "b", "c"]
+
+
+def test_an_import_gives_a_time_to_live_to_what_has_none(run: Any, table: kvzmq.Client) -> None:
+    run("import", "--ttl", "5m", stdin=row("a") + '{"key":"b","value":1,"expires":"2030-01-01T00:00:00Z"}\n')
+    (a, b) = table.ttl("a"), table.ttl("b")
+    assert a is not None and 200 < a <= 300 and b is not None and b > 1e6
+
+
+# ---- --replace
+
+
+def test_replace_makes_the_table_exactly_the_file(run: Any, table: kvzmq.Client, tmp_path: Path) -> None:
+    table.insert_many({f"k{n:04}": n for n in range(1500)})
+    table.insert("lives", 1, ttl_s=1000)
+    path = tmp_path / "rows.jsonl"
+    run("export", "-o", path)
+    wanted = dict(table.items())
+    table.insert_many({f"new{n}": n for n in range(2500)} | {"k0000": "changed"})
+    table.remove("k0001")
+    table.expire("k0002", 1000)
+    result = run("import", "--replace", path)
+    assert result.stderr == "1,501 rows imported, 2,500 others removed\n"
+    assert dict(table.items()) == wanted and table.ttl("k0002") is None and table.ttl("lives") is not None
+    run("import", "--replace", stdin='{"key":"k0003","removed":true}\n' + row("only") + '{"rows":2}\n')
+    assert dict(table.items()) == {"only": 1}
+
+
+@pytest.mark.parametrize("text", ["", row("a"), row("a") + '{"rows":1}\n' + row("b")])
+def test_replace_refuses_a_file_that_may_have_been_cut_off(run: Any, table: kvzmq.Client, text: str) -> None:
+    table.insert("keep", 1)
+    assert "Nothing was changed" in run("import", "--replace", stdin=text, code=2).stderr
+    assert dict(table.items()) == {"keep": 1}
+    run("import", "--replace", "--without-count", stdin=text)
+    assert "keep" not in table
+
+
+@pytest.mark.parametrize("bad", ["nonsense", '{"key":"a"}', '{"key":"a","value":36893488147419103232}', json.dumps({"key": "k" * 70_000, "value": 1})])
+def test_replace_refuses_a_bad_line_before_it_changes_anything(run: Any, table: kvzmq.Client, bad: str) -> None:
+    table.insert("keep", 1)
+    result = run("import", "--replace", stdin=row("a") + bad + '\n{"rows":2}\n', code=2)
+    assert "line 2: " in result.stderr and dict(table.items()) == {"keep": 1}
+
+
+def test_replace_is_finished_by_running_it_again(run: Any, table: kvzmq.Client, server: ServerProcess, tmp_path: Path) -> None:
+    table.insert_many({f"old{n:05}": n for n in range(5000)})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(row(f"k{n:05}", n) for n in range(5000)) + '{"rows":5000}\n')
+    server.kill()
+    assert "0 rows are done" in run("--timeout", "0.2", "import", "--replace", path, code=4).stderr
+    server.start()
+    run("import", "--replace", path)
+    assert sorted(table) == [f"k{n:05}" for n in range(5000)]
+
+
+# ---- what docs/operations.md says
+
+
+def commands_below(heading: str) -> list[str]:
+    section = OPERATIONS.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def test_the_restore_of_the_documents_restores(tmp_path: Path) -> None:
+    """Types what the page says, with other names for the directories and the URL."""
+    backup, files, rows = commands_below("Backup and restore")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "kvzmq").write_text(f'#!/bin/sh\nexec {shlex.join(KVZMQ)} "$@"\n')
+    (programs / "kvzmq").chmod(0o755)
+    (tmp_path / "backup").mkdir()
+
+    with ServerProcess(tmp_path / "lib", "--compact-after", "50") as server:
+
+        def type_(text: str, **more: str) -> subprocess.CompletedProcess[str]:
+            text = text.replace("/var/lib/kvzmq", str(tmp_path / "lib")).replace("/backup", str(tmp_path / "backup"))
+            environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "KVZMQ_URL": server.url} | more
+            result = subprocess.run(["bash", "-euc", text], capture_output=True, text=True, env=environment, timeout=120)
+            assert result.returncode == 0, result.stderr
+            return result
+
+        with kvzmq.connect(server.url) as table:
+            table.insert_many({f"k{n}": n for n in range(100)})
+            for n in range(80):
+                table.insert("n", n)
+            wanted = dict(table.items())
+            type_(backup)  # the rows of a running server
+            table.insert("wrong", 1)
+            table.remove("k1")
+            type_(rows)
+            assert dict(table.items()) == wanted
+        assert server.terminate() == 0
+        shutil.copytree(tmp_path / "lib", tmp_path / "backup" / "kvzmq")
+        server.start()
+        with kvzmq.connect(server.url) as table:
+            table.clear()
+        server.terminate()
+        steps = [line for line in files.splitlines() if not line.startswith(("systemctl", "#"))]
+        assert len(steps) == len(files.splitlines()) - 2, "stop and start are the service's"
+        type_("\n".join(steps))
+        server.options.append("--must-exist")
+        server.start()
+        with kvzmq.connect(server.url) as table:
+            assert dict(table.items()) == wanted

@@ -1,0 +1,97 @@
+"""What would be published installs into an empty environment and works there.
+
+Builds once for all tests; needs the package index, or pip's cache of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from servers import take_ctrl_c
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("kvzmq", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+TIMEOUT_S = 300
+
+pytest.importorskip("build", reason="`make test` installs it; by hand: pip install -e '.[test,dist]'")
+
+
+def run(*command: object, **environment: str) -> str:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KVZMQ", "VIRTUAL_ENV"))}
+    result = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=TIMEOUT_S, env=clean | environment
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist and the wheel, as `make dist` builds them."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, checkout / name)
+    output = checkout / "dist"
+    run(sys.executable, "-m", "build", "--outdir", output, checkout)
+    return output
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with nothing but the wheel and what it needs."""
+    environment = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", environment)
+    (wheel,) = dist.glob("*.whl")
+    run(environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel)
+    return environment / "bin"
+
+
+def test_twine_has_nothing_to_say_against_it(dist: Path) -> None:
+    shown = run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir())
+    assert shown.count("PASSED") == 2
+
+
+def test_wheel_and_sdist_hold_the_package_and_nothing_else(dist: Path) -> None:
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kvzmq").rglob("*") if path.suffix in (".py", ".typed")}
+    with zipfile.ZipFile(wheel) as file:
+        packed = {name for name in file.namelist() if ".dist-info/" not in name}
+    assert packed == ours
+    with tarfile.open(sdist) as file:
+        assert ours <= {name.partition("/")[2] for name in file.getnames()}
+
+
+def test_the_installed_command_serves_and_asks(installed: Path, tmp_path: Path) -> None:
+    kvzmq = installed / "kvzmq"
+    assert re.fullmatch(r"kvzmq \d\S+\n", run(kvzmq, "--version"))
+    server = subprocess.Popen(
+        [str(kvzmq), "server", "--data", str(tmp_path / "data"), "--bind", "tcp://127.0.0.1:0", "--compact-after", "5"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=take_ctrl_c,
+    )  # fmt: skip
+    try:
+        assert server.stdout is not None and server.stderr is not None
+        url = server.stdout.readline().removeprefix("Listening on ").strip()
+        for n in range(8):  # a compaction: its process finds the package, too
+            run(kvzmq, "-c", url, "insert", f"k{n}", '{"weight": 100}')
+        assert run(kvzmq, "-c", url, "lookup", "k1") == '{"weight":100}\n'
+        stats = json.loads(run(kvzmq, "-c", url, "stats", "--json"))
+        assert stats["keys"] == 8 and stats["compactions_failed"] == 0
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(TIMEOUT_S) == 0
+    finally:
+        server.kill()
+        server.communicate()
+    assert run(kvzmq, "check", tmp_path / "data").endswith("no damage\n")
