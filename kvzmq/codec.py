@@ -6,6 +6,7 @@ table does not take.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
@@ -35,25 +36,35 @@ class _LoggedRequest(Struct, array_like=True, gc=False):
 
 
 class _WireEnvelope(Struct, array_like=True, gc=False):
-    """What can still be learnt of a request whose operations are wrong."""
+    """What can still be learnt of a request whose operations are wrong; these are skipped, not decoded."""
 
-    session: Any
+    session: Raw
     seq: int
-    ops: Any
+    ops: Raw
+
+
+class _WireName(Struct, array_like=True, gc=False):
+    """An operation's method, the arguments skipped."""
+
+    method: str
 
 
 _decode_request: Callable[[bytes], _WireRequest] = msgspec.msgpack.Decoder(_WireRequest).decode
 _decode_logged: Callable[[bytes], _LoggedRequest] = msgspec.msgpack.Decoder(_LoggedRequest).decode
 _decode_envelope: Callable[[bytes], _WireEnvelope] = msgspec.msgpack.Decoder(_WireEnvelope).decode
+_decode_names: Callable[[Raw], list[_WireName]] = msgspec.msgpack.Decoder(list[_WireName]).decode
 
 
 def decode_request(frame: bytes) -> Request | Refusal:
     """Read a request; a bad one comes back as a Refusal, so that its error keeps its place in the line."""
     try:
         wire = _decode_request(frame)
-        checks.check_operations(wire.ops)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, errors.InvalidRequest) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _explain(frame, error)
+    try:
+        checks.check_operations(wire.ops)
+    except errors.InvalidRequest as error:
+        return Refusal(wire.seq, error.code, str(error)[:EXPLANATION_CHARS_MAX])
     request = Request(wire.session, wire.seq, wire.ops, frame)
     if request.served and request.writes:
         return Refusal(wire.seq, errors.InvalidRequest.code, "hello, stats and watches go in a request without writes")
@@ -71,10 +82,10 @@ def _explain(frame: bytes, error: Exception) -> Refusal:
         message = f"not a request [session, seq, ops]: {error}"
         return Refusal(None, errors.InvalidRequest.code, message[:EXPLANATION_CHARS_MAX])
     seq = envelope.seq if 1 <= envelope.seq <= messages.SEQ_MAX else None  # 0 is for events
-    if isinstance(envelope.ops, list):
-        for op in envelope.ops:
-            if isinstance(op, list) and op and isinstance(op[0], str) and op[0] not in messages.OPERATIONS:
-                return Refusal(seq, errors.InvalidMethod.code, f"no operation {op[0][:100]!r}")
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        for op in _decode_names(envelope.ops):
+            if op.method not in messages.OPERATIONS:
+                return Refusal(seq, errors.InvalidMethod.code, f"no operation {op.method[:100]!r}")
     return Refusal(seq, errors.InvalidRequest.code, str(error)[:EXPLANATION_CHARS_MAX])
 
 

@@ -36,8 +36,8 @@ RESULT_BYTES_MAX = REQUEST_BYTES_LIMIT + 4 * KEY_CHARS_MAX + 1024
 REPLY_BYTES_MAX = RESULT_BYTES_MAX + 1024
 """The largest reply and the largest event, bytes."""
 
-OPERATIONS_MAX = 100_000
-"""The most operations in one request."""
+OPERATIONS_MAX = 50_000
+"""The most operations in one request: executing these takes up to 80 ms."""
 
 DEPTH_MAX = 64
 """The deepest nesting of a value: `[]` is 1 deep."""
