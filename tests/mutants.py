@@ -926,7 +926,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a port above 65,535 wraps around", "client/link.py",
-        "1 <= int(port) <= PORT_MAX:", "True:",
+        "port.isdigit() and 1 <= int(port) <= PORT_MAX:", "port.isdigit():",
         "tests/integration/test_cli_reach.py::test_a_port_that_is_none_is_refused_by_every_client", 11,
     ),
 ]
