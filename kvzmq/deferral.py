@@ -179,10 +179,14 @@ class Deferral:
             peer = (arrival.transport, arrival.peer)
             if self._lines and peer in self._lines:
                 self._set_aside(peer, arrival)
-            elif not isinstance(request, Request) or not scans(request) or self.is_ready(request, time_us) or (not tried and not self._lines and self._build_at_once(request) and self.is_ready(request, time_us)):
+                continue
+            ready = not isinstance(request, Request) or not scans(request) or self.is_ready(request, time_us)
+            if not ready and not tried and not self._lines and isinstance(request, Request):
+                tried = True
+                ready = self._build_at_once(request) and self.is_ready(request, time_us)
+            if ready:
                 admitted.append(arrival)
             else:
-                tried = True
                 self._set_aside(peer, arrival)
         return admitted
 

@@ -126,9 +126,8 @@ class Dispatcher:
             waiting = waiting[count:]
 
     def _run_all(self, arrivals: Sequence[Arrival], time_us: int) -> None:
-        if self._group_commit:
-            if arrivals:
-                self._run(arrivals, time_us)
+        if self._group_commit or not arrivals:
+            self._run(arrivals, time_us)  # without any, too: rows that are due go on being removed
         else:
             for arrival in arrivals:
                 self._run([arrival], time_us)
