@@ -503,3 +503,18 @@ def test_stats_asked_often_in_one_request_are_made_once() -> None:
         assert len(table.replies(peer)[0][2]) == 100 and len(made) == 1
 
 
+
+
+@pytest.mark.usefixtures("few")
+def test_rows_that_are_due_go_on_being_removed_while_every_request_waits_for_it() -> None:
+    """Turned red by a step that executes nothing, and so logs no time, when all its requests are set aside."""
+    with Stepped() as table:
+        peer = table.zmq()
+        for number in range(35):
+            table.call(peer, "insert", f"{number:03}", number, 1.0)
+        table.now_us += 2 * SECOND_US
+        for _ in range(12):
+            peer.send(["size"])
+            table.gather(1)
+        assert not table.store.table.rows
+        assert {reply[2][0][1] for reply in table.replies(peer, 1)} == {0}
