@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
@@ -36,7 +37,7 @@ class _LoggedRequest(Struct, array_like=True, gc=False):
 
 
 class _WireEnvelope(Struct, array_like=True, gc=False):
-    """What can still be learnt of a request whose operations are wrong."""
+    """What can still be learnt of a request whose operations are wrong; these are skipped, not decoded."""
 
     session: Raw
     seq: int
@@ -55,9 +56,12 @@ def decode_request(frame: bytes) -> Request | Refusal:
     """Read a request; a bad one comes back as a Refusal, so that its error keeps its place in the line."""
     try:
         wire = _decode_request(frame)
-        checks.check_operations(wire.ops)
-    except (*_UNREADABLE, errors.InvalidRequest) as error:
+    except _UNREADABLE as error:
         return _explain(frame, error)
+    try:
+        checks.check_operations(wire.ops)
+    except errors.InvalidRequest as error:
+        return Refusal(wire.seq, error.code, str(error)[:EXPLANATION_CHARS_MAX])
     request = Request(wire.session, wire.seq, wire.ops, frame)
     if request.served and request.writes:
         return Refusal(wire.seq, errors.InvalidRequest.code, "hello, stats and watches go in a request without writes")
@@ -70,6 +74,9 @@ _SEQ_AT_HEAD = re.compile(
     re.DOTALL,
 )
 """How a request begins: an array of three or more, a session or nil, the number."""
+
+_EXPLAINED_MAX = 1000
+"""How many operations of a bad request are looked at for a method that does not exist."""
 
 EXPLANATION_CHARS_MAX = 1000
 """The longest message of a refusal; what is wrong may quote what was sent."""
@@ -99,7 +106,7 @@ def _read_seq(frame: bytes) -> int | None:
 def _strange_method(frame: bytes) -> str | None:
     """Return the first method that does not exist, or None; what comes after an unreadable one is not looked at."""
     try:
-        for op in _decode_raws(_decode_envelope(frame).ops):
+        for op in islice(_decode_raws(_decode_envelope(frame).ops), _EXPLAINED_MAX):
             method = _decode_method(_decode_raws(op)[0])
             if method not in messages.OPERATIONS:
                 return method

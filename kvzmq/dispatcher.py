@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Raw
 
 from kvzmq import __version__, codec, errors, messages, watches
+from kvzmq.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt, scans
 from kvzmq.messages import Refusal, Reply, Request
 from kvzmq.store import Store
 from kvzmq.trace import Trace
@@ -51,6 +52,7 @@ class Dispatcher:
     ) -> None:
         self.store = store
         self.watches = watches.Watches(store.table, monotonic)
+        self.deferral = Deferral(store, monotonic)
         self.steps = 0
         self.requests = 0
         self.operations = 0
@@ -59,6 +61,7 @@ class Dispatcher:
         self._describe = describe
         self._group_commit = group_commit
         self._trace = trace
+        self._described: bytes | None = None
         self._request_bytes_max = request_bytes_max
         self._served: dict[type[messages.Operation], Callable[[Arrival, Any], Any]] = {
             messages.Hello: self._hello,
@@ -79,26 +82,65 @@ class Dispatcher:
         """
         self.steps += 1
         self.watches.hear(arrivals)
-        if self._group_commit:
-            self._run(arrivals)
-        else:
-            for arrival in arrivals:
-                self._run([arrival])
+        if self.deferral:
+            self._run_waiting()
+        while arrivals:
+            count = self._count_together(arrivals)
+            time_us = self._clock()
+            self._run_all(self.deferral.admit(arrivals[:count], time_us), time_us)
+            arrivals = arrivals[count:]
+        self.deferral.work()
         self.watches.pump()
 
     def tick(self) -> None:
-        """Let time pass without a request: expire rows, tell watchers."""
-        self._run([])
+        """Let time pass without a request: expire rows, build indexes, tell watchers."""
+        if self.deferral:
+            self._run_waiting()
+        self._run([], self._clock())
+        self.deferral.work()
         self.watches.pump()
 
-    def _run(self, arrivals: Sequence[Arrival]) -> None:
+    def _count_together(self, arrivals: Sequence[Arrival]) -> int:
+        """Return how many of the first arrivals may be executed before indexes are looked at again.
+
+        Whoever looks through rows has to follow what was written before at once, so that must not be much; and what
+        such a request writes itself is a group of its own, so that replay finds it in the same place.
+        """
+        written = 0
+        for count, arrival in enumerate(arrivals):
+            request = arrival.request
+            if isinstance(request, Refusal):
+                continue
+            if written and scans(request) and (request.writes or written > RELEASED_BYTES_MAX):
+                return count
+            if request.writes:
+                written += len(request.frame)
+        return len(arrivals)
+
+    def _run_waiting(self) -> None:
+        time_us = self._clock()
+        waiting = self.deferral.release(time_us)
+        while waiting:
+            count = self._count_together(waiting)
+            self._run_all(waiting[:count], time_us)
+            waiting = waiting[count:]
+
+    def _run_all(self, arrivals: Sequence[Arrival], time_us: int) -> None:
+        if self._group_commit:
+            if arrivals:
+                self._run(arrivals, time_us)
+        else:
+            for arrival in arrivals:
+                self._run([arrival], time_us)
+
+    def _run(self, arrivals: Sequence[Arrival], time_us: int) -> None:
         self.store.begin(
             [
                 request
                 for arrival in arrivals
                 if isinstance(request := arrival.request, Request) and not request.served
             ],
-            self._clock(),
+            time_us,
         )
         held: list[tuple[Arrival, Reply]] = []
         held_bytes = 0
@@ -127,6 +169,9 @@ class Dispatcher:
             return codec.refuse(request.seq, self.store.table.revision, request.code, request.message)
         self.requests += 1
         self.operations += len(request.ops)
+        if not request.writes and scans(request) and not self.deferral.is_still_ready(request):
+            refusal = refuse_unbuilt(request)  # what this step has written before is too much to follow at once
+            return codec.refuse(refusal.seq, self.store.table.revision, refusal.code, refusal.message)
         return self._serve(arrival, request) if request.served else self.store.answer(request)
 
     def _admit(self, arrival: Arrival) -> Request | Refusal:
@@ -143,6 +188,7 @@ class Dispatcher:
     def _serve(self, arrival: Arrival, request: Request) -> Reply:
         results: list[tuple[int, Any]] = []
         self.store.table.begin_results(len(request.ops))
+        self._described = None
         for op in request.ops:
             try:
                 serve = self._served.get(type(op))
@@ -153,7 +199,9 @@ class Dispatcher:
         return Reply(request.seq, self.store.table.revision, self.store.table.encode(results))
 
     def _stats(self, arrival: Arrival, op: messages.Stats) -> Raw:
-        return self.store.table.spend(codec.encode_value(self._describe()))
+        if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
+            self._described = codec.encode_value(self._describe())
+        return self.store.table.spend(self._described)
 
     def _hello(self, arrival: Arrival, op: messages.Hello) -> dict[str, Any]:
         if op.info is not None and op.info.heartbeat_s is not None:

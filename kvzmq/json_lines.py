@@ -64,9 +64,7 @@ _KINDS: dict[type[Struct], type[Operation]] = {twin: kind for kind, twin in _TWI
 
 
 def _raw(value: Any) -> Raw:
-    data = codec.encode_value(value)
-    checks.check_value(data)
-    return Raw(data)
+    return Raw(codec.encode_value(value))
 
 
 def _maybe(value: Any) -> list[Raw]:
@@ -116,6 +114,7 @@ def decode_line(line: bytes, request_bytes_max: int = REQUEST_BYTES_MAX) -> Requ
         twin = _decode_line(line)
         session = _session_of(twin)
         ops = [_from_json(twin)]
+        checks.check_operations(ops)
         frame = codec.encode_request(session, twin.seq or 1, ops)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, errors.InvalidRequest) as error:
         return _explain_line(line, error)

@@ -42,6 +42,9 @@ _VISIT_S = 0.1
 _EXPIRY_S = 0.01
 """The shortest wait for a row to expire: rows due within it go together."""
 
+_SHOWN_CHARS = 100
+"""How much `stats` shows of a subkey."""
+
 
 class Server:
     """Joins a store, its transports and the timers in one loop.
@@ -140,6 +143,8 @@ class Server:
         for transport in self.transports:
             if transport.pending():
                 return 0
+        if self.dispatcher.deferral.is_busy:
+            return 0
         if self.dispatcher.watches.behind:
             timeout_s = min(timeout_s, self.dispatcher.watches.wait_s)
         due_us = self.store.table.expiries.next_us()
@@ -205,7 +210,9 @@ class Server:
             **table.identity(),
             "sessions": len(table.sessions),
             "expiring_keys": len(table.expiries),
-            "indexes": table.indexes.names(),
+            "indexes": [subkey[:_SHOWN_CHARS] for subkey in table.indexes.names()],
+            "index_bytes": table.indexes.kept_bytes,
+            "requests_waiting": len(dispatcher.deferral),
             "clients": self.clients(),
             "watches": len(dispatcher.watches),
             "steps": dispatcher.steps,

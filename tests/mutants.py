@@ -70,11 +70,157 @@ CALLED = "tests/fault/test_process_syscalls.py::"
 COMPACTED = "tests/fault/test_process_compaction.py::"
 TIMED = "tests/fault/test_process_time.py::"
 SESSION = "tests/unit/test_client_session.py::"
+COSTLY = "tests/unit/test_costly_requests.py::"
 DISPATCHER = "tests/unit/test_dispatcher.py::"
 FILLED = "tests/fault/test_process_full_disk.py::"
 
 # fmt: off
 MUTANTS: list[Mutant] = [
+    # ---- requests that would hold everybody up
+    Mutant(
+        "booleans taken for numbers", "store/equality.py",
+        "    return _same_booleans(decoded, wanted)", "    return True",
+        COSTLY + "test_booleans_are_told_from_numbers_at_every_depth", 4,
+    ),
+    Mutant(
+        "a large value decoded to be compared with a small one", "store/table.py",
+        "            if longer > ENCODING_RATIO_MAX * shorter:", "            if False:",
+        COSTLY + "test_a_large_value_is_not_decoded_to_be_compared_with_a_small_one", 9,
+    ),
+    Mutant(
+        "bytes compared not counted over a request", "store/table.py",
+        "            self._compared_bytes += longer + shorter", "            self._compared_bytes = longer + shorter",
+        COSTLY + "test_one_request_compares_so_many_bytes", 9,
+    ),
+    Mutant(
+        "an index of plain numbers", "store/equality.py",
+        "    data = _encode(_whole(value) if kind is float else value)",
+        "    if kind is int or kind is float:\n        return value\n    data = _encode(_whole(value) if kind is float else value)",
+        COSTLY + "test_an_index_holds_nothing_whose_hash_can_be_chosen", 9,
+    ),
+    Mutant(
+        "an index that keeps long subvalues", "store/equality.py",
+        "        return value if len(value) <= _SHORT else _digest(_encode(value))", "        return value",
+        COSTLY + "test_what_an_index_holds_of_a_long_subvalue_is_short", 9,
+    ),
+    Mutant(
+        "any number of arrays and maps in a value", "checks.py",
+        "    if count > most:", "    if False:",
+        COSTLY + "test_a_value_of_nothing_but_empty_arrays_is_refused", 9,
+    ),
+    Mutant(
+        "heads of arrays seen within numbers", "checks.py",
+        'b"%b*(%b?)" % (_SCALAR, _HEAD)', 'b"%b" % _HEAD',
+        COSTLY + "test_arrays_and_maps_are_counted_right", 9,
+    ),
+    Mutant(
+        "names without limit", "checks.py",
+        "        if len(getattr(op, of) or \"\") > messages.KEY_CHARS_MAX:", "        if False:",
+        COSTLY + "test_names_rows_and_transactions_have_limits", 9,
+    ),
+    Mutant(
+        "rows of an operation without limit", "checks.py",
+        "        if len(getattr(op, of)) > ROWS_MAX:", "        if False:",
+        COSTLY + "test_names_rows_and_transactions_have_limits", 9,
+    ),
+    Mutant(
+        "arrays and maps counted in each value alone", "checks.py",
+        "    _check_count(data)\n    try:\n        _check_shallow_list(data)", "    try:\n        _check_shallow_list(data)",
+        COSTLY + "test_a_value_of_nothing_but_empty_arrays_is_refused", 9,
+    ),
+    Mutant(
+        "transactions without limit", "checks.py",
+        "    if size > TRANSACTION_MAX:", "    if False:",
+        COSTLY + "test_names_rows_and_transactions_have_limits", 9,
+    ),
+    Mutant(
+        "rows looked through as often as one request likes", "store/table.py",
+        "        if self._scans > SCANS_MAX:", "        if False:",
+        COSTLY + "test_one_request_looks_through_rows_so_often_and_finds_so_many", 9,
+    ),
+    Mutant(
+        "rows found without limit", "store/table.py",
+        "        if self.semantics >= 2 and self._rows_found > ROWS_FOUND_MAX:", "        if False:",
+        COSTLY + "test_one_request_looks_through_rows_so_often_and_finds_so_many", 9,
+    ),
+    Mutant(
+        "much changed and looked through in one request", "store/table.py",
+        "            self.revision - self._revision_before > CHANGES_BEFORE_SCAN_MAX\n", "            False\n",
+        COSTLY + "test_a_request_that_changes_much_looks_through_rows_afterwards_only_in_another_one", 9,
+    ),
+    Mutant(
+        "changes during the building of an index not followed", "store/indexes.py",
+        "            if next(self._building, self) is self:\n                self._building = None\n",
+        "            if next(self._building, self) is self:\n                self._building = None\n                self.position = self._changes.end\n",
+        COSTLY + "test_an_index_built_while_rows_change_is_the_one_built_at_once", 4,
+    ),
+    Mutant(
+        "changes noted without bound", "store/indexes.py",
+        "        changes.add(key, before, after)\n        if changes.bytes > CHANGES_BYTES_MAX or len(changes.keys) > CHANGES_MAX:",
+        "        changes.add(key, before, after)\n        if False:",
+        COSTLY + "test_who_is_too_far_behind_is_built_again", 9,
+    ),
+    Mutant(
+        "indexes not bounded in bytes", "store/indexes.py",
+        "        if len(self._by_subkey) <= INDEXES_MAX and self._subkey_bytes() <= INDEX_BYTES_MAX:\n            return",
+        "        if len(self._by_subkey) <= INDEXES_MAX:\n            return",
+        COSTLY + "test_indexes_are_bounded_in_bytes", 9,
+    ),
+    Mutant(
+        "an index built at once however long it takes", "deferral.py",
+        "        return store.table.is_ready(request)\n\n    def is_still_ready", "        return True\n\n    def is_still_ready",
+        COSTLY + "test_others_are_served_while_an_index_is_built_and_a_peer_keeps_its_order", 9,
+    ),
+    Mutant(
+        "later requests overtake the one that waits", "deferral.py",
+        "            if self._lines and peer in self._lines:", "            if False:",
+        COSTLY + "test_others_are_served_while_an_index_is_built_and_a_peer_keeps_its_order", 4,
+    ),
+    Mutant(
+        "waiting requests not bounded for each peer", "deferral.py",
+        "                len(line.arrivals) > WAITING_OF_ONE_MAX\n", "                False\n",
+        COSTLY + "test_who_sends_too_much_meanwhile_is_refused_what_is_not_built", 9,
+    ),
+    Mutant(
+        "waiting bytes not bounded in all", "deferral.py",
+        "                or self._bytes > WAITING_BYTES_MAX\n", "",
+        COSTLY + "test_who_sends_too_much_meanwhile_is_refused_what_is_not_built", 9,
+    ),
+    Mutant(
+        "indexes built that drive each other out", "deferral.py",
+        "        if indexes.fit(subkeys):", "        if True:",
+        COSTLY + "test_a_request_whose_indexes_are_too_large_together_is_refused", 9,
+    ),
+    Mutant(
+        "much written and looked through in one group", "dispatcher.py",
+        "            if written and scans(request) and (request.writes or written > RELEASED_BYTES_MAX):", "            if False:",
+        COSTLY + "test_a_step_that_wrote_much_looks_through_rows_after_the_indexes_have_followed", 9,
+    ),
+    Mutant(
+        "reads of rows that are due", "store/table.py",
+        "        if self._late and self.expiries.is_past(key, self.time_us):\n            return None", "        if False:\n            return None",
+        COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
+    ),
+    Mutant(
+        "writes that meet rows that are due", "store/table.py",
+        "        if self._late and self.expiries.is_past(key, self.time_us):\n            self._drop(key)", "        if False:\n            self._drop(key)",
+        COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
+    ),
+    Mutant(
+        "all rows that are due removed at once", "store/table.py",
+        "EXPIRED_ROWS_MAX if bounded else None):", "None):",
+        COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 9,
+    ),
+    Mutant(
+        "rows that are due counted and listed", "deferral.py",
+        "        if store.trouble is None and store.table.is_overdue(time_us):  # with trouble nothing could be removed\n            return False\n", "",
+        COSTLY + "test_looking_through_rows_waits_for_those_that_are_due_unless_nothing_can_be_written", 4,
+    ),
+    Mutant(
+        "stats made for each operation", "dispatcher.py",
+        "        if self._described is None:", "        if True:",
+        COSTLY + "test_stats_asked_often_in_one_request_are_made_once", 9,
+    ),
     # ---- store, in process
     Mutant(
         "no sync in commit", "store/file_log.py",
@@ -313,7 +459,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "time runs back", "store/table.py",
-        "        if time_us > self.time_us:", "        if True:",
+        "        self.time_us = max(self.time_us, time_us)\n", "        self.time_us = time_us\n",
         LOG + "test_the_table_s_time_never_runs_back[file]", 2,
     ),
     Mutant(
@@ -329,14 +475,14 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a rollback that forgets deadlines", "store/table.py",
-        "        self.expiries.set(key, deadline_us)\n        self.indexes.update(key, after, before)",
-        "        self.indexes.update(key, after, before)",
+        "            self.rows[key] = before\n        self.expiries.set(key, deadline_us)\n",
+        "            self.rows[key] = before\n",
         TABLE + "test_a_transaction_that_fails_leaves_no_trace", 2,
     ),
     Mutant(
         "a rollback that forgets the indexes", "store/table.py",
-        "        self.expiries.set(key, deadline_us)\n        self.indexes.update(key, after, before)",
-        "        self.expiries.set(key, deadline_us)",
+        "            self.history.add(key, before, after)\n            if self.indexes.active:\n                self.indexes.add(",
+        "            self.history.add(key, before, after)\n        if True:\n            if self.indexes.active:\n                self.indexes.add(",
         TABLE + "test_a_transaction_that_fails_leaves_no_trace", 4,
     ),
     Mutant(
@@ -505,7 +651,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "time runs back with the clock", "store/table.py",
-        "        if time_us > self.time_us:", "        if True:",
+        "        self.time_us = max(self.time_us, time_us)\n", "        self.time_us = time_us\n",
         TIMED + "test_a_clock_that_jumps_never_runs_the_table_back", 2,
     ),
     Mutant(
@@ -620,13 +766,13 @@ MUTANTS: list[Mutant] = [
            "payload = self.spend(bytes(op.value) if present is None else present)", "payload = self.spend(b'' if present is None else present)",
            "tests/unit/test_dispatcher.py::test_a_setdefault_without_room_for_its_result_changes_nothing", 2),
     Mutant("an error of the decoder is not caught", "codec.py",
-           "    except (*_UNREADABLE, errors.InvalidRequest) as error:\n        return _explain(frame, error)",
-           "    except _UNREADABLE as error:\n        return _explain(frame, error)",
+           "    except errors.InvalidRequest as error:\n        return Refusal(wire.seq",
+           "    except errors.InvalidMethod as error:\n        return Refusal(wire.seq",
            "tests/integration/test_wire_fuzz.py::test_every_mutated_frame_gets_one_reply", 10),
     Mutant("router drains one client dry", "transport/router.py", "            arrivals.append(Arrival(self, (identity, envelope), request))\n",
            "            arrivals.append(Arrival(self, (identity, envelope), request))\n            break\n",
            "tests/integration/test_interleaving.py::test_every_request_was_traced_and_most_steps_served_several_clients", 9),
-    Mutant("a revision is counted twice", "store/table.py", "        self.revision += 1\n        if self._undo", "        self.revision += 1 + (self.revision % 1000 == 999)\n        if self._undo",
+    Mutant("a revision is counted twice", "store/table.py", "        self.revision += 1\n        if before", "        self.revision += 1 + (self.revision % 1000 == 999)\n        if before",
            "tests/integration/test_interleaving.py::test_each_request_executed_alone", 4),
     # ---- the client
     Mutant("rows are gone through twice", "client/operations.py", "dict(rows.items() if isinstance(rows, Mapping) else rows)", "dict(zip(list(rows), list(rows.values())) if isinstance(rows, Mapping) else rows)",

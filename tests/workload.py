@@ -20,6 +20,8 @@ import msgspec
 import zmq
 from wire import WireClient
 
+from kvzmq import errors
+
 OK, NO_SUCH_KEY, STORAGE_ERROR = 0, 1, 18
 
 KEYS = 12
@@ -338,7 +340,15 @@ def recover_rows(path: Any) -> tuple[Rows, Any]:
     from kvzmq.store.file_log import FileLog
     from kvzmq.store.files import DiskDirectory
 
-    store = Store(FileLog(DiskDirectory(path)))
+    deadline_s = time.monotonic() + 10.0
+    while True:
+        try:
+            directory = DiskDirectory(path)
+            break
+        except errors.DirectoryInUse:  # a child that a killed server was starting has its lock, until its exec
+            if time.monotonic() > deadline_s:
+                raise
+    store = Store(FileLog(directory))
     try:
         store.recover()
     finally:

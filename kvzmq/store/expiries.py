@@ -34,6 +34,12 @@ class Expiries:
             self._heap = [(deadline, key) for key, deadline in self._deadlines.items()]
             heapq.heapify(self._heap)
 
+    def forget(self, keys: Iterable[str]) -> None:
+        """Take the deadlines of `keys` away."""
+        deadlines = self._deadlines
+        for key in filter(deadlines.__contains__, keys):
+            del deadlines[key]
+
     def next_us(self) -> int | None:
         """Return the earliest deadline."""
         heap = self._heap
@@ -41,10 +47,33 @@ class Expiries:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def due(self, time_us: int) -> list[str]:
-        """Return the keys due at `time_us`, by deadline, then by key."""
-        keys = []
-        while (deadline := self.next_us()) is not None and deadline <= time_us:
+    def is_past(self, key: str, time_us: int) -> bool:
+        """Say whether the deadline of `key` has come."""
+        deadline = self._deadlines.get(key)
+        return deadline is not None and deadline <= time_us
+
+    def exceed(self, count: int, time_us: int) -> bool:
+        """Say whether more than `count` rows are due at `time_us`, looking at hardly more than these."""
+        heap, deadlines = self._heap, self._deadlines
+        if len(deadlines) <= count:
+            return False
+        found = set()
+        ahead = [0]
+        while ahead:  # in a heap nothing below an entry is due before it
+            at = ahead.pop()
+            if at < len(heap) and heap[at][0] <= time_us:
+                deadline, key = heap[at]
+                if deadlines.get(key) == deadline:
+                    found.add(key)
+                    if len(found) > count:
+                        return True
+                ahead += (2 * at + 1, 2 * at + 2)
+        return False
+
+    def due(self, time_us: int, count: int | None = None) -> list[str]:
+        """Return the keys due at `time_us`, by deadline, then by key, the first `count` of them; they are forgotten."""
+        keys: list[str] = []
+        while (count is None or len(keys) < count) and (deadline := self.next_us()) is not None and deadline <= time_us:
             key = heapq.heappop(self._heap)[1]
             del self._deadlines[key]
             keys.append(key)

@@ -1,46 +1,62 @@
 """Indexes: which rows have a subvalue under a subkey, and the keys in order.
 
-Built at first use from the rows, kept up from then on, and never written down: they follow from
-the rows. A query then costs its matches, not the table.
+Built at first use from the rows, and never written down: they follow from the rows. A query then costs
+its matches, not the table.
+
+Neither building an index nor following the changes of rows is done in one go where that takes long:
+both come in slices, which `work` does between steps. Changes are noted once for all indexes, and
+each index follows them later: at the latest when it is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from random import Random
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 from sortedcontainers import SortedList
 
+from kvzmq.store.equality import comparable
+
+__all__ = ["INDEXES_MAX", "INDEX_BYTES_MAX", "Index", "Indexes", "comparable", "read_subkey"]
+
 INDEXES_MAX = 16
 """How many subkeys are indexed; then the index unused for the longest time goes."""
 
-_encode_sorted = msgspec.msgpack.Encoder(order="deterministic").encode
+INDEX_BYTES_MAX = 512 << 20
+"""What the indexes may take together, bytes, as they are estimated; then the one unused for the longest time goes.
+One alone may be larger."""
+
+CHANGES_MAX = 1_000_000
+CHANGES_BYTES_MAX = 64 << 20
+"""How many changes, and how many bytes of them, are noted for indexes that have yet to follow; an index that is further
+behind is dropped, and built again when it is asked for."""
+
+LAG_CHANGES_MAX = 1000
+LAG_BYTES_MAX = 1 << 20
+"""How far an index may be behind and still be asked at once: it follows within a millisecond or two."""
+
+_SLICE_ROWS = 256
+_SLICE_BYTES = 1 << 20
+"""What is read between two looks at the clock."""
+
+_PART_KEYS = 4096
+"""How many keys a part of the order has when it is built, more or less; sorting them takes 2 ms."""
+
+_SAMPLES = 8
+"""How many random keys are looked at for each part: an order of keys that somebody chose must not fill one part."""
+
+_TRIM = 4096
+
+_SUBVALUE_BYTES, _KEY_BYTES, _ORDER_BYTES = 200, 100, 12
+"""What a subvalue, a further key with the same subvalue, and a key in order take, roughly."""
+
 _decode = msgspec.msgpack.Decoder().decode
-
-
-def comparable(value: Any) -> Any:
-    """Return a hashable stand-in that is equal for equal values of JSON.
-
-    Numbers are equal by what they are worth, 1 and 1.0 alike; true is no number, although Python
-    says so; the order of a map's entries does not matter.
-    """
-    if isinstance(value, bool):
-        return (bool, value)
-    if isinstance(value, (list, dict)):
-        return (type(value), _encode_sorted(_whole(value)))
-    return value
-
-
-def _whole(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer() and -(2**63) <= value < 2**64:
-        return int(value)
-    if isinstance(value, list):
-        return [_whole(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _whole(item) for key, item in value.items()}
-    return value
 
 
 def read_subkey(subkey: str) -> Callable[[bytes], Any]:
@@ -69,46 +85,169 @@ def read_subkey(subkey: str) -> Callable[[bytes], Any]:
     return read_map
 
 
-class Index:
+class _Changes:
+    """The changes that some index has yet to follow, in columns."""
+
+    def __init__(self) -> None:
+        self.first = 0
+        """The number of the first one kept."""
+        self.keys: list[str] = []
+        self.befores: list[bytes | None] = []
+        self.afters: list[bytes | None] = []
+        self.bytes = 0
+
+    @property
+    def end(self) -> int:
+        """The number the next one will have."""
+        return self.first + len(self.keys)
+
+    def add(self, key: str, before: bytes | None, after: bytes | None) -> None:
+        self.keys.append(key)
+        self.befores.append(before)
+        self.afters.append(after)
+        self.bytes += len(key) + len(before or b"") + len(after or b"")
+
+    def extend(self, keys: Sequence[str], befores: Sequence[bytes | None], afters: Sequence[bytes | None]) -> None:
+        self.keys += keys
+        self.befores += befores
+        self.afters += afters
+        self.bytes += sum(map(len, keys)) + sum(map(len, filter(None, befores))) + sum(map(len, filter(None, afters)))
+
+    def trim(self, position: int) -> None:
+        """Forget what all have followed, `position` the first that somebody has not."""
+        if position == self.end:
+            self.first = position
+            self.keys, self.befores, self.afters, self.bytes = [], [], [], 0
+        elif position - self.first >= _TRIM:
+            gone = position - self.first
+            self.bytes -= sum(map(len, self.keys[:gone]))
+            for column in (self.befores, self.afters):
+                self.bytes -= sum(map(len, filter(None, column[:gone])))
+                del column[:gone]
+            del self.keys[:gone]
+            self.first = position
+
+
+class _Follower:
+    """What is built from the rows in slices and then follows their changes.
+
+    Changes made while it is built are followed as well: what the rows say now may be met twice, once among the rows
+    and once as a change, so following has to bear that.
+    """
+
+    def __init__(self, changes: _Changes) -> None:
+        self._changes = changes
+        self._building: Iterator[None] | None = None
+        self.position = changes.end
+
+    @property
+    def lag(self) -> int:
+        """How many changes it has yet to follow."""
+        return self._changes.end - self.position
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is built and can be asked at once."""
+        lag = self.lag
+        return self._building is None and (not lag or (lag <= LAG_CHANGES_MAX and self._changes.bytes <= LAG_BYTES_MAX))
+
+    def advance(self) -> bool:
+        """Do a slice of what is left to do; False when there is nothing."""
+        if self._building is not None:
+            if next(self._building, self) is self:
+                self._building = None
+            return True
+        changes = self._changes
+        begin = self.position - changes.first
+        slice_bytes = 0
+        for at in range(begin, min(begin + _SLICE_ROWS, len(changes.keys))):
+            before, after = changes.befores[at], changes.afters[at]
+            self.follow(changes.keys[at], before, after)
+            self.position += 1
+            slice_bytes += len(before or b"") + len(after or b"")
+            if slice_bytes > _SLICE_BYTES:
+                break
+        return self.position < changes.end
+
+    def finish(self) -> None:
+        """Do all that is left to do."""
+        while self.advance():
+            pass
+
+    def follow(self, key: str, before: bytes | None, after: bytes | None) -> None:
+        """Follow a change of one row."""
+        raise NotImplementedError
+
+
+class Index(_Follower):
     """The keys of the rows whose value is a map, by what it holds under one subkey."""
 
-    def __init__(self, subkey: str, rows: Mapping[str, bytes]) -> None:
+    def __init__(self, subkey: str, rows: Mapping[str, bytes], changes: _Changes) -> None:
+        super().__init__(changes)
         self._read = read_subkey(subkey)
         # One key stands for itself, several for a dict: most subvalues belong to one row.
-        self._keys: dict[Any, str | dict[str, None]] = {}
-        for key, value in rows.items():
-            self._add(key, self._read(value))
+        self._keys: dict[str | bytes, str | dict[str, None]] = {}
+        self._count = 0
+        self._building = self._add_all(rows)
 
-    def subvalue(self, value: bytes) -> Any:
-        """Return the comparable form of what `value` holds under the subkey, or UNSET."""
-        return comparable(self._read(value))
+    @property
+    def kept_bytes(self) -> int:
+        """What it takes, roughly."""
+        return _SUBVALUE_BYTES * len(self._keys) + _KEY_BYTES * (self._count - len(self._keys))
 
-    def update(self, key: str, before: bytes | None, after: bytes | None) -> None:
-        """Follow a change of one row."""
+    def _add_all(self, rows: Mapping[str, bytes]) -> Iterator[None]:
+        keys = iter(list(rows))  # at once, 10 ms for a million: a dict that changes cannot be gone through in slices
+        while some := list(islice(keys, _SLICE_ROWS)):
+            values = list(map(rows.get, some))  # in C, where the processor fetches the next one meanwhile
+            if sum(map(len, filter(None, values))) <= _SLICE_BYTES:
+                self._add_rows(some, values)
+            else:
+                for key in some:
+                    self._add_rows([key], [rows.get(key)])
+                    yield
+            yield
+
+    def _add_rows(self, keys: list[str], values: list[bytes | None]) -> None:
+        for key, value in zip(keys, values):
+            if value is not None and (subvalue := self._read(value)) is not UNSET:
+                self._add(key, comparable(subvalue))
+
+    def follow(self, key: str, before: bytes | None, after: bytes | None) -> None:
         old = UNSET if before is None else self._read(before)
         new = UNSET if after is None else self._read(after)
         if old is not UNSET:
             self._discard(key, comparable(old))
-        self._add(key, new)
+        if new is not UNSET:
+            self._add(key, comparable(new))
 
-    def _add(self, key: str, subvalue: Any) -> None:
-        if subvalue is UNSET:
-            return
-        subvalue = comparable(subvalue)
-        present = self._keys.setdefault(subvalue, key)
-        if isinstance(present, dict):
+    def _add(self, key: str, subvalue: str | bytes) -> None:
+        present = self._keys.get(subvalue)
+        if present is None:
+            self._keys[subvalue] = key
+            self._count += 1
+        elif isinstance(present, dict):
+            self._count += key not in present
             present[key] = None
         elif present != key:
             self._keys[subvalue] = {present: None, key: None}
+            self._count += 1
 
-    def _discard(self, key: str, subvalue: Any) -> None:
-        present = self._keys[subvalue]
+    def _discard(self, key: str, subvalue: str | bytes) -> None:
+        present = self._keys.get(subvalue)
         if isinstance(present, dict):
-            del present[key]
-            if len(present) == 1:
-                self._keys[subvalue] = next(iter(present))
-        else:
+            if key in present:
+                del present[key]
+                self._count -= 1
+                if len(present) == 1:
+                    self._keys[subvalue] = next(iter(present))
+        elif present == key:
             del self._keys[subvalue]
+            self._count -= 1
+
+    def count(self, subvalue: Any) -> int:
+        """Return how many keys have `subvalue`."""
+        present = self._keys.get(comparable(subvalue), ())
+        return 1 if isinstance(present, str) else len(present)
 
     def find(self, subvalue: Any) -> list[str]:
         """Return the keys with `subvalue`, sorted."""
@@ -116,49 +255,197 @@ class Index:
         return [present] if isinstance(present, str) else sorted(present)
 
 
+class _Order(_Follower):
+    """The keys in code point order, in parts that are sorted one by one."""
+
+    def __init__(self, rows: Mapping[str, bytes], changes: _Changes) -> None:
+        super().__init__(changes)
+        self._first: list[str] = []  # of every part but the first
+        self._parts: list[SortedList[str]] = [SortedList()]
+        self._count = 0
+        self._building = self._sort(rows)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What it takes, roughly."""
+        return _ORDER_BYTES * self._count
+
+    def _sort(self, rows: Mapping[str, bytes]) -> Iterator[None]:
+        keys = list(rows)
+        self._count = len(keys)
+        parts = len(keys) // _PART_KEYS
+        samples = sorted(Random().choices(keys, k=parts * _SAMPLES)) if parts else []
+        self._first = samples[_SAMPLES::_SAMPLES]
+        lists: list[list[str]] = [[] for _ in range(len(self._first) + 1)]
+        for begin in range(0, len(keys), _SLICE_ROWS):
+            for key in keys[begin : begin + _SLICE_ROWS]:
+                lists[bisect_right(self._first, key)].append(key)
+            yield
+        self._parts = []
+        for part in lists:
+            self._parts.append(SortedList(part))
+            yield
+
+    def follow(self, key: str, before: bytes | None, after: bytes | None) -> None:
+        if (before is None) is (after is None):
+            return
+        part = self._parts[bisect_right(self._first, key)]
+        if after is None:
+            part.remove(key)
+            self._count -= 1
+        else:
+            part.add(key)
+            self._count += 1
+
+    def since(self, minimum: str, including: bool) -> Iterator[str]:
+        """Yield the keys from `minimum` on, or those after it."""
+        at = bisect_right(self._first, minimum)
+        within = self._parts[at].irange(minimum=minimum, inclusive=(including, True))
+        return chain(within, chain.from_iterable(islice(self._parts, at + 1, None)))
+
+
 class Indexes:
     """The indexes over one table's rows."""
 
     def __init__(self, rows: Mapping[str, bytes]) -> None:
         self._rows = rows
-        self._by_subkey: dict[str, Index] = {}
-        self._sorted: SortedList[str] | None = None
+        self._changes = _Changes()
+        self._by_subkey: dict[str, Index] = {}  # the one used last at the end
+        self._order: _Order | None = None
+        self._wanted: frozenset[str] = frozenset()
         self.active = False
         """Whether there is anything to keep up."""
 
+    # ---- changes of rows
+
+    def add(self, key: str, before: bytes | None, after: bytes | None) -> None:
+        """Note a change of one row."""
+        changes = self._changes
+        changes.add(key, before, after)
+        if changes.bytes > CHANGES_BYTES_MAX or len(changes.keys) > CHANGES_MAX:
+            self._drop_those_behind()
+
+    def extend(self, keys: Sequence[str], befores: Sequence[bytes | None], afters: Sequence[bytes | None]) -> None:
+        """Note changes of rows, given as columns."""
+        self._changes.extend(keys, befores, afters)
+        if self._changes.bytes > CHANGES_BYTES_MAX or len(self._changes.keys) > CHANGES_MAX:
+            self._drop_those_behind()
+
+    def _drop_those_behind(self) -> None:
+        """Drop whoever has not followed the first of the changes: they are built again when they are asked for."""
+        changes = self._changes
+        while self.active and (changes.bytes > CHANGES_BYTES_MAX or len(changes.keys) > CHANGES_MAX):
+            position = min(follower.position for follower in self._followers())
+            for subkey in [subkey for subkey, index in self._by_subkey.items() if index.position == position]:
+                del self._by_subkey[subkey]
+            if self._order is not None and self._order.position == position:
+                self._order = None
+            self._trim()
+
+    def _followers(self) -> list[_Follower]:
+        followers: list[_Follower] = [] if self._order is None else [self._order]
+        followers += [index for subkey, index in self._by_subkey.items() if subkey in self._wanted]
+        followers += [index for subkey, index in self._by_subkey.items() if subkey not in self._wanted]
+        return followers
+
+    def _trim(self) -> None:
+        followers = self._followers()
+        self.active = bool(followers)
+        self._changes.trim(min([follower.position for follower in followers], default=self._changes.end))
+
+    # ---- what is asked
+
     def on(self, subkey: str) -> Index:
-        """Return the index on `subkey`, built if need be."""
-        index = self._by_subkey.pop(subkey, None) or Index(subkey, self._rows)
-        self._by_subkey[subkey] = index
-        if len(self._by_subkey) > INDEXES_MAX:
-            del self._by_subkey[next(iter(self._by_subkey))]
-        self.active = True
+        """Return the index on `subkey`, built and up to date."""
+        index = self._by_subkey.get(subkey) or self._begin(subkey)
+        self._by_subkey[subkey] = self._by_subkey.pop(subkey)
+        index.finish()
+        self._evict(frozenset((subkey,)))
         return index
+
+    def keys(self, prefix: str, after: str | None) -> Iterator[str]:
+        """Yield the keys that begin with `prefix` and sort after `after`, in code point order."""
+        order = self._order or self._begin_order()
+        order.finish()
+        found = order.since(prefix, True) if after is None or after < prefix else order.since(after, False)
+        for key in found:
+            if not key.startswith(prefix):
+                return
+            yield key
 
     def names(self) -> list[str]:
         """Return the indexed subkeys."""
         return list(self._by_subkey)
 
-    def update(self, key: str, before: bytes | None, after: bytes | None) -> None:
-        """Follow a change of one row."""
-        for index in self._by_subkey.values():
-            index.update(key, before, after)
-        if self._sorted is not None:
-            if before is None:
-                self._sorted.add(key)
-            elif after is None:
-                self._sorted.remove(key)
+    @property
+    def kept_bytes(self) -> int:
+        """What the indexes take, roughly."""
+        order = 0 if self._order is None else self._order.kept_bytes
+        return order + self._subkey_bytes() + self._changes.bytes
 
-    def keys(self, prefix: str, after: str | None) -> Iterator[str]:
-        """Yield the keys that begin with `prefix` and sort after `after`, in code point order."""
-        if self._sorted is None:
-            self._sorted = SortedList(self._rows)
-            self.active = True
-        if after is None or after < prefix:
-            found: Iterable[str] = self._sorted.irange(minimum=prefix)
-        else:
-            found = self._sorted.irange(minimum=after, inclusive=(False, True))
-        for key in found:
-            if not key.startswith(prefix):
-                return
-            yield key
+    def _subkey_bytes(self) -> int:
+        return sum(index.kept_bytes for index in self._by_subkey.values())
+
+    # ---- in slices
+
+    def are_ready(self, subkeys: Iterable[str], order: bool) -> bool:
+        """Say whether the indexes on `subkeys`, and the order of the keys, can be asked at once."""
+        if order and (self._order is None or not self._order.is_ready):
+            return False
+        for subkey in subkeys:
+            index = self._by_subkey.get(subkey)
+            if index is None or not index.is_ready:
+                return False
+        return True
+
+    def fit(self, subkeys: frozenset[str]) -> bool:
+        """Say whether the indexes on `subkeys` may be kept together, as far as they are built."""
+        present = [index.kept_bytes for subkey in subkeys if (index := self._by_subkey.get(subkey)) is not None]
+        return len(subkeys) == 1 or sum(present) <= INDEX_BYTES_MAX
+
+    def want(self, subkeys: frozenset[str], order: bool) -> None:
+        """Have `work` build these, and keep them until others are wanted."""
+        self._wanted = subkeys
+        for subkey in subkeys:
+            if subkey not in self._by_subkey:
+                self._begin(subkey)
+            self._by_subkey[subkey] = self._by_subkey.pop(subkey)
+        if order and self._order is None:
+            self._begin_order()
+
+    def work(self, until_s: float, clock: Callable[[], float] = time.monotonic) -> bool:
+        """Build, and follow changes, until that time; False when nothing is left to do."""
+        if not self.active:
+            return False
+        left = False
+        for follower in self._followers():
+            while follower.advance():
+                if clock() >= until_s:
+                    left = True
+                    break
+            if left:
+                break
+        self._evict(self._wanted)
+        self._trim()
+        return left
+
+    def _begin(self, subkey: str) -> Index:
+        self._by_subkey[subkey] = index = Index(subkey, self._rows, self._changes)
+        self.active = True
+        self._evict(self._wanted | {subkey})
+        return index
+
+    def _begin_order(self) -> _Order:
+        self._order = _Order(self._rows, self._changes)
+        self.active = True
+        return self._order
+
+    def _evict(self, kept: frozenset[str]) -> None:
+        """Drop the indexes unused for the longest time that are too many, or too much; none of `kept`."""
+        if len(self._by_subkey) <= INDEXES_MAX and self._subkey_bytes() <= INDEX_BYTES_MAX:
+            return
+        for subkey in [subkey for subkey in self._by_subkey if subkey not in kept]:
+            del self._by_subkey[subkey]
+            if len(self._by_subkey) <= INDEXES_MAX and self._subkey_bytes() <= INDEX_BYTES_MAX:
+                break
+        self._trim()

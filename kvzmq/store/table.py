@@ -21,9 +21,10 @@ from msgspec import Raw
 from kvzmq import codec, errors, messages
 from kvzmq.messages import LargeResults, Reply, Request
 from kvzmq.store.epochs import Epochs
+from kvzmq.store.equality import ENCODING_RATIO_MAX, are_equal
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
-from kvzmq.store.indexes import INDEXES_MAX, Indexes, comparable
+from kvzmq.store.indexes import INDEXES_MAX, Indexes
 from kvzmq.store.log import SEMANTICS
 from kvzmq.store.sessions import Kept, Sessions
 
@@ -35,6 +36,23 @@ _TEXT_BYTES_FREE = 512
 
 _RESULT_BYTES = 8
 """What a result takes beside its payload: an array's head, a code, a text's head."""
+
+EXPIRED_ROWS_MAX = 5000
+"""How many rows expire with one group; those left expire with the next ones. Removing them takes 15 ms."""
+
+COMPARED_BYTES_MAX = 2 << 20
+"""How many bytes of values one request may have compared other than byte by byte; decoding these takes up to 40 ms."""
+
+SCANS_MAX = 1000
+"""How many `query`, `keys` and `items` one request may hold: even where they find nothing each takes 5 us."""
+
+ROWS_FOUND_MAX = 100_000
+"""How many rows the `query`, `keys` and `items` of one request may find together; finding them takes 60 ms."""
+
+CHANGES_BEFORE_SCAN_MAX = 1000
+CHANGED_BYTES_BEFORE_SCAN_MAX = 1 << 20
+"""How many rows one request may change, and how many bytes that it replaces, before it looks through rows: each of the
+indexes it asks has to follow these changes at once."""
 
 _SECTION_ITEMS = 10_000
 _SECTION_BYTES = 4 << 20
@@ -52,6 +70,7 @@ class Table:
         self.revision = 0
         self.time_us = 0
         self._now_us = 0
+        self._late = False  # rows are due that have not been removed
         self.semantics = SEMANTICS
         """The version of what the operations mean; replay sets that of the log."""
         self.epochs = Epochs()
@@ -63,6 +82,11 @@ class Table:
         self._budget = 0
         self._text_bytes = 0
         self._subkeys: set[str] = set()  # that the request has queried
+        self._scans = 0
+        self._rows_found = 0
+        self._compared_bytes = 0
+        self._replaced_bytes = 0
+        self._revision_before = 0  # the request
         self._run: dict[type[messages.Operation], Callable[[Any], Any]] = {
             messages.BeginEpoch: self._begin_epoch,
             messages.Open: self._open,
@@ -88,12 +112,23 @@ class Table:
     # ---- the way in
 
     def advance(self, time_us: int) -> None:
-        """Let time pass: rows that are due expire. An earlier time than the table's is ignored."""
-        if time_us > self.time_us:
-            self.time_us = time_us
-            for key in self.expiries.due(time_us):
-                self._drop(key)
+        """Let time pass: rows that are due expire. An earlier time than the table's is ignored.
+
+        No more than EXPIRED_ROWS_MAX rows are removed at once, in the order of their deadlines; the next calls remove
+        the others. Until then these are as good as removed: reads of a key do not find it, a write to it removes it
+        first. Only what looks through all rows would meet them: see `is_late`.
+        """
+        self.time_us = max(self.time_us, time_us)
+        bounded = self.semantics >= 2
+        for key in self.expiries.due(self.time_us, EXPIRED_ROWS_MAX if bounded else None):
+            self._drop(key)
+        self._late = bounded and self.is_due(self.time_us)
         self._now_us = self.time_us
+
+    @property
+    def is_late(self) -> bool:
+        """Whether rows are due that have not been removed."""
+        return self._late
 
     def look_at(self, time_us: int) -> None:
         """Let reads see the table at a time at which nothing is due and nothing is written, so nothing logged."""
@@ -102,7 +137,15 @@ class Table:
     def is_due(self, time_us: int) -> bool:
         """Say whether `advance` would expire a row."""
         deadline = self.expiries.next_us()
-        return deadline is not None and deadline <= time_us
+        return deadline is not None and deadline <= max(time_us, self.time_us)
+
+    def is_overdue(self, time_us: int) -> bool:
+        """Say whether `advance` would leave rows that are due."""
+        return self.expiries.exceed(EXPIRED_ROWS_MAX, max(time_us, self.time_us))
+
+    def is_ready(self, request: Request) -> bool:
+        """Say whether the indexes that a request asks are built, or nearly so; see `indexes.want`."""
+        return self.indexes.are_ready(*indexes_of(request))
 
     def find_kept(self, request: Request) -> Reply | None:
         """Return what the request got when it was executed before: it need not be logged again.
@@ -136,6 +179,8 @@ class Table:
         self._budget = _RESULT_BYTES_MAX[self.semantics] - _RESULT_BYTES * (count - 1)
         self._text_bytes = 0
         self._subkeys.clear()
+        self._scans = self._rows_found = self._compared_bytes = self._replaced_bytes = 0
+        self._revision_before = self.revision
 
     def read(self, op: messages.Operation) -> Any:
         """Execute one reading operation outside a request, and return its payload.
@@ -200,13 +245,13 @@ class Table:
     # ---- the only places where a row changes
 
     def _put(self, key: str, value: bytes, deadline_us: int | None = None) -> None:
-        before = self.rows.get(key)
+        before = self._present(key) if self._late else self.rows.get(key)
         self.rows[key] = value
         self._changed(key, before, value, deadline_us)
 
     def _put_rows(self, rows: dict[str, Raw]) -> None:
-        """Put many rows; all at once where nobody but the history has to be told."""
-        if self._undo is not None or self.expiries or self.indexes.active:
+        """Put many rows; all at once where none of them has to be undone or looked at."""
+        if self._undo is not None or self._late:
             for key, value in rows.items():
                 self._put(key, bytes(value))
             return
@@ -216,21 +261,40 @@ class Table:
         afters = list(map(bytes, rows.values()))
         self.rows.update(zip(keys, afters))
         self.revision += len(keys)
+        self._replaced_bytes += sum(map(len, filter(None, befores)))
         self.history.extend(keys, befores, afters)
+        if self.expiries:
+            self.expiries.forget(keys)
+        if self.indexes.active:
+            self.indexes.extend(keys, befores, afters)
 
     def _drop(self, key: str) -> None:
         self._changed(key, self.rows.pop(key), None, None)
 
     def _changed(self, key: str, before: bytes | None, after: bytes | None, deadline_us: int | None) -> None:
         self.revision += 1
+        if before is not None:
+            self._replaced_bytes += len(before)
         if self._undo is not None:
             self._undo.append((key, before, after, self.expiries.get(key)))
         else:
             self.history.add(key, before, after)
+            if self.indexes.active:
+                self.indexes.add(key, before, after)
         if deadline_us is not None or self.expiries:
             self.expiries.set(key, deadline_us)
-        if self.indexes.active:
-            self.indexes.update(key, before, after)
+
+    def _present(self, key: str) -> bytes | None:
+        """Return the value of a key that is to be written; one that is due is removed now."""
+        if self._late and self.expiries.is_past(key, self.time_us):
+            self._drop(key)
+        return self.rows.get(key)
+
+    def _get(self, key: str) -> bytes | None:
+        """Return the value of a key, unless it is due."""
+        if self._late and self.expiries.is_past(key, self.time_us):
+            return None
+        return self.rows.get(key)
 
     # ---- writes
 
@@ -264,37 +328,47 @@ class Table:
         self._put_rows(op.rows)
 
     def _remove_many(self, op: messages.RemoveMany) -> int:
-        before = self.revision
+        removed = 0
         for key in op.keys:
-            if key in self.rows:
+            if self._present(key) is not None:
                 self._drop(key)
-        return self.revision - before
+                removed += 1
+        return removed
 
     def _compare_and_set(self, op: messages.CompareAndSet) -> bool:
         if not self._holds(op.key, op.expected):
             return False
         if op.value:
             self._put(op.key, bytes(op.value[0]))
-        elif op.key in self.rows:
+        elif self._present(op.key) is not None:
             self._drop(op.key)
         return True
 
     def _holds(self, key: str, expected: Sequence[Raw]) -> bool:
-        present = self.rows.get(key)
+        present = self._get(key)
         if present is None or not expected:
             return present is None and not expected
         wanted = bytes(expected[0])
-        return present == wanted or comparable(codec.decode_value(present)) == comparable(codec.decode_value(wanted))
+        if present == wanted:
+            return True
+        if self.semantics >= 2:
+            shorter, longer = sorted((len(present), len(wanted)))
+            if longer > ENCODING_RATIO_MAX * shorter:
+                return False
+            self._compared_bytes += longer + shorter
+            if self._compared_bytes > COMPARED_BYTES_MAX:
+                raise errors.ResultTooLarge(f"a request may compare {COMPARED_BYTES_MAX} bytes of values")
+        return are_equal(present, wanted)
 
     def _setdefault(self, op: messages.SetDefault) -> Raw:
-        present = self.rows.get(op.key)
+        present = self._present(op.key)
         payload = self.spend(bytes(op.value) if present is None else present)  # first: who fails changes nothing
         if present is None:
             self._put(op.key, bytes(op.value))
         return payload
 
     def _increment(self, op: messages.Increment) -> int | float:
-        present = self.rows.get(op.key)
+        present = self._present(op.key)
         number: Any = 0 if present is None else codec.decode_value(present)
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise errors.WrongType(f"the value of {_short(op.key)} is not a number")
@@ -322,36 +396,38 @@ class Table:
             payloads = [self._run[type(step)](step) for step in op.operations]
         except errors.OperationError:
             undo, self._undo = self._undo, None
-            for key, before, after, deadline_us in reversed(undo):
-                self._restore(key, before, after, deadline_us)
+            for key, before, _, deadline_us in reversed(undo):
+                self._restore(key, before, deadline_us)
             self.revision = revision
             raise
         done, self._undo = self._undo, None
         for key, before, after, _ in done:
             self.history.add(key, before, after)
+        if self.indexes.active and done:
+            keys, befores, afters, _ = zip(*done)
+            self.indexes.extend(keys, befores, afters)
         return payloads
 
-    def _restore(self, key: str, before: bytes | None, after: bytes | None, deadline_us: int | None) -> None:
+    def _restore(self, key: str, before: bytes | None, deadline_us: int | None) -> None:
         if before is None:
             del self.rows[key]
         else:
             self.rows[key] = before
         self.expiries.set(key, deadline_us)
-        self.indexes.update(key, after, before)
 
     # ---- reads
 
     def _find(self, key: str) -> bytes:
-        try:
-            return self.rows[key]
-        except KeyError:
-            raise errors.NoSuchKey(f"no key {_short(key)}") from None
+        value = self._get(key)
+        if value is None:
+            raise errors.NoSuchKey(f"no key {_short(key)}")
+        return value
 
     def _lookup(self, op: messages.Lookup) -> Raw:
         return self.spend(self._find(op.key))
 
     def _lookup_many(self, op: messages.LookupMany) -> dict[str, Raw]:
-        get = self.rows.get
+        get = self._get if self._late else self.rows.get
         found = {key: value for key in op.keys if (value := get(key)) is not None}
         # All at once: one by one the room would cost more than the rows.
         self._budget -= sum(map(len, found.values())) + 4 * sum(map(len, found)) + 5 * len(found)
@@ -365,28 +441,64 @@ class Table:
     def _size(self, op: messages.Size) -> int:
         return len(self.rows)
 
-    def _query(self, op: messages.Query) -> list[tuple[str, Raw]]:
+    def _begin_scan(self) -> None:
+        """Refuse to look through rows where that could hold up everybody.
+
+        Raises:
+            ResultTooLarge: the request has done so too often, or it has changed too much before
+        """
         self.check_room()
+        if self.semantics < 2:
+            return
+        self._count_found(0)
+        self._scans += 1
+        if self._scans > SCANS_MAX:
+            raise errors.ResultTooLarge(f"a request may hold {SCANS_MAX} query, keys and items: send more requests")
+        if (
+            self.revision - self._revision_before > CHANGES_BEFORE_SCAN_MAX
+            or self._replaced_bytes > CHANGED_BYTES_BEFORE_SCAN_MAX
+        ):
+            raise errors.ResultTooLarge(
+                f"after {CHANGES_BEFORE_SCAN_MAX} changes of rows, or {CHANGED_BYTES_BEFORE_SCAN_MAX} bytes, "
+                "query, keys and items go in a request of their own"
+            )
+
+    def _count_found(self, count: int) -> None:
+        self._rows_found += count
+        if self.semantics >= 2 and self._rows_found > ROWS_FOUND_MAX:
+            raise errors.ResultTooLarge(f"a request may find {ROWS_FOUND_MAX} rows: ask for less at a time")
+
+    def _query(self, op: messages.Query) -> list[tuple[str, Raw]]:
+        self._begin_scan()
         self._subkeys.add(op.subkey)
         if len(self._subkeys) > INDEXES_MAX:  # each may take an index to be built, while everybody waits
             raise errors.ResultTooLarge(f"a request may query {INDEXES_MAX} different subkeys: send more requests")
-        keys = self.indexes.on(op.subkey).find(codec.decode_value(op.subvalue))
-        return [(key, self._spend_row(key)) for key in keys]
+        index = self.indexes.on(op.subkey)
+        subvalue = codec.decode_value(op.subvalue)
+        self._count_found(index.count(subvalue))
+        keys = index.find(subvalue)
+        values = list(map(self.rows.__getitem__, keys))
+        self._budget -= sum(map(len, values)) + 4 * sum(map(len, keys)) + 5 * len(keys)
+        self.check_room()
+        return list(zip(keys, map(Raw, values)))
 
     def _list_keys(self, op: messages.Keys) -> list[str]:
-        self.check_room()
+        self._begin_scan()
         keys = list(islice(self.indexes.keys(op.prefix, op.after), op.limit))
+        self._count_found(len(keys))
         self._budget -= sum(4 * len(key) + 5 for key in keys)
         if self._budget < 0:
             raise errors.ResultTooLarge("the keys are too long for one page: ask for a smaller limit")
         return keys
 
     def _items(self, op: messages.Items) -> list[tuple[str, Raw]]:
+        self._begin_scan()
         page: list[tuple[str, Raw]] = []
         for key in islice(self.indexes.keys(op.prefix, op.after), op.limit):
             if page and self._budget < len(self.rows[key]) + 4 * len(key) + 5:
                 break
             page.append((key, self._spend_row(key)))
+        self._count_found(len(page))
         return page
 
     def _ttl(self, op: messages.Ttl) -> float | None:
@@ -432,6 +544,20 @@ class Table:
         self.revision = head["revision"]
         self.time_us = self._now_us = head["time_us"]
         self.history = History(self.revision)
+        self._late = self.semantics >= 2 and self.is_due(self.time_us)
+
+
+def indexes_of(request: Request) -> tuple[frozenset[str], bool]:
+    """Return which subkeys a request queries, as many as it may, and whether it asks for the order of the keys."""
+    subkeys: dict[str, None] = {}
+    order = False
+    for op in request.ops:
+        if isinstance(op, messages.Query):
+            if len(subkeys) < INDEXES_MAX:
+                subkeys[op.subkey] = None
+        elif isinstance(op, (messages.Keys, messages.Items)):
+            order = True
+    return frozenset(subkeys), order
 
 
 class _Section(msgspec.Struct, array_like=True, gc=False):

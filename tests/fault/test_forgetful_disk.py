@@ -181,7 +181,7 @@ def test_no_history_on_a_forgetful_disk_loses_what_was_acknowledged(
     """
     Life.steps = Life.recoveries = Life.retries = 0
     run_state_machine_as_test(
-        Life, settings=settings(max_examples=4000 if full else 350, stateful_step_count=50, phases=PHASES)
+        Life, settings=settings(max_examples=4000 if full else 450, stateful_step_count=50, phases=PHASES)
     )
     count("steps", Life.steps)
     count("recoveries", Life.recoveries)

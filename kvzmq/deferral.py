@@ -1,0 +1,226 @@
+"""Requests that wait until what they ask for is built, or until rows that are due have been removed.
+
+Building an index over a million rows takes a fifth of a second and more. So a request that looks
+through rows and lacks an index is set aside, before anything of it is logged, and the index is
+built in slices between steps. To keep the order of replies, the later requests of the same peer
+wait behind it. When all is there they are executed ahead of newer ones.
+
+What waits is bounded: a peer that sends too much meanwhile has everything executed at once, and
+what still lacks something is refused in its place. A peer that leaves costs nothing more than the
+execution of what it had sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from itertools import islice
+
+from kvzmq import errors, messages
+from kvzmq.messages import Refusal, Request
+from kvzmq.store import Store
+from kvzmq.store.indexes import INDEX_BYTES_MAX
+from kvzmq.store.table import indexes_of
+from kvzmq.transport import Arrival, Transport
+
+SLICE_S = 0.01
+"""How long a step builds indexes, seconds."""
+
+AT_ONCE_S = 0.02
+"""How long a step may build for requests that have just come, before it sets them aside."""
+
+WAITING_OF_ONE_MAX = 1024
+WAITING_BYTES_OF_ONE_MAX = 1 << 20
+"""How many requests of one peer wait, and how many bytes of them; beyond either all are executed at once. The one that
+waits for an index may be larger."""
+
+WAITING_MAX = 20_000
+WAITING_BYTES_MAX = 32 << 20
+"""How many requests wait in all, and how many bytes of them; beyond either the peer that has waited longest goes."""
+
+RELEASED_BYTES_MAX = 16 << 10
+"""How many bytes of writes are executed before a request that looks through rows, which has to follow them at once."""
+
+RELEASED_SCANS_MAX = 16
+"""How many of those that waited, and look through rows, go with one step."""
+
+_SCANS = frozenset((messages.Query, messages.Keys, messages.Items, messages.Size))
+
+LINES_LOOKED_AT_MAX = 256
+"""How many peers that wait are looked at in a step."""
+
+BEING_BUILT = "an index is being built: ask again"
+
+
+def scans(request: Request | Refusal) -> bool:
+    """Say whether a request looks through rows."""
+    if not isinstance(request, Request):
+        return False
+    ops = request.ops
+    return type(ops[0]) in _SCANS if len(ops) == 1 else not _SCANS.isdisjoint(map(type, ops))
+
+
+def refuse_unbuilt(request: Request) -> Refusal:
+    """Return the refusal of a request that lacks an index."""
+    code = errors.ResultTooLarge.code if len(request.ops) == 1 else errors.InvalidRequest.code
+    return Refusal(request.seq, code, BEING_BUILT)
+
+
+def _size(arrival: Arrival) -> int:
+    return len(arrival.request.frame) if isinstance(arrival.request, Request) else 0
+
+
+class _Line:
+    """The requests of one peer that wait, the first because it lacks something."""
+
+    __slots__ = ("arrivals", "bytes")
+
+    def __init__(self) -> None:
+        self.arrivals: deque[Arrival] = deque()
+        self.bytes = 0
+
+
+class Deferral:
+    """Sets requests aside, and gives them back when they can be executed.
+
+    Args:
+        store: whose table is asked
+        clock_s: seconds that only grow
+    """
+
+    def __init__(self, store: Store, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock_s = clock_s
+        self._lines: dict[tuple[Transport, Hashable], _Line] = {}  # the one that has waited longest first
+        self._bytes = 0
+        self._count = 0
+        self._working = False
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is work for a step even when nothing arrives."""
+        return self._working or bool(self._lines) or self._store.table.is_late
+
+    def is_ready(self, request: Request, time_us: int) -> bool:
+        """Say whether a request that looks through rows can be executed at `time_us`."""
+        store = self._store
+        if store.trouble is None and store.table.is_overdue(time_us):  # with trouble nothing could be removed
+            return False
+        return store.table.is_ready(request)
+
+    def is_still_ready(self, request: Request) -> bool:
+        """Say so again within the step, after others of it were executed."""
+        store = self._store
+        return not (store.trouble is None and store.table.is_late) and store.table.is_ready(request)
+
+    def release(self, time_us: int) -> list[Arrival]:
+        """Return those that waited and can be executed now, in their order."""
+        released: list[Arrival] = []
+        left = RELEASED_SCANS_MAX
+        for peer in list(islice(self._lines, LINES_LOOKED_AT_MAX)):
+            line = self._lines[peer]
+            overdue = (
+                len(line.arrivals) > WAITING_OF_ONE_MAX
+                or line.bytes > WAITING_BYTES_OF_ONE_MAX + _size(line.arrivals[0])
+                or self._count > WAITING_MAX
+                or self._bytes > WAITING_BYTES_MAX
+            )
+            if overdue:
+                self._refuse_unready(line, time_us)
+                left += len(line.arrivals)
+            before = len(released)
+            self._take(line, left, time_us, released)
+            left -= sum(scans(arrival.request) for arrival in released[before:])
+            if not line.arrivals:
+                del self._lines[peer]
+            if left <= 0:
+                break
+        return released
+
+    def _refuse_unready(self, line: _Line, time_us: int) -> None:
+        for arrival in line.arrivals:
+            request = arrival.request
+            if isinstance(request, Request) and scans(request) and not self.is_ready(request, time_us):
+                self._replace(line, arrival, refuse_unbuilt(request))
+
+    def _replace(self, line: _Line, arrival: Arrival, refusal: Refusal) -> None:
+        line.bytes -= _size(arrival)
+        self._bytes -= _size(arrival)
+        arrival.request = refusal
+
+    def _take(self, line: _Line, scans_max: int, time_us: int, released: list[Arrival]) -> None:
+        """Take what can be executed from the front of a line: up to a request that lacks something."""
+        written = 0
+        while line.arrivals:
+            request = line.arrivals[0].request
+            if isinstance(request, Request):
+                if scans(request):
+                    if scans_max <= 0 or written > RELEASED_BYTES_MAX or not self.is_ready(request, time_us):
+                        return
+                    scans_max -= 1
+                if request.writes:
+                    written += len(request.frame)
+            arrival = line.arrivals.popleft()
+            line.bytes -= _size(arrival)
+            self._bytes -= _size(arrival)
+            self._count -= 1
+            released.append(arrival)
+
+    def admit(self, arrivals: Iterable[Arrival], time_us: int) -> list[Arrival]:
+        """Return those that can be executed now; set the others aside, and who comes behind them."""
+        admitted: list[Arrival] = []
+        tried = False
+        for arrival in arrivals:
+            request = arrival.request
+            peer = (arrival.transport, arrival.peer)
+            if self._lines and peer in self._lines:
+                self._set_aside(peer, arrival)
+            elif not isinstance(request, Request) or not scans(request) or self.is_ready(request, time_us) or (not tried and not self._lines and self._build_at_once(request) and self.is_ready(request, time_us)):
+                admitted.append(arrival)
+            else:
+                tried = True
+                self._set_aside(peer, arrival)
+        return admitted
+
+    def _build_at_once(self, request: Request) -> bool:
+        """Build what can be built in no time, which is not worth a wait; say whether nothing is left to build."""
+        indexes = self._store.table.indexes
+        indexes.want(*indexes_of(request))
+        return not indexes.work(self._clock_s() + AT_ONCE_S, self._clock_s)
+
+    def _set_aside(self, peer: tuple[Transport, Hashable], arrival: Arrival) -> None:
+        line = self._lines.get(peer)
+        if line is None:
+            line = self._lines[peer] = _Line()
+        line.arrivals.append(arrival)
+        line.bytes += _size(arrival)
+        self._bytes += _size(arrival)
+        self._count += 1
+
+    def work(self) -> None:
+        """Build for a while; the line that has waited longest says what comes first."""
+        indexes = self._store.table.indexes
+        if self._lines:
+            self._want(next(iter(self._lines.values())))
+        elif not indexes.active:
+            self._working = False
+            return
+        else:
+            indexes.want(frozenset(), False)
+        self._working = indexes.work(self._clock_s() + SLICE_S, self._clock_s)
+
+    def _want(self, line: _Line) -> None:
+        request = line.arrivals[0].request
+        if not isinstance(request, Request):
+            return
+        subkeys, order = indexes_of(request)
+        indexes = self._store.table.indexes
+        if indexes.fit(subkeys):
+            indexes.want(subkeys, order)
+        else:
+            message = f"the indexes on these subkeys take more than {INDEX_BYTES_MAX} bytes: query one at a time"
+            self._replace(line, line.arrivals[0], Refusal(request.seq, errors.InvalidRequest.code, message))
