@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from itertools import islice
 
-from kvzmq import errors, messages
+from kvzmq import errors
 from kvzmq.messages import Refusal, Request
 from kvzmq.store import Store
 from kvzmq.store.indexes import INDEX_BYTES_MAX
@@ -45,20 +45,10 @@ RELEASED_BYTES_MAX = 16 << 10
 RELEASED_SCANS_MAX = 16
 """How many of those that waited, and look through rows, go with one step."""
 
-_SCANS = frozenset((messages.Query, messages.Keys, messages.Items, messages.Size))
-
 LINES_LOOKED_AT_MAX = 256
 """How many peers that wait are looked at in a step."""
 
 BEING_BUILT = "an index is being built: ask again"
-
-
-def scans(request: Request | Refusal) -> bool:
-    """Say whether a request looks through rows."""
-    if not isinstance(request, Request):
-        return False
-    ops = request.ops
-    return type(ops[0]) in _SCANS if len(ops) == 1 else not _SCANS.isdisjoint(map(type, ops))
 
 
 def refuse_unbuilt(request: Request) -> Refusal:
@@ -134,7 +124,7 @@ class Deferral:
                 left += len(line.arrivals)
             before = len(released)
             self._take(line, left, time_us, released)
-            left -= sum(scans(arrival.request) for arrival in released[before:])
+            left -= sum(arrival.request.scans for arrival in released[before:])
             if not line.arrivals:
                 del self._lines[peer]
             if left <= 0:
@@ -144,7 +134,7 @@ class Deferral:
     def _refuse_unready(self, line: _Line, time_us: int) -> None:
         for arrival in line.arrivals:
             request = arrival.request
-            if isinstance(request, Request) and scans(request) and not self.is_ready(request, time_us):
+            if isinstance(request, Request) and request.scans and not self.is_ready(request, time_us):
                 self._replace(line, arrival, refuse_unbuilt(request))
 
     def _replace(self, line: _Line, arrival: Arrival, refusal: Refusal) -> None:
@@ -158,7 +148,7 @@ class Deferral:
         while line.arrivals:
             request = line.arrivals[0].request
             if isinstance(request, Request):
-                if scans(request):
+                if request.scans:
                     if scans_max <= 0 or written > RELEASED_BYTES_MAX or not self.is_ready(request, time_us):
                         return
                     scans_max -= 1
@@ -170,8 +160,10 @@ class Deferral:
             self._count -= 1
             released.append(arrival)
 
-    def admit(self, arrivals: Iterable[Arrival], time_us: int) -> list[Arrival]:
+    def admit(self, arrivals: list[Arrival], time_us: int) -> list[Arrival]:
         """Return those that can be executed now; set the others aside, and who comes behind them."""
+        if not self._lines and not any([arrival.request.scans for arrival in arrivals]):
+            return arrivals
         admitted: list[Arrival] = []
         tried = False
         for arrival in arrivals:
@@ -180,7 +172,7 @@ class Deferral:
             if self._lines and peer in self._lines:
                 self._set_aside(peer, arrival)
                 continue
-            ready = not isinstance(request, Request) or not scans(request) or self.is_ready(request, time_us)
+            ready = not isinstance(request, Request) or not request.scans or self.is_ready(request, time_us)
             if not ready and not tried and not self._lines and isinstance(request, Request):
                 tried = True
                 ready = self._build_at_once(request) and self.is_ready(request, time_us)

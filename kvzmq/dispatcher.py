@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Raw
 
 from kvzmq import __version__, codec, errors, messages, watches
-from kvzmq.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt, scans
+from kvzmq.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
 from kvzmq.messages import Refusal, Reply, Request
 from kvzmq.store import Store
 from kvzmq.trace import Trace
@@ -85,7 +85,7 @@ class Dispatcher:
         if self.deferral:
             self._run_waiting()
         while arrivals:
-            count = self._count_together(arrivals)
+            count = self._count_together(arrivals) if len(arrivals) > 1 else 1
             time_us = self._clock()
             self._run_all(self.deferral.admit(arrivals[:count], time_us), time_us)
             arrivals = arrivals[count:]
@@ -111,7 +111,7 @@ class Dispatcher:
             request = arrival.request
             if isinstance(request, Refusal):
                 continue
-            if written and scans(request) and (request.writes or written > RELEASED_BYTES_MAX):
+            if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):
                 return count
             if request.writes:
                 written += len(request.frame)
@@ -162,23 +162,22 @@ class Dispatcher:
         held.clear()
 
     def _answer(self, arrival: Arrival) -> Reply:
-        request = self._admit(arrival)
+        request = arrival.request
+        if not isinstance(request, Refusal) and request.served:
+            request = self._admit(arrival, request)
         if isinstance(request, Refusal):
             self.refused += 1
             return codec.refuse(request.seq, self.store.table.revision, request.code, request.message)
         self.requests += 1
         self.operations += len(request.ops)
-        if not request.writes and scans(request) and not self.deferral.is_still_ready(request):
+        if request.scans and not request.writes and not self.deferral.is_still_ready(request):
             refusal = refuse_unbuilt(request)  # what this step has written before is too much to follow at once
             return codec.refuse(refusal.seq, self.store.table.revision, refusal.code, refusal.message)
         return self._serve(arrival, request) if request.served else self.store.answer(request)
 
-    def _admit(self, arrival: Arrival) -> Request | Refusal:
+    def _admit(self, arrival: Arrival, request: Request) -> Request | Refusal:
         """Refuse, in the arrival itself, a watch by a peer that could not tell its events from replies."""
-        request = arrival.request
-        if isinstance(request, Refusal) or not request.served or arrival.transport.can_push(arrival.peer):
-            return request
-        if not _PUSHED.isdisjoint(map(type, request.ops)):
+        if not _PUSHED.isdisjoint(map(type, request.ops)) and not arrival.transport.can_push(arrival.peer):
             arrival.request = Refusal(request.seq, errors.InvalidRequest.code, _NO_PUSH)
         return arrival.request
 

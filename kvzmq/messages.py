@@ -317,6 +317,9 @@ WRITES = frozenset(kind for kind in get_args(LoggedOperation) if kind.writes)
 SERVED = frozenset((Hello, Stats, Watch, WatchQuery, Progress, Unwatch))
 """The operations that concern the server or the connection, not the table."""
 
+SCANS = frozenset((Query, Keys, Items, Size))
+"""The operations that look through rows: they may have to wait for an index, or for rows that are due to be removed."""
+
 
 PAGE_WEIGHT = 1000
 """What a query counts for among a step's operations: nobody knows beforehand what it will find."""
@@ -348,11 +351,12 @@ class Request:
     frame    the request's bytes as the wire and the log have them, `[session, seq, ops]`
     writes   whether any operation may change the table
     served   whether any operation concerns the server or the connection
+    scans    whether any operation looks through rows
     digest   CRC-32 of `frame` if the request writes within a session, else 0
     weight   how many rows it may read or write, at the least one for each operation
     """
 
-    __slots__ = ("digest", "frame", "ops", "seq", "served", "session", "weight", "writes")
+    __slots__ = ("digest", "frame", "ops", "scans", "seq", "served", "session", "weight", "writes")
 
     def __init__(self, session: bytes | None, seq: int, ops: list[Any], frame: bytes) -> None:
         self.session = session
@@ -363,12 +367,14 @@ class Request:
             kind = type(ops[0])
             self.writes = kind in WRITES
             self.served = kind in SERVED
+            self.scans = kind in SCANS
             weigh = _WEIGHTS.get(kind)
             self.weight = 1 if weigh is None else weigh(ops[0])
         else:
             kinds = set(map(type, ops))
             self.writes = not WRITES.isdisjoint(kinds)
             self.served = not SERVED.isdisjoint(kinds)
+            self.scans = not SCANS.isdisjoint(kinds)
             self.weight = len(ops) if _WEIGHTS.keys().isdisjoint(kinds) else sum(map(_weight, ops))
         self.digest = crc32(frame) if self.writes and session is not None else 0
 
@@ -379,6 +385,11 @@ class Refusal(NamedTuple):
     seq: int | None
     code: int
     message: str
+
+    @property
+    def scans(self) -> bool:
+        """Whether it looks through rows: no refusal does."""
+        return False
 
 
 class LargeResults:

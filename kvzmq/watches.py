@@ -66,11 +66,13 @@ class _View:
 
     def __init__(self, change: Change) -> None:
         self.key, self.before, self.after = change
-        self._maps: dict[bool, Any] = {}
-        self._found: dict[tuple[bool, str], Any] = {}
+        self._maps: dict[bool, Any] | None = None  # most changes are only looked at by their key
+        self._found: dict[tuple[bool, str], Any]
 
     def subvalue(self, after: bool, subkey: str) -> Any:
         """Return the comparable form of what the value before, or after, holds under `subkey`, or UNSET."""
+        if self._maps is None:
+            self._maps, self._found = {}, {}
         wanted = (after, subkey)
         if wanted not in self._found:
             if after not in self._maps:
@@ -267,8 +269,14 @@ class Watches:
 
     def pump(self) -> None:
         """Push what is new, for PUMP_S at most; due after every step."""
-        now_s = self._now_s = self._clock()
         history = self._table.history
+        if not self._peers:
+            self.behind = False
+            if history.revision != self._step_began:
+                history.trim(self._step_began, history.revision)
+                self._step_began = history.revision
+            return
+        now_s = self._now_s = self._clock()
         lagging = self._lagging(history.revision)
         if lagging:
             self._tell(lagging, now_s)
@@ -330,17 +338,25 @@ class Watches:
                 self._conclude(watch, watch.ending)
         if going and place < history.revision:
             # A turn ends at a multiple: there, those that the end of a step has parted meet again.
+            last = 0
             for revision, change in islice(history.since(place), TURN_CHANGES - place % TURN_CHANGES):
-                going = self._tell_change(going, revision, _View(change), stop_s)
+                if revision > last:
+                    last = history.last_of_request(revision)
+                going = self._tell_change(going, revision, last, _View(change), stop_s)
                 if not going or self._clock() >= stop_s:
                     break
         for watch in going:
             self._report(watch)
         return [watch for watch in going if watch.position < history.revision]
 
-    def _tell_change(self, group: list[_Watch], revision: int, change: _View, stop_s: float) -> list[_Watch]:
-        """Tell watches of one change, until the time is over; return those that have it behind them."""
-        last = self._table.history.last_of_request(revision)
+    def _tell_change(
+        self, group: list[_Watch], revision: int, last: int, change: _View, stop_s: float
+    ) -> list[_Watch]:
+        """Tell watches of one change, until the time is over; return those that have it behind them.
+
+        Args:
+            last: the last revision of the request that made this one
+        """
         told = []
         for count, watch in enumerate(group, start=1):
             payload = watch.payload(change)

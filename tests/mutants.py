@@ -193,7 +193,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "much written and looked through in one group", "dispatcher.py",
-        "            if written and scans(request) and (request.writes or written > RELEASED_BYTES_MAX):", "            if False:",
+        "            if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):", "            if False:",
         COSTLY + "test_a_step_that_wrote_much_looks_through_rows_after_the_indexes_have_followed", 9,
     ),
     Mutant(
@@ -746,7 +746,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_router_transport.py::test_replies_to_a_peer_that_has_gone_are_counted", 9),
     Mutant("router's ipc socket is for everyone", "transport/router.py", "os.umask(0o077)", "os.umask(0o022)",
            "tests/unit/test_router_transport.py::test_an_ipc_endpoint_is_for_its_owner_alone", 10),
-    Mutant("dispatcher commits each request alone", "dispatcher.py", "if self._group_commit:", "if False:",
+    Mutant("dispatcher commits each request alone", "dispatcher.py", "if self._group_commit or not arrivals:", "if not arrivals:",
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
     Mutant("stats gives every operation the room of a reply", "dispatcher.py", "                serve = self._served.get(type(op))\n", "                self.store.table.begin_results(len(request.ops))\n                serve = self._served.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),

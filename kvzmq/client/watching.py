@@ -228,6 +228,9 @@ class Watching:
             if key.startswith(self._prefix):
                 removed = not value
                 event = Event(revision, key[len(self._prefix) :], None if removed else value[0], removed)
+                if not pushed.more and not self._parts:
+                    self.events.append(event)
+                    return
                 self._parts.append(event)
         if not pushed.more:
             self._give_out()
