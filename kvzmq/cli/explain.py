@@ -30,8 +30,8 @@ from kvzmq.client.link import catalog_of, parse_urls
 _GREETING_BYTES = 64
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 _READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x00\x00"
-_PROBE = b"GET / HTTP/1.0\r\n\r\n"
-"""What an HTTP server answers with HTTP, and the bridge with a line of JSON that says it is no request."""
+_PROBES = (b"GET / HTTP/1.0\r\n\r\n", b'{"method": "ping"}\n')
+"""What an HTTP server answers, and what the bridge answers, which ends a connection that begins as HTTP."""
 
 _HEARD_BYTES = 60
 
@@ -278,8 +278,8 @@ def _receive(sock: socket.socket, length: int, deadline_s: float) -> bytes:
 
 def _who_else(heard: bytes, endpoint: str, timeout_s: float) -> str:
     """Say what listens on an endpoint that did not greet as ZeroMQ does."""
-    if not heard:
-        heard = _probe(endpoint, timeout_s)
+    for probe in _PROBES:
+        heard = heard or _probe(endpoint, probe, timeout_s)
     if heard.startswith(b'{"status"'):
         return (
             f"{endpoint} is the TCP bridge of a kvzmq server, for JSON lines: use the endpoint of its "
@@ -295,14 +295,14 @@ def _who_else(heard: bytes, endpoint: str, timeout_s: float) -> str:
     return f"{endpoint} does not speak ZeroMQ: it says {heard[:_HEARD_BYTES]!r}"
 
 
-def _probe(endpoint: str, timeout_s: float) -> bytes:
-    """Return what a peer answers to a request of HTTP."""
+def _probe(endpoint: str, probe: bytes, timeout_s: float) -> bytes:
+    """Return what a peer answers to some bytes, or none."""
     host, port = _split(endpoint)
     if not host:
         return b""
     try:
         with socket.create_connection((host, port), timeout_s) as sock:
-            sock.sendall(_PROBE)
+            sock.sendall(probe)
             return sock.recv(_HEARD_BYTES)
     except OSError:
         return b""

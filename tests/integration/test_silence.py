@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from servers import ServerProcess, wait_until
@@ -171,14 +170,3 @@ with kvzmq.connect(url, timeout=60) as table:
             child.wait()
         assert child.returncode == 0, child.returncode
         assert said.split()[1:] == ["1000"]
-
-
-def test_no_socket_asks_libzmq_for_heartbeats() -> None:
-    """They write to a connection that has failed, and abort the process: libzmq 3937, 4229, 4364, 4767."""
-    root = Path(kvzmq.__file__).parents[1]
-    option = "HEARTBEAT" + "_IVL"
-    sources: list[Any] = [
-        path for folder in ("kvzmq", "clients", "benchmarks", "tests") for path in (root / folder).rglob("*.py")
-    ]
-    assert len(sources) > 100
-    assert [path for path in sources if f"zmq.{option}" in path.read_text()] == []
