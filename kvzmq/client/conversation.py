@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import zmq
 
 from kvzmq import errors
-from kvzmq.client.link import Link
+from kvzmq.client.link import RECONNECT_MS, Link
 from kvzmq.client.session import Request, Session
 from kvzmq.client.watching import Watching
 from kvzmq.messages import HEARTBEAT_S, SILENCE_S_MAX
@@ -20,6 +20,9 @@ ATTENTION_S = 1.0
 
 SILENT_S = 2.0
 """How long a connected server may leave requests unanswered before the next server, if there is one, is tried."""
+
+KNOWN_S = 0.8 * RECONNECT_MS / 1000
+"""How long a look at the connection is good for: libzmq takes longer to connect anew. A look costs a system call."""
 
 LOOK_S = 0.05
 """How often to look at connection and deadlines while a call waits."""
@@ -45,6 +48,7 @@ class Conversation:
         self.catalog_error: errors.CatalogError | None = None
         """Why no catalog could say where the server is, the last time one was asked."""
         self._opened_s = 0.0
+        self._news_s = 0.0
         self._heard_s = 0.0  # or, if later, when there was nothing to hear
 
     def opened(self, now_s: float) -> None:
@@ -54,6 +58,7 @@ class Conversation:
 
     def take_news(self, now_s: float) -> None:
         """Take note of what became of the connection; greet on a new one, and send what is unanswered once more."""
+        self._news_s = now_s
         if self.link.news():
             self._heard_s = now_s
             self.link.send(self.session.greet(now_s))
@@ -61,9 +66,13 @@ class Conversation:
 
     def send_waiting(self, now_s: float) -> None:
         """Send what waits, if there is a connection."""
-        if not self.link.connected or (self.session.waiting and self.link.has_news):
-            # libzmq connects anew by itself, and to another table as readily: nothing may leave before that is known.
+        if not self.link.connected:
             self.take_news(now_s)
+        elif self.session.waiting and now_s - self._news_s > KNOWN_S:
+            # libzmq connects anew by itself, and to another table as readily: nothing may leave before that is known.
+            self._news_s = now_s
+            if self.link.has_news:
+                self.take_news(now_s)
         if self.link.connected:
             if self.session.changed_to is not None and not self.link.alternatives:
                 self.session.refuse_table()

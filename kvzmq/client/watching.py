@@ -36,7 +36,18 @@ class Event(_Event):
               was once the table
     """
 
+    __slots__ = ()
     last = True
+
+
+class _EarlierEvent(Event):
+    """An event whose request made a further change that the watch sees."""
+
+    __slots__ = ()
+    last = False
+
+
+_EarlierEvent.__name__ = Event.__name__  # in its repr
 
 
 _NOTHING = b"\xc0"
@@ -227,7 +238,8 @@ class Watching:
             key, value = codec.decode_value(pushed.payload)
             if key.startswith(self._prefix):
                 removed = not value
-                event = Event(revision, key[len(self._prefix) :], None if removed else value[0], removed)
+                kind = _EarlierEvent if pushed.more else Event
+                event = kind(revision, key[len(self._prefix) :], None if removed else value[0], removed)
                 if not pushed.more and not self._parts:
                     self.events.append(event)
                     return
@@ -236,7 +248,7 @@ class Watching:
             self._give_out()
 
     def _give_out(self) -> None:
-        for event in self._parts[:-1]:
-            event.last = False
-        self.events.extend(self._parts)
-        self._parts.clear()
+        if self._parts:
+            self._parts[-1] = Event(*self._parts[-1])  # what came after it does not concern this watch
+            self.events.extend(self._parts)
+            self._parts.clear()
