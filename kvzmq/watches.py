@@ -338,14 +338,17 @@ class Watches:
                 self._conclude(watch, watch.ending)
         if going and place < history.revision:
             # A turn ends at a multiple: there, those that the end of a step has parted meet again.
-            last = 0
+            told = last = 0
             for revision, change in islice(history.since(place), TURN_CHANGES - place % TURN_CHANGES):
                 if revision > last:
                     last = history.last_of_request(revision)
                 going = self._tell_change(going, revision, last, _View(change), stop_s)
-                if not going or self._clock() >= stop_s:
+                told += len(going)
+                if not going or (told >= _CLOCK_EVERY and self._clock() >= stop_s):
                     break
+                told %= _CLOCK_EVERY
         for watch in going:
+            watch.moved_s = self._now_s
             self._report(watch)
         return [watch for watch in going if watch.position < history.revision]
 
@@ -357,24 +360,30 @@ class Watches:
         Args:
             last: the last revision of the request that made this one
         """
+        if len(group) == 1:
+            return group if self._tell_watch(group[0], revision, last, change) else []
         told = []
         for count, watch in enumerate(group, start=1):
-            payload = watch.payload(change)
-            if payload is not None:
-                more = watch.marks and revision < last
-                if not self._push(watch, revision, errors.OK, payload, more):
-                    continue
-                watch.open = more
-            elif watch.open and revision == last:
-                if not self._push(watch, revision, errors.OK, None):
-                    continue
-                watch.open = False
-            watch.position = revision
-            watch.moved_s = self._now_s
-            told.append(watch)
+            if self._tell_watch(watch, revision, last, change):
+                told.append(watch)
             if count % _CLOCK_EVERY == 0 and self._clock() >= stop_s:
                 break
         return told
+
+    def _tell_watch(self, watch: _Watch, revision: int, last: int, change: _View) -> bool:
+        """Tell a watch of one change, if it concerns it; False if its peer has no room, or has gone."""
+        payload = watch.payload(change)
+        if payload is not None:
+            more = watch.marks and revision < last
+            if not self._push(watch, revision, errors.OK, payload, more):
+                return False
+            watch.open = more
+        elif watch.open and revision == last:
+            if not self._push(watch, revision, errors.OK, None):
+                return False
+            watch.open = False
+        watch.position = revision
+        return True
 
     def _report(self, watch: _Watch) -> None:
         """Tell a watch how far it has come, if it has asked, or has heard nothing for many changes."""

@@ -750,7 +750,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
     Mutant("stats gives every operation the room of a reply", "dispatcher.py", "                serve = self._served.get(type(op))\n", "                self.store.table.begin_results(len(request.ops))\n                serve = self._served.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
-    Mutant("an event without room is skipped", "watches.py", "payload, more):\n                    continue\n", "payload, more):\n                    pass\n",
+    Mutant("an event without room is skipped", "watches.py", "payload, more):\n                return False\n", "payload, more):\n                pass\n",
            "tests/unit/test_watches.py::test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing", 4),
     Mutant("the watches of who has gone stay", "watches.py", "            self._beat(now_s)\n", "            pass\n",
            "tests/unit/test_watches.py::test_watches_of_peers_that_have_gone_do_not_pile_up_where_nothing_changes", 9),
