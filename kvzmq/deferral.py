@@ -22,10 +22,16 @@ from kvzmq.messages import Refusal, Request
 from kvzmq.store import Store
 from kvzmq.store.indexes import INDEX_BYTES_MAX
 from kvzmq.store.table import indexes_of
-from kvzmq.transport import Arrival, Transport
+from kvzmq.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX, Arrival, Transport
 
 SLICE_S = 0.01
 """How long a step builds indexes, seconds."""
+
+EXECUTED_S_MAX = 0.03
+"""How much of a step's time counts for how long its indexes are worked on."""
+
+FOLLOW_S = 0.05
+"""How long a request waits within its step until an index has followed what the step has changed."""
 
 AT_ONCE_S = 0.02
 """How long a step may build for requests that have just come, before it sets them aside."""
@@ -61,6 +67,10 @@ def _size(arrival: Arrival) -> int:
     return len(arrival.request.frame) if isinstance(arrival.request, Request) else 0
 
 
+def _weight(arrival: Arrival) -> int:
+    return arrival.request.weight if isinstance(arrival.request, Request) else 1
+
+
 class _Line:
     """The requests of one peer that wait, the first because it lacks something."""
 
@@ -86,6 +96,8 @@ class Deferral:
         self._bytes = 0
         self._count = 0
         self._working = False
+        self._looked_at = (0, -1)
+        self._overdue = False
 
     def __len__(self) -> int:
         return self._count
@@ -93,24 +105,38 @@ class Deferral:
     @property
     def is_busy(self) -> bool:
         """Whether there is work for a step even when nothing arrives."""
-        return self._working or bool(self._lines) or self._store.table.is_late
+        late = self._store.trouble is None and self._store.table.is_late  # with trouble nothing can be removed now
+        return self._working or bool(self._lines) or late
 
     def is_ready(self, request: Request, time_us: int) -> bool:
         """Say whether a request that looks through rows can be executed at `time_us`."""
         store = self._store
-        if store.trouble is None and store.table.is_overdue(time_us):  # with trouble nothing could be removed
+        if store.trouble is None and self._is_overdue(time_us):  # with trouble nothing could be removed
             return False
         return store.table.is_ready(request)
 
+    def _is_overdue(self, time_us: int) -> bool:
+        """Say whether too many rows are due, looking once for a time and state of the table."""
+        at = (time_us, self._store.table.revision)
+        if self._looked_at != at:
+            self._looked_at, self._overdue = at, self._store.table.is_overdue(time_us)
+        return self._overdue
+
     def is_still_ready(self, request: Request) -> bool:
-        """Say so again within the step, after others of it were executed."""
-        store = self._store
-        return not (store.trouble is None and store.table.is_late) and store.table.is_ready(request)
+        """Say so again within the step, after others of it were executed; follow what these have changed, if need be."""
+        table = self._store.table
+        if self._store.trouble is None and table.is_late:
+            return False
+        if not table.is_ready(request):
+            table.indexes.want(*indexes_of(request))
+            table.indexes.work(self._clock_s() + FOLLOW_S, self._clock_s)
+        return table.is_ready(request)
 
     def release(self, time_us: int) -> list[Arrival]:
         """Return those that waited and can be executed now, in their order."""
         released: list[Arrival] = []
         left = RELEASED_SCANS_MAX
+        weight = taken_bytes = 0
         for peer in list(islice(self._lines, LINES_LOOKED_AT_MAX)):
             line = self._lines[peer]
             overdue = (
@@ -125,9 +151,11 @@ class Deferral:
             before = len(released)
             self._take(line, left, time_us, released)
             left -= sum(arrival.request.scans for arrival in released[before:])
+            weight += sum(map(_weight, released[before:]))
+            taken_bytes += sum(map(_size, released[before:]))
             if not line.arrivals:
                 del self._lines[peer]
-            if left <= 0:
+            if left <= 0 or weight >= STEP_WEIGHT_MAX or taken_bytes >= STEP_BYTES_MAX:
                 break
         return released
 
@@ -143,9 +171,9 @@ class Deferral:
         arrival.request = refusal
 
     def _take(self, line: _Line, scans_max: int, time_us: int, released: list[Arrival]) -> None:
-        """Take what can be executed from the front of a line: up to a request that lacks something."""
-        written = 0
-        while line.arrivals:
+        """Take what can be executed from the front of a line: up to a request that lacks something, and a step's worth."""
+        written = weight = 0
+        while line.arrivals and weight < STEP_WEIGHT_MAX:
             request = line.arrivals[0].request
             if isinstance(request, Request):
                 if request.scans:
@@ -155,6 +183,7 @@ class Deferral:
                 if request.writes:
                     written += len(request.frame)
             arrival = line.arrivals.popleft()
+            weight += _weight(arrival)
             line.bytes -= _size(arrival)
             self._bytes -= _size(arrival)
             self._count -= 1
@@ -197,8 +226,13 @@ class Deferral:
         self._bytes += _size(arrival)
         self._count += 1
 
-    def work(self) -> None:
-        """Build for a while; the line that has waited longest says what comes first."""
+    def work(self, executed_s: float = 0.0) -> None:
+        """Build for a while; the line that has waited longest says what comes first.
+
+        Args:
+            executed_s: how long the step has executed requests. While somebody waits twice as long is spent on the
+                indexes: who writes in bulk would else change more in each step than is followed after it.
+        """
         indexes = self._store.table.indexes
         if self._lines:
             self._want(next(iter(self._lines.values())))
@@ -207,7 +241,8 @@ class Deferral:
             return
         else:
             indexes.want(frozenset(), False)
-        self._working = indexes.work(self._clock_s() + SLICE_S, self._clock_s)
+        slice_s = SLICE_S + (2 * min(executed_s, EXECUTED_S_MAX) if self._lines else 0.0)
+        self._working = indexes.work(self._clock_s() + slice_s, self._clock_s)
 
     def _want(self, line: _Line) -> None:
         request = line.arrivals[0].request

@@ -58,6 +58,7 @@ class Dispatcher:
         self.operations = 0
         self.refused = 0
         self._clock = clock
+        self._monotonic = monotonic
         self._describe = describe
         self._group_commit = group_commit
         self._trace = trace
@@ -82,6 +83,9 @@ class Dispatcher:
         """
         self.steps += 1
         self.watches.hear(arrivals)
+        began_s = self._monotonic()
+        if self.store.table.expiries and self.store.table.is_due(self._clock()):
+            self._run([], self._clock())  # first: who looks through rows is admitted knowing how many have changed
         if self.deferral:
             self._run_waiting()
         while arrivals:
@@ -89,7 +93,7 @@ class Dispatcher:
             time_us = self._clock()
             self._run_all(self.deferral.admit(arrivals[:count], time_us), time_us)
             arrivals = arrivals[count:]
-        self.deferral.work()
+        self.deferral.work(self._monotonic() - began_s)
         self.watches.pump()
 
     def tick(self) -> None:

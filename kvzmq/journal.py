@@ -85,6 +85,8 @@ class Journal:
     def refused(self, arrivals: Sequence[Arrival]) -> None:
         """Say which peer's requests were refused, and why: those of `arrivals` that could not be read."""
         found = [(arrival, arrival.request) for arrival in arrivals if isinstance(arrival.request, Refusal)]
+        if not found:
+            return  # those refused had waited: they came with an earlier step
         times = self._refused.happened(len(found), self._clock())
         if times:
             arrival, refusal = found[-1]

@@ -352,11 +352,12 @@ class Request:
     writes   whether any operation may change the table
     served   whether any operation concerns the server or the connection
     scans    whether any operation looks through rows
+    needs    which indexes these ask: the subkeys, and whether the order of the keys; None until somebody has looked
     digest   CRC-32 of `frame` if the request writes within a session, else 0
     weight   how many rows it may read or write, at the least one for each operation
     """
 
-    __slots__ = ("digest", "frame", "ops", "scans", "seq", "served", "session", "weight", "writes")
+    __slots__ = ("digest", "frame", "needs", "ops", "scans", "seq", "served", "session", "weight", "writes")
 
     def __init__(self, session: bytes | None, seq: int, ops: list[Any], frame: bytes) -> None:
         self.session = session
@@ -376,6 +377,7 @@ class Request:
             self.served = not SERVED.isdisjoint(kinds)
             self.scans = not SCANS.isdisjoint(kinds)
             self.weight = len(ops) if _WEIGHTS.keys().isdisjoint(kinds) else sum(map(_weight, ops))
+        self.needs: tuple[frozenset[str], bool] | None = None
         self.digest = crc32(frame) if self.writes and session is not None else 0
 
 

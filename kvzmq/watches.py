@@ -211,6 +211,8 @@ class Watches:
             raise errors.ResultTooLarge(f"this connection has {WATCHES_OF_ONE_MAX} watches already")
         self._last_number += 1
         watch = _Watch(self._last_number, peer, payload, position, marks, self._clock())
+        # From within a request: its end has to be told, also where the rest of it does not concern this watch.
+        watch.open = marks and position > 0 and history.last_of_request(position) > position
         self._watches[watch.number] = peer.watches[watch.number] = watch
         self.behind = self.behind or position < history.revision
         return watch.number

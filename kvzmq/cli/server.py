@@ -113,6 +113,8 @@ class _Size(click.ParamType[int]):
               show_default=True, help="How much to say on standard error.")
 def server(**options: Any) -> None:
     """Serve the table in --data until SIGTERM or Ctrl-C."""
+    if options["catalog_address"] is not None and options["project"] is None:
+        raise click.UsageError("--catalog says where to announce the server: under which name? Add --project NAME")
     _serve(_Options(**options))
 
 
@@ -137,6 +139,7 @@ class _Options:
 def _serve(options: _Options) -> None:
     logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     _raise_descriptor_limit()
+    is_there = options.data.exists()
     with contextlib.ExitStack() as stack:
         try:
             trace = _open_trace(options.trace_path, stack)
@@ -145,6 +148,9 @@ def _serve(options: _Options) -> None:
             _exit(f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
                   f"`kvzmq check --repair {options.data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
         except (errors.KvzmqError, OSError) as error:
+            if not is_there:
+                with contextlib.suppress(OSError):  # it holds something by now
+                    options.data.rmdir()
             _exit(text_of(error), REFUSED_TO_START)
         try:
             built.run(lambda: _say_where_it_listens(built))

@@ -11,6 +11,8 @@ from kvzmq.cli.connection import Connection, TableCommand, json_option
 @click.command(cls=TableCommand)
 @click.argument("prefix", default="", type=KEY)
 @click.option("--from-revision", type=click.IntRange(min=0), metavar="N", help="Begin with the changes after revision N, not with now.")
+@click.option("--epoch", metavar="HEX",
+              help="The epoch in which revision N was reached, from `kvzmq stats` then: refuse another history.")
 @click.option("--query", "subkey_subvalue", nargs=2, type=(str, VALUE), default=None, metavar="SUBKEY SUBVALUE",
               help="Rows whose value is a map in which SUBKEY equals SUBVALUE; removed when they cease to.")
 @click.option("-n", "--count", type=click.IntRange(min=1), metavar="N", help="Stop after so many changes.")
@@ -21,6 +23,7 @@ def watch(
     connection: Connection,
     prefix: str,
     from_revision: int | None,
+    epoch: str | None,
     subkey_subvalue: tuple[str, str] | None,
     count: int | None,
     as_string: bool,
@@ -29,7 +32,8 @@ def watch(
     """Print each change of a key that begins with PREFIX, until Ctrl-C.
 
     A line is REVISION TAB set TAB KEY TAB VALUE, or REVISION TAB removed TAB KEY. The revision is what
-    --from-revision takes to go on later without a gap, as long as the server's history reaches back.
+    --from-revision takes to go on later without a gap, as long as the server's history reaches back; with --epoch it
+    is refused, too, where the table was put back from an older copy meanwhile.
     """
     from kvzmq.cli import show
 
@@ -38,9 +42,9 @@ def watch(
         if prefix:
             raise click.UsageError("either PREFIX or --query")
         subkey, subvalue = subkey_subvalue
-        events = table.watch_query(subkey, read_value(subvalue, as_string), from_revision=from_revision)
+        events = table.watch_query(subkey, read_value(subvalue, as_string), from_revision=from_revision, epoch=epoch)
     else:
-        events = table.watch(prefix=prefix, from_revision=from_revision)
+        events = table.watch(prefix=prefix, from_revision=from_revision, epoch=epoch)
     terminal = show.on_terminal()
     for seen, event in enumerate(events, start=1):
         if as_json:

@@ -258,30 +258,47 @@ class AsyncClient:
 
     # ---- watching
 
-    def watch(self, prefix: str = "", from_revision: int | None = None, *, timeout: float | None = None) -> AsyncWatch:
+    def watch(
+        self,
+        prefix: str = "",
+        from_revision: int | None = None,
+        *,
+        epoch: str | None = None,
+        timeout: float | None = None,
+    ) -> AsyncWatch:
         """Return an asynchronous iterator over the changes of keys that begin with `prefix`; see Client.watch.
 
         It begins when it is first asked for a change, or at once with `async with table.watch(...) as events`;
         the server has `timeout` seconds for that.
         """
-        return self._watch(lambda *place: self._calls.watch(prefix, *place), from_revision, timeout)
+        return self._watch(lambda *place: self._calls.watch(prefix, *place), from_revision, epoch, timeout)
 
     def watch_query(
-        self, subkey: str, subvalue: object, from_revision: int | None = None, *, timeout: float | None = None
+        self,
+        subkey: str,
+        subvalue: object,
+        from_revision: int | None = None,
+        *,
+        epoch: str | None = None,
+        timeout: float | None = None,
     ) -> AsyncWatch:
         """Return an asynchronous iterator over the changes of the rows that `query` finds; see Client.watch_query."""
         return self._watch(
-            lambda *place: self._calls.watch_query(subkey, subvalue, *place), from_revision, timeout
+            lambda *place: self._calls.watch_query(subkey, subvalue, *place), from_revision, epoch, timeout
         )
 
     def _watch(
-        self, make_call: Callable[[int | None, str | None], Call], from_revision: int | None, timeout: float | None
+        self,
+        make_call: Callable[[int | None, str | None], Call],
+        from_revision: int | None,
+        epoch: str | None,
+        timeout: float | None,
     ) -> AsyncWatch:
         connection = self._connection
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
-        make_call(from_revision, None)  # bad arguments are refused here, not when a connection is there
-        watching = Watching(make_call, self._calls.prefix, from_revision, connection.lineage)
+        make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
+        watching = Watching(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         return AsyncWatch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
 

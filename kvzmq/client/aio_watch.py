@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import NoReturn
 
 from kvzmq import errors
 from kvzmq.client.aio_connection import Wakeups, open_link
@@ -162,8 +163,16 @@ class AsyncWatch:
 
     @property
     def revision(self) -> int | None:
-        """The revision up to which everything was seen: where a later watch can go on."""
+        """The revision up to which everything was seen: where a later watch can go on, with `epoch`."""
         return self._watching.seen
+
+    @property
+    def epoch(self) -> str | None:
+        """The table's epoch, 32 hexadecimal digits, when this watch last connected; None before."""
+        return self._watching.epoch
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
 
     def __aiter__(self) -> AsyncWatch:
         return self

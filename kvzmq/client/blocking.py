@@ -257,35 +257,53 @@ class Client(MutableMapping[str, Any]):
 
     # ---- watching
 
-    def watch(self, prefix: str = "", from_revision: int | None = None, *, timeout: float | None = None) -> Watch:
+    def watch(
+        self,
+        prefix: str = "",
+        from_revision: int | None = None,
+        *,
+        epoch: str | None = None,
+        timeout: float | None = None,
+    ) -> Watch:
         """Return an iterator over the changes of the keys that begin with `prefix`.
 
         It has begun when this returns: a change made after that is seen. With `from_revision` it
-        begins with the changes after that revision. It goes on through reconnects and restarts
-        without gaps or repeats.
+        begins with the changes after that revision; with the `epoch` of the watch that had come so far, too, it is
+        refused where this table went on from an older copy that did not hold them. It goes on through reconnects and
+        restarts without gaps or repeats.
 
         Raises:
             RevisionGone: now or while iterating: the server no longer keeps the changes from there on
             Timeout: the server did not answer
         """
-        return self._watch(lambda *place: self._calls.watch(prefix, *place), from_revision, timeout)
+        return self._watch(lambda *place: self._calls.watch(prefix, *place), from_revision, epoch, timeout)
 
     def watch_query(
-        self, subkey: str, subvalue: object, from_revision: int | None = None, *, timeout: float | None = None
+        self,
+        subkey: str,
+        subvalue: object,
+        from_revision: int | None = None,
+        *,
+        epoch: str | None = None,
+        timeout: float | None = None,
     ) -> Watch:
         """Return an iterator over the changes of the rows that `query` finds, those that cease to match as removed."""
         return self._watch(
-            lambda *place: self._calls.watch_query(subkey, subvalue, *place), from_revision, timeout
+            lambda *place: self._calls.watch_query(subkey, subvalue, *place), from_revision, epoch, timeout
         )
 
     def _watch(
-        self, make_call: Callable[[int | None, str | None], Call], from_revision: int | None, timeout: float | None
+        self,
+        make_call: Callable[[int | None, str | None], Call],
+        from_revision: int | None,
+        epoch: str | None,
+        timeout: float | None,
     ) -> Watch:
         connection = self._connection
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
-        make_call(from_revision, None)  # bad arguments are refused here, not when a connection is there
-        watching = Watching(make_call, self._calls.prefix, from_revision, connection.lineage)
+        make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
+        watching = Watching(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
         conversation = WatchConversation(watching, Link(connection.urls, connection.context))
         watch = Watch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
         try:

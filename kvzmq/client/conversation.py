@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 import zmq
@@ -14,6 +15,9 @@ from kvzmq.messages import HEARTBEAT_S, SILENCE_S_MAX
 
 CONNECT_S = 1.0
 """How long to wait for a connection before the next server is tried."""
+
+FAILED_S = 0.03
+"""The same where a try has failed already: not at once, or a client would do nothing else while all servers are away."""
 
 ATTENTION_S = 1.0
 """After a longer time without a look at a watch nobody can tell from silence that its server is gone."""
@@ -58,7 +62,7 @@ class Conversation:
 
     def take_news(self, now_s: float) -> None:
         """Take note of what became of the connection; greet on a new one, and send what is unanswered once more."""
-        self._news_s = now_s
+        self._news_s = time.monotonic()
         if self.link.news():
             self._heard_s = now_s
             self.link.send(self.session.greet(now_s))
@@ -68,9 +72,9 @@ class Conversation:
         """Send what waits, if there is a connection."""
         if not self.link.connected:
             self.take_news(now_s)
-        elif self.session.waiting and now_s - self._news_s > KNOWN_S:
+        elif self.session.waiting and time.monotonic() - self._news_s > KNOWN_S:
             # libzmq connects anew by itself, and to another table as readily: nothing may leave before that is known.
-            self._news_s = now_s
+            self._news_s = time.monotonic()  # `now_s` may be older than what was read since
             if self.link.has_news:
                 self.take_news(now_s)
         if self.link.connected:
@@ -103,7 +107,7 @@ class Conversation:
         self.expire(now_s)
         session = self.session
         if not self.link.connected:
-            hopeless = now_s - self._opened_s > CONNECT_S
+            hopeless = now_s - self._opened_s > (FAILED_S if self.link.failed else CONNECT_S)
             silent_s = 0.0
         else:
             if now_s >= session.greets_again_s:
@@ -185,7 +189,8 @@ class WatchConversation:
         if self.link.connected:
             hopeless = now_s - self._heard_s > SILENCE_S_MAX
         else:
-            hopeless = self.link.alternatives and now_s - self._opened_s > CONNECT_S
+            patience_s = FAILED_S if self.link.failed else CONNECT_S
+            hopeless = self.link.alternatives and now_s - self._opened_s > patience_s
         if hopeless:
             self.link.next_server()
         return hopeless

@@ -45,7 +45,7 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
 _STRANGE = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
-_WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _STRANGE
+_WATCHED = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED | _STRANGE
 
 
 _URL_FORMS = "use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT, or several, separated by commas"
@@ -207,6 +207,8 @@ class Link:
         """Whether the server has shaken hands and not gone since."""
         self.strange = False
         """Whether something answers there that does not speak ZeroMQ."""
+        self.failed = False
+        """Whether a try to connect has failed, for want of a listener most often."""
 
     @property
     def url(self) -> str:
@@ -251,7 +253,7 @@ class Link:
             ValueError: ZeroMQ does not take the endpoint
         """
         self.close()
-        self.strange = False
+        self.strange = self.failed = False
         new = self._context.socket(zmq.DEALER)
         for option, value in _OPTIONS:
             new.setsockopt(option, value)
@@ -311,7 +313,9 @@ class Link:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 made = self.connected = True
                 self.candidates.reached()
-                self.strange = False
+                self.strange = self.failed = False
+            elif event == zmq.EVENT_CONNECT_RETRIED:
+                self.failed = True
             else:
                 self.connected = False
                 self.strange = self.strange or bool(event & _STRANGE)

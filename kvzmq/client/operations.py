@@ -282,11 +282,11 @@ class Calls:
         return call
 
     def watch(self, prefix: str, from_revision: int | None, epoch: str | None) -> Call:
-        return _call(("watch", self._below(prefix), values.check_revision(from_revision), epoch))
+        return _call(("watch", self._below(prefix), values.check_revision(from_revision), values.check_epoch(epoch)))
 
     def watch_query(self, subkey: str, subvalue: object, from_revision: int | None, epoch: str | None) -> Call:
         what = values.check_subkey(subkey), values.encode(subvalue, "subvalue")
-        return _call(("watch_query", *what, values.check_revision(from_revision), epoch))
+        return _call(("watch_query", *what, values.check_revision(from_revision), values.check_epoch(epoch)))
 
 
 def together(calls: Sequence[Call], combine: Callable[[list[Any]], Any]) -> Call:

@@ -14,6 +14,7 @@ import enum
 import json
 import math
 import numbers
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -274,6 +275,22 @@ def check_prefix(prefix: object) -> str:
     if not isinstance(prefix, str):
         raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
     return str.__str__(prefix)
+
+
+def check_epoch(epoch: object) -> str | None:
+    """Refuse what is no epoch of a table; None stands for one that is not known.
+
+    Raises:
+        TypeError: it is no string
+        ValueError: it is not 32 hexadecimal digits
+    """
+    if epoch is None:
+        return None
+    if not isinstance(epoch, str):
+        raise TypeError(f"epoch is {_article(type(epoch))}: it is a string, a watch's epoch or that of stats()")
+    if re.fullmatch("[0-9a-f]{32}", epoch) is None:
+        raise errors.InvalidRequest(f"epoch is {epoch[:50]!r}: it has 32 hexadecimal digits")
+    return epoch
 
 
 def check_revision(revision: object) -> int | None:

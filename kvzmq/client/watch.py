@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from types import TracebackType
+from typing import NoReturn
 
 from kvzmq import errors
 from kvzmq.client.connection import CATALOG_PAUSE_S, open_link
@@ -18,7 +19,7 @@ _SLICE_S = 0.1
 """How long to wait without a look at the connection."""
 
 FORKED = (
-    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision to go on from there"
+    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, epoch=watch.epoch to go on from there"
 )
 """What a forked child is told: two processes on one socket would take each other's events."""
 
@@ -161,8 +162,16 @@ class Watch(Iterator[Event]):
 
     @property
     def revision(self) -> int | None:
-        """The revision up to which everything was seen: where a later watch can go on."""
+        """The revision up to which everything was seen: where a later watch can go on, with `epoch`."""
         return self._watching.seen
+
+    @property
+    def epoch(self) -> str | None:
+        """The table's epoch, 32 hexadecimal digits, when this watch last connected; None before."""
+        return self._watching.epoch
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
 
     def __iter__(self) -> Watch:
         return self

@@ -89,6 +89,7 @@ class Watching:
         make_call: makes the request from the revision to go on after, or None for now, and the epoch it was reached in
         prefix: taken off the keys
         from_revision: where to begin, or None for now
+        epoch: in which that revision was reached, if it is known
         lineage: of the table that is expected, 32 hexadecimal digits, or None for whichever answers first
     """
 
@@ -97,6 +98,7 @@ class Watching:
         make_call: Callable[[int | None, str | None], Call],
         prefix: str,
         from_revision: int | None,
+        epoch: str | None = None,
         lineage: str | None = None,
     ) -> None:
         self._make_call = make_call
@@ -109,7 +111,7 @@ class Watching:
         self.error: errors.KvzmqError | None = None
         """Why the watch has ended."""
         self.lineage = lineage
-        self.epoch: str | None = None
+        self.epoch = epoch
         """The latest epoch of the table, as far as a server has told."""
         self._parts: list[Event] = []  # of a request that made further changes
         self._seq = 0
@@ -131,7 +133,7 @@ class Watching:
         """Return the frame that starts the watch on a new connection, after what was received already."""
         self.started = False
         self._asked_s = now_s
-        self._asking_progress = 0
+        self.begin_progress()
         frame = self._frame([_HELLO, *self._make_call(self.position, self.epoch).ops])
         self._started_by = self._seq
         return frame

@@ -133,6 +133,7 @@ class Table:
     def look_at(self, time_us: int) -> None:
         """Let reads see the table at a time at which nothing is due and nothing is written, so nothing logged."""
         self._now_us = max(self.time_us, time_us)
+        self._late = False  # what was due has been written again
 
     def is_due(self, time_us: int) -> bool:
         """Say whether `advance` would expire a row."""
@@ -549,6 +550,12 @@ class Table:
 
 def indexes_of(request: Request) -> tuple[frozenset[str], bool]:
     """Return which subkeys a request queries, as many as it may, and whether it asks for the order of the keys."""
+    if request.needs is None:
+        request.needs = _look_for_indexes(request)
+    return request.needs
+
+
+def _look_for_indexes(request: Request) -> tuple[frozenset[str], bool]:
     subkeys: dict[str, None] = {}
     order = False
     for op in request.ops:

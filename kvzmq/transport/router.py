@@ -11,10 +11,12 @@ peer whose machine has vanished is noticed by TCP's keepalive and TCP_MAXRT inst
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
 import os
+import socket
 import struct
 import time
 from collections import deque
@@ -154,6 +156,11 @@ class RouterTransport:
             raise
 
     def _bind(self, endpoint: str) -> str:
+        path = _path_of(endpoint)
+        if path and _somebody_listens(path):  # libzmq would take the path over, without a word to anybody
+            raise errors.CannotListen(
+                f"cannot listen on {endpoint}: it is in use; stop the other server or choose another --bind"
+            )
         umask = os.umask(0o077)  # an ipc socket is for its owner alone
         try:
             self._socket.bind(endpoint)
@@ -403,6 +410,24 @@ class RouterTransport:
         self._socket.monitor(None, 0)
         self._socket.close()
         self._monitor.close()
+        for path in filter(None, map(_path_of, self.endpoints)):
+            with contextlib.suppress(OSError):  # libzmq does so only where the context is ended in order
+                os.unlink(path)
+
+
+def _path_of(endpoint: str) -> str:
+    """Return the path of an endpoint of ipc://; "" for others, and for names that are no files."""
+    path = endpoint.removeprefix("ipc://") if endpoint.startswith("ipc://") else ""
+    return "" if path.startswith(("@", "*")) else path
+
+
+def _somebody_listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(path)
+        except OSError:
+            return False
+    return True
 
 
 def _is_open(descriptor: int) -> bool:

@@ -19,7 +19,7 @@ A connection is in exactly one of these states, and epoll reports only what ends
     reading   waits for bytes
     ready     has whole lines that wait for their turn: in `_ready`, nothing is read
     stuffed   has too many unread replies: waits until it can be written to, nothing is read
-    finished  the peer has ended and all its lines were taken: closed once its replies are out
+    finished  the peer has ended and all its lines were taken: closed once it has had its replies
 """
 
 from __future__ import annotations
@@ -86,17 +86,21 @@ _TCP_OPTIONS = (
 )
 """Seconds, seconds, probes, milliseconds: a peer whose machine has gone is noticed within ten seconds."""
 
-_HTTP = re.compile(
-    rb"[ \t]*(?:(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI)[ \t]|[A-Za-z]+ [^ \n]+ HTTP/)", re.IGNORECASE
+_HEAD_BYTES = 8192
+"""How much of a first line is looked at for what is no JSON."""
+
+_FOREIGN = re.compile(
+    rb"\xff.{8}\x7f|"
+    rb"[ \t]*(?:(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI)[ \t]|[A-Za-z]+ [^ \n]+ HTTP/)", re.IGNORECASE | re.DOTALL
 )
-"""How HTTP begins: a method of RFC 9110, 5789 or 9113 and a space; or any other, its target, and the version."""
+"""How ZeroMQ begins, whose client would wait; and how HTTP does: a method of RFC 9110, 5789 or 9113 and a space; or any other, its target, and the version."""
 
 _log = logging.getLogger(__name__)
 
 
 class _Connection:
     __slots__ = (
-        "address", "asked", "closed", "ended", "events", "finished", "lines_max", "moved_s", "number", "queued",
+        "address", "asked", "closed", "ended", "events", "finished", "lines_max", "moved_s", "number", "owed", "queued",
         "queued_bytes", "read_at", "received", "searched", "skipping", "socket",
     )  # fmt: skip
 
@@ -111,6 +115,7 @@ class _Connection:
         self.ended = False  # the peer sends no more
         self.finished = False  # and all it sent was taken in
         self.asked = False  # whether a line was taken in
+        self.owed = 0  # replies to lines that were taken in: they may come in a later step
         self.queued: deque[Union[bytes, memoryview, Reply]] = deque()  # large replies are encoded in their turn
         self.queued_bytes = 0
         self.read_at = 0  # in the order of all reads
@@ -290,8 +295,9 @@ class TcpTransport:
             connection.received += rest
         else:
             connection.received += self._buffer[:received_bytes]
-        if not connection.asked and _HTTP.match(connection.received):
-            self._counts["dropped_http"] += 1
+        begun = not connection.asked and len(connection.received) - received_bytes < _HEAD_BYTES
+        if begun and _FOREIGN.match(connection.received[:_HEAD_BYTES]):
+            self._counts["dropped_http"] += connection.received[:1] != b"\xff"
             self._close(connection)
             return received_bytes
         if connection.has_turn(self.line_bytes_max):  # what epoll has to report is settled after the turn: most lines are taken in at once
@@ -318,7 +324,7 @@ class TcpTransport:
     def _take_lines(self, connection: _Connection, share: int, arrivals: list[Arrival], room: _Room) -> None:
         """Take in up to `share` lines, as long as the step has room."""
         received = connection.received
-        begin = 0
+        begin, before = 0, len(arrivals)
         for _ in range(min(share, connection.lines_max)):
             if room.full or not connection.has_line():
                 break
@@ -340,6 +346,7 @@ class TcpTransport:
             connection.searched -= begin
         if not connection.has_line():
             self._look_at_rest(connection, arrivals)
+        connection.owed += len(arrivals) - before
         self._watch(connection)
 
     def _look_at_rest(self, connection: _Connection, arrivals: list[Arrival]) -> None:
@@ -368,6 +375,7 @@ class TcpTransport:
         connection = self._connections.get(cast(int, peer))
         if connection is None:
             return
+        connection.owed -= 1
         if connection.queued_bytes > QUEUED_BYTES_MAX:
             self._counts["dropped_stuffed"] += 1
             self._close(connection)
@@ -436,7 +444,7 @@ class TcpTransport:
 
     def _settle(self, connection: _Connection) -> None:
         """Close a connection that has had its last reply; else have epoll report what it waits for now."""
-        if connection.finished and not connection.queued:
+        if connection.finished and not connection.queued and not connection.owed:
             self._close(connection)
         elif not connection.closed:
             self._watch(connection)

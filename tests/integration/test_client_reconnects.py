@@ -275,3 +275,15 @@ def run_catalog(stack: contextlib.ExitStack) -> str:
 
     wait_until(listens, what="the catalog")
     return f"127.0.0.1:{port}"
+
+
+def test_a_server_that_is_not_there_costs_a_moment_where_there_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when each dead URL took a second: a call with a shorter deadline failed by chance."""
+    monkeypatch.setattr("kvzmq.client.link.random.randrange", lambda count: 0)
+    dead = ",".join(f"tcp://127.0.0.1:{free_port()}" for _ in range(3))
+    with ServerProcess(tmp_path / "data") as server:
+        for _ in range(3):
+            with kvzmq.connect(f"{dead},{server.url}", timeout=2.0) as table:
+                assert table.size() == 0

@@ -249,3 +249,20 @@ def test_what_a_lost_connection_had_received_leaves_no_gap() -> None:
     for frame in (event(13), reply(2, 15), event(14), event(13), event(14), event(15)):
         watching.receive(frame)
     assert [event.revision for event in watching.events] == [11, 12, 13, 14, 15]
+
+
+def test_progress_is_asked_for_again_on_a_new_connection() -> None:
+    """Seen red: the answer was lost with the connection, and a watch that nothing concerned waited for its timeout."""
+
+    def started(seq: int) -> bytes:
+        return codec.encode_value((seq, 10, [(0, {}), (0, (1, None, None))]))
+
+    watching = Watching(lambda *place: Calls().watch("", *place), "", 10)
+    watching.request(0.0)
+    watching.receive(started(1))
+    watching.ask_progress()
+    watching.receive(codec.encode_value((2, 12, [(0, True)])))
+    assert watching.arrived is None and not watching.asks_progress
+    watching.request(1.0)
+    watching.receive(started(3))
+    assert watching.asks_progress

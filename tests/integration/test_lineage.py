@@ -114,6 +114,37 @@ def test_a_watch_goes_on_where_the_copy_holds_all_it_has_seen(kind: str, tmp_pat
 
 
 @pytest.mark.parametrize("kind", SHELLS)
+def test_a_position_that_a_program_has_kept_is_refused_by_another_history(kind: str, tmp_path: Path) -> None:
+    """Seen red with the epoch not sent: a new client went on behind the rows that were lost."""
+    data = tmp_path / "data"
+    with ServerProcess(data) as server:
+        with open_shell(kind, server.url) as table:
+            copy = copy_of(data, tmp_path / "copy")
+            watch = table.watch()
+            for number in range(5):
+                table.insert(f"a{number}", number)
+            assert [watch.get(10).value for _ in range(5)] == list(range(5))
+            revision, epoch = watch.revision, watch.epoch
+            watch.close()
+        server.restart()
+        with open_shell(kind, server.url) as table:
+            table.insert("a5", 5)
+            again = table.watch(from_revision=revision, epoch=epoch)
+            assert again.get(10).value == 5, "the same history"
+            again.close()
+        server.kill()
+        put_back(copy, data)
+        server.start()
+        with open_shell(kind, server.url) as table:
+            for number in range(20):
+                table.insert(f"b{number}", number)
+            with pytest.raises(kvzmq.RevisionGone):
+                table.watch(from_revision=revision, epoch=epoch).get(10)
+            with pytest.raises(ValueError, match="32 hexadecimal digits"):
+                table.watch(from_revision=revision, epoch="").get(10)
+
+
+@pytest.mark.parametrize("kind", SHELLS)
 def test_another_table_under_the_same_url_is_told(kind: str, tmp_path: Path) -> None:
     """Seen red with the lineage not compared: reads and writes went to the other table."""
     data = tmp_path / "data"

@@ -518,3 +518,43 @@ def test_rows_that_are_due_go_on_being_removed_while_every_request_waits_for_it(
             table.gather(1)
         assert not table.store.table.rows
         assert {reply[2][0][1] for reply in table.replies(peer, 1)} == {0}
+
+
+def test_who_sends_no_more_still_gets_the_reply_that_waits_for_an_index(slow: Stepped) -> None:
+    """Turned red by closing a half-closed connection as soon as all its lines were taken in."""
+    peer = slow.tcp()
+    peer.send(b'{"method": "keys", "limit": 3}\n')
+    peer.finish()
+    assert slow.lines(peer, 1) == [{"status": "OK", "result": ["0000", "0001", "0002"]}]
+    slow.until(lambda: (peer.read(), peer.ended)[1])
+
+
+@pytest.mark.usefixtures("few")
+def test_nothing_is_late_when_what_was_due_has_been_written_again() -> None:
+    """Turned red by noting lateness only where time is logged: the loop spun, and reads were refused, until a write."""
+    with Stepped() as table:
+        peer = table.zmq()
+        for number in range(11):
+            table.call(peer, "insert", f"{number:03}", number, 1.0)
+        table.now_us += 2 * SECOND_US
+        table.zmq().send(["insert", "010", 1])  # the eleventh is not removed, but written again
+        table.gather(1)
+        table.until(lambda: not table.server.dispatcher.deferral.is_busy)
+        assert table.call(peer, "size") == (0, 1)
+
+
+def test_a_step_works_on_indexes_for_as_long_as_it_has_executed_while_somebody_waits(
+    slow: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned red by a constant time: who writes in bulk changed more in each step than was followed after it."""
+    until: list[float] = []
+    table_indexes = slow.store.table.indexes
+    peer = slow.zmq()
+    peer.send(["query", "n", 1])
+    slow.gather(1)
+    assert slow.server.dispatcher.deferral
+    monkeypatch.setattr(table_indexes, "work", lambda until_s, clock: (until.append(until_s - clock()), False)[1])
+    slow.server.dispatcher.deferral.work(0.02)
+    assert until and until[0] == pytest.approx(0.04, abs=0.01)
+    monkeypatch.undo()
+    assert slow.replies(peer, 1)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -530,4 +531,19 @@ def test_an_ipc_endpoint_is_for_its_owner_alone(tmp_path: Path) -> None:
     transport = RouterTransport(context, [f"ipc://{path}"])
     assert path.stat().st_mode & 0o077 == 0
     transport.close()
+    context.term()
+
+
+def test_an_ipc_endpoint_in_use_is_not_taken_over_and_its_file_goes_with_the_server(tmp_path: Path) -> None:
+    """Red without the look: libzmq takes the path of a running server over, and says nothing to anybody."""
+    context: zmq.Context[Any] = zmq.Context()
+    path = tmp_path / "socket"
+    first = RouterTransport(context, [f"ipc://{path}"])
+    with pytest.raises(errors.CannotListen, match="in use"):
+        RouterTransport(context, [f"ipc://{path}"])
+    first.close()
+    assert not path.exists()
+    path.touch()  # what a killed server leaves
+    second = RouterTransport(context, [f"ipc://{path}"])
+    second.close()
     context.term()

@@ -423,3 +423,14 @@ def test_a_value_is_decoded_once_for_all_watched_queries(table: Stepped, monkeyp
     table.call(peer, "insert", "a", {"s0": 1})
     table.settle()
     assert len(decoded) == 1 + 2, "the first value, then the first and the second"
+
+
+def test_the_end_of_a_request_is_told_to_a_watch_that_goes_on_within_it(table: Stepped) -> None:
+    """Seen red: a follower that had lost its connection inside a request waited for the rest of it for ever."""
+    peer = table.zmq()
+    table.call(peer, "transaction", [], [["insert", "a", 1], ["insert", "b", 1]])
+    table.call(peer, "watch", "a", 1, None)
+    assert events_of(table, peer, 1) == [(2, None, False)]
+    table.call(peer, "watch", "a", 2, None)
+    table.settle()
+    assert peer.replies() == peer.events == [], "nothing is owed after the end of a request"
