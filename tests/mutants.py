@@ -168,7 +168,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "an index built at once however long it takes", "deferral.py",
-        "        return store.table.is_ready(request)\n\n    def is_still_ready", "        return True\n\n    def is_still_ready",
+        "        return store.table.is_ready(request)\n\n    def _is_overdue", "        return True\n\n    def _is_overdue",
         COSTLY + "test_others_are_served_while_an_index_is_built_and_a_peer_keeps_its_order", 9,
     ),
     Mutant(
@@ -213,7 +213,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "rows that are due counted and listed", "deferral.py",
-        "        if store.trouble is None and store.table.is_overdue(time_us):  # with trouble nothing could be removed\n            return False\n", "",
+        "        if store.trouble is None and self._is_overdue(time_us):  # with trouble nothing could be removed\n            return False\n", "",
         COSTLY + "test_looking_through_rows_waits_for_those_that_are_due_unless_nothing_can_be_written", 4,
     ),
     Mutant(
@@ -666,7 +666,7 @@ MUTANTS: list[Mutant] = [
         FILLED + "test_full_disk_refuses_writes_serves_reads_and_recovers", 2,
     ),
     # ---- transports, the loop, the wire
-    Mutant("bridge closes before its replies are out", "transport/tcp.py", "if connection.finished and not connection.queued:", "if connection.finished:",
+    Mutant("bridge closes before its replies are out", "transport/tcp.py", "if connection.finished and not connection.queued and not connection.owed:", "if connection.finished:",
            "tests/unit/test_tcp_transport.py::test_a_half_closed_peer_still_gets_all_its_replies", 10),
     Mutant("bridge keeps the rest of a line too long", "transport/tcp.py", "connection.received += rest", "connection.received += self._buffer[:received_bytes]",
            "tests/unit/test_tcp_transport.py::test_an_endless_line_is_refused_once_and_costs_no_memory", 9),
@@ -718,7 +718,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_router_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 4),
     Mutant("bridge encodes all large replies at once", "transport/tcp.py", "        if self._encode_bytes <= 0:", "        if False:",
            "tests/unit/test_tcp_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 9),
-    Mutant("bridge executes what a browser posts", "transport/tcp.py", "if not connection.asked and _HTTP.match(connection.received):", "if False:",
+    Mutant("bridge executes what a browser posts", "transport/tcp.py", "if begun and _FOREIGN.match(connection.received[:_HEAD_BYTES]):", "if False:",
            "tests/unit/test_tcp_transport.py::test_a_line_in_the_body_of_a_browsers_request_is_not_executed", 10),
     Mutant("idle connections keep newcomers out", "transport/tcp.py", "            self._quiet[connection.number] = self._quiet.pop(connection.number)\n", "",
            "tests/unit/test_tcp_transport.py::test_when_full_whoever_has_asked_for_nothing_the_longest_makes_room", 9),
@@ -833,6 +833,16 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_client_processes.py::test_a_watchs_descriptor_stays_when_its_socket_is_another", 9),
     Mutant("a namespace closes its parent", "client/blocking.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
            "tests/contract/test_client_contract.py::test_a_namespace_ends_alone", 11),
+    Mutant("the epoch of a kept position is not sent", "client/operations.py", "values.check_revision(from_revision), values.check_epoch(epoch)))\n\n    def watch_query", "values.check_revision(from_revision), None))\n\n    def watch_query",
+           LINEAGE + "test_a_position_that_a_program_has_kept_is_refused_by_another_history", 12),
+    Mutant("a half-closed connection does not wait for what waits", "transport/tcp.py", " and not connection.owed:", ":",
+           "tests/unit/test_costly_requests.py::test_who_sends_no_more_still_gets_the_reply_that_waits_for_an_index", 10),
+    Mutant("late for ever", "store/table.py", "        self._late = False  # what was due", "        pass  # what was due",
+           "tests/unit/test_costly_requests.py::test_nothing_is_late_when_what_was_due_has_been_written_again", 9),
+    Mutant("an ipc endpoint in use is taken over", "transport/router.py", "if path and _somebody_listens(path):", "if False:",
+           "tests/unit/test_router_transport.py::test_an_ipc_endpoint_in_use_is_not_taken_over_and_its_file_goes_with_the_server", 9),
+    Mutant("a watch that resumes within a request is not told its end", "watches.py", "watch.open = marks and position > 0", "watch.open = False and position > 0",
+           WATCHES + "test_the_end_of_a_request_is_told_to_a_watch_that_goes_on_within_it", 2),
     Mutant("every epoch reaches for ever", "store/epochs.py", "return revision <= end", "return True",
            LINEAGE + "test_a_watch_is_told_when_the_table_went_on_from_an_older_copy", 12),
     Mutant("the lineage is not compared", "client/session.py", "elif self.lineage != told.lineage:", "elif False:",
