@@ -43,6 +43,7 @@ def _explain(connection: Connection, as_json: bool) -> int:
     """Show what each step found, and return the exit code."""
     from kvzmq.cli import show
     from kvzmq.cli.explain import Finding, diagnose
+    from kvzmq.units import count
 
     table = connection.table  # first, for the error of a malformed URL
     findings = diagnose(connection.url, min(2.0, connection.timeout_s))
@@ -53,7 +54,7 @@ def _explain(connection: Connection, as_json: bool) -> int:
             stats = table.stats()
             answered, code = True, DONE
             findings.append(Finding(True, (
-                f"the table answers: kvzmq {stats.get('version')}, {stats.get('keys')} rows, revision {stats.get('revision')}"
+                f"the table answers: kvzmq {stats.get('version')}, {count(int(stats.get('keys', 0)), 'row')}, revision {stats.get('revision')}"
             )))  # fmt: skip
             if stats.get("storage_trouble"):
                 code = STORAGE_FAILED

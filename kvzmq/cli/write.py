@@ -102,7 +102,11 @@ def _remove_prefix(connection: Connection, prefix: str, yes: bool, as_json: bool
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("--prefix needs --yes where nobody can be asked")
-        found = count(len(table.keys(prefix)), "row")
+        there = len(table.keys(prefix))
+        if not there:
+            show.note(f"no key begins with {prefix!r}" if prefix else "the table is empty")
+            return _done(connection, as_json, removed=0)
+        found = count(there, "row")
         which = f"whose key begins with {prefix!r}" if prefix else "of the table, all there are,"
         if not click.confirm(f"Remove {found} {which} from {connection.url}?", err=True):
             raise click.Abort
