@@ -103,6 +103,11 @@ class Deferral:
         return self._count
 
     @property
+    def has_work(self) -> bool:
+        """Whether `work` has anything to do."""
+        return self._working or bool(self._lines) or self._store.table.indexes.active
+
+    @property
     def is_busy(self) -> bool:
         """Whether there is work for a step even when nothing arrives."""
         late = self._store.trouble is None and self._store.table.is_late  # with trouble nothing can be removed now

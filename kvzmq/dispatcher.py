@@ -83,17 +83,18 @@ class Dispatcher:
         """
         self.steps += 1
         self.watches.hear(arrivals)
-        began_s = self._monotonic()
+        began_s = self._monotonic() if self.deferral else 0.0
         if self.store.table.expiries and self.store.table.is_due(self._clock()):
             self._run([], self._clock())  # first: who looks through rows is admitted knowing how many have changed
         if self.deferral:
             self._run_waiting()
         while arrivals:
             count = self._count_together(arrivals) if len(arrivals) > 1 else 1
+            together, arrivals = (arrivals, []) if count == len(arrivals) else (arrivals[:count], arrivals[count:])
             time_us = self._clock()
-            self._run_all(self.deferral.admit(arrivals[:count], time_us), time_us)
-            arrivals = arrivals[count:]
-        self.deferral.work(self._monotonic() - began_s)
+            self._run_all(self.deferral.admit(together, time_us), time_us)
+        if self.deferral.has_work:
+            self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
         self.watches.pump()
 
     def tick(self) -> None:

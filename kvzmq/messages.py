@@ -342,6 +342,12 @@ def _weight(op: Operation) -> int:
     return 1 if weigh is None else weigh(op)
 
 
+_TRAITS: dict[type[Operation], tuple[bool, bool, bool, Callable[[Any], int] | None]] = {
+    kind: (kind in WRITES, kind in SERVED, kind in SCANS, _WEIGHTS.get(kind)) for kind in get_args(LoggedOperation)
+}
+"""Of each operation: whether it writes, is served, looks through rows; and what it weighs, if not 1."""
+
+
 class Request:
     """Hold one request: operations of one client, executed in order with nothing in between.
 
@@ -365,11 +371,7 @@ class Request:
         self.ops = ops
         self.frame = frame
         if len(ops) == 1:
-            kind = type(ops[0])
-            self.writes = kind in WRITES
-            self.served = kind in SERVED
-            self.scans = kind in SCANS
-            weigh = _WEIGHTS.get(kind)
+            self.writes, self.served, self.scans, weigh = _TRAITS[type(ops[0])]  # one look, not four: most are alone
             self.weight = 1 if weigh is None else weigh(ops[0])
         else:
             kinds = set(map(type, ops))

@@ -86,6 +86,7 @@ class Table:
         self._rows_found = 0
         self._compared_bytes = 0
         self._replaced_bytes = 0
+        self._scanning = False  # whether the request looks through rows, so that what it replaces counts
         self._revision_before = 0  # the request
         self._run: dict[type[messages.Operation], Callable[[Any], Any]] = {
             messages.BeginEpoch: self._begin_epoch,
@@ -216,6 +217,7 @@ class Table:
 
     def _run_operations(self, request: Request) -> tuple[int, bytes | LargeResults]:
         before = self.revision
+        self._scanning = request.scans
         self.begin_results(len(request.ops))
         results = [self._result(op) for op in request.ops]
         if self.revision - before > 1:
@@ -262,7 +264,8 @@ class Table:
         afters = list(map(bytes, rows.values()))
         self.rows.update(zip(keys, afters))
         self.revision += len(keys)
-        self._replaced_bytes += sum(map(len, filter(None, befores)))
+        if self._scanning:
+            self._replaced_bytes += sum(map(len, filter(None, befores)))
         self.history.extend(keys, befores, afters)
         if self.expiries:
             self.expiries.forget(keys)
@@ -274,7 +277,7 @@ class Table:
 
     def _changed(self, key: str, before: bytes | None, after: bytes | None, deadline_us: int | None) -> None:
         self.revision += 1
-        if before is not None:
+        if self._scanning and before is not None:
             self._replaced_bytes += len(before)
         if self._undo is not None:
             self._undo.append((key, before, after, self.expiries.get(key)))
