@@ -304,3 +304,23 @@ def test_the_log_of_changes_has_a_header_on_a_terminal_and_none_in_a_pipe(tmp_pa
     assert not piped[0].startswith("time") and piped[-1].split("\t")[4:] == ["insert", "zebra"]
 
 
+
+
+def test_a_catalog_without_a_project_is_refused_in_words(tmp_path: Path) -> None:
+    refused = command("server", "--data", str(tmp_path / "data"), "--catalog", "127.0.0.1:9097")
+    assert refused.exit_code == 2 and "--project" in refused.stderr
+
+
+def test_a_start_that_failed_leaves_no_directory_behind(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(DidNotStart):
+        ServerProcess(tmp_path / "data", binds=[f"tcp://127.0.0.1:{taken.getsockname()[1]}"])
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_refusal_that_had_waited_does_not_end_the_server(journal: Any) -> None:
+    """Turned red by saying who was refused last where nobody of this step was: IndexError, and no server."""
+    arrival = Arrival(journal.transport, 7, Refusal(None, errors.InvalidRequest.code, "no method 'x'"))
+    journal.journal.refused([arrival])
+    journal.journal.refused([arrival])  # held back
+    journal.now_s = 2 * EVERY_S
+    journal.journal.refused([])

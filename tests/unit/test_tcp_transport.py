@@ -634,3 +634,19 @@ def test_every_operation_of_the_wire_is_there_by_name_except_what_pushes(table: 
         peer.send(line(method=method))
         (reply,) = table.lines(peer, 1)
         assert (reply.get("type") == "InvalidMethod") == (method in ("watch", "watch_query", "progress", "unwatch")), reply
+
+
+def test_a_first_line_without_end_is_looked_at_only_at_its_head(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turned red by matching all that had come at each read: 7 MB of one line delayed everybody by 60 ms a read."""
+    seen: list[int] = []
+
+    class Pattern:
+        def match(self, head: bytes) -> None:
+            seen.append(len(head))
+
+    monkeypatch.setattr(tcp, "_FOREIGN", Pattern())
+    peer = table.tcp()
+    for _ in range(5):
+        peer.send(b"[" + b" " * 20_000)
+        table.settle()
+    assert seen and max(seen) <= tcp._HEAD_BYTES and len(seen) <= 2
