@@ -255,8 +255,8 @@ def _prepare_load(
     _inserted[identity] = (first, following + 10_000_000)
     keys = (work.own_key(998, number) for number in itertools.count(following)) if writes else work.any_rows(rows, 2)
     if table in ("kvzmq", "router-echo"):
-        from kvzmq.client.load import Load
-        from kvzmq.client.load import operation as encode
+        from kvzmq.bench.load import Load
+        from kvzmq.bench.load import operation as encode
 
         load: Any = Load(address["url"], clients, in_flight, echo=table == "router-echo")
         if writes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.measuring import FEW_ROUNDS, Bench, Size
 from kvzmq import __version__
-from kvzmq.cli import machine
+from kvzmq.bench import machine
 
 _COMMANDS = {
     "Redis": ["redis-server", "--version"],

@@ -16,7 +16,7 @@ from benchmarks.drivers import Sample
 from benchmarks.peers import PEERS, DidNotStart, NotHere, Running
 from benchmarks.processes import busy_s
 from benchmarks.workers import LEAD_S, WorkerFailed, Workers
-from kvzmq.client.load import summarize
+from kvzmq.bench.load import summarize
 
 FEW_ROUNDS = 3
 """Of the experiments that take long."""

@@ -16,7 +16,7 @@ from benchmarks.facts import write_facts
 from benchmarks.measuring import SIZES, WORKERS, Bench
 from benchmarks.processes import temporary_directory
 from benchmarks.workers import Workers
-from kvzmq.cli.machine import file_system
+from kvzmq.bench.machine import file_system
 
 NOT_A_DISK = ("tmpfs", "ramfs")
 

@@ -1,4 +1,4 @@
-"""Many connections of one process over TCP, one request in flight on each: kvzmq.client.load for the others."""
+"""Many connections of one process over TCP, one request in flight on each: kvzmq.bench.load for the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kvzmq.client.load import Measured
+from kvzmq.bench.load import Measured
 
 _TIMEOUT_S = 30.0
 _RECEIVE_BYTES = 64 << 10

@@ -20,7 +20,7 @@ from benchmarks.peers import PEERS, DidNotStart, NotHere, Running, start_kvzmq, 
 from benchmarks.processes import Process, temporary_directory, wait_until
 from benchmarks.results import Writer
 from benchmarks.tables import TABLES
-from kvzmq.client.load import summarize
+from kvzmq.bench.load import summarize
 
 Kind = Callable[[int, bytes, int], None]
 

@@ -273,8 +273,8 @@ class EchoTable:
     def __init__(self, address: Mapping[str, Any]) -> None:
         import zmq
 
-        from kvzmq import codec
-        from kvzmq.client.load import operation
+        from kvzmq.bench.load import operation
+        from kvzmq.protocol import msgpack
 
         self._context = zmq.Context()
         dealer = self._context.socket(zmq.DEALER)
@@ -282,7 +282,7 @@ class EchoTable:
         dealer.setsockopt(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
         dealer.connect(address["url"])
         send, receive = dealer.send, dealer.recv
-        frame = codec.encode_request(bytes(16), 12345, [operation("lookup", "row-000000000000")])
+        frame = msgpack.encode_request(bytes(16), 12345, [operation("lookup", "row-000000000000")])
 
         def lookup(key: str) -> bytes:
             send(frame)

@@ -12,7 +12,7 @@ from benchmarks.measuring import WORKERS, Bench, client_of
 from benchmarks.peers import Running
 from benchmarks.results import Results, Writer
 from benchmarks.text import decimal, milliseconds, paragraph, rate, table
-from kvzmq.client.load import summarize
+from kvzmq.bench.load import summarize
 
 CHANGES = 50_000
 """How many changes a watcher catches up with: fewer than a server keeps."""

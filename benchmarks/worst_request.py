@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw
 
-from kvzmq import codec, messages
-from kvzmq.messages import Refusal, Request
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import Refusal, Request
 from kvzmq.store.table import Table, indexes_of
 
 REQUEST_BYTES = 1 << 20
@@ -177,9 +177,9 @@ def _table(row: Callable[[int], bytes], ttl: bool = False) -> Table:
 
 TABLES: dict[str, Callable[[], Table]] = {
     "empty": Table,
-    "small maps": lambda: _table(lambda number: codec.encode_value({"n": number % 2, "m": number})),
+    "small maps": lambda: _table(lambda number: msgpack.encode_value({"n": number % 2, "m": number})),
     "with deadlines": lambda: _table(lambda number: b"\x01", ttl=True),
-    "16 indexes": lambda: _with_indexes(_table(lambda number: codec.encode_value({"n": number, "s1": number}))),
+    "16 indexes": lambda: _with_indexes(_table(lambda number: msgpack.encode_value({"n": number, "s1": number}))),
 }
 
 
@@ -195,11 +195,11 @@ def _with_indexes(table: Table) -> Table:
 
 def measure(name: str, recipe: tuple[Any, ...], seed: int, tables: dict[str, Table], table: str) -> Found | None:
     """Make a request and measure it; None if it is larger than a request may be."""
-    frame = codec.encode_value([None, 1, OPERATIONS[name](random.Random(seed), recipe)])
+    frame = msgpack.encode_value([None, 1, OPERATIONS[name](random.Random(seed), recipe)])
     if len(frame) > REQUEST_BYTES:
         return None
     before_s = time.process_time()
-    request = codec.decode_request(frame)
+    request = msgpack.decode_request(frame)
     read_s = time.process_time() - before_s
     if isinstance(request, Refusal):
         return Found(read_s, 0.0, table, len(frame), recipe, request.message[:40])

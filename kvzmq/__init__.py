@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from kvzmq.client.aio import AsyncClient, connect_async
-    from kvzmq.client.aio_watch import AsyncWatch
-    from kvzmq.client.batch import Pending, Pipeline, Transaction
-    from kvzmq.client.blocking import Client, connect
-    from kvzmq.client.operations import ABSENT
-    from kvzmq.client.watch import Watch
-    from kvzmq.client.watching import Event
+    from kvzmq.client.asyncio.client import AsyncClient, connect_async
+    from kvzmq.client.asyncio.watch import AsyncWatch
+    from kvzmq.client.core.batch import Pending, Pipeline, Transaction
+    from kvzmq.client.core.calls import ABSENT
+    from kvzmq.client.core.watch_state import Event
+    from kvzmq.client.sync.client import Client, connect
+    from kvzmq.client.sync.watch import Watch
     from kvzmq.errors import (
         CatalogError,
         CheckFailed,
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    **dict.fromkeys(("Client", "connect"), "kvzmq.client.blocking"),
-    **dict.fromkeys(("AsyncClient", "connect_async"), "kvzmq.client.aio"),
-    "Watch": "kvzmq.client.watch",
-    "AsyncWatch": "kvzmq.client.aio_watch",
-    **dict.fromkeys(("Pending", "Pipeline", "Transaction"), "kvzmq.client.batch"),
-    "ABSENT": "kvzmq.client.operations",
-    "Event": "kvzmq.client.watching",
+    **dict.fromkeys(("Client", "connect"), "kvzmq.client.sync.client"),
+    **dict.fromkeys(("AsyncClient", "connect_async"), "kvzmq.client.asyncio.client"),
+    "Watch": "kvzmq.client.sync.watch",
+    "AsyncWatch": "kvzmq.client.asyncio.watch",
+    **dict.fromkeys(("Pending", "Pipeline", "Transaction"), "kvzmq.client.core.batch"),
+    "ABSENT": "kvzmq.client.core.calls",
+    "Event": "kvzmq.client.core.watch_state",
     **dict.fromkeys(
         (
             "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey",

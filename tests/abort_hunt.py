@@ -37,9 +37,9 @@ from typing import Any
 
 import msgspec
 import zmq
-import zmtp
-from servers import ServerProcess
-from wire import WireClient
+from support import zmtp
+from support.servers import ServerProcess
+from support.wire import WireClient
 
 PAGE = "page"
 PAGE_BYTES = 100_000
@@ -346,7 +346,7 @@ def attack_client(listener: socket.socket, disconnects: int, seed: int, alive: C
 
 def be_attacked(url: str) -> None:
     """Be the client under attack: links that are used and hardly read, for as long as somebody listens to us."""
-    from kvzmq.client import link
+    from kvzmq.client.core import socket as link
 
     link._OPTIONS = tuple(  # the time between two attempts is not what is tested
         (option, 1 if option in (zmq.RECONNECT_IVL, zmq.RECONNECT_IVL_MAX) else value) for option, value in link._OPTIONS

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from servers import ServerProcess
+from support.servers import ServerProcess
 
 FULL = os.environ.get("KVZMQ_FULL", "") not in ("", "0")
 """Whether the whole matrix runs."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PORT_MAX = 65_535
 
 TTL_S_MAX = 10 * 366 * 86_400.0
-"""As in kvzmq.messages, which takes longer to load than `kvzmq --help` to show."""
+"""As in kvzmq.protocol.messages, which takes longer to load than `kvzmq --help` to show."""
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)")

@@ -23,7 +23,7 @@ def keys(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Return the table's keys that begin with what was typed."""
     url = ctx.meta.get(URL_OPTION) or ctx.find_root().params.get("url")
     try:
-        from kvzmq.client.blocking import connect
+        from kvzmq.client.sync.client import connect
 
         with connect(str(url), TIMEOUT_S) as table:
             found = list(islice(table.keys(incomplete), KEYS_MAX))

@@ -14,7 +14,7 @@ from kvzmq import errors
 from kvzmq.cli import URL_OPTION
 
 if TYPE_CHECKING:
-    from kvzmq.client.blocking import Client
+    from kvzmq.client.sync.client import Client
 
 _NEGATIVE = re.compile(r"-(\d|\.\d)[\d.]*([eE][-+]?\d+)?")
 
@@ -76,7 +76,7 @@ class Connection:
         Raises:
             click.UsageError: the URL is malformed
         """
-        from kvzmq.client.blocking import connect  # 70 ms, which `kvzmq --help` need not take
+        from kvzmq.client.sync.client import connect  # 70 ms, which `kvzmq --help` need not take
 
         try:
             if any(part.strip().startswith("inproc:") for part in self.url.split(",")):

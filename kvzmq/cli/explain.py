@@ -23,9 +23,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from kvzmq import catalog, errors
-from kvzmq.client.blocking import connect
-from kvzmq.client.candidates import needs_lookup
-from kvzmq.client.link import catalog_of, parse_urls
+from kvzmq.client.core.candidates import needs_lookup
+from kvzmq.client.core.socket import catalog_of, parse_urls
+from kvzmq.client.sync.client import connect
 
 _GREETING_BYTES = 64
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)

@@ -13,7 +13,7 @@ from itertools import chain
 from operator import itemgetter
 
 from kvzmq import errors
-from kvzmq.messages import Change
+from kvzmq.protocol.messages import Change
 
 CHANGES_KEPT = 65_536
 BYTES_KEPT = 32 << 20

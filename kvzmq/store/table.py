@@ -18,8 +18,9 @@ from typing import Any, Union
 import msgspec
 from msgspec import Raw
 
-from kvzmq import codec, errors, messages
-from kvzmq.messages import LargeResults, Reply, Request
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import LargeResults, Reply, Request
 from kvzmq.store.epochs import Epochs
 from kvzmq.store.equality import ENCODING_RATIO_MAX, are_equal
 from kvzmq.store.expiries import Expiries
@@ -58,7 +59,7 @@ _SECTION_ITEMS = 10_000
 _SECTION_BYTES = 4 << 20
 """A section holds no more items, and few more bytes: a frame is written and read in one piece."""
 
-_DONE = codec.encode_results([(errors.OK, None)])
+_DONE = msgpack.encode_results([(errors.OK, None)])
 _PONG = "pong"
 
 
@@ -170,7 +171,7 @@ class Table:
         try:
             kept = self.sessions.find(session, request.seq, request.digest)
         except errors.RequestRefused as error:
-            return codec.refuse(request.seq, self.revision, error.code, str(error))
+            return msgpack.refuse(request.seq, self.revision, error.code, str(error))
         if kept is None:
             kept = Kept(request.digest, *self._execute(request))
             self.sessions.keep(session, request.seq, kept)
@@ -213,7 +214,7 @@ class Table:
 
     def encode(self, pairs: list[tuple[int, Any]]) -> bytes | LargeResults:
         """Encode the results that were gathered since `begin_results`; large ones later, when they are sent."""
-        return codec.results_of(pairs, _RESULT_BYTES_MAX[self.semantics] - max(0, self._budget))  # below 0: refused
+        return msgpack.results_of(pairs, _RESULT_BYTES_MAX[self.semantics] - max(0, self._budget))  # below 0: refused
 
     def _run_operations(self, request: Request) -> tuple[int, bytes | LargeResults]:
         before = self.revision
@@ -229,7 +230,7 @@ class Table:
     def _execute(self, request: Request) -> tuple[int, bytes]:
         """Execute a request whose results are kept, so encoded at once."""
         revision, results = self._run_operations(request)
-        return revision, codec.encode_results(results.pairs) if isinstance(results, LargeResults) else results
+        return revision, msgpack.encode_results(results.pairs) if isinstance(results, LargeResults) else results
 
     def _result(self, op: messages.Operation) -> tuple[int, Any]:
         try:
@@ -373,7 +374,7 @@ class Table:
 
     def _increment(self, op: messages.Increment) -> int | float:
         present = self._present(op.key)
-        number: Any = 0 if present is None else codec.decode_value(present)
+        number: Any = 0 if present is None else msgpack.decode_value(present)
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise errors.WrongType(f"the value of {_short(op.key)} is not a number")
         try:
@@ -383,7 +384,7 @@ class Table:
             fits = False
         if not fits:
             raise errors.WrongType(f"{_short(op.key)} would leave the range of numbers")
-        self._put(op.key, codec.encode_value(number), self.expiries.get(op.key))
+        self._put(op.key, msgpack.encode_value(number), self.expiries.get(op.key))
         total: int | float = number
         return total
 
@@ -478,7 +479,7 @@ class Table:
         if len(self._subkeys) > INDEXES_MAX:  # each may take an index to be built, while everybody waits
             raise errors.ResultTooLarge(f"a request may query {INDEXES_MAX} different subkeys: send more requests")
         index = self.indexes.on(op.subkey)
-        subvalue = codec.decode_value(op.subvalue)
+        subvalue = msgpack.decode_value(op.subvalue)
         self._count_found(index.count(subvalue))
         keys = index.find(subvalue)
         values = list(map(self.rows.__getitem__, keys))
@@ -518,15 +519,15 @@ class Table:
     def dump(self) -> Iterator[bytes]:
         """Yield the table as sections `[kind, content]` of a checkpoint."""
         head = {"revision": self.revision, "time_us": self.time_us, "rows": len(self.rows), "sessions": len(self.sessions)}
-        yield codec.encode_value(("head", head))
+        yield msgpack.encode_value(("head", head))
         if self.epochs.lineage is not None:
-            yield codec.encode_value(("epochs", self.epochs.dump()))
+            yield msgpack.encode_value(("epochs", self.epochs.dump()))
         for rows in _chunks(self.rows.items(), lambda row: 4 * len(row[0]) + len(row[1])):
-            yield codec.encode_value(("rows", dict(rows)))
+            yield msgpack.encode_value(("rows", dict(rows)))
         for deadlines in _chunks(self.expiries.items(), lambda deadline: 4 * len(deadline[0])):
-            yield codec.encode_value(("deadlines", dict(deadlines)))
+            yield msgpack.encode_value(("deadlines", dict(deadlines)))
         for sessions in _chunks(self.sessions.dump(), lambda session: sum(len(kept[3]) for kept in session[2])):
-            yield codec.encode_value(("sessions", sessions))
+            yield msgpack.encode_value(("sessions", sessions))
 
     def load(self, sections: Iterable[bytes]) -> None:
         """Take the sections that `dump` gave into this table, which must be empty."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from client_shells import SHELLS, open_shell
-from servers import ServerProcess, free_port, wait_until
+from support.client_shells import SHELLS, open_shell
+from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
 

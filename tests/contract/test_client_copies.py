@@ -10,7 +10,7 @@ from operator import methodcaller
 from typing import Any
 
 import pytest
-from servers import ServerProcess
+from support.servers import ServerProcess
 
 import kvzmq
 

@@ -6,7 +6,7 @@ from collections.abc import ItemsView, Iterator, KeysView, MutableMapping, Value
 from pathlib import Path
 
 import pytest
-from servers import ServerProcess
+from support.servers import ServerProcess
 
 import kvzmq
 

@@ -18,11 +18,11 @@ import msgspec
 import numpy
 import pydantic
 import pytest
-from client_shells import SHELLS, open_shell
-from servers import ServerProcess
+from support.client_shells import SHELLS, open_shell
+from support.servers import ServerProcess
 
 import kvzmq
-from kvzmq.client import values
+from kvzmq.client.core import values
 
 UTC = datetime.timezone.utc
 EAST = datetime.timezone(datetime.timedelta(hours=2))

@@ -12,16 +12,17 @@ from random import Random
 from typing import Any
 
 import pytest
-from forgetful import Disk
-from shared_log import SharedGroups, SharedLog
-from witness import Clients, apply, copy_of, dump_of, raw, request
+from support.forgetful import Disk
+from support.shared_log import SharedGroups, SharedLog
+from support.witness import Clients, apply, copy_of, dump_of, raw, request
 
-from kvzmq import codec, errors, messages
-from kvzmq.messages import Reply, Request
-from kvzmq.store import Store
-from kvzmq.store.file_log import FileLog
-from kvzmq.store.files import DiskDirectory
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import Reply, Request
+from kvzmq.store.file.file_log import FileLog
+from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.log import Checkpoint, Log
+from kvzmq.store.store import Store
 
 SESSION = b"s" * 16
 Opener = Callable[[], Log]
@@ -54,7 +55,7 @@ def run(store: Store, time_us: int, *requests: Request) -> list[Reply]:
 
 
 def payload(reply: Reply) -> Any:
-    ((code, found),) = codec.decode_value(reply.results)
+    ((code, found),) = msgpack.decode_value(reply.results)
     return errors.error_of(code, found) if code else found
 
 

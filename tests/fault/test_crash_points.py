@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
-from forgetful import Call, Choose, Crash, Disk, Verdict, every_choice
-from witness import Clients, Witnessed, dump_of, raw, request
+from support.forgetful import Call, Choose, Crash, Disk, Verdict, every_choice
+from support.witness import Clients, Witnessed, dump_of, raw, request
 
-from kvzmq import messages
-from kvzmq.store import compact, file_log
-from kvzmq.store.file_log import NAME_SEALED
+from kvzmq.protocol import messages
+from kvzmq.store.file import compaction as compact
+from kvzmq.store.file import file_log
+from kvzmq.store.file.file_log import NAME_SEALED
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write no more than a page of zeros ahead, and stop the clock that names torn tails: every run has to be the same."""
     monkeypatch.setattr(file_log, "PREPARED_BYTES", 4096)
     monkeypatch.setattr(file_log.time, "strftime", lambda *_: "TIME")
-    monkeypatch.setattr(logging.getLogger("kvzmq.store.file_log"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("kvzmq.store.file.file_log"), "disabled", True)
 
 
 A = b"a" * 16

@@ -12,18 +12,19 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from forgetful import CHANGES, Call, Disk, Verdict
-from witness import Clients, Witnessed, apply, raw, request
+from support.forgetful import CHANGES, Call, Disk, Verdict
+from support.witness import Clients, Witnessed, apply, raw, request
 
-from kvzmq import errors, messages
-from kvzmq.store import file_log
+from kvzmq import errors
+from kvzmq.protocol import messages
+from kvzmq.store.file import file_log
 
 
 @pytest.fixture(autouse=True)
 def few_zeros_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write no more than a page of zeros ahead, and say nothing of each torn tail."""
     monkeypatch.setattr(file_log, "PREPARED_BYTES", 4096)
-    monkeypatch.setattr(logging.getLogger("kvzmq.store.file_log"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("kvzmq.store.file.file_log"), "disabled", True)
 
 
 def failing(kind: str, number: int, verdict: Verdict, for_ever: bool) -> Callable[[Call], Verdict]:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from forgetful import CHANGES, Call, Crash, Disk, Verdict
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,16 +18,17 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from witness import Clients, Witnessed, dump_of
+from support.forgetful import CHANGES, Call, Crash, Disk, Verdict
+from support.witness import Clients, Witnessed, dump_of
 
-from kvzmq.store import file_log
+from kvzmq.store.file import file_log
 
 
 @pytest.fixture(autouse=True)
 def few_zeros_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write no more than a page of zeros ahead, and say nothing of each torn tail."""
     monkeypatch.setattr(file_log, "PREPARED_BYTES", 4096)
-    monkeypatch.setattr(logging.getLogger("kvzmq.store.file_log"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("kvzmq.store.file.file_log"), "disabled", True)
 
 
 PHASES = [Phase.generate] if os.environ.get("KVZMQ_MUTANT") else list(Phase)

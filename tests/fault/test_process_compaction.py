@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import DidNotStart, ServerProcess, wait_until
-from store_states import copies, made
-from strace import CALLS, KILL, inject, read_calls
-from wire import WireClient
-from workload import OK, Workload, read_rows, recover_rows
+from support.servers import DidNotStart, ServerProcess, wait_until
+from support.store_states import copies, made
+from support.strace import CALLS, KILL, inject, read_calls
+from support.wire import WireClient
+from support.workload import OK, Workload, read_rows, recover_rows
 
 Count = Callable[[str, int], None]
 
-FOLD = (sys.executable, "-m", "kvzmq.store.compact")
+FOLD = (sys.executable, "-m", "kvzmq.store.file.compaction")
 
 EXIT_REFUSED = 3
 

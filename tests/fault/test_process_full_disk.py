@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disks import small_disk
-from servers import DidNotStart, ServerProcess, wait_until
-from strace import inject
-from wire import WireClient
-from workload import OK, Workload, read_rows
+from support.disks import small_disk
+from support.servers import DidNotStart, ServerProcess, wait_until
+from support.strace import inject
+from support.wire import WireClient
+from support.workload import OK, Workload, read_rows
 
 Count = Callable[[str, int], None]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import ServerProcess, wait_until
-from workload import Workload, read_rows
+from support.servers import ServerProcess, wait_until
+from support.workload import Workload, read_rows
 
 Count = Callable[[str, int], None]
 

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import linearizability
-from linearizability import check, load
-from servers import ServerProcess
+from support import linearizability
+from support.linearizability import check, load
+from support.servers import ServerProcess
 
 Count = Callable[[str, int], None]
 

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from disks import CuttableDisk
-from servers import ServerProcess
-from wire import WireClient
-from workload import Workload, read_rows, recover_rows
+from support.disks import CuttableDisk
+from support.servers import ServerProcess
+from support.wire import WireClient
+from support.workload import Workload, read_rows, recover_rows
 
 Count = Callable[[str, int], None]
 

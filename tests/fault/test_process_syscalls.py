@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from servers import DidNotStart, ServerProcess
-from store_states import STATES, copies, made
-from strace import CALLS, FILES, KILL, inject, read_calls
-from wire import WireClient
-from workload import OK, STORAGE_ERROR, Workload, read_rows, recover_rows
+from support.servers import DidNotStart, ServerProcess
+from support.store_states import STATES, copies, made
+from support.strace import CALLS, FILES, KILL, inject, read_calls
+from support.wire import WireClient
+from support.workload import OK, STORAGE_ERROR, Workload, read_rows, recover_rows
 
 Count = Callable[[str, int], None]
 

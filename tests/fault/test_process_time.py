@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import linearizability
 import pytest
-from servers import ServerProcess, wait_until
-from strace import read_calls, watch
-from wire import WireClient
-from workload import OK, Workload, read_rows
+from support import linearizability
+from support.servers import ServerProcess, wait_until
+from support.strace import read_calls, watch
+from support.wire import WireClient
+from support.workload import OK, Workload, read_rows
 
 import kvzmq
 

@@ -26,7 +26,7 @@ def test_programs_that_watch_survive_their_servers(full: bool, count: Callable[[
 
 SERVER_GONE_WHILE_BUSY = """
 import socket, struct, time, zmq, abort_hunt
-from kvzmq.client.link import Link
+from kvzmq.client.core.socket import Link
 listener = socket.create_server(("127.0.0.1", 0))
 url = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
 link = Link([url], zmq.Context())

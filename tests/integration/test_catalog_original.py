@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
-from servers import ServerProcess, take_ctrl_c
+from support.servers import ServerProcess, take_ctrl_c
 
 import kvzmq
 from kvzmq.catalog import Announcement, Announcer, NoSuchProject, find, query
@@ -105,7 +105,7 @@ class Ours:
     """`kvzmq catalog` in a process of its own."""
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-c", "from kvzmq.cli.catalog import catalog; catalog()", *arguments]
+        command = [sys.executable, "-c", "from kvzmq.cli.commands.catalog import catalog; catalog()", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(), preexec_fn=take_ctrl_c)
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
@@ -425,7 +425,7 @@ def test_the_command_says_where_people_find_the_page(ours: Ours) -> None:
 
 
 def test_a_second_catalog_on_the_port_is_refused_with_what_to_do(ours: Ours) -> None:
-    command = [sys.executable, "-c", "from kvzmq.cli.catalog import catalog; catalog()", "--port", str(ours.port)]
+    command = [sys.executable, "-c", "from kvzmq.cli.commands.catalog import catalog; catalog()", "--port", str(ours.port)]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=WAIT_S)
     assert result.returncode == 3
     assert f"port {ours.port}" in result.stderr

@@ -14,10 +14,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import churner
-import servers
-from servers import ServerProcess, wait_until
-from wire import WireClient
+from support import churner, servers
+from support.servers import ServerProcess, wait_until
+from support.wire import WireClient
 
 CHURNERS = 8
 DURATION_S = 8.0

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from servers import ServerProcess, free_port
+from support.servers import ServerProcess, free_port
 
 import kvzmq
+from kvzmq.bench.load import Load, operation
 from kvzmq.cli import main
-from kvzmq.cli.bench import TESTS
-from kvzmq.client.load import Load, operation
+from kvzmq.cli.commands.bench import TESTS
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import zmq
 from click.testing import CliRunner, Result
-from servers import ServerProcess, free_port, wait_until
+from support.servers import ServerProcess, free_port, wait_until
 
 from kvzmq.catalog.server import CatalogServer
 from kvzmq.cli import main

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 import zmq
 from click.testing import CliRunner, Result
-from disks import small_disk
-from servers import DidNotStart, ServerProcess, wait_until
-from terminals import Terminal
-from wire import WireClient
+from support.disks import small_disk
+from support.servers import DidNotStart, ServerProcess, wait_until
+from support.terminals import Terminal
+from support.wire import WireClient
 
 import kvzmq
 from kvzmq import errors
 from kvzmq.cli import main
-from kvzmq.journal import EVERY_S, Journal
-from kvzmq.messages import Refusal
-from kvzmq.transport import Arrival
+from kvzmq.protocol.messages import Refusal
+from kvzmq.server.journal import EVERY_S, Journal
+from kvzmq.server.transport import Arrival
 from kvzmq.units import count, duration, size
 
 

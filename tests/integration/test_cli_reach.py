@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from servers import DidNotStart, ServerProcess, free_port
-from terminals import Terminal
+from support.servers import DidNotStart, ServerProcess, free_port
+from support.terminals import Terminal
 
 import kvzmq
 from kvzmq.cli import main

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from servers import ServerProcess
-from terminals import Terminal
+from support.servers import ServerProcess
+from support.terminals import Terminal
 
 import kvzmq
 from kvzmq.cli import main

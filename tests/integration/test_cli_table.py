@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from servers import KVZMQ, ServerProcess, free_port, take_ctrl_c, wait_until
+from support.servers import KVZMQ, ServerProcess, free_port, take_ctrl_c, wait_until
 
 import kvzmq
 from kvzmq.cli import main

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from servers import KVZMQ, ServerProcess
+from support.servers import KVZMQ, ServerProcess
 
 import kvzmq
 from kvzmq.cli import main

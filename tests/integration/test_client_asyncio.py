@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import zmq
-from servers import ServerProcess, free_port
+from support.servers import ServerProcess, free_port
 
 import kvzmq
 

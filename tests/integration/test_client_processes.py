@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 import zmq
-from proxy import Proxy
-from servers import ServerProcess, wait_until
+from support.proxy import Proxy
+from support.servers import ServerProcess, wait_until
 
 import kvzmq
-from kvzmq.watches import PROGRESS_CHANGES
+from kvzmq.server.watches import PROGRESS_CHANGES
 
 
 @pytest.fixture
@@ -297,7 +297,7 @@ def test_a_watch_does_not_say_that_nothing_came_while_something_is_unread(
 
     Seen red without the look at what is unread before Timeout.
     """
-    monkeypatch.setattr("kvzmq.client.conversation.FRAMES_MAX", 1)
+    monkeypatch.setattr("kvzmq.client.core.channel.FRAMES_MAX", 1)
     with kvzmq.connect(server.url, timeout=20) as table, table.watch("c") as changes:
         ready = poll_zmq(changes)
         for value in range(5):

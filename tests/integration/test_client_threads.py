@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 import zmq
-from proxy import Proxy
-from servers import ServerProcess, free_port, wait_until
+from support.proxy import Proxy
+from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
-from kvzmq.client.connection import _Crew
-from kvzmq.client.conversation import Conversation
-from kvzmq.client.link import Link
-from kvzmq.client.session import RESEND_S
+from kvzmq.client.core.channel import Conversation
+from kvzmq.client.core.session import RESEND_S
+from kvzmq.client.core.socket import Link
+from kvzmq.client.sync.connection import _Crew
 
 SLACK_S = 2.0
 """How late a busy machine may make what is due."""
@@ -341,8 +341,8 @@ def test_an_unread_monitor_does_not_stop_the_process(server: ServerProcess, monk
 
     Seen red with pyzmq's get_monitor_socket: after 2000 reports every socket of the process stood still.
     """
-    monkeypatch.setattr("kvzmq.client.link.RECONNECT_MS", 1)
-    monkeypatch.setattr("kvzmq.client.link._OPTIONS", [(zmq.RECONNECT_IVL, 1), (zmq.LINGER, 0), (zmq.IMMEDIATE, 1)])
+    monkeypatch.setattr("kvzmq.client.core.socket.RECONNECT_MS", 1)
+    monkeypatch.setattr("kvzmq.client.core.socket._OPTIONS", [(zmq.RECONNECT_IVL, 1), (zmq.LINGER, 0), (zmq.IMMEDIATE, 1)])
     acceptor = socket.create_server(("127.0.0.1", 0))
     stop = threading.Event()
     accepted = 0

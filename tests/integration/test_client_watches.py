@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_shells import SHELLS, open_shell
-from proxy import Proxy
-from servers import ServerProcess
+from support.client_shells import SHELLS, open_shell
+from support.proxy import Proxy
+from support.servers import ServerProcess
 
 import kvzmq
-from kvzmq import codec
-from kvzmq.client.operations import Calls
-from kvzmq.client.watching import Watching
+from kvzmq.client.core.calls import Calls
+from kvzmq.client.core.watch_state import Watching
+from kvzmq.protocol import msgpack
+from kvzmq.server.watches import PROGRESS_CHANGES
 from kvzmq.store import history
-from kvzmq.watches import PROGRESS_CHANGES
 
 
 @pytest.fixture
@@ -236,10 +236,10 @@ def test_what_a_lost_connection_had_received_leaves_no_gap() -> None:
     """
 
     def event(revision: int) -> bytes:
-        return codec.encode_event(revision, 1, 0, (f"k{revision}", [revision]))
+        return msgpack.encode_event(revision, 1, 0, (f"k{revision}", [revision]))
 
     def reply(seq: int, revision: int) -> bytes:
-        return codec.encode_value((seq, revision, [(0, {}), (0, (1, None, None))]))
+        return msgpack.encode_value((seq, revision, [(0, {}), (0, (1, None, None))]))
 
     watching = Watching(lambda *place: Calls().watch("", *place), "", 10)
     watching.request(0.0)
@@ -255,13 +255,13 @@ def test_progress_is_asked_for_again_on_a_new_connection() -> None:
     """Seen red: the answer was lost with the connection, and a watch that nothing concerned waited for its timeout."""
 
     def started(seq: int) -> bytes:
-        return codec.encode_value((seq, 10, [(0, {}), (0, (1, None, None))]))
+        return msgpack.encode_value((seq, 10, [(0, {}), (0, (1, None, None))]))
 
     watching = Watching(lambda *place: Calls().watch("", *place), "", 10)
     watching.request(0.0)
     watching.receive(started(1))
     watching.ask_progress()
-    watching.receive(codec.encode_value((2, 12, [(0, True)])))
+    watching.receive(msgpack.encode_value((2, 12, [(0, True)])))
     assert watching.arrived is None and not watching.asks_progress
     watching.request(1.0)
     watching.receive(started(3))

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_table_server import FakeTableServer
-from servers import ServerProcess, wait_until
+from support.fake_table_server import FakeTableServer
+from support.servers import ServerProcess, wait_until
 
 CLIENTS = Path(__file__).resolve().parents[2] / "clients"
 sys.path.insert(0, str(CLIENTS))

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from servers import take_ctrl_c
+from support.servers import take_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("kvzmq", "pyproject.toml", "setup.py", "README.md", "LICENSE")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import ServerProcess
+from support.servers import ServerProcess
 
 import kvzmq
 from kvzmq import errors

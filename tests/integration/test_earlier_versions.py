@@ -14,14 +14,15 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
-from servers import DidNotStart, ServerProcess
-from wire import WireClient
+from support.servers import DidNotStart, ServerProcess
+from support.wire import WireClient
 
-from kvzmq import codec
 from kvzmq.cli import main
-from kvzmq.store import Store, checkpoint, frames
-from kvzmq.store.file_log import NAME, NAME_SEALED, FileLog
-from kvzmq.store.files import DiskDirectory
+from kvzmq.protocol import msgpack
+from kvzmq.store.file import checkpoint, frames
+from kvzmq.store.file.file_log import NAME, NAME_SEALED, FileLog
+from kvzmq.store.file.files import DiskDirectory
+from kvzmq.store.store import Store
 
 VERSIONS = sorted((Path(__file__).parents[1] / "data").glob("written-by-*"))
 OLD_SESSION = bytes([2]) * 16
@@ -65,7 +66,7 @@ def test_the_store_finds_exactly_what_was_written(written: tuple[Path, dict[str,
 
 def test_a_server_goes_on_with_it_and_with_its_sessions(written: tuple[Path, dict[str, Any]]) -> None:
     path, holds = written
-    decoded = {key: codec.decode_value(value) for key, value in rows_of(holds).items()}
+    decoded = {key: msgpack.decode_value(value) for key, value in rows_of(holds).items()}
     for _ in range(2):  # and finds what it wrote itself behind it
         with ServerProcess(path) as server, WireClient(server.url, session=None) as wire:
             (_, (code, rows)), (_, (_, stats)) = wire.call("items"), wire.call("stats")

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxy import Proxy
-from servers import ServerProcess, wait_until
+from support.proxy import Proxy
+from support.servers import ServerProcess, wait_until
 
 import kvzmq
 from kvzmq.store import history

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from servers import ServerProcess
+from support.servers import ServerProcess
 
 sys.path.append(str(Path(__file__).parents[2]))  # at the end: a planted fault's copy of the package comes first
 from benchmarks import hostile_peers
-from kvzmq.messages import REQUEST_BYTES_MAX
-from kvzmq.transport import router
+from kvzmq.protocol.messages import REQUEST_BYTES_MAX
+from kvzmq.server.transport import router
 
 WAIT_S_MAX = 10.0
 SECONDS = 2.0

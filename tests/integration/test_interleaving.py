@@ -15,11 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from servers import KVZMQ, ServerProcess
-from wire import WireClient
+from support.servers import KVZMQ, ServerProcess
+from support.wire import WireClient
 
-from kvzmq import interleaving
-from kvzmq.trace import Line
+from kvzmq.tracing import interleaving
+from kvzmq.tracing.trace import Line
 
 CLIENTS = 6
 BRIDGE_CLIENTS = 3

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from servers import KVZMQ, DidNotStart, ServerProcess
-from wire import NoReply, WireClient
+from support.servers import KVZMQ, DidNotStart, ServerProcess
+from support.wire import NoReply, WireClient
 
 import kvzmq
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_shells import SHELLS, open_shell
-from servers import ServerProcess
+from support.client_shells import SHELLS, open_shell
+from support.servers import ServerProcess
 
 import kvzmq
-from kvzmq.store import Store
-from kvzmq.store.compact import fold
-from kvzmq.store.file_log import FileLog
-from kvzmq.store.files import DiskDirectory
+from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.file_log import FileLog
+from kvzmq.store.file.files import DiskDirectory
+from kvzmq.store.store import Store
 
 
 def copy_of(data: Path, to: Path) -> Path:
@@ -171,7 +171,7 @@ def test_another_table_under_the_same_url_is_told(kind: str, tmp_path: Path) -> 
 
 
 def test_a_client_goes_past_another_table_to_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvzmq.client.link.random.randrange", lambda count: 0)  # which server comes first
+    monkeypatch.setattr("kvzmq.client.core.socket.random.randrange", lambda count: 0)  # which server comes first
     with (
         ServerProcess(tmp_path / "one") as one,
         ServerProcess(tmp_path / "two") as two,

@@ -17,14 +17,15 @@ from typing import Any
 
 import pytest
 import zmq
-from client_shells import SHELLS, open_shell
-from servers import ServerProcess, free_port, wait_until
+from support.client_shells import SHELLS, open_shell
+from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
 from kvzmq.catalog import AnotherTable, CatalogUnreachable, Entry, NoSuchProject, find, find_servers, query
 from kvzmq.catalog.server import CatalogServer
-from kvzmq.client import aio_connection, connection
-from kvzmq.client.link import Link
+from kvzmq.client.asyncio import connection as aio_connection
+from kvzmq.client.core.socket import Link
+from kvzmq.client.sync import connection
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
 

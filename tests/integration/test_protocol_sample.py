@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
-from servers import ServerProcess, free_port, wait_until
+from support.servers import ServerProcess, free_port, wait_until
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 SLACK_S = 6.0

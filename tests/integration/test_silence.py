@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from servers import ServerProcess, wait_until
+from support.servers import ServerProcess, wait_until
 
 import kvzmq
-from kvzmq.messages import HEARTBEAT_S, SILENCE_S_MAX
+from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
 
 NOTICED_S = SILENCE_S_MAX + HEARTBEAT_S + 2.0
 """The promise, the longest time since the last sign before it, and something for a busy machine."""

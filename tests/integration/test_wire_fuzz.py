@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
-import zmtp
-from servers import ServerProcess
-from wire import WireClient
+from support import zmtp
+from support.servers import ServerProcess
+from support.wire import WireClient
 
 FRAMES, FRAMES_FULL = 20_000, 100_000
 HANDSHAKES, HANDSHAKES_FULL = 300, 5_000

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from kvzmq import codec, errors
-from kvzmq.client import load
-from kvzmq.messages import Reply
+from kvzmq import errors
+from kvzmq.bench import load
+from kvzmq.protocol import msgpack
+from kvzmq.protocol.messages import Reply
 
 
 def test_percentiles_are_values_that_occurred() -> None:
@@ -39,13 +40,13 @@ def connection(answered: int = 0) -> Any:
 
 def test_failed_operations_are_counted_by_their_code() -> None:
     failed: Counter[int] = Counter()
-    frame = codec.encode_reply(Reply(1, 5, codec.encode_results([(errors.OK, None), (1, "no key")])))
+    frame = msgpack.encode_reply(Reply(1, 5, msgpack.encode_results([(errors.OK, None), (1, "no key")])))
     assert load._receive(connection(), frame, failed) == (123, 2)
     assert failed == {1: 1}
 
 
 def test_another_requests_reply_is_refused() -> None:
-    frame = codec.encode_reply(Reply(1, 5, codec.encode_results([(errors.OK, None)])))
+    frame = msgpack.encode_reply(Reply(1, 5, msgpack.encode_results([(errors.OK, None)])))
     with pytest.raises(load.BadReply, match="reply to request 1, where 8 was expected"):
         load._receive(connection(answered=7), frame, Counter())
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from catalogs import WAIT_S, until
+from support.catalogs import WAIT_S, until
 
 from kvzmq.catalog import Announcement, Announcer, announcement_of
 from kvzmq.catalog.announce import send_datagram

@@ -10,9 +10,9 @@ import time
 
 import pytest
 import zmq
-from catalogs import FIELD_NAMES, JSON_VALUES, WAIT_S, entry, http
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.catalogs import FIELD_NAMES, JSON_VALUES, WAIT_S, entry, http
 
 from kvzmq.catalog import (
     AnotherTable,

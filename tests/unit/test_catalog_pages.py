@@ -7,9 +7,9 @@ import html.parser
 import json
 
 import pytest
-from catalogs import EPOCH_S, body_of, listed, make_catalog, update
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.catalogs import EPOCH_S, body_of, listed, make_catalog, update
 
 from kvzmq.catalog import pages
 from kvzmq.catalog.pages import REQUEST_BYTES_MAX, Pages

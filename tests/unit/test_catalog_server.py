@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from catalogs import WAIT_S, Clock, body_of, until, update
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.catalogs import WAIT_S, Clock, body_of, until, update
 
 from kvzmq.catalog import Announcement, Announcer, server
 from kvzmq.catalog.lookup import entries_of

@@ -8,9 +8,9 @@ import zlib
 from typing import Any
 
 import pytest
-from catalogs import EPOCH_S, FIELD_NAMES, JSON_VALUES, http, listed, make_catalog, update
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.catalogs import EPOCH_S, FIELD_NAMES, JSON_VALUES, http, listed, make_catalog, update
 
 from kvzmq.catalog import table
 from kvzmq.catalog.lookup import entries_of

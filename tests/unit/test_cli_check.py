@@ -12,24 +12,25 @@ from zlib import crc32
 
 import pytest
 from click.testing import CliRunner, Result
-from witness import apply
+from support.witness import apply
 
-from kvzmq import codec, messages
 from kvzmq.cli import main
-from kvzmq.messages import Request
-from kvzmq.store import Store, checkpoint, frames
-from kvzmq.store.check import look
-from kvzmq.store.compact import fold
-from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED, FileLog
-from kvzmq.store.files import DiskDirectory
-from kvzmq.store.reading import Reading, regions
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import Request
+from kvzmq.store.file import checkpoint, frames
+from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED, FileLog
+from kvzmq.store.file.files import DiskDirectory
+from kvzmq.store.offline.check import look
+from kvzmq.store.offline.reading import Reading, regions
+from kvzmq.store.store import Store
 
 TIME_US = 1_700_000_000_000_000
 SESSION = bytes(range(16))
 
 
 def request(*ops: Sequence[Any], session: bytes | None = None, seq: int = 1) -> Request:
-    found = codec.decode_request(codec.encode_value((session, seq, ops)))
+    found = msgpack.decode_request(msgpack.encode_value((session, seq, ops)))
     assert isinstance(found, Request), found
     return found
 
@@ -62,7 +63,7 @@ class Builder:
         directory.close()
 
     def rows(self) -> dict[str, Any]:
-        return {key: codec.decode_value(value) for key, value in sorted(self.store.table.rows.items())}
+        return {key: msgpack.decode_value(value) for key, value in sorted(self.store.table.rows.items())}
 
     def close(self) -> None:
         if not self._closed:
@@ -220,7 +221,7 @@ def test_a_group_that_is_written_while_the_log_is_read_is_no_damage(built: Build
         return find_frame(*arguments)
 
     monkeypatch.setattr(frames, "find_frame", write_and_find)
-    monkeypatch.setattr("kvzmq.store.reading.ends_in_zeros", lambda *_: False)
+    monkeypatch.setattr("kvzmq.store.offline.reading.ends_in_zeros", lambda *_: False)
     with Reading(built.path) as reading:
         built.group(("insert", "d", 4))
         report = look(reading)
@@ -351,7 +352,7 @@ def test_a_retry_logged_beside_the_first_counts_once(built: Builder) -> None:
     built.group(("insert", "b", 1))
     steps = (("insert", "n", 0), ("increment", "n"))
     twice = [request(*steps[1:], session=SESSION, seq=7) for _ in range(2)]
-    frame = codec.encode_group(TIME_US + 9_000_000, [request(steps[0]).frame, *(one.frame for one in twice)])
+    frame = msgpack.encode_group(TIME_US + 9_000_000, [request(steps[0]).frame, *(one.frame for one in twice)])
     list(built.log.commit(frame))
     built.close()
     spoil(built.path / NAME, 2)
@@ -472,7 +473,7 @@ def test_repair_of_any_flipped_bit_gives_a_prefix_or_rows_that_are_right(built: 
         built.group(("insert", f"k{n}", n + 100))
         states.append(built.rows())
     built.close()
-    from kvzmq.store.repair import save
+    from kvzmq.store.offline.repair import save
 
     for name in (checkpoint.NAME, NAME):
         path = built.path / name
@@ -481,13 +482,13 @@ def test_repair_of_any_flipped_bit_gives_a_prefix_or_rows_that_are_right(built: 
             flip(path, offset)
             with Reading(built.path) as reading:
                 saved = save(reading)
-            rows = {key: codec.decode_value(value) for key, value in saved.table.rows.items()}
+            rows = {key: msgpack.decode_value(value) for key, value in saved.table.rows.items()}
             if saved.prefix:
                 assert rows == states[saved.group], f"{name} offset {offset}"
             else:
                 assert any(rows.items() <= state.items() for state in states), f"{name} offset {offset}"
             for key, (value, _) in saved.later.items():
-                assert value is not None and codec.decode_value(value) == states[-1][key]
+                assert value is not None and msgpack.decode_value(value) == states[-1][key]
             path.write_bytes(whole)
 
 
@@ -654,7 +655,7 @@ def offsets_of_gap(path: Path) -> int:
 
 
 def test_every_writing_operation_names_its_keys() -> None:
-    from kvzmq.store.repair import keys_of
+    from kvzmq.store.offline.repair import keys_of
 
     for name, kind in messages.OPERATIONS.items():
         if kind.writes and name != "open":

@@ -9,8 +9,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from kvzmq import messages
 from kvzmq.cli import arguments, command_names, main
+from kvzmq.protocol import messages
 
 NAMES = list(command_names())
 
@@ -53,7 +53,7 @@ def test_help_loads_no_command() -> None:
         [sys.executable, "-c", script + "; print(sorted(sys.modules), file=sys.stderr)"],
         capture_output=True, text=True, check=True, timeout=60,
     ).stderr  # fmt: skip
-    assert not any(f"'{name}'" in loaded for name in ("zmq", "rich", "msgspec", "kvzmq.cli.read", "kvzmq.client.blocking"))
+    assert not any(f"'{name}'" in loaded for name in ("zmq", "rich", "msgspec", "kvzmq.cli.commands.read", "kvzmq.client.sync.client"))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kvzmq import catalog
-from kvzmq.client.candidates import Candidates
+from kvzmq.client.core.candidates import Candidates
 
 URL = "catalog://h/p"
 A, B, C = "tcp://a:1", "tcp://b:1", "tcp://c:1"

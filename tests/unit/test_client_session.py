@@ -15,11 +15,12 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import Raw
 
-from kvzmq import codec, errors, messages
-from kvzmq.client.batch import Pending
-from kvzmq.client.operations import Calls, together
-from kvzmq.client.session import AHEAD_MAX, IN_FLIGHT_MAX, SHARED_BYTES_MAX, Call, Request, Session
-from kvzmq.messages import Refusal
+from kvzmq import errors
+from kvzmq.client.core.batch import Pending
+from kvzmq.client.core.calls import Calls, together
+from kvzmq.client.core.session import AHEAD_MAX, IN_FLIGHT_MAX, SHARED_BYTES_MAX, Call, Request, Session
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import Refusal
 from kvzmq.store.sessions import Sessions
 from kvzmq.store.table import Table
 
@@ -34,18 +35,18 @@ class ModelServer:
     def __init__(self) -> None:
         self.table = Table()
         for number in range(READ_ROWS):
-            self.table.rows[f"r{number}"] = codec.encode_value(number)
+            self.table.rows[f"r{number}"] = msgpack.encode_value(number)
         self.refuse_with = 0
 
     def serve(self, frame: bytes) -> bytes:
-        request = codec.decode_request(frame)
+        request = msgpack.decode_request(frame)
         if isinstance(request, Refusal):
-            return codec.encode_reply(codec.refuse(request.seq, self.table.revision, request.code, request.message))
+            return msgpack.encode_reply(msgpack.refuse(request.seq, self.table.revision, request.code, request.message))
         table = self.table
         storage = self.refuse_with == errors.StorageError.code
         if self.refuse_with and (not storage or (request.writes and not self._kept(request))):
-            return codec.encode_reply(codec.refuse(request.seq, table.revision, self.refuse_with, "as told"))
-        return codec.encode_reply(table.execute(request))
+            return msgpack.encode_reply(msgpack.refuse(request.seq, table.revision, self.refuse_with, "as told"))
+        return msgpack.encode_reply(table.execute(request))
 
     def _kept(self, request: messages.Request) -> bool:
         try:
@@ -55,7 +56,7 @@ class ModelServer:
 
     def executions(self, key: str) -> int:
         value = self.table.rows.get(key)
-        return 0 if value is None else codec.decode_value(value)
+        return 0 if value is None else msgpack.decode_value(value)
 
     def forget_sessions(self) -> None:
         self.table.sessions = Sessions()
@@ -138,7 +139,7 @@ class ClientSession(RuleBasedStateMachine):
     def write_badly(self) -> None:
         """A request with this in it is refused as a whole; the others in it must not suffer."""
         call = CALLS.increment("w0")
-        call.ops = [Raw(codec.encode_value(("increment", "w0", "not a number")))]
+        call.ops = [Raw(msgpack.encode_value(("increment", "w0", "not a number")))]
         self._submit(call, ["w0"], errors.InvalidRequest, TIMEOUT_S)
 
     @precondition(lambda self: self.calls)
@@ -213,7 +214,7 @@ class ClientSession(RuleBasedStateMachine):
         frame = data.draw(st.sampled_from(self.down))
         self.session.receive(data.draw(st.sampled_from([
             frame[:-1], b"", b"\xff" * 8, frame + b"x", frame[:5] + b"\xc1\xc1\xc1" + frame[8:],
-            codec.encode_value((1, 2, [(0, None)] * 7)),
+            msgpack.encode_value((1, 2, [(0, None)] * 7)),
         ])))  # fmt: skip
 
     @rule()
@@ -293,7 +294,7 @@ class ClientSession(RuleBasedStateMachine):
 
 
 def msg_seq(frame: bytes) -> int:
-    seq: int = codec.decode_value(frame)[1]
+    seq: int = msgpack.decode_value(frame)[1]
     return seq
 
 
@@ -358,7 +359,7 @@ def test_order_is_kept_when_a_bad_operation_refuses_them_all() -> None:
     for number in range(10):
         submit(session, CALLS.insert("same", number))
     bad = CALLS.insert("bad", 1)
-    bad.ops = [Raw(codec.encode_value(("insert", 5, 5)))]
+    bad.ops = [Raw(msgpack.encode_value(("insert", 5, 5)))]
     refused = submit(session, bad)
     last = submit(session, CALLS.lookup("same"))
     exchange(session, server)
@@ -490,7 +491,7 @@ def test_a_forgotten_session_is_an_error_for_what_was_sent_twice() -> None:
 def test_results_too_large_for_one_reply_come_in_several() -> None:
     session, server = session_and_server()
     for number in range(3):
-        server.table.rows[f"big{number}"] = codec.encode_value("x" * (3 << 20))
+        server.table.rows[f"big{number}"] = msgpack.encode_value("x" * (3 << 20))
     calls = [submit(session, CALLS.lookup(f"big{number}")) for number in range(3)]
     exchange(session, server)
     assert [len(call.value) for call in calls] == [3 << 20] * 3

@@ -15,15 +15,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from kvzmq import checks, codec, errors, json_lines, messages
-from kvzmq.messages import OPERATIONS, Refusal, Reply, Request
+from kvzmq import errors
+from kvzmq.protocol import jsonl, messages, msgpack, validation
+from kvzmq.protocol.messages import OPERATIONS, Refusal, Reply, Request
 from kvzmq.store.table import Table
 
 SESSION = bytes(range(16))
 
 
 def raw(value: Any) -> Raw:
-    return Raw(codec.encode_value(value))
+    return Raw(msgpack.encode_value(value))
 
 
 VALUES: list[Any] = [
@@ -69,7 +70,7 @@ IDS = [f"{type(op).__name__}-{number}" for number, op in enumerate(ONE_OF_EACH)]
 
 
 def accepted(frame: bytes) -> Request:
-    request = codec.decode_request(frame)
+    request = msgpack.decode_request(frame)
     assert isinstance(request, Request), request
     return request
 
@@ -84,27 +85,27 @@ def test_every_operation_is_tried_here() -> None:
 @pytest.mark.parametrize("op", ONE_OF_EACH, ids=IDS)
 @pytest.mark.parametrize("session", [None, SESSION])
 def test_a_request_reads_back_as_it_was_written(op: messages.Operation, session: bytes | None) -> None:
-    frame = codec.encode_request(session, 5, [op])
+    frame = msgpack.encode_request(session, 5, [op])
     request = accepted(frame)
     assert (request.session, request.seq, request.ops, request.frame) == (session, 5, [op], frame)
     assert request.writes == type(op).writes
     assert request.served == (type(op) in messages.SERVED)
-    assert codec.decode_group(codec.encode_group(12, [frame, frame]))[1][1].ops == [op]
+    assert msgpack.decode_group(msgpack.encode_group(12, [frame, frame]))[1][1].ops == [op]
 
 
 @pytest.mark.parametrize("op", ONE_OF_EACH, ids=IDS)
 def test_every_truncation_and_trailing_byte_is_refused(op: messages.Operation) -> None:
-    frame = codec.encode_request(SESSION, 300, [op, op])
+    frame = msgpack.encode_request(SESSION, 300, [op, op])
     for length in range(len(frame)):
-        refused = codec.decode_request(frame[:length])
+        refused = msgpack.decode_request(frame[:length])
         assert isinstance(refused, Refusal) and refused.code == errors.InvalidRequest.code
     for tail in (b"\0", b"\xc0", frame):
-        assert isinstance(codec.decode_request(frame + tail), Refusal)
+        assert isinstance(msgpack.decode_request(frame + tail), Refusal)
 
 
 def test_every_single_byte_changed_is_a_request_or_a_refusal() -> None:
     for op in ONE_OF_EACH:
-        frame = codec.encode_request(None, 1, [op])
+        frame = msgpack.encode_request(None, 1, [op])
         for place in range(len(frame)):
             for byte in {*range(place % 5, 256, 5), 0x80, 0x90, 0xC0, 0xC1, 0xC4, 0xC7, 0xCA, 0xCB, 0xD4, 0xDC, 0xDF, 0xFF}:
                 check(frame[:place] + bytes([byte]) + frame[place + 1 :])
@@ -112,13 +113,13 @@ def test_every_single_byte_changed_is_a_request_or_a_refusal() -> None:
 
 def check(frame: bytes) -> None:
     """Decode; what is accepted must survive the log, the table and both encodings of its reply."""
-    request = codec.decode_request(frame)
+    request = msgpack.decode_request(frame)
     if isinstance(request, Refusal):
         assert errors.BY_CODE[request.code] in (errors.InvalidRequest, errors.InvalidMethod)
         assert request.seq is None or request.seq >= 1
-        codec.encode_reply(codec.refuse(request.seq, 0, request.code, request.message))
+        msgpack.encode_reply(msgpack.refuse(request.seq, 0, request.code, request.message))
         return
-    assert codec.decode_group(codec.encode_group(0, [frame]))[1][0].ops == request.ops
+    assert msgpack.decode_group(msgpack.encode_group(0, [frame]))[1][0].ops == request.ops
     if request.served:
         return
     table = Table()
@@ -127,18 +128,18 @@ def check(frame: bytes) -> None:
     twin.load(table.dump())
     for key in table.rows:
         for reader in (table, twin):
-            read_back(reader.execute(accepted(codec.encode_request(None, 1, [messages.Lookup(key)]))))
+            read_back(reader.execute(accepted(msgpack.encode_request(None, 1, [messages.Lookup(key)]))))
 
 
 def read_back(reply: Reply) -> None:
     """Have both encodings of a reply read by decoders that know nothing of kvzmq."""
-    msgspec.msgpack.decode(codec.encode_reply(reply))
-    line = json_lines.encode_line(reply)
+    msgspec.msgpack.decode(msgpack.encode_reply(reply))
+    line = jsonl.encode_line(reply)
     assert line.endswith(b"\n") and line.count(b"\n") == 1
     json.loads(line)
 
 
-frames_of_operations = st.sampled_from([codec.encode_request(SESSION, 2, [op]) for op in ONE_OF_EACH])
+frames_of_operations = st.sampled_from([msgpack.encode_request(SESSION, 2, [op]) for op in ONE_OF_EACH])
 
 
 @settings(max_examples=600)
@@ -197,15 +198,15 @@ def test_any_bytes_are_a_request_or_a_refusal(data: bytes) -> None:
     ],
 )
 def test_what_is_wrong_is_said(wire: Any, code: int, words: str) -> None:
-    refused = codec.decode_request(codec.encode_value(wire))
+    refused = msgpack.decode_request(msgpack.encode_value(wire))
     assert isinstance(refused, Refusal)
     assert refused.code == code and words in refused.message
     assert refused.seq == (1 if isinstance(wire, list) and wire[1] == 1 and wire[1] is not True else None)
 
 
 def test_more_operations_than_allowed_are_refused() -> None:
-    assert isinstance(codec.decode_request(codec.encode_request(None, 1, [messages.Ping()] * 50_000)), Request)
-    assert isinstance(codec.decode_request(codec.encode_request(None, 1, [messages.Ping()] * 50_001)), Refusal)
+    assert isinstance(msgpack.decode_request(msgpack.encode_request(None, 1, [messages.Ping()] * 50_000)), Request)
+    assert isinstance(msgpack.decode_request(msgpack.encode_request(None, 1, [messages.Ping()] * 50_001)), Refusal)
 
 
 def test_a_refusal_says_little_however_much_was_sent() -> None:
@@ -213,11 +214,11 @@ def test_a_refusal_says_little_however_much_was_sent() -> None:
     deep: Any = math.nan
     for _ in range(50):
         deep = {"\0" * 50_000: deep}
-    refused = codec.decode_request(codec.encode_value([None, 1, [["insert", "k", deep]]]))
+    refused = msgpack.decode_request(msgpack.encode_value([None, 1, [["insert", "k", deep]]]))
     assert isinstance(refused, Refusal) and len(refused.message) < 2000
-    refused = codec.decode_request(codec.encode_value([None, 1, [["\0" * 1_000_000]]]))
+    refused = msgpack.decode_request(msgpack.encode_value([None, 1, [["\0" * 1_000_000]]]))
     assert isinstance(refused, Refusal) and len(refused.message) < 2000
-    refused = json_lines.decode_line(json.dumps({"method": "\0" * 1_000_000}).encode())
+    refused = jsonl.decode_line(json.dumps({"method": "\0" * 1_000_000}).encode())
     assert isinstance(refused, Refusal) and len(refused.message) < 2000
 
 
@@ -232,30 +233,30 @@ def nested(depth: int, inner: Any = 1) -> Any:
 
 @pytest.mark.parametrize("value", [*VALUES, b"", b"\xff\0", [b"x", {"a": b"y"}], nested(64)], ids=repr)
 def test_values_come_back_as_they_went_in(value: Any) -> None:
-    request = accepted(codec.encode_value([None, 1, [["insert", "k", value], ["lookup", "k"]]]))
+    request = accepted(msgpack.encode_value([None, 1, [["insert", "k", value], ["lookup", "k"]]]))
     reply = Table().execute(request)
-    (_, done), (_, found) = codec.decode_value(reply.results)
+    (_, done), (_, found) = msgpack.decode_value(reply.results)
     assert done is None and found == value and type(found) is type(value)
     assert math.copysign(1, found) == math.copysign(1, value) if isinstance(value, float) else True
-    read_back(Table().execute(accepted(codec.encode_value([None, 1, [["setdefault", "k", value]]]))))
+    read_back(Table().execute(accepted(msgpack.encode_value([None, 1, [["setdefault", "k", value]]]))))
 
 
 @pytest.mark.parametrize("value", [*VALUES, nested(64)], ids=repr)
 def test_values_come_back_over_the_bridge(value: Any) -> None:
     line = json.dumps({"method": "setdefault", "key": "k", "value": value}).encode()
-    request = json_lines.decode_line(line)
+    request = jsonl.decode_line(line)
     assert isinstance(request, Request), request
-    reply = json.loads(json_lines.encode_line(Table().execute(request)))
+    reply = json.loads(jsonl.encode_line(Table().execute(request)))
     assert reply == {"status": "OK", "result": value} and type(reply["result"]) is type(value)
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (codec.encode_value(math.nan), "value is not finite"),
-        (codec.encode_value([1, {"a": -math.inf}]), "value[1]['a'] is not finite"),
+        (msgpack.encode_value(math.nan), "value is not finite"),
+        (msgpack.encode_value([1, {"a": -math.inf}]), "value[1]['a'] is not finite"),
         (b"\xca\x7f\x80\0\0", "not finite"),
-        (codec.encode_value(nested(65)), "nested deeper than 64"),
+        (msgpack.encode_value(nested(65)), "nested deeper than 64"),
         (b"\x91" * 5000 + b"\x01", "nested deeper than 64"),
         (b"\x91" * 200_000 + b"\x01", ""),
         (b"\x81\x01\x02", "map key 1"),
@@ -277,13 +278,13 @@ def test_values_come_back_over_the_bridge(value: Any) -> None:
 )
 def test_what_cannot_be_read_back_everywhere_is_refused(data: bytes, words: str) -> None:
     with pytest.raises(errors.InvalidRequest) as refused:
-        checks.check_value(data)
+        validation.check_value(data)
     assert words in str(refused.value)
     for before in (b"\x93\xa6insert\xa1k", b"\x92\xabinsert_many\x81\xa1k", b"\x93\xaasetdefault\xa1k", b"\x93\xa5query\xa1k",
                    b"\x94\xafcompare_and_set\xa1k\x90\x91", b"\x94\xafcompare_and_set\xa1k\x91",
                    b"\x93\xabtransaction\x91\x92\xa1k\x91", b"\x93\xabtransaction\x90\x91\x93\xa6insert\xa1k"):  # fmt: skip
         after = b"\x90" if before.endswith((b"k\x91",)) else b""
-        assert isinstance(codec.decode_request(b"\x93\xc0\x01\x91" + before + data + after), Refusal)
+        assert isinstance(msgpack.decode_request(b"\x93\xc0\x01\x91" + before + data + after), Refusal)
 
 
 json_values = st.recursive(
@@ -297,15 +298,15 @@ json_values = st.recursive(
 @given(st.text(max_size=20), json_values)
 def test_any_key_and_value_of_json_go_through_both_encodings(key: str, value: Any) -> None:
     line = json.dumps({"method": "insert", "key": key, "value": value}).encode()
-    by_line = json_lines.decode_line(line)
-    by_wire = accepted(codec.encode_value([None, 1, [["insert", key, value]]]))
+    by_line = jsonl.decode_line(line)
+    by_wire = accepted(msgpack.encode_value([None, 1, [["insert", key, value]]]))
     assert isinstance(by_line, Request)
     tables = Table(), Table()
     for table, request in zip(tables, (by_line, by_wire)):
         table.execute(request)
-        reply = table.execute(accepted(codec.encode_request(None, 1, [messages.Lookup(key)])))
-        assert json.loads(json_lines.encode_line(reply))["result"] == value
-        assert codec.decode_value(reply.results)[0][1] == value
+        reply = table.execute(accepted(msgpack.encode_request(None, 1, [messages.Lookup(key)])))
+        assert json.loads(jsonl.encode_line(reply))["result"] == value
+        assert msgpack.decode_value(reply.results)[0][1] == value
 
 
 # ---- lines
@@ -342,14 +343,14 @@ AS_LINES = [json.dumps({"method": method, **fields}).encode() for method, fields
 def test_every_operation_but_the_watches_has_a_line() -> None:
     assert {*LINES, "watch", "watch_query", "progress", "unwatch"} == set(OPERATIONS)
     for method in ("watch", "watch_query", "progress", "unwatch"):
-        refused = json_lines.decode_line(json.dumps({"method": method}).encode())
+        refused = jsonl.decode_line(json.dumps({"method": method}).encode())
         assert isinstance(refused, Refusal) and refused.code == errors.InvalidMethod.code
 
 
 @pytest.mark.parametrize(("method", "fields"), CASES)
 def test_a_line_is_the_same_request_as_on_the_wire(method: str, fields: dict[str, Any]) -> None:
     for around in ({}, {"session": SESSION.hex(), "seq": 9}):
-        request = json_lines.decode_line(json.dumps({"method": method, **fields, **around}).encode())
+        request = jsonl.decode_line(json.dumps({"method": method, **fields, **around}).encode())
         assert isinstance(request, Request), request
         wire = accepted(request.frame)
         assert (wire.session, wire.seq, wire.ops) == (request.session, request.seq, request.ops)
@@ -359,7 +360,7 @@ def test_a_line_is_the_same_request_as_on_the_wire(method: str, fields: dict[str
         for name, given_value in fields.items():
             found = getattr(op, name)
             if isinstance(found, Raw):
-                assert codec.decode_value(found) == given_value
+                assert msgpack.decode_value(found) == given_value
             elif isinstance(found, (str, int, float)):
                 assert found == given_value
         if not request.served:
@@ -368,7 +369,7 @@ def test_a_line_is_the_same_request_as_on_the_wire(method: str, fields: dict[str
 
 def test_absence_and_null_are_told_apart_in_lines() -> None:
     def op(**fields: Any) -> Any:
-        request = json_lines.decode_line(json.dumps({"method": "compare_and_set", "key": "k", **fields}).encode())
+        request = jsonl.decode_line(json.dumps({"method": "compare_and_set", "key": "k", **fields}).encode())
         assert isinstance(request, Request)
         return request.ops[0]
 
@@ -379,9 +380,9 @@ def test_absence_and_null_are_told_apart_in_lines() -> None:
 @pytest.mark.parametrize("line", AS_LINES)
 def test_every_truncation_of_a_line_is_refused(line: bytes) -> None:
     for length in range(len(line)):
-        assert isinstance(json_lines.decode_line(line[:length]), Refusal)
-    assert isinstance(json_lines.decode_line(line + b"}"), Refusal)
-    assert isinstance(json_lines.decode_line(b" " + line + b" \r"), Request)
+        assert isinstance(jsonl.decode_line(line[:length]), Refusal)
+    assert isinstance(jsonl.decode_line(line + b"}"), Refusal)
+    assert isinstance(jsonl.decode_line(b" " + line + b" \r"), Request)
 
 
 @pytest.mark.parametrize(
@@ -414,9 +415,9 @@ def test_every_truncation_of_a_line_is_refused(line: bytes) -> None:
     ],
 )
 def test_a_bad_line_gets_the_dialect_s_error(line: bytes, kind: str, words: str) -> None:
-    refused = json_lines.decode_line(line)
+    refused = jsonl.decode_line(line)
     assert isinstance(refused, Refusal)
-    reply = json.loads(json_lines.encode_line(codec.refuse(refused.seq, 0, refused.code, refused.message)))
+    reply = json.loads(jsonl.encode_line(msgpack.refuse(refused.seq, 0, refused.code, refused.message)))
     assert reply["status"] == "exception" and reply["type"] == kind and words in reply["message"]
 
 
@@ -429,11 +430,11 @@ def test_mutated_lines_are_requests_or_refusals(line: bytes, edits: list[tuple[i
     for place, inserted, dropped in edits:
         place %= len(line) + 1
         line = line[:place] + inserted + line[place + dropped :]
-    request = json_lines.decode_line(line)
+    request = jsonl.decode_line(line)
     if isinstance(request, Request):
         check(request.frame)
     else:
-        json_lines.encode_line(codec.refuse(request.seq, 0, request.code, request.message))
+        jsonl.encode_line(msgpack.refuse(request.seq, 0, request.code, request.message))
 
 
 # ---- replies and events
@@ -442,19 +443,19 @@ def test_mutated_lines_are_requests_or_refusals(line: bytes, edits: list[tuple[i
 @pytest.mark.parametrize(
     "reply",
     [
-        Reply(1, 2, codec.encode_results([(0, None)])),
-        Reply(None, 0, codec.encode_results([(16, "what")])),
-        Reply(2**63 - 1, 2**63, codec.encode_results([(0, raw({"a": b"bytes"})), (1, "no key"), (0, [("k", raw(1))])])),
+        Reply(1, 2, msgpack.encode_results([(0, None)])),
+        Reply(None, 0, msgpack.encode_results([(16, "what")])),
+        Reply(2**63 - 1, 2**63, msgpack.encode_results([(0, raw({"a": b"bytes"})), (1, "no key"), (0, [("k", raw(1))])])),
     ],
 )
 def test_a_reply_is_the_array_of_the_protocol(reply: Reply) -> None:
-    assert msgspec.msgpack.decode(codec.encode_reply(reply)) == [reply.seq, reply.revision, codec.decode_value(reply.results)]
+    assert msgspec.msgpack.decode(msgpack.encode_reply(reply)) == [reply.seq, reply.revision, msgpack.decode_value(reply.results)]
     read_back(reply)
 
 
 def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
     def line(code: int, payload: Any) -> Any:
-        return json.loads(json_lines.encode_line(Reply(1, 1, codec.encode_results([(code, payload)]))))
+        return json.loads(jsonl.encode_line(Reply(1, 1, msgpack.encode_results([(code, payload)]))))
 
     assert line(0, None) == {"status": "OK", "result": None}
     assert line(0, [["k", {"a": 1}]]) == {"status": "OK", "result": [["k", {"a": 1}]]}
@@ -466,11 +467,11 @@ def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
 
 
 def test_bytes_are_shown_in_lines_as_base64() -> None:
-    assert b'"AP8="' in json_lines.encode_line(Reply(1, 1, codec.encode_results([(0, b"\0\xff")])))
+    assert b'"AP8="' in jsonl.encode_line(Reply(1, 1, msgpack.encode_results([(0, b"\0\xff")])))
 
 
 def test_an_event_is_a_message_number_0() -> None:
-    assert msgspec.msgpack.decode(codec.encode_event(7, 3, 0, ("k", [raw(1)]))) == [0, 7, [3, 0, ["k", [1]]]]
+    assert msgspec.msgpack.decode(msgpack.encode_event(7, 3, 0, ("k", [raw(1)]))) == [0, 7, [3, 0, ["k", [1]]]]
 
 
 @pytest.mark.parametrize(
@@ -498,11 +499,11 @@ def test_an_event_is_a_message_number_0() -> None:
 )
 def test_the_number_of_a_refused_request_survives_what_is_wrong_behind_it(frame: bytes, seq: int | None) -> None:
     """Red when the whole frame had to be readable: the client waited, and reported as unknown what had been refused."""
-    refusal = codec.decode_request(frame)
+    refusal = msgpack.decode_request(frame)
     assert isinstance(refusal, messages.Refusal) and refusal.seq == seq
 
 
 def test_a_strange_operation_is_named_among_unreadable_ones() -> None:
-    refusal = codec.decode_request(bytes.fromhex("93c0099291a6") + b"frobni" + bytes.fromhex("92a66c6f6f6b7570a1ff"))
+    refusal = msgpack.decode_request(bytes.fromhex("93c0099291a6") + b"frobni" + bytes.fromhex("92a66c6f6f6b7570a1ff"))
     assert isinstance(refusal, messages.Refusal)
     assert (refusal.seq, refusal.code) == (9, errors.InvalidMethod.code) and "frobni" in refusal.message

@@ -12,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
-from stepped import Stepped
+from support.stepped import Stepped
+from support.witness import dump_of, raw, request
 from test_table import equal, values
-from witness import dump_of, raw, request
 
-from kvzmq import checks, codec, deferral, errors, messages
-from kvzmq.codec import decode_group
-from kvzmq.messages import Refusal
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack, validation
+from kvzmq.protocol.messages import Refusal
+from kvzmq.protocol.msgpack import decode_group
+from kvzmq.server import deferral
 from kvzmq.store import equality, indexes
 from kvzmq.store import table as table_module
 from kvzmq.store.table import Table
@@ -28,13 +30,13 @@ SECOND_US = 1_000_000
 
 def run(table: Table, *ops: messages.Operation) -> list[Any]:
     """Execute one request; returns pairs of code and payload."""
-    results: list[Any] = codec.decode_value(codec.encode_reply(table.execute(request(None, 1, *ops))))[2]
+    results: list[Any] = msgpack.decode_value(msgpack.encode_reply(table.execute(request(None, 1, *ops))))[2]
     return results
 
 
 def refused(*ops: Any) -> str:
     """Return the message of the refusal of a request."""
-    found = codec.decode_request(codec.encode_request(None, 1, ops))
+    found = msgpack.decode_request(msgpack.encode_request(None, 1, ops))
     assert isinstance(found, Refusal) and found.code == errors.InvalidRequest.code
     return found.message
 
@@ -44,12 +46,12 @@ def test_every_limit_is_what_the_page_says() -> None:
     section = page.partition("## What one request may cost\n")[2].partition("\n## ")[0]
     stated = [int(re.sub(r"[^\d]", "", value)) for value in re.findall(r"^\| .* \| ([\d,]+)[^|]* \|$", section, re.MULTILINE)]
     assert stated == [
-        checks.ROWS_MAX, checks.TRANSACTION_MAX, messages.KEY_CHARS_MAX, checks.CONTAINERS_MAX, table_module.SCANS_MAX,
+        validation.ROWS_MAX, validation.TRANSACTION_MAX, messages.KEY_CHARS_MAX, validation.CONTAINERS_MAX, table_module.SCANS_MAX,
         indexes.INDEXES_MAX, table_module.ROWS_FOUND_MAX, table_module.CHANGES_BEFORE_SCAN_MAX,
         table_module.CHANGED_BYTES_BEFORE_SCAN_MAX, table_module.COMPARED_BYTES_MAX, indexes.INDEXES_MAX, indexes.INDEX_BYTES_MAX,
     ]  # fmt: skip
     assert f"{deferral.WAITING_OF_ONE_MAX:,} requests or 1 MiB" in section and deferral.WAITING_BYTES_OF_ONE_MAX == 1 << 20
-    assert f"{table_module.EXPIRED_ROWS_MAX:,}\nwith each group" in section and checks.CONTAINER_BYTES == 8
+    assert f"{table_module.EXPIRED_ROWS_MAX:,}\nwith each group" in section and validation.CONTAINER_BYTES == 8
 
 
 # ---- comparisons
@@ -59,14 +61,14 @@ def test_every_limit_is_what_the_page_says() -> None:
 @given(values, values)
 def test_values_are_equal_by_what_they_say(one: Any, other: Any) -> None:
     """Turned red by leaving out the look at booleans: 1 was true."""
-    assert equality.are_equal(codec.encode_value(one), codec.encode_value(other)) == equal(one, other)
+    assert equality.are_equal(msgpack.encode_value(one), msgpack.encode_value(other)) == equal(one, other)
 
 
 def test_booleans_are_told_from_numbers_at_every_depth() -> None:
     for one, other in (([[1]], [[True]]), ({"a": {"b": 0}}, {"a": {"b": False}}), ([{"a": 1}, [1.0]], [{"a": 1}, [True]])):
-        assert not equality.are_equal(codec.encode_value(one), codec.encode_value(other))
+        assert not equality.are_equal(msgpack.encode_value(one), msgpack.encode_value(other))
     one, other = {"a": True, "b": [1, {"c": False}]}, {"b": [1.0, {"c": False}], "a": True}
-    assert equality.are_equal(codec.encode_value(one), codec.encode_value(other))
+    assert equality.are_equal(msgpack.encode_value(one), msgpack.encode_value(other))
 
 
 def test_a_large_value_is_not_decoded_to_be_compared_with_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,14 +133,14 @@ def test_arrays_and_maps_are_counted_right(monkeypatch: pytest.MonkeyPatch) -> N
     """Turned red by counting heads within numbers and strings."""
     for seed in range(500):
         value = [a_value(random.Random(seed * 3 + number)) for number in range(3)]
-        data, count = codec.encode_value(value), count_of(value)
-        monkeypatch.setattr(checks, "CONTAINER_BYTES", 1 << 40)
-        monkeypatch.setattr(checks, "CONTAINERS_MAX", count)
-        checks.check_value(data)
-        monkeypatch.setattr(checks, "CONTAINERS_MAX", count - 1)
+        data, count = msgpack.encode_value(value), count_of(value)
+        monkeypatch.setattr(validation, "CONTAINER_BYTES", 1 << 40)
+        monkeypatch.setattr(validation, "CONTAINERS_MAX", count)
+        validation.check_value(data)
+        monkeypatch.setattr(validation, "CONTAINERS_MAX", count - 1)
         if len(data) >= count:
             with pytest.raises(errors.InvalidRequest, match="arrays and maps"):
-                checks.check_value(data)
+                validation.check_value(data)
 
 
 def test_a_value_of_nothing_but_empty_arrays_is_refused() -> None:
@@ -161,8 +163,8 @@ def test_a_bad_value_is_refused_wherever_it_is(bad: bytes, among: int) -> None:
 def test_values_of_many_operations_are_checked_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned red by checking one by one: 90,000 rows that need the slow check took a second."""
     checked: list[int] = []
-    check = checks.check_value
-    monkeypatch.setattr(checks, "check_value", lambda data: (checked.append(1), check(data))[1])
+    check = validation.check_value
+    monkeypatch.setattr(validation, "check_value", lambda data: (checked.append(1), check(data))[1])
     request(None, 1, messages.InsertMany({f"k{number}": raw([[[[[[b""]]]]]]) for number in range(1000)}))
     request(None, 1, *[messages.Insert(f"k{number}", raw([[[[[[b""]]]]]])) for number in range(1000)])
     assert not checked
@@ -189,8 +191,8 @@ def test_names_rows_and_transactions_have_limits() -> None:
 
 def test_an_old_log_is_read_whatever_the_limits_say_today() -> None:
     rows = {f"{number}": 1 for number in range(100_001)}
-    frame = codec.encode_value([None, 1, [["insert_many", rows], ["query", "x" * 70_000, 1]]])
-    _, (found,) = decode_group(codec.encode_group(1, [frame]))
+    frame = msgpack.encode_value([None, 1, [["insert_many", rows], ["query", "x" * 70_000, 1]]])
+    _, (found,) = decode_group(msgpack.encode_group(1, [frame]))
     assert len(found.ops[0].rows) == 100_001
 
 
@@ -226,7 +228,7 @@ def fill(table: Table, count: int) -> None:
 
 def check_indexes(table: Table) -> None:
     """Compare what the indexes say with the rows."""
-    rows = {key: codec.decode_value(value) for key, value in table.rows.items()}
+    rows = {key: msgpack.decode_value(value) for key, value in table.rows.items()}
     assert list(table.indexes.keys("", None)) == sorted(rows)
     for number in range(12):
         assert table.indexes.on("n").find(number) == sorted(key for key, value in rows.items() if value.get("n") == number)

@@ -7,12 +7,14 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from stepped import Stepped
+from support.stepped import Stepped
 
-from kvzmq import dispatcher, errors, messages
-from kvzmq.codec import decode_group
-from kvzmq.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT
-from kvzmq.transport import tcp
+from kvzmq import errors
+from kvzmq.protocol import messages
+from kvzmq.protocol.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT
+from kvzmq.protocol.msgpack import decode_group
+from kvzmq.server import dispatcher
+from kvzmq.server.transport import tcp
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kvzmq import errors
-from kvzmq.store.files import DiskDirectory
+from kvzmq.store.file.files import DiskDirectory
 
 
 def test_a_short_write_goes_on_until_all_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

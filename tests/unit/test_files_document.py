@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
-from forgetful import Disk, Inode
-from witness import apply, raw, request
+from support.forgetful import Disk, Inode
+from support.witness import apply, raw, request
 
-from kvzmq import codec, messages
-from kvzmq.store import Store, checkpoint, file_log, frames
-from kvzmq.store.compact import fold
-from kvzmq.store.file_log import NAME, NAME_SEALED, FileLog
+from kvzmq.protocol import messages, msgpack
+from kvzmq.store.file import checkpoint, file_log, frames
+from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.file_log import NAME, NAME_SEALED, FileLog
+from kvzmq.store.store import Store
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "files.md"
 SALT = bytes(range(0xA0, 0xB0))
@@ -79,7 +80,7 @@ def test_the_store_reads_the_documents_log_and_checkpoint() -> None:
             disk.change_names({name: inode})
         store = Store(FileLog(disk.open()))
         store.recover()
-        assert {key: codec.decode_value(value) for key, value in store.table.rows.items()} == {"zebra": {"weight": 100}, "n": 1}
+        assert {key: msgpack.decode_value(value) for key, value in store.table.rows.items()} == {"zebra": {"weight": 100}, "n": 1}
         assert store.table.epochs.dump() == (LINEAGE, [(EPOCH, 0)])
         assert store.table.revision == 3 and dict(store.table.expiries.items()) == {"n": TIME_US + 62_000_000}
 

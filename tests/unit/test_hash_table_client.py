@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import fake_table_server as fake
 import pytest
-from fake_table_server import FakeTableServer
+from support import fake_table_server as fake
+from support.fake_table_server import FakeTableServer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
 

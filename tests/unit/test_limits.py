@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from stepped import Stepped, ZmqPeer
+from support.stepped import Stepped, ZmqPeer
 
-from kvzmq import codec, errors, messages
-from kvzmq.messages import KEY_CHARS_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX, Insert
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import KEY_CHARS_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX, Insert
 
 LIMITS = pytest.mark.parametrize("limit", [REQUEST_BYTES_MAX, REQUEST_BYTES_LIMIT])
 KEYS = pytest.mark.parametrize("key", ["k", "\U0001f600" * KEY_CHARS_MAX], ids=["short key", "longest key"])
@@ -18,14 +19,14 @@ KEYS = pytest.mark.parametrize("key", ["k", "\U0001f600" * KEY_CHARS_MAX], ids=[
 
 def value_for(frame_bytes: int, key: str, text: str = "x") -> dict[str, Any]:
     """Return a row that a query finds, of which the insert is `frame_bytes` long."""
-    empty = len(codec.encode_request(None, 1, [Insert(key, msgspec.Raw(codec.encode_value({"n": 7, "pad": ""})))]))
+    empty = len(msgpack.encode_request(None, 1, [Insert(key, msgspec.Raw(msgpack.encode_value({"n": 7, "pad": ""})))]))
     value = {"n": 7, "pad": text * (frame_bytes - empty - 4)}  # a long string's head is 4 bytes longer than an empty one's
     assert len(insert(key, value)) == frame_bytes
     return value
 
 
 def insert(key: str, value: Any) -> bytes:
-    return codec.encode_request(None, 1, [Insert(key, msgspec.Raw(codec.encode_value(value)))])
+    return msgpack.encode_request(None, 1, [Insert(key, msgspec.Raw(msgpack.encode_value(value)))])
 
 
 def line(**request: Any) -> bytes:
@@ -109,12 +110,12 @@ def test_a_line_of_the_bridge_carries_what_a_frame_does(limit: int, key: str, te
 
 def test_a_line_that_is_certainly_too_long_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Red without the look at commas: seven megabytes of empty arrays were decoded for 0.3 s, to be refused."""
-    from kvzmq import json_lines
+    from kvzmq.protocol import jsonl
 
-    monkeypatch.setattr(json_lines, "_decode_line", lambda line: pytest.fail("it was decoded"))
+    monkeypatch.setattr(jsonl, "_decode_line", lambda line: pytest.fail("it was decoded"))
     for unit in (b"[],", b"0,", b"[[[[[[]]]]]],"):
         body = unit * (6 * REQUEST_BYTES_MAX // len(unit))
-        refusal = json_lines.decode_line(b'{"method":"insert","key":"k","value":[' + body + b"0]}")
+        refusal = jsonl.decode_line(b'{"method":"insert","key":"k","value":[' + body + b"0]}")
         assert isinstance(refusal, messages.Refusal) and refusal.code == errors.InvalidRequest.code
 
 
@@ -122,7 +123,7 @@ def test_a_line_that_is_certainly_too_long_is_refused_before_it_is_decoded(monke
     "value", [["\x01" * 1000], [False] * 1000, [-32] * 1000, [[]] * 1000, {"": ""}, [1.5] * 500, ["\x7f\x1f"] * 300, [b"\xff" * 900]]
 )
 def test_json_grows_no_more_than_is_said(value: Any) -> None:
-    encoded = codec.encode_value(value)
+    encoded = msgpack.encode_value(value)
     assert len(msgspec.json.encode(value)) <= messages.JSON_GROWTH * len(encoded)
 
 
@@ -134,7 +135,8 @@ def test_the_longest_transaction_of_checks_fits_a_line() -> None:
 
 
 def test_the_chunks_of_a_client_fit_the_least_that_servers_take_by_default() -> None:
-    from kvzmq.client import operations, session
+    from kvzmq.client.core import calls as operations
+    from kvzmq.client.core import session
 
     assert operations.CHUNK_BYTES < REQUEST_BYTES_MAX and session.SHARED_BYTES_MAX < REQUEST_BYTES_MAX
     # A batch gathers up to the second, then a chunk of the first may still be the one call in a request.

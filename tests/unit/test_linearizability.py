@@ -8,9 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-import linearizability as lin
 import pytest
-from linearizability import ABSENT, Op, Violation, check
+from support import linearizability as lin
+from support.linearizability import ABSENT, Op, Violation, check
 
 
 def simulate(seed: int, operations: int = 200, clients: int = 4, lost: float = 0.0) -> list[Op]:

@@ -14,15 +14,17 @@ from random import Random
 from typing import Any, cast
 
 import pytest
-from forgetful import PAGE_BYTES, Disk, Inode
-from witness import Clients, apply, dump_of, raw, request
+from support.forgetful import PAGE_BYTES, Disk, Inode
+from support.witness import Clients, apply, dump_of, raw, request
 
-from kvzmq import codec, errors, messages
-from kvzmq.store import Store, checkpoint, file_log, frames
-from kvzmq.store.compact import fold
-from kvzmq.store.file_log import MAGIC, NAME, NAME_SEALED, NAME_TORN, FileLog
-from kvzmq.store.files import File
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack
+from kvzmq.store.file import checkpoint, file_log, frames
+from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED, NAME_TORN, FileLog
+from kvzmq.store.file.files import File
 from kvzmq.store.log import SEMANTICS, Checkpoint
+from kvzmq.store.store import Store
 from kvzmq.store.table import Table
 
 SALT = bytes(range(100, 116))
@@ -32,7 +34,7 @@ GARBAGE = bytes(Random(0).randrange(1, 256) for _ in range(PAGE_BYTES))
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Say nothing of each torn tail."""
-    monkeypatch.setattr(logging.getLogger("kvzmq.store.file_log"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("kvzmq.store.file.file_log"), "disabled", True)
 
 
 def disk_with(**files: bytes) -> Disk:
@@ -409,7 +411,7 @@ def test_group_numbers_go_on_through_logs_without_groups() -> None:
 def recovered_rows(disk: Disk) -> dict[str, object]:
     store = Store(FileLog(disk.open()))
     store.recover()
-    return {key: codec.decode_value(value) for key, value in store.table.rows.items()}
+    return {key: msgpack.decode_value(value) for key, value in store.table.rows.items()}
 
 
 def test_a_sealed_log_already_in_the_checkpoint_is_not_applied_again() -> None:

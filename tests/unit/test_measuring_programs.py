@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_table_server import FakeTableServer
+from support.fake_table_server import FakeTableServer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
 

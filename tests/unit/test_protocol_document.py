@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from stepped import Stepped
+from support.stepped import Stepped
 
-from kvzmq import codec, errors, messages, watches
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack
+from kvzmq.server import watches
+from kvzmq.server.transport import router, tcp
 from kvzmq.store import history, sessions
-from kvzmq.transport import router, tcp
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
@@ -54,7 +56,7 @@ def test_the_exchange_in_bytes_is_what_the_text_beside_it_says() -> None:
             message[0] = bytes(range(16))
         assert msgspec.msgpack.encode(message) == frame
         if isinstance(message[0], bytes):
-            assert isinstance(codec.decode_request(frame), messages.Request)
+            assert isinstance(msgpack.decode_request(frame), messages.Request)
 
 
 def test_every_operation_is_listed_with_its_arguments() -> None:

@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
-import zmtp
-from stepped import Stepped, ZmqPeer
+from support import zmtp
+from support.stepped import Stepped, ZmqPeer
 
 from kvzmq import errors
-from kvzmq.messages import REQUEST_BYTES_LIMIT
-from kvzmq.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX, Arrival, router
-from kvzmq.transport.router import RouterTransport
+from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT
+from kvzmq.server.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX, Arrival, router
+from kvzmq.server.transport.router import RouterTransport
 
 
 @pytest.fixture
@@ -376,8 +376,9 @@ def abort_of(program: str) -> int:
 
 
 RESET_WHILE_INPUT_IS_STOPPED = """
-import socket, struct, time, zmq, zmtp
-from kvzmq.transport.router import RouterTransport
+import socket, struct, time, zmq
+from support import zmtp
+from kvzmq.server.transport.router import RouterTransport
 transport = RouterTransport(zmq.Context(), ["tcp://127.0.0.1:0"])
 peers = [zmtp.shake_hands(transport.endpoints[0]) for _ in range(4)]
 for peer in peers:
@@ -426,8 +427,9 @@ def test_the_first_anonymous_identity_cannot_be_guessed(table: Stepped) -> None:
 
 
 CLAIM_THE_NEXT_IDENTITIES = """
-import zmq, zmtp
-from kvzmq.transport.router import RouterTransport
+import zmq
+from support import zmtp
+from kvzmq.server.transport.router import RouterTransport
 context = zmq.Context()
 transport = RouterTransport(context, ["tcp://127.0.0.1:0"])
 url = transport.endpoints[0]

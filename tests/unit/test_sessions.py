@@ -5,10 +5,11 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from witness import copy_of, dump_of, raw, request
+from support.witness import copy_of, dump_of, raw, request
 
-from kvzmq import codec, errors, messages
-from kvzmq.messages import Reply
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import Reply
 from kvzmq.store import sessions
 from kvzmq.store.sessions import Kept, Sessions
 from kvzmq.store.table import Table
@@ -17,7 +18,7 @@ A, B, C = (name * 16 for name in (b"a", b"b", b"c"))
 
 
 def code(reply: Reply) -> int:
-    found = codec.decode_value(reply.results)[0][0]
+    found = msgpack.decode_value(reply.results)[0][0]
     assert isinstance(found, int)
     return found
 
@@ -48,7 +49,7 @@ def test_a_number_may_not_be_used_twice() -> None:
     table = Table()
     table.execute(increment(A, 1))
     assert code(table.execute(request(A, 1, messages.Increment("n", 2)))) == errors.SequenceReused.code
-    assert codec.decode_value(table.rows["n"]) == 1
+    assert msgpack.decode_value(table.rows["n"]) == 1
 
 
 def test_reads_are_executed_anew_and_not_kept() -> None:
@@ -70,7 +71,7 @@ def test_numbers_below_the_floor_are_refused_not_executed(monkeypatch: pytest.Mo
         for seq in range(1, 7):
             assert code(table.execute(increment(A, seq))) == errors.SessionExpired.code, turn
         assert [code(table.execute(increment(A, seq))) for seq in range(7, 11)] == [0] * 4
-        assert codec.decode_value(table.rows["n"]) == 10
+        assert msgpack.decode_value(table.rows["n"]) == 10
         table = copy_of(table)
 
 
@@ -80,7 +81,7 @@ def test_numbers_may_come_in_any_order_above_the_floor() -> None:
         assert code(table.execute(increment(A, seq))) == 0
     for seq in (9, 3, 5, 1):
         table.execute(increment(A, seq))
-    assert codec.decode_value(table.rows["n"]) == 4
+    assert msgpack.decode_value(table.rows["n"]) == 4
 
 
 def test_an_unknown_session_begins_with_number_1_or_not_at_all() -> None:

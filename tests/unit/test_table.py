@@ -13,10 +13,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec import UNSET, Raw
-from witness import Clients, copy_of, dump_of, raw, request
+from support.witness import Clients, copy_of, dump_of, raw, request
 
-from kvzmq import codec, errors, messages
-from kvzmq.messages import Request
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import Request
 from kvzmq.store import history, indexes, table
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
@@ -116,7 +117,7 @@ class Model:
 
 
 def results_of(reply: messages.Reply) -> Any:
-    return codec.decode_value(codec.encode_reply(reply))[2]
+    return msgpack.decode_value(msgpack.encode_reply(reply))[2]
 
 
 def maybe(value: Any) -> list[Raw]:
@@ -139,13 +140,13 @@ class TableAgainstModel(RuleBasedStateMachine):
         reply = self.table.execute(request(None, 1, op))
         if type(op).writes:
             self.twin.execute(request(None, 1, op))
-        ((code, payload),) = codec.decode_value(reply.results)
+        ((code, payload),) = msgpack.decode_value(reply.results)
         try:
             wanted = expected()
         except Failed as failed:
             assert code == failed.args[0].code, payload
         else:
-            assert code == 0 and equal(payload, codec.decode_value(codec.encode_value(wanted)))
+            assert code == 0 and equal(payload, msgpack.decode_value(msgpack.encode_value(wanted)))
         assert reply.revision == self.table.revision == self.model.revision
 
     # ---- writes
@@ -326,7 +327,7 @@ class TableAgainstModel(RuleBasedStateMachine):
     def look_back(self) -> None:
         first = self.table.history.first
         found = [
-            (key, *(absent if value is None else codec.decode_value(value) for value in (before, after)))
+            (key, *(absent if value is None else msgpack.decode_value(value) for value in (before, after)))
             for _, (key, before, after) in self.table.history.since(first)
         ]
         wanted = self.model.changes[first:]
@@ -338,7 +339,7 @@ class TableAgainstModel(RuleBasedStateMachine):
     @invariant()
     def is_as_the_model_says(self) -> None:
         assert self.table.rows.keys() == self.model.rows.keys()
-        assert all(equal(codec.decode_value(value), self.model.rows[key]) for key, value in self.table.rows.items())
+        assert all(equal(msgpack.decode_value(value), self.model.rows[key]) for key, value in self.table.rows.items())
         assert dict(self.table.expiries.items()) == self.model.deadlines
         assert dump_of(self.table) == dump_of(self.twin), "reads and checkpoints make no difference"
 
@@ -395,7 +396,7 @@ def test_a_transaction_that_fails_leaves_no_trace() -> None:
         messages.Remove("missing"),
     ]
     reply = one.execute(request(None, 1, messages.Transaction([], steps)))
-    assert codec.decode_value(reply.results)[0][0] == errors.NoSuchKey.code
+    assert msgpack.decode_value(reply.results)[0][0] == errors.NoSuchKey.code
     assert one.execute(reads).results == found.results and reply.revision == 3
     assert list(one.history.since(0)) == changes
     assert dict(one.expiries.items()) == {"a": 1_000_000, "c": 2_000_000}
@@ -444,7 +445,7 @@ def test_results_too_large_for_a_reply_are_an_error_of_their_operation() -> None
     reply = big.execute(request(None, 1, *[messages.Lookup(f"k{number}") for number in range(6)]))
     codes = [code for code, _ in results_of(reply)]
     assert codes == [0, 0, 0, 0, errors.ResultTooLarge.code, errors.ResultTooLarge.code]
-    assert len(codec.encode_reply(reply)) <= messages.REPLY_BYTES_MAX
+    assert len(msgpack.encode_reply(reply)) <= messages.REPLY_BYTES_MAX
     page = big.execute(request(None, 1, messages.Items()))
     assert len(results_of(page)[0][1]) == 4
 
@@ -467,7 +468,7 @@ def test_the_semantics_of_a_log_decide_what_its_requests_gave() -> None:
 @given(values, values)
 def test_comparable_is_equality_of_json(one: Any, other: Any) -> None:
     assert (comparable(one) == comparable(other)) == equal(one, other)
-    assert comparable(one) == comparable(codec.decode_value(codec.encode_value(one)))
+    assert comparable(one) == comparable(msgpack.decode_value(msgpack.encode_value(one)))
     hash(comparable(one))
 
 
@@ -476,14 +477,14 @@ def test_comparable_is_equality_of_json(one: Any, other: Any) -> None:
 def test_any_subkey_is_read(subkey: str, value: dict[str, Any], inner: Any) -> None:
     read = read_subkey(subkey)
     value.pop(subkey, None)
-    assert read(codec.encode_value(value)) is UNSET
+    assert read(msgpack.encode_value(value)) is UNSET
     value[subkey] = inner
-    assert read(codec.encode_value(value)) == inner
-    assert read(codec.encode_value([subkey])) is UNSET
+    assert read(msgpack.encode_value(value)) == inner
+    assert read(msgpack.encode_value([subkey])) is UNSET
 
 
 def test_of_two_entries_of_one_name_the_last_counts() -> None:
-    assert read_subkey("a")(b"\x82\xa1a\x01\xa1a\x02") == 2 == codec.decode_value(b"\x82\xa1a\x01\xa1a\x02")["a"]
+    assert read_subkey("a")(b"\x82\xa1a\x01\xa1a\x02") == 2 == msgpack.decode_value(b"\x82\xa1a\x01\xa1a\x02")["a"]
 
 
 def test_an_index_dropped_and_built_again_is_the_same() -> None:
@@ -621,9 +622,9 @@ def test_a_request_may_query_only_so_many_subkeys() -> None:
     table = Table()
     queries = [messages.Query(f"subkey {number}", Raw(b"\x01")) for number in range(20)]
     reply = Table().execute(Request(None, 1, queries, b""))
-    codes = [code for code, _ in codec.decode_value(reply.results)]
+    codes = [code for code, _ in msgpack.decode_value(reply.results)]
     assert codes == [errors.OK] * 16 + [errors.ResultTooLarge.code] * 4
-    assert codec.decode_value(table.execute(Request(None, 2, queries[:1], b"")).results) == [[errors.OK, []]]
+    assert msgpack.decode_value(table.execute(Request(None, 2, queries[:1], b"")).results) == [[errors.OK, []]]
 
 
 def test_the_errors_of_a_request_fit_one_reply() -> None:
@@ -631,5 +632,5 @@ def test_the_errors_of_a_request_fit_one_reply() -> None:
     table = Table()
     removes = [messages.Remove("\x00" * 90) for _ in range(100_000)]
     reply = table.execute(Request(None, 1, removes, b""))
-    assert len(codec.encode_reply(reply)) < messages.REPLY_BYTES_MAX
+    assert len(msgpack.encode_reply(reply)) < messages.REPLY_BYTES_MAX
     assert {code for code, _ in results_of(reply)} == {errors.NoSuchKey.code}

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stepped import Stepped, TcpPeer
+from support.stepped import Stepped, TcpPeer
 
 from kvzmq import errors
-from kvzmq.messages import OPERATIONS, Reply
-from kvzmq.transport import tcp
+from kvzmq.protocol.messages import OPERATIONS, Reply
+from kvzmq.server.transport import tcp
 
 DONE = {"status": "OK", "result": None}
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from stepped import Stepped
+from support.stepped import Stepped
 
-from kvzmq import interleaving, trace
 from kvzmq.cli import main
-from kvzmq.interleaving import Numbered
-from kvzmq.trace import Line, Trace
+from kvzmq.tracing import interleaving, trace
+from kvzmq.tracing.interleaving import Numbered
+from kvzmq.tracing.trace import Line, Trace
 
 
 def traced(text: str) -> list[Line]:

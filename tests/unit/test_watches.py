@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from stepped import Stepped, ZmqPeer
+from support.stepped import Stepped, ZmqPeer
 
-from kvzmq import errors, watches
-from kvzmq.messages import HEARTBEAT_S, SILENCE_S_MAX
+from kvzmq import errors
+from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
+from kvzmq.server import watches
+from kvzmq.server.transport import router
 from kvzmq.store import history
-from kvzmq.transport import router
 
 
 @pytest.fixture
@@ -417,8 +418,8 @@ def test_a_value_is_decoded_once_for_all_watched_queries(table: Stepped, monkeyp
     for number in range(200):
         table.call(peer, "watch_query", f"s{number % 20}", number)
     decoded: list[bytes] = []
-    decode = watches.codec.decode_value
-    monkeypatch.setattr(watches.codec, "decode_value", lambda data: (decoded.append(bytes(data)), decode(data))[1])
+    decode = watches.msgpack.decode_value
+    monkeypatch.setattr(watches.msgpack, "decode_value", lambda data: (decoded.append(bytes(data)), decode(data))[1])
     table.call(peer, "insert", "a", {"s0": 0, "s1": 1, "s2": [7]})
     table.call(peer, "insert", "a", {"s0": 1})
     table.settle()

@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kvzmq import codec, messages
-from kvzmq.store import Store
-from kvzmq.store.compact import fold
-from kvzmq.store.file_log import FileLog
-from kvzmq.store.files import DiskDirectory
+from kvzmq.protocol import messages, msgpack
+from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.file_log import FileLog
+from kvzmq.store.file.files import DiskDirectory
+from kvzmq.store.store import Store
 
 TIME_US = 1_780_000_000_000_000  # 2026-05-28
 TTL_S = messages.TTL_S_MAX  # about ten years
@@ -37,7 +37,7 @@ class Writer:
         self.time_us = TIME_US
 
     def step(self, session: bytes | None, seq: int, *ops: list[Any]) -> None:
-        request = codec.decode_request(codec.encode_value((session, seq, ops)))
+        request = msgpack.decode_request(msgpack.encode_value((session, seq, ops)))
         assert isinstance(request, messages.Request), request
         self.time_us += 1_000_000
         self.store.begin([request], self.time_us)

@@ -1,0 +1,1 @@
+"""Loads on a server, timed, and reports of them."""

@@ -1,0 +1,1 @@
+"""One file per group of commands, loaded when a command is first used."""

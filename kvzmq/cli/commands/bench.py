@@ -1,0 +1,246 @@
+"""`kvzmq bench`: how fast is this server, from here? With the habits of redis-benchmark.
+
+It works under keys of its own, `kvzmq-bench-...`, and removes them at the end, also after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from msgspec import Raw
+
+import kvzmq
+from kvzmq import errors
+from kvzmq.bench.load import CONNECTIONS_MAX, Load, Measured, Summary, operation, summarize
+from kvzmq.client.core.socket import parse_urls, resolve
+
+MATCHES = 10
+"""How many rows a query of the test finds."""
+
+_BATCH_TIMEOUT_S = 30.0
+"""How long one batch of the rows that a test needs may take."""
+
+
+class Workload:
+    """The requests of the tests: operations on `keyspace` rows with values of `data_bytes`."""
+
+    def __init__(self, keyspace: int, data_bytes: int) -> None:
+        self.prefix = f"kvzmq-bench-{os.urandom(4).hex()}:"
+        self.keyspace = keyspace
+        self.value = "x" * data_bytes
+        self._random = random.Random(7)
+
+    def key(self, number: int) -> str:
+        return f"{self.prefix}{number:012d}"
+
+    def any_key(self) -> str:
+        return self.key(int(self._random.random() * self.keyspace))
+
+    def rows(self, test: str, requests: int) -> Iterator[tuple[str, Any]]:
+        """Yield the rows that must be there before `test`."""
+        if test == "query":
+            return ((self.key(n), {"group": self.prefix + str(n // MATCHES), "data": self.value}) for n in range(self.keyspace))
+        count = {"lookup": self.keyspace, "remove": requests}.get(test, 0)
+        return ((self.key(n), self.value) for n in range(count))
+
+    def operations(self, test: str) -> Iterator[Raw]:
+        """Yield the operations of `test` without end."""
+        return TESTS[test](self)
+
+
+TESTS: dict[str, Callable[[Workload], Iterator[Raw]]] = {
+    "ping": lambda work: itertools.repeat(operation("ping")),
+    "insert": lambda work: (operation("insert", work.any_key(), work.value) for _ in itertools.count()),
+    "lookup": lambda work: (operation("lookup", work.any_key()) for _ in itertools.count()),
+    "size": lambda work: itertools.repeat(operation("size")),
+    "increment": lambda work: (operation("increment", work.prefix + "counter") for _ in itertools.count()),
+    "query": lambda work: (
+        operation("query", "group", f"{work.prefix}{int(work._random.random() * work.keyspace) // MATCHES}")
+        for _ in itertools.count()
+    ),
+    "remove": lambda work: (operation("remove", work.key(n)) for n in itertools.count()),
+}
+"""What each test sends."""
+
+
+class Outcome(NamedTuple):
+    """What one test gave with one number of clients."""
+
+    test: str
+    clients: int
+    measured: Measured
+    latency: Summary
+
+
+def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list[str]:
+    tests = [name.strip().lower() for name in value.split(",") if name.strip()]
+    unknown = [name for name in tests if name not in TESTS]
+    if unknown or not tests:
+        raise click.BadParameter(f"no test {', '.join(unknown)}; there are {', '.join(TESTS)}")
+    return tests
+
+
+@click.command()
+@click.option("-c", "--clients", type=click.IntRange(1, CONNECTIONS_MAX), default=50, show_default=True, help="Connections at the same time.")
+@click.option("-n", "--requests", type=click.IntRange(1), default=100_000, show_default=True, help="Operations of each test, by all clients together.")
+@click.option("-d", "--data", "data_bytes", type=click.IntRange(0, 1 << 20), default=3, show_default=True, help="Bytes of a value.")
+@click.option("-r", "--keyspace", type=click.IntRange(1, 10_000_000), default=10_000, show_default=True, help="How many keys to draw from.")
+@click.option("-P", "--pipeline", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Operations in one request.")
+@click.option("-t", "--tests", callback=_split_tests, default=",".join(TESTS), show_default=True, help="Which tests, separated by commas.")
+@click.option("-q", "--quiet", is_flag=True, help="One line a test.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Measure with 1, 2, 4 ... clients and write tables to FILE (Markdown), and plots beside it.")
+@click.pass_context
+def bench(
+    ctx: click.Context,
+    clients: int,
+    requests: int,
+    data_bytes: int,
+    keyspace: int,
+    pipeline: int,
+    tests: list[str],
+    quiet: bool,
+    as_csv: bool,
+    report: Path | None,
+) -> None:
+    """Measure a server: requests per second and latencies, for each operation.
+
+    Every client sends a request, waits for the reply, and sends the next. Writes are durable, as
+    always. The rows it needs are removed when it ends.
+    """
+    if report is not None:
+        _check_plots()
+    settings = ctx.find_root().params
+    url, timeout_s = settings["url"], settings["timeout_s"]
+    endpoint = _endpoint(url, timeout_s)
+    work = Workload(keyspace, data_bytes)
+    counts = _counts(clients) if report is not None else [clients]
+    outcomes: list[Outcome] = []
+    if as_csv:
+        click.echo('"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"')
+    with kvzmq.connect(endpoint, timeout=max(timeout_s, _BATCH_TIMEOUT_S)) as table:
+        table.ping(timeout=timeout_s)  # a server that is not there is not waited for as long as a batch
+        try:
+            for test, count in itertools.product(tests, counts):
+                table.insert_many(work.rows(test, requests))
+                measured = _measure(endpoint, work, test, count, requests, pipeline, max(timeout_s, 10.0), as_csv or quiet)
+                outcomes.append(Outcome(test, count, measured, summarize(measured.latencies_ns)))
+                if as_csv:
+                    click.echo(_csv_line(outcomes[-1]))
+                elif quiet or report is not None:
+                    click.echo(_short_line(outcomes[-1], len(counts) > 1))
+                else:
+                    click.echo(_long_text(outcomes[-1], data_bytes, pipeline))
+        finally:
+            _clean_up(table, work, max(keyspace, requests if "remove" in tests else 0))
+    if report is not None:
+        from kvzmq.bench.report import write_report
+
+        for path in write_report(report, outcomes, {"value": f"{data_bytes} bytes", "operations a request": str(pipeline)}):
+            click.echo(f"wrote {path}", err=True)
+
+
+def _endpoint(url: str, timeout_s: float) -> str:
+    """Return where the first server of the URL list listens."""
+    try:
+        return resolve(parse_urls(url)[0], timeout_s)[0]
+    except ValueError as error:
+        raise errors.InvalidRequest(str(error)) from None
+
+
+def _counts(clients: int) -> list[int]:
+    return sorted({1 << power for power in range(clients.bit_length()) if 1 << power <= clients} | {clients})
+
+
+def _check_plots() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        click.echo("kvzmq: no plots, as matplotlib is not installed: pip install 'kvzmq[bench]'", err=True)
+
+
+def _measure(
+    endpoint: str, work: Workload, test: str, clients: int, requests: int, pipeline: int, timeout_s: float, silent: bool
+) -> Measured:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    began_s = time.perf_counter()
+    with (
+        Load(endpoint, clients, timeout_s=timeout_s) as load,
+        Progress(*columns, console=console, transient=True, disable=silent or not console.is_terminal) as bar,
+    ):
+        task = bar.add_task(test, total=requests, rate="")
+
+        def show(done: int) -> None:
+            bar.update(task, completed=done, rate=f"{done / (time.perf_counter() - began_s):,.0f}/s")
+
+        return load.run(_batches(work.operations(test), requests, pipeline), progress=show)
+
+
+def _batches(operations: Iterator[Raw], total: int, pipeline: int) -> Iterator[list[Raw]]:
+    for at in range(0, total, pipeline):
+        yield list(itertools.islice(operations, min(pipeline, total - at)))
+
+
+def _clean_up(table: kvzmq.Client, work: Workload, rows: int) -> None:
+    table.remove_many([work.prefix + "counter"])
+    for at in range(0, rows, 10_000):
+        table.remove_many([work.key(number) for number in range(at, min(rows, at + 10_000))])
+
+
+# ---- what is printed
+
+ROW = ("avg", "min", "p50", "p95", "p99", "max")
+
+
+def row_of(latency: Summary) -> Sequence[float]:
+    """Return a latency's figures in redis-benchmark's order, milliseconds."""
+    return (latency.mean_ms, latency.min_ms, latency.p50_ms, latency.p95_ms, latency.p99_ms, latency.max_ms)
+
+
+def _csv_line(outcome: Outcome) -> str:
+    figures = [f"{outcome.measured.ops_per_s:.2f}", *(f"{ms:.3f}" for ms in row_of(outcome.latency))]
+    return ",".join(f'"{cell}"' for cell in (outcome.test, *figures))
+
+
+def _short_line(outcome: Outcome, several: bool) -> str:
+    clients = f", {outcome.clients} clients" if several else ""
+    rate = f"{outcome.measured.ops_per_s:.2f} requests per second"
+    return f"{outcome.test}{clients}: {rate}, p50={outcome.latency.p50_ms:.3f} msec{_failures(outcome)}"
+
+
+def _long_text(outcome: Outcome, data_bytes: int, pipeline: int) -> str:
+    measured = outcome.measured
+    heads = "".join(f"{head:>10}" for head in ROW)
+    figures = "".join(f"{ms:10.3f}" for ms in row_of(outcome.latency))
+    return f"""====== {outcome.test} ======
+  {measured.operations} requests completed in {measured.seconds:.2f} seconds{_failures(outcome)}
+  {outcome.clients} parallel clients
+  {data_bytes} bytes payload
+  {pipeline} operations in a request
+
+Summary:
+  throughput: {measured.ops_per_s:.2f} requests per second
+  latency summary (msec):
+  {heads}
+  {figures}
+"""
+
+
+def _failures(outcome: Outcome) -> str:
+    failed = outcome.measured.failed
+    if not failed:
+        return ""
+    named = (f"{count} {errors.BY_CODE[code].__name__ if code in errors.BY_CODE else code}" for code, count in failed.items())
+    return f" ({', '.join(named)})"

@@ -1,0 +1,283 @@
+"""`kvzmq server`: the table's server."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import zmq
+
+from kvzmq import __version__, catalog, errors
+from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
+from kvzmq.cli.arguments import PORT_MAX, Endpoint
+from kvzmq.protocol import messages
+from kvzmq.server.loop import Server
+from kvzmq.server.transport import Transport
+from kvzmq.server.transport.router import RouterTransport
+from kvzmq.server.transport.tcp import TcpTransport
+from kvzmq.store.file.compaction import Compactor, renew
+from kvzmq.store.file.file_log import FileLog
+from kvzmq.store.file.files import DiskDirectory
+from kvzmq.store.offline.reading import NAMES, NoTable
+from kvzmq.store.store import Store
+from kvzmq.tracing.trace import Trace
+from kvzmq.units import count, duration, size
+
+_log = logging.getLogger(__name__)
+
+_UNITS = {"": None, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?")
+
+
+class _Address(click.ParamType[tuple[str, int]]):
+    """HOST:PORT, or PORT alone for this machine's loopback."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not (port.isascii() and port.isdecimal()):
+            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        if int(port) > PORT_MAX:
+            self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
+class _CompactAfter(click.ParamType[tuple[str, int]]):
+    """A number of records, or a size such as 64M."""
+
+    name = "N|SIZE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        match = _SIZE.fullmatch(str(value).strip().lower())
+        if match is None or int(match[1]) == 0:
+            self.fail(f"{value!r} is neither a number of records (1000) nor a size (64M)", param, ctx)
+        unit = _UNITS[match[2]]
+        return ("records", int(match[1])) if unit is None else ("bytes", int(match[1]) * unit)
+
+
+class _Size(click.ParamType[int]):
+    """A number of bytes within bounds, such as 65536, 64K or 1M."""
+
+    name = "SIZE"
+
+    def __init__(self, bytes_min: int, bytes_max: int) -> None:
+        self._bytes_min = bytes_min
+        self._bytes_max = bytes_max
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip().lower())
+        size = int(match[1]) * (_UNITS[match[2]] or 1) if match is not None else 0
+        if not self._bytes_min <= size <= self._bytes_max:
+            self.fail(f"{value!r} is not a size from {self._bytes_min} to {self._bytes_max} bytes, such as 1M", param, ctx)
+        return size
+
+
+@click.command()
+@click.option("--data", type=click.Path(file_okay=False, readable=False, path_type=Path), default="kvzmq-data", envvar="KVZMQ_DATA",
+              show_default=True, help="Directory of the table's files; a new table is begun if there is none.")
+@click.option("--must-exist", is_flag=True, envvar="KVZMQ_MUST_EXIST",
+              help="Refuse to start, with exit code 3, if --data holds no table: it may not be mounted.")
+@click.option("--bind", "binds", type=Endpoint(), multiple=True, default=("tcp://127.0.0.1:5570",), envvar="KVZMQ_BIND",
+              show_default=True, metavar="URL", help="Endpoint for ZeroMQ clients; several times for several. Port 0 takes a free one.")
+@click.option("--tcp", type=_Address(), envvar="KVZMQ_TCP", help="Also speak JSON lines over TCP here.")
+@click.option("--project", envvar="KVZMQ_PROJECT", metavar="NAME", help="Announce the server under this name to a catalog.")
+@click.option("--owner", envvar="KVZMQ_OWNER", metavar="NAME", help="Who runs it, for the catalog.  [default: the login name]")
+@click.option("--catalog", "catalog_address", type=_Address(), envvar="KVZMQ_CATALOG",
+              help="The catalog.  [default: CATALOG_HOST and CATALOG_PORT, or 127.0.0.1:9097]")
+@click.option("--compact-after", type=_CompactAfter(), envvar="KVZMQ_COMPACT_AFTER",
+              help="Compact the log at so many records (1000) or so long a log (64M).  [default: when it outgrows the checkpoint and 64M]")
+@click.option("--request-max", "request_bytes_max", type=_Size(messages.REQUEST_BYTES_MIN, messages.REQUEST_BYTES_LIMIT),
+              default="1M", envvar="KVZMQ_REQUEST_MAX", show_default=True,
+              help="The longest request, 1K to 8M: nobody else is served while one is read and executed.")
+@click.option("--trace", "trace_path", envvar="KVZMQ_TRACE", metavar="FILE", help="Write a line for every request executed; - for standard output.")
+@click.option("--group-commit/--no-group-commit", default=True, envvar="KVZMQ_GROUP_COMMIT",
+              help="One sync for all that arrived together, or one for each request: slow, to measure the difference.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", envvar="KVZMQ_LOG_LEVEL",
+              show_default=True, help="How much to say on standard error.")
+def server(**options: Any) -> None:
+    """Serve the table in --data until SIGTERM or Ctrl-C."""
+    if options["catalog_address"] is not None and options["project"] is None:
+        raise click.UsageError("--catalog says where to announce the server: under which name? Add --project NAME")
+    _serve(_Options(**options))
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What was said on the command line and in the environment."""
+
+    data: Path
+    must_exist: bool
+    binds: tuple[str, ...]
+    tcp: tuple[str, int] | None
+    project: str | None
+    owner: str | None
+    catalog_address: tuple[str, int] | None
+    compact_after: tuple[str, int] | None
+    request_bytes_max: int
+    trace_path: str | None
+    group_commit: bool
+    log_level: str
+
+
+def _serve(options: _Options) -> None:
+    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    _raise_descriptor_limit()
+    is_there = options.data.exists()
+    with contextlib.ExitStack() as stack:
+        try:
+            trace = _open_trace(options.trace_path, stack)
+            built = _build(options, trace, stack)
+        except errors.Damaged as error:
+            _exit(f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
+                  f"`kvzmq check --repair {options.data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
+        except (errors.KvzmqError, OSError) as error:
+            if not is_there:
+                with contextlib.suppress(OSError):  # it holds something by now
+                    options.data.rmdir()
+            _exit(text_of(error), REFUSED_TO_START)
+        try:
+            built.run(lambda: _say_where_it_listens(built))
+        except errors.StorageFailed as error:
+            # Not even a clean stop: whatever is still queued must not leave, and must not be synced as if all were well.
+            print(f"kvzmq: {error}; stopped at once, as nobody can tell what is on the disk", file=sys.stderr, flush=True)
+            os._exit(STORAGE_FAILED)
+
+
+def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) -> Server:
+    """Join the parts. The ports come first: who cannot listen need not read a million rows to learn it."""
+    if options.must_exist and not _holds_table(options.data):
+        raise NoTable(f"{options.data.resolve()} holds no table, and --must-exist says not to begin one: is it the right directory, "
+                      "is its disk mounted?")  # fmt: skip
+    directory = DiskDirectory(options.data)
+    log = FileLog(directory)
+    store = Store(log)
+    transports: list[Transport] = [RouterTransport(zmq.Context(), options.binds, options.request_bytes_max)]
+    bridge_port = None
+    if options.tcp is not None:
+        bridge = TcpTransport(*options.tcp, request_bytes_max=options.request_bytes_max)
+        bridge_port = bridge.port
+        transports.append(bridge)
+    began_s = time.monotonic()
+    is_new = not _holds_table(options.data)
+    store.recover()
+    renew(log)
+    store.begin_epoch(time.time_ns() // 1000)
+    _spare_the_collector()
+    _say_what_it_serves(options.data, store, log, None if is_new else time.monotonic() - began_s)
+    unit, threshold = options.compact_after or (None, None)
+    compactor = Compactor(
+        store,
+        log,
+        after_records=threshold if unit == "records" else None,
+        after_bytes=threshold if unit == "bytes" else None,
+    )
+    announcer, announcement = _announcer(options, transports[0].endpoints, bridge_port)
+    built = Server(
+        store, transports, compactor, announcer, announcement, options.group_commit, trace,
+        request_bytes_max=options.request_bytes_max,
+    )  # fmt: skip
+    stack.callback(built.close)
+    return built
+
+
+def _holds_table(path: Path) -> bool:
+    return any((path / name).exists() for name in NAMES)
+
+
+def _say_what_it_serves(path: Path, store: Store, log: FileLog, seconds: float | None) -> None:
+    """Say in the log which table this is, and how long recovery took, or None for a new one."""
+    what = "a new table"
+    if seconds is not None:
+        table = store.table
+        what = (
+            f"{count(len(table.rows), 'row')}, revision {table.revision:,}, recovered in {duration(seconds)} from "
+            f"a checkpoint of {size(log.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
+        )
+    _log.info("kvzmq %s, process %d, serves %s: %s", __version__, os.getpid(), path.resolve(), what)
+
+
+def _say_where_it_listens(server: Server) -> None:
+    for transport in server.transports:
+        for endpoint in transport.endpoints:
+            click.echo(f"Listening on {endpoint}")
+            _log.info("listening on %s", endpoint)
+    sys.stdout.flush()
+
+
+def _announcer(
+    options: _Options, endpoints: Sequence[str], bridge_port: int | None
+) -> tuple[catalog.Announcer | None, catalog.Announcement | None]:
+    """Return what tells a catalog of the server, and what it tells; warn if that will be of little use."""
+    if options.project is None:
+        return None, None
+    host, port = options.catalog_address or catalog.default_address()
+    announcement = catalog.announcement_of(options.project, options.owner or _login_name(), endpoints, bridge_port)
+    if announcement is None:
+        _log.warning("not announced as %s: no other machine reaches ipc://; add a --bind tcp://HOST:PORT", options.project)
+        return None, None
+    endpoint = catalog.parse_endpoint(str(announcement.endpoint))
+    if endpoint is not None and endpoint.is_loopback and not catalog.is_loopback(host):
+        _log.warning("announced as %s, but only this machine reaches %s", options.project, endpoint)
+    return catalog.Announcer(host, port), announcement
+
+
+def _login_name() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _open_trace(path: str | None, stack: contextlib.ExitStack) -> Trace | None:
+    if path is None:
+        return None
+    if path == "-":
+        return Trace(sys.stdout)
+    trace = Trace(Path(path).open("w", encoding="utf-8"))
+    stack.callback(trace.close)
+    return trace
+
+
+def _raise_descriptor_limit() -> None:
+    """Allow as many connections as the system lets us: at the limit new clients would hang unheard."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _exit(message: str, code: int) -> NoReturn:
+    click.echo(f"kvzmq: {message}", err=True)
+    sys.exit(code)
+
+
+def _spare_the_collector() -> None:
+    """Keep the garbage collector from going through everything the table holds.
+
+    Rows are nothing to it, but sessions and latest changes are, and a full collection of 20,000
+    sessions took 0.2 s here. What recovery has built stays; young objects are still looked at; the
+    loop makes no cycles that would have to be found among the old.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 1_000_000)

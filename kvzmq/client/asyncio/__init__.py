@@ -1,0 +1,1 @@
+"""The asyncio client: tasks of one event loop share a connection."""

@@ -1,0 +1,211 @@
+"""Watches of the asyncio client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import NoReturn
+
+from kvzmq import errors
+from kvzmq.client.asyncio.connection import Wakeups, open_link
+from kvzmq.client.core.channel import WatchConversation
+from kvzmq.client.core.socket import check_wait
+from kvzmq.client.core.watch_state import Event
+from kvzmq.client.sync.watch import FORKED
+
+_LOOK_S = 0.5
+"""How often a watch that hears nothing looks after its connection."""
+
+_EVENTS_MAX = 1000
+"""From how many unread events on nothing more is read: the server keeps the rest, as long as it can."""
+
+
+class AsyncWatch:
+    """An asynchronous iterator over changes, on a connection of its own; for one task at a time.
+
+    It begins when it is first asked for a change, or at once with `async with`.
+    """
+
+    def __init__(self, conversation: WatchConversation, timeout_s: float) -> None:
+        self._conversation = conversation
+        self._watching = conversation.watching
+        self._link = conversation.link
+        self._timeout_s = timeout_s
+        self._wakeups = Wakeups(self._link, self._on_ready, self._on_ready)
+        self._waiter: asyncio.Future[None] | None = None
+        self._begun = False
+        self._closed = False
+        self._pid = os.getpid()
+
+    async def start(self, timeout: float | None = None) -> None:
+        """Wait until the server has begun the watch, as long as a call of the client may take if not said otherwise.
+
+        Raises:
+            Timeout: it did not answer
+            RevisionGone: it no longer keeps the changes from there on
+        """
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
+        while not self._watching.started:
+            self._raise_error()
+            if time.monotonic() >= deadline_s:
+                raise errors.Timeout(f"the watch has not begun in time: {self._link.describe()}")
+            await self._turn(deadline_s, lambda: self._watching.started)
+        self._begun = True
+
+    async def get(self, timeout: float | None = None) -> Event:
+        """Return the next change, waiting `timeout` seconds at most, or without end if None.
+
+        Raises:
+            Timeout: none came, or the server did not answer when the watch was to begin
+            RevisionGone: changes were missed, and the server no longer keeps them; or the table went back in time
+            TableChanged: another table answers where the one that was watched did
+        """
+        self._check_process()
+        events = self._watching.events
+        if events:
+            return events.popleft()
+        if not self._begun:
+            await self.start(timeout)
+        deadline_s = float("inf") if timeout is None else time.monotonic() + check_wait(timeout)
+        while True:
+            self._on_ready()  # what was left unread
+            if events:
+                return events.popleft()
+            self._raise_error()
+            if time.monotonic() >= deadline_s:
+                raise errors.Timeout(f"no change within {timeout} seconds")
+            await self._turn(deadline_s, lambda: bool(events))
+
+    async def progress(self, timeout: float | None = None) -> int:
+        """Wait until everything that the table holds now has come, and return its revision; see Watch.progress.
+
+        Raises:
+            Timeout: the server did not answer
+            RevisionGone, TableChanged: see `get`
+        """
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
+        if not self._begun:
+            await self.start(timeout)
+        self._watching.begin_progress()
+        self._conversation.wants_progress = True
+        try:
+            while (revision := self._watching.arrived) is None:
+                self._raise_error()
+                if time.monotonic() >= deadline_s:
+                    raise errors.Timeout(f"the watch has not caught up in time: {self._link.describe()}")
+                await self._turn(deadline_s, lambda: self._watching.arrived is not None)
+        finally:
+            self._conversation.wants_progress = False
+        return revision
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ValueError("the watch is closed") if self._closed else RuntimeError(FORKED)
+
+    def _raise_error(self) -> None:
+        if self._watching.error is not None:
+            raise self._watching.error
+        if self._closed:
+            raise ValueError("the watch is closed")
+
+    async def _turn(self, deadline_s: float, reached: Callable[[], bool]) -> None:
+        """Look after the connection, then wait until something comes, a moment at most."""
+        now_s = time.monotonic()
+        if not self._link.is_open:
+            with contextlib.suppress(errors.CatalogError):
+                await open_link(self._link, self._watching.lineage)
+                if self._closed:
+                    self._link.close()
+                    return
+                self._conversation.opened(now_s)
+                self._wakeups.start()
+        else:
+            self._on_ready()  # and ask again if no answer came
+            if self._conversation.hopeless(now_s):
+                self._close_link()
+                return
+        if reached() or self._watching.error is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(max(0.0, min(_LOOK_S, deadline_s - now_s)), self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    @property
+    def _reads(self) -> bool:
+        return len(self._watching.events) < _EVENTS_MAX or self._conversation.wants_progress
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _on_ready(self) -> None:
+        if not self._link.is_open:
+            return
+        self._conversation.ask(time.monotonic())
+        if self._reads:
+            self._conversation.receive_all(time.monotonic())
+        if self._watching.events or self._watching.error is not None or self._watching.started:
+            self._wake()
+        # Always looked at, or the descriptor would call back without end; what is not read now, the next `get` reads.
+        if self._link.readable and self._reads:
+            asyncio.get_running_loop().call_soon(self._on_ready)
+
+    @property
+    def revision(self) -> int | None:
+        """The revision up to which everything was seen: where a later watch can go on, with `epoch`."""
+        return self._watching.seen
+
+    @property
+    def epoch(self) -> str | None:
+        """The table's epoch, 32 hexadecimal digits, when this watch last connected; None before."""
+        return self._watching.epoch
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
+
+    def __aiter__(self) -> AsyncWatch:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            return await self.get()
+        except ValueError:
+            if self._closed:
+                raise StopAsyncIteration from None
+            raise
+
+    def _close_link(self) -> None:
+        self._wakeups.stop()
+        self._link.close()
+
+    async def close(self) -> None:
+        """End the watch: its iteration stops."""
+        self._closed = True
+        self._watching.events.clear()
+        if os.getpid() != self._pid:
+            return  # the connection is the parent's
+        self._close_link()
+        self._wake()
+
+    async def __aenter__(self) -> AsyncWatch:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<kvzmq.AsyncWatch at revision {self.revision}{' closed' if self._closed else ''}>"

@@ -1,0 +1,1 @@
+"""What both clients share: sessions, requests, values, watches. No event loop, no threads."""

@@ -1,0 +1,257 @@
+"""The core of a watch: where it is in the table's history, and how it goes on after a reconnect. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, Union
+
+import msgspec
+from msgspec import Raw
+
+from kvzmq import errors
+from kvzmq.client.core.calls import payload_of
+from kvzmq.client.core.session import Call, Result, Told
+from kvzmq.protocol import msgpack
+from kvzmq.protocol.messages import HEARTBEAT_S
+
+RESEND_S = 2.0
+"""When to ask for the watch again if no answer came."""
+
+
+class _Event(NamedTuple):
+    revision: int
+    key: str
+    value: Any
+    removed: bool
+
+
+class Event(_Event):
+    """A change of one row: a tuple of the first four, and `last`.
+
+    revision  of the table, after the change
+    key       the row's
+    value     its new value; None if it was removed
+    removed   whether it was removed, or, for a watched query, no longer matches
+    last      whether this watch sees no further change of the request that made this one: what was seen up to here
+              was once the table
+    """
+
+    __slots__ = ()
+    last = True
+
+
+class _EarlierEvent(Event):
+    """An event whose request made a further change that the watch sees."""
+
+    __slots__ = ()
+    last = False
+
+
+_EarlierEvent.__name__ = Event.__name__  # in its repr
+
+
+_NOTHING = b"\xc0"
+"""The payload, null, of an event that only tells how far the watch has come; and of a heartbeat."""
+
+
+class _Message(msgspec.Struct, array_like=True, gc=False):
+    seq: int | None
+    revision: int
+    rest: Raw
+
+
+class _Pushed(msgspec.Struct, array_like=True, gc=False):
+    watch: int
+    code: int
+    payload: Raw
+    more: bool = False
+
+
+_HELLO = Raw(msgpack.encode_value(("hello", {"heartbeat_s": HEARTBEAT_S})))
+_PING = Raw(msgpack.encode_value(("ping",)))
+
+
+_decode_message: Callable[[bytes], _Message] = msgspec.msgpack.Decoder(_Message).decode
+_decode_results: Callable[[Raw], list[Result]] = msgspec.msgpack.Decoder(list[Result]).decode
+_decode_told: Callable[[Raw], Told] = msgspec.msgpack.Decoder(Told).decode
+_decode_started: Callable[[Raw], tuple[int, Union[str, None], Union[str, None]]] = msgspec.msgpack.Decoder(
+    tuple[int, Union[str, None], Union[str, None]]
+).decode
+_decode_pushed: Callable[[Raw], _Pushed] = msgspec.msgpack.Decoder(_Pushed).decode
+
+
+class Watching:
+    """One watch through any number of connections.
+
+    What one request of the table has changed is given out together, when all of it has come.
+
+    Args:
+        make_call: makes the request from the revision to go on after, or None for now, and the epoch it was reached in
+        prefix: taken off the keys
+        from_revision: where to begin, or None for now
+        epoch: in which that revision was reached, if it is known
+        lineage: of the table that is expected, 32 hexadecimal digits, or None for whichever answers first
+    """
+
+    def __init__(
+        self,
+        make_call: Callable[[int | None, str | None], Call],
+        prefix: str,
+        from_revision: int | None,
+        epoch: str | None = None,
+        lineage: str | None = None,
+    ) -> None:
+        self._make_call = make_call
+        self._prefix = prefix
+        self.position = from_revision
+        """The revision up to which everything was received."""
+        self.started = False
+        """Whether the server has agreed, on this connection."""
+        self.events: deque[Event] = deque()
+        self.error: errors.KvzmqError | None = None
+        """Why the watch has ended."""
+        self.lineage = lineage
+        self.epoch = epoch
+        """The latest epoch of the table, as far as a server has told."""
+        self._parts: list[Event] = []  # of a request that made further changes
+        self._seq = 0
+        self._started_by = -1  # the number of the request that starts the watch on this connection
+        self._number = 0
+        self._asked_s = 0.0
+        self._asking_progress = 0  # the number of the request for it that is unanswered, or 0
+        self._goal: int | None = None  # the revision that it is to reach
+
+    @property
+    def seen(self) -> int | None:
+        """The revision up to which everything was received and taken out of `events`."""
+        unseen = self.events or self._parts
+        return unseen[0].revision - 1 if unseen else self.position
+
+    # ---- out
+
+    def request(self, now_s: float) -> bytes:
+        """Return the frame that starts the watch on a new connection, after what was received already."""
+        self.started = False
+        self._asked_s = now_s
+        self.begin_progress()
+        frame = self._frame([_HELLO, *self._make_call(self.position, self.epoch).ops])
+        self._started_by = self._seq
+        return frame
+
+    def overdue(self, now_s: float) -> bool:
+        """Say whether to ask again."""
+        return not self.started and now_s - self._asked_s > RESEND_S
+
+    def heartbeat(self) -> bytes:
+        """Return the frame that says that somebody still watches."""
+        return self._frame([_PING])
+
+    def ask_progress(self) -> bytes:
+        """Return the frame that asks to be told when everything up to now was told; see `arrived`."""
+        frame = self._frame([Raw(msgpack.encode_value(("progress", self._number)))])
+        self._asking_progress = self._seq
+        return frame
+
+    def begin_progress(self) -> None:
+        """Forget how far the watch was to come."""
+        self._asking_progress = 0
+        self._goal = None
+
+    @property
+    def asks_progress(self) -> bool:
+        """Whether the server has to be asked, or asked again, how far the table is."""
+        return self.started and self._goal is None and not self._asking_progress
+
+    @property
+    def arrived(self) -> int | None:
+        """The revision that the server has named, once everything up to it was received; else None."""
+        came = self._goal is not None and not self._parts and self.position is not None and self.position >= self._goal
+        return self._goal if came else None
+
+    def _frame(self, ops: list[Raw]) -> bytes:
+        self._seq += 1
+        return msgpack.encode_request(None, self._seq, ops)
+
+    # ---- in
+
+    def receive(self, frame: bytes) -> None:
+        """Take a reply or an event; see `events` and `error` then."""
+        try:
+            message = _decode_message(frame)
+            if message.seq == 0:
+                if bytes(message.rest) != _NOTHING:
+                    self._take(message.revision, _decode_pushed(message.rest))
+            elif message.seq == self._started_by:
+                self._start(message.revision, _decode_results(message.rest))
+            elif message.seq == self._asking_progress:
+                self._take_progress(message.revision, _decode_results(message.rest)[0])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # not of this protocol
+
+    def _start(self, revision: int, results: list[Result]) -> None:
+        try:
+            told = _decode_told(payload_of(results[0]))
+            if self.lineage is not None and told.lineage not in (None, self.lineage):
+                raise errors.TableChanged(
+                    f"another table answers here now (lineage {str(told.lineage)[:8]}, not {self.lineage[:8]}): "
+                    "its changes are not those of the table that was watched. If that is what you want, connect anew"
+                )
+            self._number, self.lineage, self.epoch = _decode_started(payload_of(results[1]))
+        except errors.KvzmqError as error:
+            self.error = error
+            return
+        self.started = True
+        if self.position is None:
+            self.position = revision
+
+    def _take_progress(self, revision: int, result: Result) -> None:
+        self._asking_progress = 0
+        if msgpack.decode_value(payload_of(result)):
+            self._goal = revision
+        else:
+            self._ask_again()  # the server has ended the watch, and its last word is lost
+
+    def _ask_again(self) -> None:
+        self.started = False
+        self._asked_s = -RESEND_S
+
+    def _take(self, revision: int, pushed: _Pushed) -> None:
+        """Take an event, of this connection or of the one before.
+
+        What a lost connection had received still comes, among what the new one brings, and a server that
+        was started again counts its watches from 1 again. So events are taken from the old watch until
+        the new one has begun: each of the two tells everything after `position`, and nothing twice.
+        """
+        if pushed.watch != self._number:
+            return  # of an earlier request
+        if pushed.code == errors.WatchIdle.code:
+            self._ask_again()  # this program was busy for longer than it had promised
+        elif pushed.code != errors.OK:
+            if self.started:
+                self.error = errors.error_of(pushed.code, msgpack.decode_value(pushed.payload))
+        elif self.position is None or revision > self.position:
+            self.position = revision
+            self._add(revision, pushed)
+        elif revision == self.position and not pushed.more:
+            self._give_out()  # how far the watch has come, once more
+
+    def _add(self, revision: int, pushed: _Pushed) -> None:
+        if bytes(pushed.payload) != _NOTHING:
+            key, value = msgpack.decode_value(pushed.payload)
+            if key.startswith(self._prefix):
+                removed = not value
+                kind = _EarlierEvent if pushed.more else Event
+                event = kind(revision, key[len(self._prefix) :], None if removed else value[0], removed)
+                if not pushed.more and not self._parts:
+                    self.events.append(event)
+                    return
+                self._parts.append(event)
+        if not pushed.more:
+            self._give_out()
+
+    def _give_out(self) -> None:
+        if self._parts:
+            self._parts[-1] = Event(*self._parts[-1])  # what came after it does not concern this watch
+            self.events.extend(self._parts)
+            self._parts.clear()

@@ -1,0 +1,1 @@
+"""The blocking client: threads of one process share a connection."""

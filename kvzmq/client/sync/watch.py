@@ -1,0 +1,207 @@
+"""Watches of the blocking client."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import NoReturn
+
+from kvzmq import errors
+from kvzmq.client.core.channel import WatchConversation
+from kvzmq.client.core.descriptor import Descriptor
+from kvzmq.client.core.socket import check_wait
+from kvzmq.client.core.watch_state import Event
+from kvzmq.client.sync.connection import CATALOG_PAUSE_S, open_link
+
+_SLICE_S = 0.1
+"""How long to wait without a look at the connection."""
+
+FORKED = (
+    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, epoch=watch.epoch to go on from there"
+)
+"""What a forked child is told: two processes on one socket would take each other's events."""
+
+
+class Watch(Iterator[Event]):
+    """An iterator over changes, on a connection of its own; for one thread at a time.
+
+    `next(watch)` waits for the next change; `get` does so for a limited time. Close it, or use it
+    in a `with` block.
+    """
+
+    def __init__(self, conversation: WatchConversation, timeout_s: float) -> None:
+        self._conversation = conversation
+        self._watching = conversation.watching
+        self._link = conversation.link
+        self._timeout_s = timeout_s
+        self._closed = False
+        self._pid = os.getpid()
+        self._descriptor: Descriptor | None = None
+
+    def start(self, timeout: float | None = None) -> None:
+        """Wait until the server has begun the watch; a client's `watch` has done so already.
+
+        Raises:
+            Timeout: it did not answer
+            RevisionGone: it no longer keeps the changes from there on
+        """
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
+        while not self._watching.started:
+            self._raise_error()
+            if time.monotonic() >= deadline_s:
+                raise errors.Timeout(f"the watch has not begun in time: {self._link.describe()}")
+            self._turn(deadline_s)
+
+    def get(self, timeout: float | None = None) -> Event:
+        """Return the next change, waiting `timeout` seconds at most, or without end if None.
+
+        Raises:
+            Timeout: none came
+            RevisionGone: changes were missed, and the server no longer keeps them; or the table went back in time
+            TableChanged: another table answers where the one that was watched did
+        """
+        self._check_process()
+        events = self._watching.events
+        if events:
+            return events.popleft()
+        deadline_s = float("inf") if timeout is None else time.monotonic() + check_wait(timeout)
+        while True:
+            if self._closed:
+                raise ValueError("the watch is closed")
+            self._turn(deadline_s)
+            if events:
+                return events.popleft()
+            self._raise_error()
+            if time.monotonic() >= deadline_s and not self._link.unread:
+                raise errors.Timeout(f"no change within {timeout} seconds")
+
+    def progress(self, timeout: float | None = None) -> int:
+        """Wait until everything that the table holds now has come, and return its revision.
+
+        The changes wait to be taken, as always. So when this returns, whoever takes them with `get(0)` until
+        there are none has seen the table as it was at the call, or later.
+
+        Args:
+            timeout: seconds, or None for the client's
+
+        Raises:
+            Timeout: the server did not answer
+            RevisionGone, TableChanged: see `get`
+        """
+        self._check_process()
+        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
+        self._watching.begin_progress()
+        self._conversation.wants_progress = True
+        try:
+            while (revision := self._watching.arrived) is None:
+                if self._closed:
+                    raise ValueError("the watch is closed")
+                self._raise_error()
+                if time.monotonic() >= deadline_s:
+                    raise errors.Timeout(f"the watch has not caught up in time: {self._link.describe()}")
+                self._turn(deadline_s)
+        finally:
+            self._conversation.wants_progress = False
+        return revision
+
+    def fileno(self) -> int:
+        """Return a descriptor for zmq.Poller, select, or a loop's add_reader: readable when there may be something.
+
+        When it is readable, and once before it is first waited for, call `get(timeout=0)` until it raises
+        Timeout: what is left unread may not make it readable again. Wait a second at most and do so then, too:
+        the watch looks after its connection only in `get`.
+        """
+        self._check_process()
+        if self._closed:
+            raise ValueError("the watch is closed")
+        if self._descriptor is None:
+            self._descriptor = Descriptor()
+            self._descriptor.follow(self._link)
+        return self._descriptor.fileno()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise ValueError("the watch is closed") if self._closed else RuntimeError(FORKED)
+
+    def _raise_error(self) -> None:
+        if self._watching.error is not None:
+            raise self._watching.error
+
+    def _turn(self, deadline_s: float) -> None:
+        """Wait for messages or for news of the connection, a moment at most."""
+        try:
+            self._wait(deadline_s)
+        finally:
+            if self._descriptor is not None:
+                self._descriptor.follow(self._link)
+
+    def _wait(self, deadline_s: float) -> None:
+        now_s = time.monotonic()
+        link = self._link
+        wait_s = max(0.0, min(_SLICE_S, deadline_s - now_s))
+        if not link.is_open:
+            try:
+                open_link(link, max(wait_s, min(1.0, deadline_s - now_s)), self._watching.lineage)
+            except errors.CatalogError:
+                time.sleep(min(wait_s, CATALOG_PAUSE_S))
+                return
+            self._conversation.opened(now_s)
+        self._conversation.ask(now_s)
+        if self._conversation.hopeless(now_s):
+            link.close()
+            return
+        wait_ms = int(wait_s * 1000) + (wait_s > 0)
+        if link.connected:
+            link.socket.poll(wait_ms)
+        else:
+            link.monitor.poll(wait_ms)
+        self._conversation.receive_all(time.monotonic())
+
+    @property
+    def revision(self) -> int | None:
+        """The revision up to which everything was seen: where a later watch can go on, with `epoch`."""
+        return self._watching.seen
+
+    @property
+    def epoch(self) -> str | None:
+        """The table's epoch, 32 hexadecimal digits, when this watch last connected; None before."""
+        return self._watching.epoch
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
+
+    def __iter__(self) -> Watch:
+        return self
+
+    def __next__(self) -> Event:
+        try:
+            return self.get()
+        except ValueError:
+            if self._closed:
+                raise StopIteration from None
+            raise
+
+    def close(self) -> None:
+        """End the watch: its iteration stops."""
+        self._closed = True
+        self._watching.events.clear()
+        if os.getpid() != self._pid:
+            return  # the connection is the parent's
+        self._link.close()
+        if self._descriptor is not None:
+            self._descriptor.close()
+            self._descriptor = None
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<kvzmq.Watch at revision {self.revision}{' closed' if self._closed else ''}>"

@@ -1,0 +1,183 @@
+"""The bridge's dialect: a JSON object a line, to messages and back. No I/O.
+
+A line becomes the request that the same operation would be in MessagePack, so everything behind the
+bridge, the log included, knows one kind of request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Union, get_args
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack, validation
+from kvzmq.protocol.messages import REQUEST_BYTES_MAX, LargeResults, Operation, Refusal, Reply, Request
+
+
+def _json_type(wire_type: Any) -> Any:
+    """Return what stands in JSON for a field of the wire: decoded values instead of raw bytes."""
+    replaced = {Raw: Any, messages.Maybe: Any, dict[messages.Key, Raw]: dict[messages.Key, Any]}
+    return replaced.get(wire_type, wire_type)
+
+
+def _json_twin(kind: type[Operation]) -> type[Struct]:
+    """Define the Struct that reads `{"method": ..., field: ...}` for an operation of the wire."""
+    fields: list[Any] = []
+    for field in msgspec.structs.fields(kind):
+        if field.encode_name == "operations":
+            fields.append((field.name, list[_JsonStep]))
+        elif field.encode_name == "checks":
+            fields.append((field.name, list[_JsonCheck]))
+        elif field.type is messages.Maybe or field.type == messages.Maybe:
+            fields.append((field.name, Any, UNSET))
+        elif field.required:
+            fields.append((field.name, _json_type(field.type)))
+        else:
+            fields.append((field.name, _json_type(field.type), field.default))
+    fields.append(("session", Union[str, None], None))
+    fields.append(("seq", Union[messages.Seq, None], None))
+    return msgspec.defstruct(
+        f"Json{kind.__name__}", fields, tag_field="method", tag=kind.__struct_config__.tag, kw_only=True, gc=False
+    )
+
+
+class _JsonCheck(Struct, gc=False):
+    key: messages.Key
+    expected: Any = UNSET
+
+
+_STREAMED = (messages.Watch, messages.WatchQuery, messages.Progress, messages.Unwatch)
+"""Not at the bridge: a line of the dialect answers a request, it cannot push."""
+
+_TWINS: dict[type[Operation], type[Struct]] = {
+    kind: _json_twin(kind) for kind in get_args(messages.Step)
+}
+_JsonStep: Any = Union[tuple(_TWINS.values())]
+_TWINS.update(
+    (kind, _json_twin(kind))
+    for kind in messages.OPERATIONS.values()
+    if kind not in _TWINS and kind not in _STREAMED
+)
+_KINDS: dict[type[Struct], type[Operation]] = {twin: kind for kind, twin in _TWINS.items()}
+
+
+def _raw(value: Any) -> Raw:
+    return Raw(msgpack.encode_value(value))
+
+
+def _maybe(value: Any) -> list[Raw]:
+    return [] if value is UNSET else [_raw(value)]
+
+
+_FROM_JSON: dict[Any, Callable[[Any], Any]] = {
+    Raw: _raw,
+    messages.Maybe: _maybe,
+    dict[messages.Key, Raw]: lambda rows: {key: _raw(value) for key, value in rows.items()},
+    list[messages.Step]: lambda steps: [_from_json(step) for step in steps],
+    list[tuple[messages.Key, messages.Maybe]]: lambda pairs: [(pair.key, _maybe(pair.expected)) for pair in pairs],
+}
+
+_PLANS: dict[type[Struct], tuple[type[Operation], list[tuple[str, Callable[[Any], Any] | None]]]] = {
+    twin: (kind, [(field.name, _FROM_JSON.get(field.type)) for field in msgspec.structs.fields(kind)])
+    for twin, kind in _KINDS.items()
+}
+
+
+def _from_json(twin: Struct) -> Operation:
+    kind, plan = _PLANS[type(twin)]
+    return kind(*[
+        convert(getattr(twin, name)) if convert is not None else getattr(twin, name)
+        for name, convert in plan
+    ])  # fmt: skip
+
+
+_decode_line: Callable[[bytes], Any] = msgspec.json.Decoder(Union[tuple(_KINDS)]).decode
+_decode_json: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+_encode_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+
+
+_STRUCTURAL = (b",", b":", b"[", b"{")
+
+
+def decode_line(line: bytes, request_bytes_max: int = REQUEST_BYTES_MAX) -> Request | Refusal:
+    """Read one request of the bridge, a JSON object without its newline.
+
+    What counts is how long it is in MessagePack: the log and the replies have it so.
+    """
+    # Each of these is a byte of a string or stands beside a value of its own, which has a byte. So what is certain to
+    # be too long is refused before it is decoded: 7 MB of empty arrays would take 0.3 s.
+    if len(line) > request_bytes_max and max(map(line.count, _STRUCTURAL)) > request_bytes_max:
+        return _too_long(request_bytes_max)
+    try:
+        twin = _decode_line(line)
+        session = _session_of(twin)
+        ops = [_from_json(twin)]
+        validation.check_operations(ops)
+        frame = msgpack.encode_request(session, twin.seq or 1, ops)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, errors.InvalidRequest) as error:
+        return _explain_line(line, error)
+    if len(frame) > request_bytes_max:
+        return _too_long(request_bytes_max)
+    return Request(session, twin.seq or 1, ops, frame)
+
+
+def _too_long(request_bytes_max: int) -> Refusal:
+    message = f"the request takes more than {request_bytes_max} bytes in MessagePack: send less at a time"
+    return Refusal(None, errors.InvalidRequest.code, message)
+
+
+def _session_of(twin: Any) -> bytes | None:
+    if twin.session is None:
+        return None
+    try:
+        session = bytes.fromhex(twin.session)
+    except ValueError:
+        session = b""
+    if len(session) != messages.SESSION_BYTES:
+        raise errors.InvalidRequest("session must be 32 hexadecimal digits")
+    if twin.seq is None:
+        raise errors.InvalidRequest("a request with a session needs a seq")
+    return session
+
+
+def _explain_line(line: bytes, error: Exception) -> Refusal:
+    try:
+        request = _decode_json(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as unreadable:
+        return Refusal(None, errors.InvalidRequest.code, f"not a line of JSON: {unreadable}")
+    if isinstance(request, dict) and "method" in request:
+        method = request["method"]
+        if not (isinstance(method, str) and method in messages.OPERATIONS):
+            named = method[:100] if isinstance(method, str) else type(method).__name__
+            return Refusal(None, errors.InvalidMethod.code, f"no method {named!r}")
+        if messages.OPERATIONS[method] in _STREAMED:
+            return Refusal(None, errors.InvalidMethod.code, f"{method} needs a ZeroMQ client: a line cannot push")
+    return Refusal(None, errors.InvalidRequest.code, str(error)[:msgpack.EXPLANATION_CHARS_MAX])
+
+
+class _WireResult(Struct, array_like=True, gc=False):
+    code: int
+    payload: Any
+
+
+_decode_results: Callable[[bytes], list[_WireResult]] = msgspec.msgpack.Decoder(list[_WireResult]).decode
+
+_TYPE_NAMES = {code: error.__name__ for code, error in errors.BY_CODE.items()} | {errors.NoSuchKey.code: "KeyError"}
+_DONE_RESULTS = msgpack.encode_results([(errors.OK, None)])
+_DONE_LINE = b'{"status":"OK","result":null}\n'
+
+
+def encode_line(reply: Reply) -> bytes:
+    """Encode a reply of one result as a line of the dialect, newline included."""
+    results = reply.results
+    if results == _DONE_RESULTS:
+        return _DONE_LINE
+    encoded = msgpack.encode_results(results.pairs) if isinstance(results, LargeResults) else results
+    result = _decode_results(encoded)[0]
+    if result.code == errors.OK:
+        return _encode_json({"status": "OK", "result": result.payload}) + b"\n"
+    kind = _TYPE_NAMES.get(result.code, "Error")
+    return _encode_json({"status": "exception", "type": kind, "message": str(result.payload)}) + b"\n"

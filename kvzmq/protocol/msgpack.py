@@ -1,0 +1,180 @@
+"""Bytes to messages and back, in MessagePack: the ROUTER's frames and the log's records. No I/O.
+
+The typed decoder refuses malformed MessagePack and wrong arguments; `checks` refuses values that the
+table does not take.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from kvzmq import errors
+from kvzmq.protocol import messages, validation
+from kvzmq.protocol.messages import LargeResults, Operation, Refusal, Reply, Request
+
+encode_value: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+"""Encode a value as MessagePack; raises TypeError or OverflowError for what it cannot say."""
+
+decode_value: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder().decode
+"""Decode a value that `validation.check_value` has accepted."""
+
+
+class _WireRequest(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    session: Annotated[bytes, Meta(min_length=messages.SESSION_BYTES, max_length=messages.SESSION_BYTES)] | None
+    seq: messages.Seq
+    ops: Annotated[list[messages.AnyOperation], Meta(min_length=1, max_length=messages.OPERATIONS_MAX)]
+
+
+class _LoggedRequest(Struct, array_like=True, gc=False):
+    session: bytes | None
+    seq: int
+    ops: list[messages.LoggedOperation]
+
+
+class _WireEnvelope(Struct, array_like=True, gc=False):
+    """What can still be learnt of a request whose operations are wrong; these are skipped, not decoded."""
+
+    session: Raw
+    seq: int
+    ops: Raw
+
+
+_decode_request: Callable[[bytes], _WireRequest] = msgspec.msgpack.Decoder(_WireRequest).decode
+_decode_logged: Callable[[bytes], _LoggedRequest] = msgspec.msgpack.Decoder(_LoggedRequest).decode
+_decode_envelope: Callable[[bytes], _WireEnvelope] = msgspec.msgpack.Decoder(_WireEnvelope).decode
+_decode_raws: Callable[[bytes | Raw], list[Raw]] = msgspec.msgpack.Decoder(list[Raw]).decode
+_decode_method: Callable[[bytes | Raw], str] = msgspec.msgpack.Decoder(str).decode
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def decode_request(frame: bytes) -> Request | Refusal:
+    """Read a request; a bad one comes back as a Refusal, so that its error keeps its place in the line."""
+    try:
+        wire = _decode_request(frame)
+    except _UNREADABLE as error:
+        return _explain(frame, error)
+    try:
+        validation.check_operations(wire.ops)
+    except errors.InvalidRequest as error:
+        return Refusal(wire.seq, error.code, str(error)[:EXPLANATION_CHARS_MAX])
+    request = Request(wire.session, wire.seq, wire.ops, frame)
+    if request.served and request.writes:
+        return Refusal(wire.seq, errors.InvalidRequest.code, "hello, stats and watches go in a request without writes")
+    return request
+
+
+_SEQ_AT_HEAD = re.compile(
+    rb"(?:\x93|[\x94-\x9f]|\xdc..|\xdd....)(?:\xc0|\xc4\x10.{16}|\xc5\0\x10.{16}|\xc6\0\0\0\x10.{16})"
+    rb"(?P<seq>[\0-\x7f]|\xcc.|\xcd..|\xce....|\xcf........)",
+    re.DOTALL,
+)
+"""How a request begins: an array of three or more, a session or nil, the number."""
+
+_EXPLAINED_MAX = 1000
+"""How many operations of a bad request are looked at for a method that does not exist."""
+
+EXPLANATION_CHARS_MAX = 1000
+"""The longest message of a refusal; what is wrong may quote what was sent."""
+
+
+def _explain(frame: bytes, error: Exception) -> Refusal:
+    seq = _read_seq(frame)
+    method = _strange_method(frame)
+    if method is not None:
+        return Refusal(seq, errors.InvalidMethod.code, f"no operation {method[:100]!r}")
+    prefix = "not a request [session, seq, ops]: " if seq is None else ""
+    return Refusal(seq, errors.InvalidRequest.code, f"{prefix}{error}"[:EXPLANATION_CHARS_MAX])
+
+
+def _read_seq(frame: bytes) -> int | None:
+    """Read the number of a request of which nothing else need be readable; None if it has none."""
+    try:
+        seq = _decode_envelope(frame).seq
+    except _UNREADABLE:
+        head = _SEQ_AT_HEAD.match(frame)  # the rest is cut off, or nested deeper than the decoder goes
+        if head is None:
+            return None
+        seq = decode_value(head["seq"])
+    return seq if 1 <= seq <= messages.SEQ_MAX else None  # 0 is for events
+
+
+def _strange_method(frame: bytes) -> str | None:
+    """Return the first method that does not exist, or None; what comes after an unreadable one is not looked at."""
+    try:
+        for op in islice(_decode_raws(_decode_envelope(frame).ops), _EXPLAINED_MAX):
+            method = _decode_method(_decode_raws(op)[0])
+            if method not in messages.OPERATIONS:
+                return method
+    except (*_UNREADABLE, IndexError):
+        pass
+    return None
+
+
+def encode_request(session: bytes | None, seq: int, ops: Iterable[Operation | Raw]) -> bytes:
+    """Encode `[session, seq, ops]`."""
+    return encode_value((session, seq, ops))
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """Encode `[seq, revision, results]`."""
+    results = reply.results
+    encoded = results.pairs if isinstance(results, LargeResults) else Raw(results)
+    return encode_value((reply.seq, reply.revision, encoded))
+
+
+def results_of(pairs: list[tuple[int, Any]], length: int) -> bytes | LargeResults:
+    """Encode a reply's results now, or leave it for later where they are large: about `length` bytes."""
+    return encode_results(pairs) if length < messages.LARGE_BYTES_MIN else LargeResults(pairs, length)
+
+
+def encode_results(results: Iterable[tuple[int, Any]]) -> bytes:
+    """Encode pairs of a code and a payload as a reply's results."""
+    return encode_value(results)
+
+
+def refuse(seq: int | None, revision: int, code: int, message: str) -> Reply:
+    """Build the reply to a request of which nothing was executed."""
+    return Reply(seq, revision, encode_results([(code, message)]))
+
+
+def encode_event(revision: int, watch: int, code: int, payload: Any, more: bool = False) -> bytes:
+    """Encode `[0, revision, [watch, code, payload]]`; a code other than 0 ends the watch.
+
+    With `more` a fourth element, true, says that the request which made this change has made others after it.
+    """
+    return encode_value((0, revision, (watch, code, payload, True) if more else (watch, code, payload)))
+
+
+def encode_heartbeat(revision: int) -> bytes:
+    """Encode `[0, revision, nil]`: the connection of a watch is well, there is only nothing to tell."""
+    return encode_value((0, revision, None))
+
+
+class _WireGroup(Struct, array_like=True, gc=False):
+    time_us: int
+    requests: list[Raw]
+
+
+_decode_group: Callable[[bytes], _WireGroup] = msgspec.msgpack.Decoder(_WireGroup).decode
+
+
+def encode_group(time_us: int, frames: Iterable[bytes]) -> bytes:
+    """Encode what one step commits, `[time_us, [request, ...]]`, from the requests' own bytes."""
+    return encode_value((time_us, [Raw(frame) for frame in frames]))
+
+
+def decode_group(group: bytes) -> tuple[int, list[Request]]:
+    """Read a group back; what the log's checksums let through was checked before it was written."""
+    wire = _decode_group(group)
+    requests = []
+    for raw in wire.requests:
+        frame = bytes(raw)
+        logged = _decode_logged(frame)
+        requests.append(Request(logged.session, logged.seq, logged.ops, frame))
+    return wire.time_us, requests

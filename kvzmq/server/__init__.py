@@ -1,0 +1,1 @@
+"""The server: one loop, a serial dispatcher, watches, transports."""

@@ -1,0 +1,142 @@
+"""What a server says in its log while it runs: for whoever wants to know afterwards what happened.
+
+At `info` and above: start, stop, storage trouble when it begins and ends, requests that are refused,
+clients that do not read or are dropped. At `debug`: once a second at most, what has been going on.
+
+However fast something happens, it is said once and then again when EVERY_S has passed, with how
+often it happened meanwhile: no peer can fill the disk with the log of its misdeeds.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from kvzmq.protocol.messages import Refusal
+from kvzmq.server.transport import Arrival, Transport
+from kvzmq.store.store import Store
+from kvzmq.units import duration
+
+EVERY_S = 60.0
+"""How often the same kind of thing is said at most."""
+
+LOOK_S = 1.0
+"""How often the counters are looked at, and a line written at debug."""
+
+_TROUBLE_WORDS = ("dropped", "refused", "failures", "stuck", "rejected", "stalled")
+"""What the name of a transport's counter has in it if an operator wants to know that it grows."""
+
+_REASON_CHARS = 200
+
+_log = logging.getLogger(__name__)
+
+
+class _Occasion:
+    """Something that may happen often, and is said now and then."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._next_s = float("-inf")
+
+    def happened(self, times: int, now_s: float) -> int:
+        """Return how often it has happened since it was last said if it is to be said now, else 0."""
+        self._held += times
+        if not self._held or now_s < self._next_s:
+            return 0
+        self._next_s = now_s + EVERY_S
+        held, self._held = self._held, 0
+        return held
+
+
+class Journal:
+    """Writes a server's log.
+
+    Args:
+        store, transports: the server's
+        counts: what has been going on, by name, for debug; each only grows
+        clock: seconds that only grow
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        transports: Sequence[Transport],
+        counts: Callable[[], dict[str, int]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._transports = transports
+        self._counts = counts
+        self._clock = clock
+        self._began_s = clock()
+        self._next_s = 0.0
+        self._trouble_s: float | None = None
+        self._troubled = self._troubles()
+        self._counted = counts()
+        self._refused = _Occasion()
+        self._dropped = {name: _Occasion() for name in self._troubled}
+
+    def stopped(self, why: str, requests: int) -> None:
+        """Say that the server stops."""
+        _log.info("stopped by %s after %s and %s requests", why, duration(self._clock() - self._began_s), f"{requests:,}")
+
+    def refused(self, arrivals: Sequence[Arrival]) -> None:
+        """Say which peer's requests were refused, and why: those of `arrivals` that could not be read."""
+        found = [(arrival, arrival.request) for arrival in arrivals if isinstance(arrival.request, Refusal)]
+        if not found:
+            return  # those refused had waited: they came with an earlier step
+        times = self._refused.happened(len(found), self._clock())
+        if times:
+            arrival, refusal = found[-1]
+            _log.warning(
+                "refused %s, the latest from %s: %s",
+                "a request" if times == 1 else f"{times:,} requests",
+                arrival.transport.name(arrival.peer),
+                refusal.message[:_REASON_CHARS],
+            )
+
+    def look(self) -> None:
+        """Say what is to be said now; call it once a step."""
+        if (self._store.trouble is None) != (self._trouble_s is None):
+            self._turn()
+        now_s = self._clock()
+        if now_s >= self._next_s:
+            self._next_s = now_s + LOOK_S
+            self._look_at_troubles(now_s)
+            if _log.isEnabledFor(logging.DEBUG):
+                self._look_at_counts()
+
+    def _turn(self) -> None:
+        """Say that trouble with the disk has begun, or ended."""
+        now_s = self._clock()
+        if self._store.trouble is not None:
+            self._trouble_s = now_s
+            why = self._store.trouble.removeprefix("not applied: ")
+            _log.error("cannot write: %s. Changes are refused, reads go on; every change tries again", why)
+        elif self._trouble_s is not None:
+            _log.warning("can write again, after %s", duration(now_s - self._trouble_s))
+            self._trouble_s = None
+
+    def _troubles(self) -> dict[str, int]:
+        found: dict[str, Any] = {}
+        for transport in self._transports:
+            found |= transport.stats()
+        return {name: count for name, count in found.items() if any(word in name for word in _TROUBLE_WORDS)}
+
+    def _look_at_troubles(self, now_s: float) -> None:
+        found = self._troubles()
+        for name, count in found.items():
+            occasion = self._dropped.setdefault(name, _Occasion())
+            times = occasion.happened(count - self._troubled.get(name, 0), now_s)
+            if times:
+                _log.warning("clients in trouble: %s %s more, %s in all", name, f"{times:,}", f"{count:,}")
+        self._troubled = found
+
+    def _look_at_counts(self) -> None:
+        found = self._counts()
+        grown = {name: count - self._counted.get(name, 0) for name, count in found.items()}
+        self._counted = found
+        if any(grown.values()):
+            _log.debug("%s", ", ".join(f"{name} {count:+,}" for name, count in grown.items() if count))

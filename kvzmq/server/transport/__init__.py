@@ -1,0 +1,81 @@
+"""Transports: bytes from peers in, replies to peers out. They never see the store.
+
+A transport hands over what its peers asked for as Arrivals, a bad request among them as a Refusal
+in its place, and takes the replies back one by one, in the order of the Arrivals of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Protocol, Union
+
+import zmq
+
+from kvzmq.protocol.messages import Refusal, Reply, Request
+
+__all__ = ["Arrival", "Transport"]
+
+STEP_BYTES_MAX = 1 << 20
+"""From how many bytes of requests on a transport takes in no more for one step."""
+
+STEP_WEIGHT_MAX = 20_000
+"""From how many rows to read or write (`Request.weight`) on a transport takes in no more for one step."""
+
+STEP_REPLY_BYTES_MAX = 8 << 20
+"""From how many bytes of large replies on a step encodes no more: the others wait for the next ones."""
+
+
+class Arrival:
+    """A request with the way back to who sent it."""
+
+    __slots__ = ("peer", "request", "transport")
+
+    def __init__(self, transport: Transport, peer: Hashable, request: Union[Request, Refusal]) -> None:
+        self.transport = transport
+        self.peer = peer
+        self.request = request
+
+
+class Transport(Protocol):
+    """One way in and out."""
+
+    endpoints: list[str]
+    """Where it listens, as the server prints it."""
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+
+    def register(self, poller: zmq.Poller) -> object:
+        """Have the poller watch this transport, and return what the poller will report."""
+
+    def drain(self) -> list[Arrival]:
+        """Take in what is ready, up to the transport's limits, without waiting."""
+
+    def pending(self) -> bool:
+        """Say whether `drain` or `flush` has something left that no poll would report."""
+
+    def send(self, peer: Hashable, reply: Reply) -> None:
+        """Queue a reply; never wait, never fail: an undeliverable one is counted."""
+
+    def push(self, peer: Hashable, event: bytes) -> bool:
+        """Queue an event, already encoded; False if the peer does not keep up: try again later.
+
+        Raises:
+            PeerGone: there is nobody to push to any more
+        """
+
+    def can_push(self, peer: Hashable) -> bool:
+        """Say whether the peer can tell an event from a reply."""
+
+    def flush(self) -> None:
+        """Let go what the step has queued, large replies up to STEP_REPLY_BYTES_MAX."""
+
+    def name(self, peer: Hashable) -> str:
+        """Name a peer for people; nobody can claim a peer's identity who has only seen its name."""
+
+    def stats(self) -> dict[str, int]:
+        """Count what happened, by name."""
+
+    def close(self) -> None:
+        """Stop listening and drop the peers."""

@@ -1,0 +1,1 @@
+"""The log in a directory: table.txn, table.ckpt, and their compaction."""

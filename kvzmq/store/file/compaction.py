@@ -1,0 +1,280 @@
+"""Compaction: folds the sealed log into a new checkpoint, in a process of its own.
+
+The child does what a server does at its start: it recovers checkpoint and sealed log into a table.
+Then it writes that table down as the new checkpoint and removes the sealed log. Compaction is
+recovery written down: no second code path, no fork, no pause of the server; the price is a second
+table in memory while it runs. It holds the sealed log's lock, so that never two work on it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from kvzmq import errors, units
+from kvzmq.store.file import checkpoint
+from kvzmq.store.file.file_log import NAME_SEALED, FileLog
+from kvzmq.store.file.files import Directory, DiskDirectory, File
+from kvzmq.store.file.frames import HEADER_BYTES
+from kvzmq.store.log import SEMANTICS
+from kvzmq.store.store import Store
+
+LOG_BYTES_MIN = 64 << 20
+"""A log shorter than this is not compacted, unless another threshold is set."""
+
+RETRY_S = 1.0
+RETRY_S_MAX = 60.0
+
+_PR_SET_PDEATHSIG = 1
+_REASON_BYTES = 2000
+
+_log = logging.getLogger(__name__)
+
+
+def fold(directory: Directory) -> bool:
+    """Fold the sealed log of `directory` into its checkpoint; False if there is none or another does.
+
+    Raises:
+        Damaged: a file is not what was written; nothing was changed
+        OSError: try again: the old checkpoint and the sealed log, or the new checkpoint, hold everything
+    """
+    try:
+        sealed = directory.open(NAME_SEALED)
+    except FileNotFoundError:
+        return False
+    try:
+        if not sealed.lock(wait=False) or not _is_sealed(directory, sealed):
+            return False
+        log = _SealedLog(directory, sealed)
+        store = Store(log)
+        store.recover()
+        checkpoint.write(directory, log.group, store.table.dump())
+        directory.unlink(NAME_SEALED)
+        directory.sync()
+    finally:
+        sealed.close()  # only now: its blocks must not be given away while its name is on the disk
+    return True
+
+
+def renew(log: FileLog) -> None:
+    """Begin a new log if the one that was recovered was written by an earlier version of the operations' meaning.
+
+    A log holds requests of one meaning alone. An earlier sealed log is folded first, however long that takes.
+
+    Raises:
+        Damaged, OSError, StorageError, StorageFailed: as `fold` and `rotate` do
+    """
+    if log.semantics == SEMANTICS:
+        return
+    if log.sealed:
+        fold(log.directory)
+    log.rotate()
+
+
+def _is_sealed(directory: Directory, opened: File) -> bool:
+    """Say whether the file opened before it was locked still is the sealed log.
+
+    Another compaction may have folded and removed it meanwhile, and a server may have sealed the next one
+    under the same name: every log has a salt of its own in its header.
+    """
+    try:
+        present = directory.open(NAME_SEALED)
+    except FileNotFoundError:
+        return False
+    try:
+        return present.read(0, HEADER_BYTES) == opened.read(0, HEADER_BYTES)
+    finally:
+        present.close()
+
+
+class _SealedLog(FileLog):
+    """The checkpoint and the sealed log, without the log that goes on."""
+
+    def __init__(self, directory: Directory, sealed: File) -> None:
+        super().__init__(directory, read_only=True)
+        self._sealed = sealed
+
+    def recover(self):  # type: ignore[no-untyped-def]
+        return self.recover_sealed(self._sealed)
+
+
+class Compactor:
+    """Decides when to compact, starts the child, and looks after it.
+
+    Args:
+        store: kept by `log`
+        log: the log to rotate
+        after_records: compact when the log holds as many requests
+        after_bytes: compact when the log is as long; by default when it is longer than the checkpoint and 64 MiB
+        clock: seconds that only grow
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        log: FileLog,
+        after_records: int | None = None,
+        after_bytes: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._clock = clock
+        self._after_records = after_records
+        self._after_bytes = after_bytes
+        self._child: subprocess.Popen[bytes] | None = None
+        self._left_over = log.sealed
+        self._began_s = 0.0
+        self._rows: int | None = None  # that the checkpoint will hold; unknown of a log that an earlier server sealed
+        self._retry_s = RETRY_S
+        self._next_s = 0.0
+        self.completed = 0
+        """Compactions done."""
+        self.failed = 0
+        """Compactions that failed and were, or will be, tried again."""
+        self.trouble: str | None = None
+        """Why the latest one failed, or None."""
+
+    @property
+    def running(self) -> bool:
+        """Whether a child is at work."""
+        return self._child is not None
+
+    def next_s(self) -> float | None:
+        """Return when `poll` has something to do even if nothing happens, or None."""
+        return self._next_s if self._left_over and self._child is None else None
+
+    def describe(self) -> dict[str, int | str | bool | None]:
+        """Return what `stats` says of log and compaction."""
+        return {
+            "log_bytes": self._log.log_bytes,
+            "checkpoint_bytes": self._log.checkpoint_bytes,
+            "last_group": self._log.group,
+            "compaction_running": self.running,
+            "compactions": self.completed,
+            "compactions_failed": self.failed,
+            "compaction_trouble": self.trouble,
+        }
+
+    def poll(self) -> None:
+        """Take note of a child that ended, and start one if it is time.
+
+        Raises:
+            StorageFailed: the rotation failed in a way that only a restart can judge
+        """
+        if self._child is not None:
+            self._reap(self._child)
+        elif self._left_over:
+            if self._clock() >= self._next_s:
+                self._start()
+        elif self._is_due():
+            self._rotate()
+
+    def _is_due(self) -> bool:
+        if self._after_records is not None:
+            return self._store.records >= self._after_records
+        if self._after_bytes is not None:
+            return self._log.log_bytes >= self._after_bytes
+        return self._log.log_bytes > max(LOG_BYTES_MIN, self._log.checkpoint_bytes)
+
+    def _rotate(self) -> None:
+        if self._clock() < self._next_s:
+            return
+        try:
+            self._log.rotate()
+        except errors.StorageError as error:
+            self._fail(str(error))
+            return
+        self._rows = len(self._store.table.rows)
+        self._store.records = 0
+        self._left_over = True
+        self._start()
+
+    def _start(self) -> None:
+        package = Path(__file__).resolve().parents[3]
+        search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
+        command = [sys.executable, "-m", "kvzmq.store.file.compaction", str(self._log.directory.path), str(os.getpid())]
+        try:
+            self._child = subprocess.Popen(
+                command,
+                env=os.environ | {"PYTHONPATH": search},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C at the terminal is for the server
+            )
+        except OSError as error:
+            self._fail(f"cannot start a process: {error.strerror}")
+            return
+        self._began_s = self._clock()
+        _log.info("compaction begins, %s", "of what an earlier server left" if self._rows is None else units.count(self._rows, "row"))
+
+    def _reap(self, child: subprocess.Popen[bytes]) -> None:
+        code = child.poll()
+        if code is None:
+            return
+        assert child.stderr is not None
+        reason = child.stderr.read()[-_REASON_BYTES:].decode(errors="replace").strip()
+        child.stderr.close()
+        self._child = None
+        if code == 0 and not self._log.sealed:
+            self._left_over = False
+            self._retry_s = RETRY_S
+            self.completed += 1
+            self.trouble = None
+            self._log.look_at_checkpoint()
+            _log.info(
+                "compaction done in %s: a checkpoint of %s%s",
+                units.duration(self._clock() - self._began_s),
+                units.size(self._log.checkpoint_bytes),
+                "" if self._rows is None else f", {units.count(self._rows, 'row')}",
+            )
+        else:
+            self._fail(reason or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"))
+
+    def _fail(self, reason: str) -> None:
+        self.failed += 1
+        self.trouble = reason
+        self._next_s = self._clock() + self._retry_s
+        _log.warning("compaction failed, next try in %.0f s: %s", self._retry_s, reason)
+        self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
+
+    def close(self) -> None:
+        """End the child; what it leaves is whole, and the next server goes on with it."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            if self._child.stderr is not None:
+                self._child.stderr.close()
+            self._child = None
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process with its server, so that it does not outlive it by a whole compaction."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the server has ended")
+
+
+def main(path: str, parent: str) -> None:
+    """Be the child process: fold the sealed log in `path`, started by the process `parent`."""
+    _die_with(int(parent))
+    gc.disable()  # it makes no cycles, and ends when it is done
+    os.nice(10)
+    try:
+        fold(DiskDirectory(path, lock=False))
+    except (errors.KvzmqError, OSError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,358 @@
+"""table.txn: the log on this machine.
+
+The file is the layout of `frames` with the magic `kvzmqLOG`; the header's number is that of the
+first group in it. Each frame is one group, numbered consecutively through all logs of the table,
+made durable by one sync. So at most the very last frame of the last log can be torn. After it the
+file may go on with zeros, up to PREPARED_BYTES: blocks written ahead, because a sync that does not
+have to make the file longer takes half the time. Zeros up to the end of the file are its end.
+
+While a compaction runs, the groups before it are in `table.txn.sealed` and new ones in a new
+`table.txn`. The states of the directory, each of which recovers:
+
+    nothing                      a new table
+    [ckpt] txn                   the normal one
+    [ckpt] sealed                cut off inside a rotation: a new txn continues the sealed log
+    [ckpt] sealed txn            a compaction is running, failed, or is still to do
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from itertools import count
+
+from kvzmq import errors
+from kvzmq.store.file import checkpoint, frames
+from kvzmq.store.file.files import Directory, File
+from kvzmq.store.log import SEMANTICS, Checkpoint
+
+NAME = "table.txn"
+NAME_TMP = "table.txn.tmp"
+NAME_SEALED = "table.txn.sealed"
+NAME_TORN = "table.txn.torn"
+MAGIC = b"kvzmqLOG"
+
+PREPARED_BYTES = 256 << 10
+"""How many zeros are written ahead of the groups, together with one of them."""
+
+_WINDOW_BYTES = 4 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class FileLog:
+    """The Log in one directory.
+
+    Args:
+        directory: where the files are; closed with the log
+        read_only: recover without changing anything, for tools that only look
+    """
+
+    def __init__(self, directory: Directory, read_only: bool = False) -> None:
+        self.directory = directory
+        self.group = 0
+        """The number of the last group."""
+        self.semantics = SEMANTICS
+        """The version of the file that was replayed last; of the log that is appended to, when recovery is done."""
+        self.log_bytes = 0
+        """The length of table.txn, without the zeros written ahead."""
+        self.checkpoint_bytes = 0
+        """The length of table.ckpt when it was last looked at."""
+        self.torn_bytes = 0
+        """How much of a torn tail recovery cut, or would cut."""
+        self._read_only = read_only
+        self._file: File | None = None
+        self._salt = b""
+        self._prepared = 0  # the length of table.txn, with the zeros
+        self._failed: str | None = None
+
+    # ---- recovery
+
+    def recover(self) -> Iterator[Checkpoint | bytes]:
+        """Yield the checkpoint and the groups after it; see Log.recover."""
+        directory = self.directory
+        sealed_file = self._wait_for_compaction()
+        if not self._read_only:
+            # Names that a killed process left may be in the page cache alone. They come first: a new log
+            # renamed over the old one's name must not be on the disk before the old one's new name is.
+            directory.sync()
+        try:
+            yield from self.recover_sealed(sealed_file)
+        finally:
+            if sealed_file is not None:
+                sealed_file.close()
+        if directory.exists(NAME):
+            self._file = directory.open(NAME)
+            yield from self._replay(self._file, NAME, last=True)
+        elif sealed_file is None and directory.exists(checkpoint.NAME):
+            raise errors.Damaged(
+                f"{directory.path / NAME} is missing beside a checkpoint: restore it from a backup; "
+                "starting without it could lose acknowledged changes"
+            )
+        elif not self._read_only:
+            self._start_log()
+        self.look_at_checkpoint()
+
+    def recover_sealed(self, sealed_file: File | None) -> Iterator[Checkpoint | bytes]:
+        """Yield the checkpoint and the groups of the sealed log after it: what a compaction folds."""
+        found = checkpoint.read(self.directory)
+        if found is not None:
+            self.group = found.group
+            yield found
+        if sealed_file is not None:
+            yield from self._replay(sealed_file, NAME_SEALED, last=False)
+
+    def _wait_for_compaction(self) -> File | None:
+        """Open the sealed log, if there is one, when no compaction works on it any more."""
+        while True:
+            try:
+                file = self.directory.open(NAME_SEALED)
+            except FileNotFoundError:
+                return None
+            if self._read_only:
+                return file
+            if not file.lock(wait=False):
+                _log.warning("waiting for a compaction that an earlier server left behind")
+                file.lock(wait=True)
+            if self.directory.exists(NAME_SEALED):
+                return file
+            file.close()
+
+    def _replay(self, file: File, name: str, last: bool) -> Iterator[bytes]:
+        """Yield the groups of one log that come after `self.group`."""
+        path = str(self.directory.path / name)
+        header = frames.read_header(file, MAGIC, path)
+        self.semantics = header.semantics
+        expected = header.number
+        if expected > self.group + 1:
+            raise errors.Damaged(
+                f"{path}: begins with group {expected}, but the files before it end with group {self.group}: "
+                "a log or a checkpoint is missing"
+            )
+        end = frames.HEADER_BYTES
+        start = end
+        bad: frames.BadFrame | None = None
+        try:
+            for frame in frames.scan(file, header.salt):
+                if frame.number != expected:
+                    raise errors.Damaged(f"{path}: offset {frame.offset}: group {frame.number}, expected {expected}")
+                expected += 1
+                start, end = frame.offset, frame.end
+                if frame.number > self.group:
+                    self.group = frame.number
+                    yield frame.payload
+        except frames.BadFrame as found:
+            bad = found
+        if bad is not None and not ends_in_zeros(file, end):
+            self._judge(file, header.salt, path, bad, expected, last)
+        if last and expected <= self.group:
+            raise errors.Damaged(
+                f"{path}: ends with group {expected - 1}, but the files before it end with group {self.group}: "
+                "they do not belong together"
+            )
+        if last:
+            self._salt = header.salt
+            self.log_bytes = end
+            self._prepared = file.size()
+            if not self._read_only:
+                self._make_tail_durable(file, start, end)
+
+    def _judge(self, file: File, salt: bytes, path: str, bad: frames.BadFrame, expected: int, last: bool) -> None:
+        """Tell a torn tail from damage: only the last frame of the last log can be torn.
+
+        A valid frame of an earlier number is no successor: somebody stored a piece of this log as a value.
+        """
+        after = frames.find_frame(file, salt, bad.offset, expected + 1)
+        if after is not None:
+            raise errors.Damaged(
+                f"{path}: {bad}, and a valid frame (group {after.number}) follows at offset {after.offset}: "
+                "damage, not a torn tail"
+            )
+        if not last:
+            raise errors.Damaged(f"{path}: {bad}: a sealed log has no torn tail")
+        self.torn_bytes = file.size() - bad.offset
+        if not self._read_only:
+            self._cut_torn_tail(file, path, bad)
+
+    def _cut_torn_tail(self, file: File, path: str, bad: frames.BadFrame) -> None:
+        name = stem = f"{NAME_TORN}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        for number in count(2):  # what an earlier recovery saved is not written over
+            if not self.directory.exists(name):
+                break
+            name = f"{stem}-{number}"
+        aside = self.directory.create(name)
+        try:
+            aside.write(0, file.read(bad.offset, self.torn_bytes))
+            aside.sync()
+        finally:
+            aside.close()
+        self.directory.sync()
+        file.truncate(bad.offset)
+        _log.warning(
+            "%s: %s: a torn tail of %d bytes, never acknowledged, was saved to %s and cut",
+            path, bad, self.torn_bytes, name,
+        )  # fmt: skip
+
+    def _make_tail_durable(self, file: File, start: int, end: int) -> None:
+        """Put the last group on the disk again.
+
+        It may be in the page cache alone: the process was killed between write and sync, or the
+        sync failed and the kernel dropped the pages' dirty marks, so that a mere sync now would
+        say yes and do nothing. Every earlier group was synced before this one was written.
+        """
+        if end > start:
+            file.write(start, file.read(start, end - start))
+        file.sync()
+
+    def look_at_checkpoint(self) -> None:
+        """Note the length of the checkpoint, which sets when the next compaction is due."""
+        try:
+            file = self.directory.open(checkpoint.NAME)
+        except FileNotFoundError:
+            self.checkpoint_bytes = 0
+            return
+        self.checkpoint_bytes = file.size()
+        file.close()
+
+    # ---- appending
+
+    def commit(self, group: bytes) -> Iterator[bytes]:
+        """Append `group`, yield it, and sync; see Log.commit."""
+        self._check()
+        file = self._file
+        assert file is not None, "commit before recover"
+        frame = frames.encode_frame(self._salt, self.group + 1, group)
+        self._write(file, frame)
+        file.start_sync(self.log_bytes, len(frame))
+        self.group += 1
+        self.log_bytes += len(frame)
+        yield group
+        try:
+            file.sync()
+        except OSError as error:
+            raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error
+
+    def _fail(self, why: str) -> errors.StorageFailed:
+        self._failed = why
+        return errors.StorageFailed(why)
+
+    def _check(self) -> None:
+        """Refuse to go on after a failure: the kernel may take for clean what it lost, and another sync would prove nothing."""
+        if self._failed is not None:
+            raise errors.StorageFailed(self._failed)
+
+    def _write(self, file: File, frame: bytes) -> None:
+        end = self.log_bytes + len(frame)
+        if end > self._prepared:
+            try:
+                file.write(self.log_bytes, frame + bytes(PREPARED_BYTES))
+            except OSError as error:  # the zeros may be what the disk has no room for
+                self._cut_back(file, error)
+            else:
+                self._prepared = end + PREPARED_BYTES
+                return
+        try:
+            file.write(self.log_bytes, frame)
+        except OSError as error:
+            self._cut_back(file, error)
+            raise errors.StorageError(f"not applied: the log could not be written: {error.strerror}") from error
+        self._prepared = max(self._prepared, end)
+
+    def _cut_back(self, file: File, why: OSError) -> None:
+        """Take back a partly written group, so that the next one follows the last whole one."""
+        try:
+            file.truncate(self.log_bytes)
+            file.sync()
+        except OSError as error:
+            raise self._fail(f"{self.directory.path / NAME}: could not cut back after {why.strerror}: {error.strerror}") from error
+        self._prepared = self.log_bytes
+
+    def barrier(self) -> Iterator[bytes]:
+        """Yield nothing: nobody else appends to this log."""
+        self._check()
+        return iter(())
+
+    # ---- rotation
+
+    @property
+    def sealed(self) -> bool:
+        """Whether a sealed log waits for its compaction."""
+        return self.directory.exists(NAME_SEALED)
+
+    def rotate(self) -> None:
+        """Seal the log and go on in a new one.
+
+        The old log must be known by its new name before the new one takes the old name: without
+        the directory sync in between a crash could keep the second step and lose the first.
+
+        Raises:
+            StorageError: nothing has changed, the old log is still in use
+            StorageFailed: nobody can tell what is on the disk
+        """
+        self._check()
+        assert self._file is not None and not self.sealed
+        directory = self.directory
+        try:
+            new = self._write_empty_log()
+        except OSError as error:
+            raise errors.StorageError(f"a new log could not be written: {error.strerror}") from error
+        try:
+            directory.rename(NAME, NAME_SEALED)
+        except OSError as error:
+            new[0].close()
+            raise errors.StorageError(f"the log could not be renamed: {error.strerror}") from error
+        try:
+            directory.sync()
+            directory.rename(NAME_TMP, NAME)
+            directory.sync()
+        except OSError as error:
+            raise self._fail(f"{directory.path}: rotation failed: {error.strerror}") from error
+        self._file.close()
+        self._file, self._salt = new
+        self.semantics = SEMANTICS
+        self.log_bytes = self._prepared = frames.HEADER_BYTES
+
+    def _write_empty_log(self) -> tuple[File, bytes]:
+        header = frames.new_header(MAGIC, self.group + 1)
+        file = self.directory.create(NAME_TMP)
+        try:
+            file.write(0, frames.encode_header(header))
+            file.sync()
+        except OSError:
+            file.close()
+            raise
+        return file, header.salt
+
+    def _start_log(self) -> None:
+        file, self._salt = self._write_empty_log()
+        self.directory.rename(NAME_TMP, NAME)
+        self.directory.sync()
+        self._file = file
+        self.semantics = SEMANTICS
+        self.log_bytes = self._prepared = frames.HEADER_BYTES
+
+    def _drop_prepared(self, file: File) -> None:
+        if self._prepared > self.log_bytes:
+            file.truncate(self.log_bytes)
+            self._prepared = self.log_bytes
+
+    def close(self) -> None:
+        """Release files and directory."""
+        if self._file is not None:
+            if not self._read_only:
+                with contextlib.suppress(OSError):  # for tidiness alone
+                    self._drop_prepared(self._file)
+            self._file.close()
+            self._file = None
+        self.directory.close()
+
+
+def ends_in_zeros(file: File, offset: int) -> bool:
+    """Say whether nothing but zeros comes after `offset`."""
+    while window := file.read(offset, _WINDOW_BYTES):
+        if window.strip(b"\0"):
+            return False
+        offset += len(window)
+    return True

@@ -1,0 +1,1 @@
+"""Programs' view of a stopped or copied table: check it, repair it, read its log."""

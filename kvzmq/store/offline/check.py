@@ -1,0 +1,131 @@
+"""Says what is in a table's files: goes through every frame of every file, past damage too, and then
+does in memory what a server would: recover. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+
+from kvzmq import errors
+from kvzmq.protocol import msgpack
+from kvzmq.store.file import checkpoint, frames
+from kvzmq.store.file.file_log import MAGIC, NAME, FileLog
+from kvzmq.store.file.files import File
+from kvzmq.store.offline.reading import NAMES, Gap, Reading, describe, regions
+from kvzmq.store.store import Store
+
+
+class FileReport(msgspec.Struct):
+    """What is in one file."""
+
+    name: str
+    bytes: int
+    frames: int = 0
+    first_group: int | None = None
+    last_group: int | None = None
+    requests: int = 0
+    operations: int = 0
+    from_us: int | None = None
+    to_us: int | None = None
+    torn_bytes: int = 0
+    damage: list[str] = msgspec.field(default_factory=list)
+
+
+class Report(msgspec.Struct):
+    """What is in a table's directory, and what recovery would make of it."""
+
+    path: str
+    in_use: bool
+    files: list[FileReport]
+    refusal: str | None = None
+    """Why a server would refuse to start, or None."""
+    group: int = 0
+    rows: int = 0
+    revision: int = 0
+    sessions: int = 0
+    lineage: str | None = None
+    epoch: str | None = None
+    """The table's lineage and latest epoch, 32 hexadecimal digits."""
+    replayed: int = 0
+    """Groups that recovery applies after the checkpoint."""
+    torn_bytes: int = 0
+    """What recovery cuts, and saves aside."""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether anything is not what was written, a torn tail excepted."""
+        return self.refusal is not None or any(file.damage for file in self.files)
+
+
+def look(reading: Reading) -> Report:
+    """Read everything in a directory, and recover from it in memory."""
+    files = []
+    for name in NAMES:
+        if reading.exists(name):
+            file = reading.open(name)
+            read = _look_at_checkpoint if name == checkpoint.NAME else _look_at_log
+            files.append(read(file, name, last=name == NAME))
+    report = Report(str(reading.path), reading.in_use, files)
+    _recover(reading, report)
+    return report
+
+
+def _look_at_checkpoint(file: File, name: str, last: bool) -> FileReport:
+    report = FileReport(name, file.size())
+    with contextlib.suppress(errors.Damaged):  # which `regions` will tell
+        report.last_group = frames.read_header(file, checkpoint.MAGIC, name).number
+    for found in regions(file, checkpoint.MAGIC, name, last):
+        if isinstance(found, Gap):
+            report.damage.append(describe(found))
+        else:
+            report.frames += 1
+    return report
+
+
+def _look_at_log(file: File, name: str, last: bool) -> FileReport:
+    report = FileReport(name, file.size())
+    for found in regions(file, MAGIC, name, last):
+        if isinstance(found, Gap):
+            if found.torn:
+                report.torn_bytes = found.end - found.offset
+            else:
+                report.damage.append(describe(found))
+            continue
+        report.frames += 1
+        if report.last_group is not None and found.number != report.last_group + 1:
+            report.damage.append(f"offset {found.offset}: group {found.number} follows group {report.last_group}")
+        report.first_group = found.number if report.first_group is None else report.first_group
+        report.last_group = found.number
+        try:
+            time_us, requests = msgpack.decode_group(found.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            report.damage.append(f"offset {found.offset}: group {found.number} is not a group: {error}")
+            continue
+        report.requests += len(requests)
+        report.operations += sum(len(request.ops) for request in requests)
+        report.from_us = time_us if report.from_us is None else report.from_us
+        report.to_us = time_us
+    return report
+
+
+def _recover(reading: Reading, report: Report) -> None:
+    """Do what a server would, in memory."""
+    log = FileLog(reading, read_only=True)
+    store = Store(log)
+    try:
+        store.recover()
+    except errors.Damaged as error:
+        report.refusal = str(error)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        report.refusal = f"group {log.group} is not a group: {error}"
+    base = next((file.last_group or 0 for file in report.files if file.name == checkpoint.NAME), 0)
+    report.group = log.group
+    report.replayed = max(0, log.group - base)
+    report.torn_bytes = log.torn_bytes
+    report.rows = len(store.table.rows)
+    report.revision = store.table.revision
+    report.sessions = len(store.table.sessions)
+    identity = store.table.identity()
+    report.lineage, report.epoch = identity["lineage"], identity["epoch"]

@@ -1,0 +1,222 @@
+"""A table's files as they were at one moment, for tools that only look.
+
+`Reading` opens them all, also beside a server that appends, rotates and compacts, so that the store's
+own code can recover from them. `regions` goes through one file past everything that is no frame.
+Nothing is changed, not even a lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+from zlib import crc32
+
+from kvzmq import errors
+from kvzmq.store.file import checkpoint, frames
+from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED, ends_in_zeros
+from kvzmq.store.file.files import DiskFile, File
+from kvzmq.store.file.frames import Frame
+
+NAMES = (checkpoint.NAME, NAME_SEALED, NAME)
+"""The files of a table, in the order of what they hold."""
+
+
+class NoTable(errors.KvzmqError):
+    """Say that a directory holds no table."""
+
+
+class _OpenFile(DiskFile):
+    """A file that stays open until its Reading is closed, and cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, os.O_RDONLY)
+        status = os.fstat(self._fd)
+        self.inode = status.st_dev, status.st_ino
+        self._length: int | None = None
+
+    def end_at(self, length: int) -> None:
+        """Have the file end here, whatever is written to it from now on."""
+        self._length = length
+
+    def size(self) -> int:
+        return super().size() if self._length is None else self._length
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self._length is not None:
+            length = max(0, min(length, self._length - offset))
+        return super().read(offset, length)
+
+    def close(self) -> None:
+        pass
+
+    def close_for_good(self) -> None:
+        super().close()
+
+
+class Reading:
+    """A Directory of the files as they were at one moment, for reading only.
+
+    Args:
+        path: the table's directory
+
+    Raises:
+        NoTable: there are no files of a table in it
+        OSError: it cannot be read
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.in_use = _in_use(self.path)
+        """Whether a server has the directory; its log then ends for us with the last group that is whole now."""
+        self._files = _open_all(self.path)
+        if not self._files:
+            raise NoTable(f"{self.path} holds no table: neither {NAME} nor {checkpoint.NAME} is there")
+        if self.in_use and NAME in self._files:
+            file = self._files[NAME]
+            found = [part.end for part in regions(file, MAGIC, NAME, last=True) if isinstance(part, Frame)]
+            file.end_at(found[-1] if found else file.size())
+
+    def exists(self, name: str) -> bool:
+        return name in self._files
+
+    def open(self, name: str) -> File:
+        try:
+            return self._files[name]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path / name)) from None
+
+    def create(self, name: str) -> NoReturn:
+        raise self._refusal()
+
+    def rename(self, old: str, new: str) -> None:
+        raise self._refusal()
+
+    def unlink(self, name: str) -> None:
+        raise self._refusal()
+
+    def sync(self) -> None:
+        raise self._refusal()
+
+    def _refusal(self) -> OSError:
+        return OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.path))
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close_for_good()
+        self._files = {}
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _in_use(path: Path) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once: a server may start meanwhile
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def _open_all(path: Path) -> dict[str, _OpenFile]:
+    """Open the files, again if a rotation or a compaction renamed one of them meanwhile."""
+    while True:
+        files = {name: file for name in NAMES if (file := _open(path / name)) is not None}
+        if {name: file.inode for name, file in files.items()} == _inodes(path):
+            return files
+        for file in files.values():
+            file.close_for_good()
+
+
+def _open(path: Path) -> _OpenFile | None:
+    try:
+        return _OpenFile(path)
+    except FileNotFoundError:
+        return None
+
+
+def _inodes(path: Path) -> dict[str, tuple[int, int]]:
+    found = {}
+    for name in NAMES:
+        try:
+            status = os.stat(path / name)
+        except FileNotFoundError:
+            continue
+        found[name] = status.st_dev, status.st_ino
+    return found
+
+
+class Gap(NamedTuple):
+    """Bytes of a file that are no valid frames, from `offset` to before `end`; `torn` if they are a torn tail."""
+
+    offset: int
+    end: int
+    reason: str
+    torn: bool
+
+
+def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame | Gap]:
+    """Yield a file's frames, and between them what is none.
+
+    Args:
+        name: the file's, for reasons
+        last: whether it is the last log, whose last frame may be torn
+
+    Raises:
+        WrittenByNewer: a later version wrote it: who knows what its frames mean
+    """
+    offset = frames.HEADER_BYTES
+    try:
+        salt = frames.read_header(file, magic, name).salt
+    except errors.Damaged as error:
+        head = file.read(0, offset)
+        if len(head) < offset or crc32(head[:-4]).to_bytes(4, "little") == head[-4:]:
+            yield Gap(0, file.size(), _reason(error), torn=False)
+            return  # of another version or kind: who knows what its frames would mean
+        # With the salt alone frames can still be told from anything else, so it is worth a try.
+        salt = head[12 : 12 + frames.SALT_BYTES]
+        yield Gap(0, offset, _reason(error), torn=False)
+    number = 0
+    while True:
+        try:
+            for frame in frames.scan(file, salt, offset):
+                offset, number = frame.end, frame.number
+                yield frame
+            return
+        except frames.BadFrame as bad:
+            if magic == MAGIC and ends_in_zeros(file, bad.offset):
+                return  # written ahead
+            # A log's frame of an earlier number is no successor: somebody stored a piece of this log as a value.
+            after = frames.find_frame(file, salt, bad.offset, number + 2 if magic == MAGIC else 0)
+            if after is not None and _is_frame(file, salt, bad.offset):
+                continue  # it was written, and the next one, too, since it was read
+            end = file.size() if after is None else after.offset
+            yield Gap(bad.offset, end, bad.reason, torn=after is None and last)
+            if after is None:
+                return
+            offset = after.offset
+
+
+def _is_frame(file: File, salt: bytes, offset: int) -> bool:
+    try:
+        return next(frames.scan(file, salt, offset), None) is not None
+    except frames.BadFrame:
+        return False
+
+
+def _reason(error: errors.Damaged) -> str:
+    return str(error).partition(": ")[2].removeprefix("offset 0: ")
+
+
+def describe(gap: Gap) -> str:
+    """Say where and what a gap is."""
+    return f"offset {gap.offset}: {gap.reason}: {gap.end - gap.offset} bytes cannot be read"

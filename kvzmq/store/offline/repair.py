@@ -1,0 +1,228 @@
+"""Saves what can be read of a damaged table into a new directory; the damaged one is not touched.
+
+A log of commands with a hole is not the table: what comes after the hole worked on rows that nobody
+knows. So the new table is what recovery gives up to the damage, a state the table really had: the
+longest prefix.
+
+What comes after the damage is not lost altogether. An insert says a row's value whatever was there
+before; from then on everything that happens to this row alone is known again. Those rows, as they
+were at the end of the log, are `Saved.later`: for the operator to judge, and to import. Rows of
+which the log says only "add 1" or "if it was 7, set 8" are named in `Saved.unknown`.
+
+A damaged checkpoint leaves no prefix, unless the log reaches back to the first group. Then the rows
+that its whole sections hold are known, as they were after its group, and the same rule carries them
+on through the log. The new table has those rows and no others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import Request
+from kvzmq.store.file import checkpoint, frames
+from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED
+from kvzmq.store.file.files import DiskDirectory
+from kvzmq.store.offline.reading import Gap, Reading, describe, regions
+from kvzmq.store.table import Table
+
+_UNCONDITIONAL = (messages.Insert, messages.InsertMany, messages.Remove, messages.RemoveMany)
+"""The writes after which a row is known, whatever it was before."""
+
+
+@dataclass
+class Saved:
+    """What a repair found.
+
+    table     the rows that are saved
+    group     the last group in it
+    prefix    whether the table was once just so; else rows are missing
+    left_out  what is not in it, and why, a line each
+    later     rows as they are known from after the damage: MessagePack, or None for removed; and when they expire
+    unknown   keys that were changed after the damage to what cannot be known
+    """
+
+    table: Table
+    group: int = 0
+    prefix: bool = True
+    left_out: list[str] = field(default_factory=list)
+    later: dict[str, tuple[bytes | None, int | None]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+
+
+def save(reading: Reading) -> Saved:
+    """Read what can be read; see above for what it means."""
+    saved = Saved(Table())
+    groups = list(_groups(reading, saved.left_out))
+    keys: set[str] | None = None
+    if not _load_checkpoint(reading, saved):
+        if groups and groups[0].number == 1:
+            saved.table, saved.group = Table(), 0
+            saved.left_out.append("the log begins with the first group, so the checkpoint is not needed")
+        else:
+            saved.prefix = False
+            keys = set(saved.table.rows)
+    replay = _Replay(saved.table, keys)
+    last = saved.group
+    for group in groups:
+        if group.number <= last:
+            continue  # in the checkpoint already
+        if group.number != last + 1:
+            saved.left_out.append(f"group{_span(last + 1, group.number - 1)} cannot be read")
+            replay = _Replay(Table(), set())
+        last = group.number
+        replay.apply(group)
+        if replay.table is saved.table:
+            saved.group = last
+    saved.unknown = replay.unknown
+    if replay.table is not saved.table:
+        saved.left_out.append(f"group{_span(saved.group + 1, last)}: after the damage, so not in the table")
+        rows, expiries = replay.table.rows, replay.table.expiries
+        saved.later = {key: (rows.get(key), expiries.get(key)) for key in sorted(replay.keys or ())}
+    return saved
+
+
+def _span(first: int, last: int) -> str:
+    return f" {first}" if first == last else f"s {first} to {last}"
+
+
+class _Group(NamedTuple):
+    number: int
+    time_us: int
+    requests: list[Request]
+
+
+def _groups(reading: Reading, left_out: list[str]) -> Iterator[_Group]:
+    """Yield every group that can be read; a line for what cannot be goes to `left_out`."""
+    for name in (NAME_SEALED, NAME):
+        if not reading.exists(name):
+            continue
+        for found in regions(reading.open(name), MAGIC, name, last=name == NAME):
+            if isinstance(found, Gap):
+                left_out.append(f"{name}: {describe(found)}{', a torn tail' if found.torn else ''}")
+                continue
+            try:
+                yield _Group(found.number, *msgpack.decode_group(found.payload))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                left_out.append(f"{name}: offset {found.offset}: group {found.number} is not a group: {error}")
+
+
+def _load_checkpoint(reading: Reading, saved: Saved) -> bool:
+    """Load the checkpoint, or those of its sections that are whole; False if there are others."""
+    try:
+        found = checkpoint.read(reading)
+        if found is not None:
+            saved.table.load(found.sections)
+            saved.group = found.group
+        return True
+    except errors.Damaged as error:
+        saved.left_out.append(str(error))
+    saved.table = Table()
+    file = reading.open(checkpoint.NAME)
+    sections: list[bytes] = []
+    head: dict[str, int] = {}
+    for region in regions(file, checkpoint.MAGIC, checkpoint.NAME, last=False):
+        if isinstance(region, Gap):
+            saved.left_out.append(f"{checkpoint.NAME}: {describe(region)}")
+        elif region.number == 1:
+            head = msgpack.decode_value(region.payload)[1]
+        elif region.number != 0:
+            sections.append(region.payload)
+    table = saved.table
+    with contextlib.suppress(errors.Damaged):  # the counts do not fit: that is what is being repaired
+        table.load(sections)
+    table.revision = head.get("revision", 0)
+    table.time_us = head.get("time_us", 0)
+    total = head.get("rows")
+    saved.left_out.append(
+        f"{checkpoint.NAME}: {len(table.rows)} rows could be read"
+        + (f", of {total}" if total is not None else ", of an unknown number")
+    )
+    try:
+        saved.group = frames.read_header(file, checkpoint.MAGIC, checkpoint.NAME).number
+    except errors.Damaged:
+        saved.group = 0
+    return False
+
+
+class _Replay:
+    """Applies groups to a table of which all keys are known, or only some.
+
+    Args:
+        table: the known rows
+        keys: the known keys, present or absent; None for all
+    """
+
+    def __init__(self, table: Table, keys: set[str] | None) -> None:
+        self.table = table
+        self.keys = keys
+        self.unknown: set[str] = set()
+        """Keys that were changed, nobody knows into what."""
+        self._seen: set[tuple[bytes, int]] = set()
+
+    def apply(self, group: _Group) -> None:
+        """Apply one group."""
+        self.table.advance(group.time_us)
+        for request in group.requests:
+            if self.keys is None:
+                self.table.execute(request)
+            elif request.session is None or (request.session, request.seq) not in self._seen:
+                if request.session is not None:
+                    self._seen.add((request.session, request.seq))  # a retry may be logged beside the first
+                for op in request.ops:
+                    if op.writes:
+                        self._follow(op, self.keys)
+
+    def _follow(self, op: messages.Operation, known: set[str]) -> None:
+        touched = set(keys_of(op))
+        if isinstance(op, _UNCONDITIONAL):
+            known |= touched
+            self.unknown -= touched
+        elif not touched <= known:
+            self._execute(messages.RemoveMany(list(touched)))
+            known -= touched
+            self.unknown |= touched
+            return
+        self._execute(op)
+
+    def _execute(self, op: messages.Operation) -> None:
+        self.table.execute(Request(None, 1, [op], b""))
+
+
+def keys_of(op: messages.Operation) -> list[str]:
+    """Return the keys an operation names."""
+    if isinstance(op, messages.InsertMany):
+        return list(op.rows)
+    if isinstance(op, messages.Transaction):
+        return [key for key, _ in op.checks] + [key for step in op.operations for key in keys_of(step)]
+    named = getattr(op, "keys", None)
+    if named is not None:
+        return list(named)
+    key = getattr(op, "key", None)
+    return [] if key is None else [key]
+
+
+def write(saved: Saved, path: str | os.PathLike[str]) -> None:
+    """Write the saved table into a new directory, durably.
+
+    Raises:
+        DirectoryInUse, OSError: it could not be written
+    """
+    directory = DiskDirectory(path)
+    try:
+        log = directory.create(NAME)
+        try:
+            log.write(0, frames.encode_header(frames.new_header(MAGIC, saved.group + 1)))
+            log.sync()
+        finally:
+            log.close()
+        checkpoint.write(directory, saved.group, saved.table.dump())
+    finally:
+        directory.close()

@@ -1,0 +1,1 @@
+"""The interleave trace: written by the server, read and summarized by tools."""

@@ -1,0 +1,160 @@
+"""The interleave trace: one line for every request executed, in the order of execution.
+
+    step <tab> revision <tab> client <tab> operation <tab> key <tab> changes <tab> began_us <tab> took_us
+
+`revision` is the table's after the request, `changes` how many of its revisions are the request's
+own; `key` is JSON, or `-` for an operation without one; a request of several operations has the
+first one's name and key and `+N` for the others; `began_us` counts from the trace's start, in
+microseconds. Rows that expired have a line of their own, of the client `-`. A line that starts with
+`#` is a comment. A line is written when its request has executed, which may be before the step is
+on the disk: after a crash the last step's lines may tell of what nobody was told.
+
+That requests interleave shows in neighbouring lines of one step with different clients; that each
+executes alone shows in the times, which never overlap, and in the revisions: each line's is the one
+before plus its own changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TextIO
+
+import msgspec
+
+from kvzmq.protocol.messages import OPERATIONS, Operation, Refusal, Reply, Request
+from kvzmq.server.transport import Arrival
+
+COLUMNS = ("step", "revision", "client", "operation", "key", "changes", "began_us", "took_us")
+
+THE_SERVER = "-"
+"""The client of the lines that no client asked for."""
+
+EXPIRED = "expired"
+"""The operation of the line that accounts for rows whose time had come."""
+
+_log = logging.getLogger(__name__)
+_METHODS = {kind: method for method, kind in OPERATIONS.items()}
+_encode_json = msgspec.json.Encoder().encode
+
+
+class Line(NamedTuple):
+    """One executed request, as the trace shows it."""
+
+    step: int
+    revision: int
+    client: str
+    operation: str
+    key: str
+    changes: int
+    began_us: float
+    took_us: float
+
+
+class _Executed(NamedTuple):
+    """When a request executed, and the table's revision before and after."""
+
+    before: int
+    after: int
+    began_ns: int
+    ended_ns: int
+
+
+class Trace:
+    """Writes the trace to a text file."""
+
+    def __init__(self, file: TextIO, now_ns: Callable[[], int] = time.perf_counter_ns) -> None:
+        self._file = file
+        self._now_ns = now_ns
+        self._start_ns = now_ns()
+        self._revision: Callable[[], int] = lambda: 0
+        self._last_revision = 0
+        self._executed: _Executed | None = None
+        self._failed = False
+        self._print("# " + "\t".join(COLUMNS) + "\n")
+
+    def around(self, execute: Callable[[Request], Reply], revision: Callable[[], int]) -> Callable[[Request], Reply]:
+        """Return `execute` with a stopwatch around it; `revision` tells the table's."""
+        self._revision = revision
+        self._last_revision = revision()
+
+        def timed(request: Request) -> Reply:
+            before = revision()
+            began_ns = self._now_ns()
+            reply = execute(request)
+            self._executed = _Executed(before, revision(), began_ns, self._now_ns())
+            return reply
+
+        return timed
+
+    def write(self, step: int, arrival: Arrival) -> None:
+        """Write the line of the request just executed; none for one that was refused unexecuted."""
+        request = arrival.request
+        executed, self._executed = self._executed, None
+        if isinstance(request, Refusal):
+            return
+        if executed is None:
+            if not request.served:
+                return
+            now_ns, revision = self._now_ns(), self._revision()
+            executed = _Executed(revision, revision, now_ns, now_ns)
+        expired = executed.before - self._last_revision
+        if expired:
+            self._line(step, executed.before, THE_SERVER, EXPIRED, "-", expired, executed.began_ns, executed.began_ns)
+        self._last_revision = executed.after
+        operation, key = _describe(request)
+        changes = executed.after - executed.before
+        name = arrival.transport.name(arrival.peer)
+        self._line(step, executed.after, name, operation, key, changes, executed.began_ns, executed.ended_ns)
+
+    def _line(
+        self, step: int, revision: int, client: str, operation: str, key: str, changes: int, began_ns: int, ended_ns: int
+    ) -> None:
+        began_us, took_us = (began_ns - self._start_ns) / 1e3, (ended_ns - began_ns) / 1e3
+        self._print(f"{step}\t{revision}\t{client}\t{operation}\t{key}\t{changes}\t{began_us:.1f}\t{took_us:.1f}\n")
+
+    def _print(self, text: str) -> None:
+        if not self._failed:
+            self._try(lambda: self._file.write(text))
+
+    def flush(self) -> None:
+        """Let readers of the file see what was written."""
+        if not self._failed:
+            self._try(self._file.flush)
+
+    def close(self) -> None:
+        """Close the file. What it still holds in its buffer and cannot write is lost."""
+        self._try(self._file.close)
+
+    def _try(self, do: Callable[[], object]) -> None:
+        try:
+            do()
+        except (OSError, ValueError) as error:
+            if not self._failed:
+                self._failed = True  # the trace is worth less than the service
+                _log.warning("the trace ends here: %s", error)
+
+
+def _describe(request: Request) -> tuple[str, str]:
+    first: Operation = request.ops[0]
+    operation = _METHODS[type(first)]
+    if len(request.ops) > 1:
+        operation += f"+{len(request.ops) - 1}"
+    key: Any = getattr(first, "key", None)
+    return operation, "-" if key is None else _encode_json(key).decode()
+
+
+def parse(text: str) -> Line | None:
+    """Read a line back; None for a comment.
+
+    Raises:
+        ValueError: it is not a line of a trace
+    """
+    if text.startswith("#") or not text.strip():
+        return None
+    fields = text.rstrip("\n").split("\t")
+    if len(fields) != len(COLUMNS):
+        raise ValueError(f"{len(fields)} columns, not {len(COLUMNS)}")
+    step, revision, client, operation, key, changes, began_us, took_us = fields
+    return Line(int(step), int(revision), client, operation, key, int(changes), float(began_us), float(took_us))
