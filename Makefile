@@ -47,6 +47,7 @@ abort-hunt: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # What would be published: the sdist, and the wheel built from it. `pip install dist/kvzmq-*.whl` installs it today.

@@ -165,7 +165,10 @@ def serve_json_echo(port: int, value_bytes: str) -> None:
                 selector.unregister(key.data)
                 key.data.socket.close()
                 continue
-            replies = [encode({"status": "OK", "result": value if decode(line)["method"] == "lookup" else None}) for line in lines]
+            replies = [
+                encode({"status": "OK", "result": value if decode(line)["method"] == "lookup" else None})
+                for line in lines
+            ]
             if replies:
                 key.data.write(b"\n".join(replies) + b"\n")
 

@@ -40,7 +40,9 @@ def write(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def _against(results: Results, experiment: str, contender: str, others: Sequence[str], **wanted: object) -> dict[str, Spread]:
+def _against(
+    results: Results, experiment: str, contender: str, others: Sequence[str], **wanted: object
+) -> dict[str, Spread]:
     ours = {"contender": contender, **wanted}
     found = {
         other: results.ratio(experiment, "ops_per_s", ours, {"contender": other, **wanted})
@@ -52,12 +54,22 @@ def _against(results: Results, experiment: str, contender: str, others: Sequence
 
 def judge(what: str, ratios: Mapping[str, Spread]) -> str:
     """Say whom kvzmq is ahead of, even with, and behind, and of whom not in every round."""
-    groups: dict[str, list[str]] = {"ahead of": [], "ahead, but not in every round, of": [], "even with": [], "behind, but not in every round,": [], "behind": []}
+    groups: dict[str, list[str]] = {
+        "ahead of": [],
+        "ahead, but not in every round, of": [],
+        "even with": [],
+        "behind, but not in every round,": [],
+        "behind": [],
+    }
     for name, ratio in ratios.items():
         if ratio.median > 1 + _NEAR:
-            groups["ahead of" if ratio.least > 1 else "ahead, but not in every round, of"].append(f"{short_of(name)} ({decimal(ratio.median, 1)}x)")
+            groups["ahead of" if ratio.least > 1 else "ahead, but not in every round, of"].append(
+                f"{short_of(name)} ({decimal(ratio.median, 1)}x)"
+            )
         elif ratio.median < 1 - _NEAR:
-            groups["behind" if ratio.greatest < 1 else "behind, but not in every round,"].append(f"{short_of(name)} ({1 / ratio.median:.1f}x)")
+            groups["behind" if ratio.greatest < 1 else "behind, but not in every round,"].append(
+                f"{short_of(name)} ({1 / ratio.median:.1f}x)"
+            )
         else:
             groups["even with"].append(short_of(name))
     said = [f"{relation} {join(names)}" for relation, names in groups.items() if names]
@@ -81,7 +93,11 @@ def _clients(results: Results) -> list[str]:
             for count in counts:
                 found = results.spread("clients", "ops_per_s", contender=contender, operation=operation, clients=count)
                 p99 = results.median("clients", "p99_ms", contender=contender, operation=operation, clients=count)
-                apart = f"{found.least / found.median - 1:+.0%} {found.greatest / found.median - 1:+.0%}" if found.known else ""
+                apart = (
+                    f"{found.least / found.median - 1:+.0%} {found.greatest / found.median - 1:+.0%}"
+                    if found.known
+                    else ""
+                )
                 cells += [rate(found.median), apart, milliseconds(p99)]
             cpu = results.median("clients", "server_cpu_us_per_op", contender=contender, operation=operation, clients=8)
             rows.append([*cells, decimal(cpu, 1)])
@@ -97,22 +113,33 @@ def _clients(results: Results) -> list[str]:
         ]
         for count in counts:
             what = f"{'Durable insert' if promise else 'Lookup'}, {count} client{'s' if count > 1 else ''}"
-            sentences.append(judge(what, _against(results, "clients", "kvzmq", others, operation=operation, clients=count)))
+            sentences.append(
+                judge(what, _against(results, "clients", "kvzmq", others, operation=operation, clients=count))
+            )
     files = [name for name in ("sqlite", "diskcache") if results.rows("clients", contender=name)]
     memory = [short_of(name) for name in _contenders(results, "clients") if PEERS[name].promise == MEMORY]
     notes = []
     if files:
-        notes.append(f"{join([short_of(name) for name in files])} have no server: every client opens the files, and a lookup is a call into the page cache.")
+        notes.append(
+            f"{join([short_of(name) for name in files])} have no server: every client opens the files, and a lookup is a call into the page cache."
+        )
     if memory:
-        notes.append(f"{join(memory)} forget everything when they end; their inserts, where shown, are no peer of a durable one.")
+        notes.append(
+            f"{join(memory)} forget everything when they end; their inserts, where shown, are no peer of a durable one."
+        )
     if results.rows("clients", contender="etcd"):
-        notes.append("etcd is asked through its JSON gateway, as there is no maintained Python client; its lookups are linearizable, as kvzmq's are.")
+        notes.append(
+            "etcd is asked through its JSON gateway, as there is no maintained Python client; its lookups are linearizable, as kvzmq's are."
+        )
     return [*parts, paragraph(*sentences), paragraph(*notes)]
 
 
 def _libraries(results: Results) -> list[str]:
     return _plain(
-        results, "libraries", "64 blocking clients of the libraries themselves (eight threads in each of eight processes), operations/s:", 64
+        results,
+        "libraries",
+        "64 blocking clients of the libraries themselves (eight threads in each of eight processes), operations/s:",
+        64,
     )
 
 
@@ -128,14 +155,19 @@ def _sockets(results: Results) -> list[str]:
                 cells.append(rate(results.median("sockets", "ops_per_s", clients=count, **wanted)))
             at_most = max(results.numbers("sockets", "clients"))
             for field in ("p99_ms", "server_cpu_us_per_op", "client_cpu_us_per_op"):
-                cells.append(decimal(results.median("sockets", field, clients=at_most, **wanted), 2 if field == "p99_ms" else 1))
+                cells.append(
+                    decimal(results.median("sockets", field, clients=at_most, **wanted), 2 if field == "p99_ms" else 1)
+                )
             rows.append(cells)
         rows.append([])
     counts = [f"{count} clients" for count in results.numbers("sockets", "clients")]
     header = ("operation", "contender", *counts, "p99 ms", "server us/op", "client us/op")
     most = max(results.numbers("sockets", "clients"))
     sentences = [
-        judge(f"Durable insert, {most} bare connections", _against(results, "sockets", "kvzmq", ("redis", "one-sync"), operation="insert", clients=most))
+        judge(
+            f"Durable insert, {most} bare connections",
+            _against(results, "sockets", "kvzmq", ("redis", "one-sync"), operation="insert", clients=most),
+        )
     ]
     sentences += _why_redis(results, most)
     return [
@@ -181,7 +213,10 @@ def _plain(results: Results, experiment: str, title: str, count: int) -> list[st
             )  # fmt: skip
     header = ("operation", "contender", "sum/s", "p50 ms", "p99 ms", "server us/op", "client us/op", "processors busy")
     sentences = [
-        judge(operation.capitalize(), _against(results, experiment, "kvzmq", ("redis",), operation=operation, clients=count))
+        judge(
+            operation.capitalize(),
+            _against(results, experiment, "kvzmq", ("redis",), operation=operation, clients=count),
+        )
         for operation in results.values(experiment, "operation")
     ]
     return [title, table(header, rows, left=2), paragraph(*sentences)]
@@ -196,22 +231,33 @@ def _batches(results: Results) -> list[str]:
         rows = [
             [
                 title_of(contender),
-                *(rate(results.median("batches", "ops_per_s", contender=contender, operation=operation, batch=size)) for size in sizes),
+                *(
+                    rate(results.median("batches", "ops_per_s", contender=contender, operation=operation, batch=size))
+                    for size in sizes
+                ),
             ]
             for contender in _contenders(results, "batches")
         ]
         parts.append(table((operation, *(f"{size:,} rows" for size in sizes)), rows))
     shown = 1000 if 1000 in sizes else sizes[-1]
     drawn = {
-        title_of(contender): results.median("batches", "ops_per_s", contender=contender, operation="insert", batch=shown)
+        title_of(contender): results.median(
+            "batches", "ops_per_s", contender=contender, operation="insert", batch=shown
+        )
         for contender in _contenders(results, "batches")
     }
     parts += [f"insert, {shown:,} rows at a time:", bars(drawn, "rows/s")]
     sentences = [
-        judge(f"{operation.capitalize()}, {shown:,} rows at a time", _against(results, "batches", "kvzmq", _contenders(results, "batches"), operation=operation, batch=shown))
+        judge(
+            f"{operation.capitalize()}, {shown:,} rows at a time",
+            _against(results, "batches", "kvzmq", _contenders(results, "batches"), operation=operation, batch=shown),
+        )
         for operation in ("insert", "lookup")
     ]
-    pipeline, many = (results.median("batches", "client_cpu_us_per_op", contender=name, operation="insert", batch=shown) for name in ("redis", "redis-many"))
+    pipeline, many = (
+        results.median("batches", "client_cpu_us_per_op", contender=name, operation="insert", batch=shown)
+        for name in ("redis", "redis-many")
+    )
     if many < 0.5 * pipeline:
         sentences.append(
             f"What a pipeline costs is redis-py's own work on each command, {pipeline:.1f} us a row; with one MSET it is {many:.1f} us."
@@ -230,7 +276,10 @@ def _tasks(results: Results) -> list[str]:
                 wanted = {"contender": contender, "operation": operation, "batch": kind}
                 if results.rows("tasks", **wanted):
                     rates = [rate(results.median("tasks", "ops_per_s", clients=count, **wanted)) for count in counts]
-                    cpu = [results.median("tasks", f"{side}_cpu_us_per_op", clients=counts[-1], **wanted) for side in ("server", "client")]
+                    cpu = [
+                        results.median("tasks", f"{side}_cpu_us_per_op", clients=counts[-1], **wanted)
+                        for side in ("server", "client")
+                    ]
                     rows.append([kind, operation, title_of(contender), *rates, *(decimal(each, 1) for each in cpu)])
         rows.append([])
     if not any(rows):
@@ -239,8 +288,15 @@ def _tasks(results: Results) -> list[str]:
     sentences = []
     for kind, count in (("tasks", 1000), ("threads", 32)):
         for operation in ("insert", "lookup"):
-            what = f"{operation.capitalize()}, {count:,} {'asyncio tasks' if kind == 'tasks' else 'threads on one client'}"
-            sentences.append(judge(what, _against(results, "tasks", "kvzmq", ("redis",), operation=operation, batch=kind, clients=count)))
+            what = (
+                f"{operation.capitalize()}, {count:,} {'asyncio tasks' if kind == 'tasks' else 'threads on one client'}"
+            )
+            sentences.append(
+                judge(
+                    what,
+                    _against(results, "tasks", "kvzmq", ("redis",), operation=operation, batch=kind, clients=count),
+                )
+            )
     share = results.median("tasks", "server_busy", contender="kvzmq", operation="lookup", batch="tasks", clients=1000)
     if share < 0.5:
         sentences.append(
@@ -264,12 +320,19 @@ def _ycsb(results: Results) -> list[str]:
         cells = [title_of(contender)]
         for mix in ("ycsb-a", "ycsb-b"):
             for count in results.numbers("ycsb", "clients"):
-                cells.append(rate(results.median("ycsb", "ops_per_s", contender=contender, operation=mix, clients=count)))
+                cells.append(
+                    rate(results.median("ycsb", "ops_per_s", contender=contender, operation=mix, clients=count))
+                )
         rows.append(cells)
-    names = [f"{mix[-1].upper()}, {count}" for mix in ("ycsb-a", "ycsb-b") for count in results.numbers("ycsb", "clients")]
+    names = [
+        f"{mix[-1].upper()}, {count}" for mix in ("ycsb-a", "ycsb-b") for count in results.numbers("ycsb", "clients")
+    ]
     most = max(results.numbers("ycsb", "clients"))
     sentences = [
-        judge(f"Workload {mix[-1].upper()}, {most} clients", _against(results, "ycsb", "kvzmq", _contenders(results, "ycsb"), operation=mix, clients=most))
+        judge(
+            f"Workload {mix[-1].upper()}, {most} clients",
+            _against(results, "ycsb", "kvzmq", _contenders(results, "ycsb"), operation=mix, clients=most),
+        )
         for mix in ("ycsb-a", "ycsb-b")
     ]
     return [
@@ -290,18 +353,31 @@ def _values(results: Results) -> list[str]:
     for operation in ("insert", "lookup"):
         for contender in _contenders(results, "values"):
             rates = [
-                rate(results.median("values", "ops_per_s", contender=contender, operation=operation, value_bytes=length))
+                rate(
+                    results.median("values", "ops_per_s", contender=contender, operation=operation, value_bytes=length)
+                )
                 for length in lengths
             ]
-            largest = results.median("values", "ops_per_s", contender=contender, operation=operation, value_bytes=lengths[-1])
+            largest = results.median(
+                "values", "ops_per_s", contender=contender, operation=operation, value_bytes=lengths[-1]
+            )
             rows.append([operation, title_of(contender), *rates, decimal(largest * lengths[-1] / 1e6, 0)])
         rows.append([])
     header = ("operation", "contender", *(f"{length:,} B" for length in lengths), "MB/s at the largest")
     sentences = [
-        judge(f"{operation.capitalize()} of {lengths[-1]:,} bytes", _against(results, "values", "kvzmq", _contenders(results, "values"), operation=operation, value_bytes=lengths[-1]))
+        judge(
+            f"{operation.capitalize()} of {lengths[-1]:,} bytes",
+            _against(
+                results, "values", "kvzmq", _contenders(results, "values"), operation=operation, value_bytes=lengths[-1]
+            ),
+        )
         for operation in ("insert", "lookup")
     ]
-    return ["One client, values of different lengths, operations/s:", table(header, rows[:-1], left=2), paragraph(*sentences)]
+    return [
+        "One client, values of different lengths, operations/s:",
+        table(header, rows[:-1], left=2),
+        paragraph(*sentences),
+    ]
 
 
 # ---- limits ----------------------------------------------------------------------------------------------
@@ -313,7 +389,9 @@ def limits(results: Results) -> str:
     sentences = []
     if results.has("limits"):
         rows = []
-        for what in sorted(results.values("limits", "what"), key=lambda what: results.median("limits", "bytes", what=what)):
+        for what in sorted(
+            results.values("limits", "what"), key=lambda what: results.median("limits", "bytes", what=what)
+        ):
             for how in HOW:
                 wanted = {"what": what, "how": how}
                 rows.append(
@@ -329,7 +407,11 @@ def limits(results: Results) -> str:
                 "The disk alone: writes with an fdatasync each, as long as what kvzmq commits at once; into a file that grows (`append`),",
                 "one that only has its length (`preallocated`), or one that is full of zeros, as kvzmq's log is (`overwrite`):",
             ),
-            table(("as long as", "file", "bytes", "syncs/s", "rounds", "MB/s", "p50 ms", "p99 ms", "p99.9 ms"), rows, left=2),
+            table(
+                ("as long as", "file", "bytes", "syncs/s", "rounds", "MB/s", "p50 ms", "p99 ms", "p99.9 ms"),
+                rows,
+                left=2,
+            ),
         ]
         sentences += _on_disk(results)
     rows = []
@@ -339,16 +421,42 @@ def limits(results: Results) -> str:
         ("clients", "kvzmq-bridge", "json-echo", "bridge lookup, 1 client", {"operation": "lookup", "clients": 1}),
         ("clients", "kvzmq-bridge", "json-echo", "bridge lookup, 8 clients", {"operation": "lookup", "clients": 8}),
         ("sockets", "kvzmq", "router-echo", "lookup, 64 connections", {"operation": "lookup", "clients": 64}),
-        ("sockets", "kvzmq-bridge", "json-echo", "bridge lookup, 64 connections", {"operation": "lookup", "clients": 64}),
-        ("in_flight", "kvzmq", "router-echo", "lookup, 64 in flight of one client", {"operation": "lookup", "in_flight": 64}),
-        ("in_flight", "kvzmq", "router-echo", "insert, 64 in flight of one client", {"operation": "insert", "in_flight": 64}),
+        (
+            "sockets",
+            "kvzmq-bridge",
+            "json-echo",
+            "bridge lookup, 64 connections",
+            {"operation": "lookup", "clients": 64},
+        ),
+        (
+            "in_flight",
+            "kvzmq",
+            "router-echo",
+            "lookup, 64 in flight of one client",
+            {"operation": "lookup", "in_flight": 64},
+        ),
+        (
+            "in_flight",
+            "kvzmq",
+            "router-echo",
+            "insert, 64 in flight of one client",
+            {"operation": "insert", "in_flight": 64},
+        ),
     ):
         mine, bare = {"contender": ours, **wanted}, {"contender": theirs, **wanted}
         ratio = results.ratio(experiment, "ops_per_s", mine, bare)
         if ratio.known:
             costs = [results.median(experiment, "server_cpu_us_per_op", **each) for each in (mine, bare)]
             rates = [rate(results.median(experiment, "ops_per_s", **each)) for each in (mine, bare)]
-            rows.append([what, *rates, decimal(ratio.median), f"{ratio.least:.2f} to {ratio.greatest:.2f}", *(decimal(cost, 1) for cost in costs)])
+            rows.append(
+                [
+                    what,
+                    *rates,
+                    decimal(ratio.median),
+                    f"{ratio.least:.2f} to {ratio.greatest:.2f}",
+                    *(decimal(cost, 1) for cost in costs),
+                ]
+            )
     if rows:
         parts += [
             paragraph(
@@ -371,7 +479,9 @@ def _on_disk(results: Results) -> list[str]:
             f" of an insert's {1e3 / single:.2f} ms it takes {1e3 / prepared:.2f} ms."
         )
     for what in sorted(results.values("limits", "what"), key=lambda what: results.median("limits", "bytes", what=what)):
-        gain = results.ratio("limits", "syncs_per_s", {"what": what, "how": "overwrite"}, {"what": what, "how": "append"})
+        gain = results.ratio(
+            "limits", "syncs_per_s", {"what": what, "how": "overwrite"}, {"what": what, "how": "append"}
+        )
         if gain.known:
             length = results.median("limits", "bytes", what=what)
             sentences.append(
@@ -402,9 +512,13 @@ def _on_echoes(results: Results) -> list[str]:
             f"64 unanswered single inserts of one client reach {rate(inserts)} durable inserts/s, {ratio.median:.0%} of what a bare ROUTER does with frames it only sends back."
         )
     if own.median > 0.9:
-        sentences.append(f"That is {own.median:.0%} of kvzmq's own lookups: with enough in flight the sync is hidden behind the work.")
+        sentences.append(
+            f"That is {own.median:.0%} of kvzmq's own lookups: with enough in flight the sync is hidden behind the work."
+        )
     elif own.known:
-        sentences.append(f"That is {own.median:.0%} of kvzmq's own lookups: the rest is the sync, and what a change costs beyond a lookup.")
+        sentences.append(
+            f"That is {own.median:.0%} of kvzmq's own lookups: the rest is the sync, and what a change costs beyond a lookup."
+        )
     return sentences
 
 
@@ -423,7 +537,9 @@ def latency(results: Results) -> str:
             for contender in ("kvzmq", "kvzmq-bridge", "redis", "one-sync", "sqlite"):
                 one = {**wanted, "operation": operation, "contender": contender}
                 if results.rows(experiment, **one):
-                    figures = [results.median(experiment, field, **one) for field in ("p50_ms", "p99_ms", "p999_ms", "max_ms")]
+                    figures = [
+                        results.median(experiment, field, **one) for field in ("p50_ms", "p99_ms", "p999_ms", "max_ms")
+                    ]
                     rows.append([who, operation, title_of(contender), *map(milliseconds, figures)])
             rows.append([])
     if not any(rows):
@@ -435,11 +551,16 @@ def latency(results: Results) -> str:
         one = {"operation": "insert", "clients": count}
         ours, theirs = (results.median(experiment, "p99_ms", contender=name, **one) for name in ("kvzmq", "one-sync"))
         if ours < 0.8 * theirs:
-            sentences.append(f"With {count} clients 99 of 100 inserts are done in {milliseconds(ours)} ms; where each waits for its own sync in turn it takes {milliseconds(theirs)} ms.")
+            sentences.append(
+                f"With {count} clients 99 of 100 inserts are done in {milliseconds(ours)} ms; where each waits for its own sync in turn it takes {milliseconds(theirs)} ms."
+            )
     return "\n\n".join(
         [
             "Closed loop: each client sends the next operation when the reply to the last is there. Milliseconds, medians over the rounds,",
             table(("clients", "operation", "contender", "p50", "p99", "p99.9", "max"), rows, left=3),
-            paragraph(*sentences, "The longest of a run is one event, and differs from run to run more than anything else here."),
+            paragraph(
+                *sentences,
+                "The longest of a run is one event, and differs from run to run more than anything else here.",
+            ),
         ]
     ).replace("rounds,\n", "rounds:\n")

@@ -86,7 +86,9 @@ def fill_groups(table: str, address: Address, rows: int, matches: int) -> None:
     """Put rows there whose value is a map, `matches` of them of each group."""
     client = _open(table, address)
     for at in range(0, rows, _ROWS_A_BATCH):
-        client.insert_many(dict(work.grouped_row(number, matches) for number in range(at, min(at + _ROWS_A_BATCH, rows))))
+        client.insert_many(
+            dict(work.grouped_row(number, matches) for number in range(at, min(at + _ROWS_A_BATCH, rows)))
+        )
     client.query("group", 0)  # has the index built
 
 
@@ -139,7 +141,9 @@ def call_until(
     return _time_calls(getattr(opened, operation), arguments(), ready, seconds)
 
 
-def call_queries(table: str, address: Address, rows: int, matches: int, batch: int, ready: Ready, seconds: float) -> Sample:
+def call_queries(
+    table: str, address: Address, rows: int, matches: int, batch: int, ready: Ready, seconds: float
+) -> Sample:
     """Be one blocking client that queries for groups of rows, evenly drawn; several in a pipeline if `batch` says so."""
     opened = _open(table, address)
     groups = itertools.cycle([int(key[4:]) // matches for key in itertools.islice(work.any_rows(rows, 5), 1000)])
@@ -442,7 +446,9 @@ def run_threads(
     def be_one(number: int) -> None:
         if operation == "insert":
             begin = following + number * step
-            arguments: Iterator[tuple[Any, ...]] = ((work.own_key(900 + worker, n), value) for n in range(begin, begin + step))
+            arguments: Iterator[tuple[Any, ...]] = (
+                (work.own_key(900 + worker, n), value) for n in range(begin, begin + step)
+            )
         else:
             arguments = ((key,) for key in work.any_rows(rows, number % 8))
         call = getattr(tables[number], operation)

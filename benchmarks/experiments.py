@@ -46,7 +46,9 @@ def turn_of(
     return turn
 
 
-def _clients(count: int, seconds: float, value_bytes: int = VALUE_BYTES, rows: int = ROWS) -> Callable[[str], list[dict[str, Any]]]:
+def _clients(
+    count: int, seconds: float, value_bytes: int = VALUE_BYTES, rows: int = ROWS
+) -> Callable[[str], list[dict[str, Any]]]:
     """Return the arguments of `call_in_turn` for so many clients."""
     return lambda operation: [
         {"operation": operation, "client": client, "rows": rows, "value_bytes": value_bytes, "seconds": seconds}
@@ -163,14 +165,28 @@ def batches(bench: Bench) -> None:
             bench.fill(running, ROWS, VALUE_BYTES)
             for batch in BATCHES:
                 turns.append(
-                    turn_of(bench, writer, running, ("insert", "lookup"), "call_with_batches", _batch(bench, batch), batch=batch)
+                    turn_of(
+                        bench,
+                        writer,
+                        running,
+                        ("insert", "lookup"),
+                        "call_with_batches",
+                        _batch(bench, batch),
+                        batch=batch,
+                    )
                 )
         bench.take_turns(turns, "batches")
 
 
 def _batch(bench: Bench, batch: int) -> Callable[[str], list[dict[str, Any]]]:
     return lambda operation: [
-        {"operation": operation, "batch": batch, "rows": ROWS, "value_bytes": VALUE_BYTES, "seconds": bench.size.seconds}
+        {
+            "operation": operation,
+            "batch": batch,
+            "rows": ROWS,
+            "value_bytes": VALUE_BYTES,
+            "seconds": bench.size.seconds,
+        }
     ]
 
 
@@ -194,7 +210,13 @@ def tasks(bench: Bench) -> None:
 def _many(bench: Bench, driver: str, count: int) -> Callable[[str], list[dict[str, Any]]]:
     kind = driver.removeprefix("run_")
     return lambda operation: [
-        {"operation": operation, kind: count, "rows": ROWS, "value_bytes": VALUE_BYTES, "seconds": max(0.5, bench.size.seconds)}
+        {
+            "operation": operation,
+            kind: count,
+            "rows": ROWS,
+            "value_bytes": VALUE_BYTES,
+            "seconds": max(0.5, bench.size.seconds),
+        }
     ]
 
 
@@ -241,4 +263,3 @@ EXPERIMENTS: dict[str, Callable[[Bench], None]] = {
     "ycsb": ycsb,
     "values": values,
 }
-

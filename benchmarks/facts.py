@@ -19,14 +19,25 @@ _COMMANDS = {
     "memcached": ["memcached", "-V"],
     "etcd": ["etcd", "--version"],
 }
-_PACKAGES = {"pyzmq": "pyzmq", "msgspec": "msgspec", "redis-py": "redis", "hiredis": "hiredis", "pymemcache": "pymemcache", "diskcache": "diskcache"}
+_PACKAGES = {
+    "pyzmq": "pyzmq",
+    "msgspec": "msgspec",
+    "redis-py": "redis",
+    "hiredis": "hiredis",
+    "pymemcache": "pymemcache",
+    "diskcache": "diskcache",
+}
 _VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?")
 
 
 def write_facts(bench: Bench) -> None:
     """Write machine.csv."""
     facts = machine.describe(bench.base)
-    facts |= {"measured on": time.strftime("%Y-%m-%d"), "size of the run": _size_text(bench.size), "kvzmq": f"{__version__}{_commit()}"}
+    facts |= {
+        "measured on": time.strftime("%Y-%m-%d"),
+        "size of the run": _size_text(bench.size),
+        "kvzmq": f"{__version__}{_commit()}",
+    }
     facts |= _versions()
     with bench.writer("machine", ("fact", "value")) as writer:
         for fact, value in facts.items():

@@ -26,7 +26,10 @@ def _operations(results: Results) -> list[str]:
         cells = [f"{size:,}"]
         for operation in ("insert", "lookup", "remove"):
             wanted = {"rows": size, "operation": operation}
-            cells += [rate(results.median("growth", "ops_per_s", **wanted)), decimal(results.median("growth", "server_cpu_us_per_op", **wanted), 1)]
+            cells += [
+                rate(results.median("growth", "ops_per_s", **wanted)),
+                decimal(results.median("growth", "server_cpu_us_per_op", **wanted), 1),
+            ]
         rows.append(cells)
     header = ("rows", "insert/s", "server us", "lookup/s", "server us", "remove/s", "server us")
     return [
@@ -42,10 +45,15 @@ def _on_operations(results: Results, sizes: Sequence[int]) -> list[str]:
     sentences = []
     for operation in ("insert", "lookup"):
         ratio = results.ratio(
-            "growth", "server_cpu_us_per_op", {"rows": sizes[-1], "operation": operation}, {"rows": sizes[0], "operation": operation}
+            "growth",
+            "server_cpu_us_per_op",
+            {"rows": sizes[-1], "operation": operation},
+            {"rows": sizes[0], "operation": operation},
         )
         relation = "the same as" if abs(ratio.median - 1) < 0.05 else f"{ratio.median:.2f} times"
-        sentences.append(f"With {sizes[-1]:,} rows {'an insert' if operation == 'insert' else 'a lookup'} costs the server {relation} what it costs with {sizes[0]:,}.")
+        sentences.append(
+            f"With {sizes[-1]:,} rows {'an insert' if operation == 'insert' else 'a lookup'} costs the server {relation} what it costs with {sizes[0]:,}."
+        )
     return sentences
 
 
@@ -53,7 +61,12 @@ def _memory(results: Results) -> list[str]:
     if not results.has("memory"):
         return []
     rows = [
-        [title_of(row["contender"]), f"{int(row['rows']):,}", rate(number(row, "bytes_per_row")), rate(number(row, "load_rows_per_s"))]
+        [
+            title_of(row["contender"]),
+            f"{int(row['rows']):,}",
+            rate(number(row, "bytes_per_row")),
+            rate(number(row, "load_rows_per_s")),
+        ]
         for row in results.rows("memory")
     ]
     return [
@@ -75,12 +88,23 @@ def _recovery(results: Results) -> list[str]:
                 wanted = {"rows": size, "contender": contender, "from": source}
                 found = results.spread("recovery", "seconds", **wanted)
                 if found.known:
-                    what = {"log": "start from the log", "checkpoint": "start from the checkpoint", "compaction": "write the checkpoint"}[source]
+                    what = {
+                        "log": "start from the log",
+                        "checkpoint": "start from the checkpoint",
+                        "compaction": "write the checkpoint",
+                    }[source]
                     if contender == "redis":
                         what = {"checkpoint": "start from the RDB", "compaction": "write the RDB (SAVE)"}[source]
                     size_mb = results.median("recovery", "file_bytes", **wanted) / 1e6
                     rows.append(
-                        [f"{size:,}", contender, what, decimal(found.median), f"{found.least:.2f} to {found.greatest:.2f}", decimal(size_mb, 1)]
+                        [
+                            f"{size:,}",
+                            contender,
+                            what,
+                            decimal(found.median),
+                            f"{found.least:.2f} to {found.greatest:.2f}",
+                            decimal(size_mb, 1),
+                        ]
                     )
     return [
         paragraph(
@@ -114,7 +138,9 @@ def _queries(results: Results) -> list[str]:
         )
     scanning = {"contender": "one-sync-filled"}
     scan = results.ratio("queries", "ops_per_s", {"contender": "kvzmq", "rows": 100_000, "batch": 1}, scanning)
-    cost = results.ratio("queries", "server_cpu_us_per_op", scanning, {"contender": "kvzmq", "rows": 100_000, "batch": 1})
+    cost = results.ratio(
+        "queries", "server_cpu_us_per_op", scanning, {"contender": "kvzmq", "rows": 100_000, "batch": 1}
+    )
     if scan.known:
         sentences.append(
             f"A scan of 100,000 rows, which the select server holds as Python objects ready to be looked at, takes {times(scan.median)} as long, "
@@ -137,18 +163,32 @@ def compaction(results: Results) -> str:
         )  # fmt: skip
     table_rows = results.numbers("compaction", "rows")[0]
     sentences = []
-    quiet, busy = ({name: results.median("compaction", name, phase=phase) for name in ("ops_per_s", "p50_ms", "p999_ms", "max_ms")} for phase in ("quiet", "compacting"))
+    quiet, busy = (
+        {name: results.median("compaction", name, phase=phase) for name in ("ops_per_s", "p50_ms", "p999_ms", "max_ms")}
+        for phase in ("quiet", "compacting")
+    )
     if not math.isnan(quiet["p999_ms"]) and not math.isnan(busy["p999_ms"]):
-        tail, speed = (results.ratio("compaction", field, {"phase": "compacting"}, {"phase": "quiet"}) for field in ("p999_ms", "ops_per_s"))
+        tail, speed = (
+            results.ratio("compaction", field, {"phase": "compacting"}, {"phase": "quiet"})
+            for field in ("p999_ms", "ops_per_s")
+        )
         sentences.append(
             f"While the child compacts, the client makes {speed.median:.0%} of its usual inserts ({speed.least:.0%} to {speed.greatest:.0%}),"
             f" and the p99.9 is {tail.median:.1f} times the usual one ({tail.least:.1f} to {tail.greatest:.1f})."
         )
-        longest, usual = (results.spread("compaction", "max_ms", phase=phase).greatest for phase in ("compacting", "quiet"))
-        took = results.median("compaction", "seconds", phase="compacting") / results.median("compaction", "phases", phase="compacting")
-        sentences.append(f"The longest insert during any compaction took {longest:.0f} ms, between them {usual:.0f} ms; a compaction took {took:.1f} s.")
+        longest, usual = (
+            results.spread("compaction", "max_ms", phase=phase).greatest for phase in ("compacting", "quiet")
+        )
+        took = results.median("compaction", "seconds", phase="compacting") / results.median(
+            "compaction", "phases", phase="compacting"
+        )
+        sentences.append(
+            f"The longest insert during any compaction took {longest:.0f} ms, between them {usual:.0f} ms; a compaction took {took:.1f} s."
+        )
         if tail.least > 1:
-            sentences.append(f"Client, server and child are three processes on {cores(results)} processors; docs/design.md says what was tried against the tail.")
+            sentences.append(
+                f"Client, server and child are three processes on {cores(results)} processors; docs/design.md says what was tried against the tail."
+            )
     return "\n\n".join(
         [
             paragraph(

@@ -280,7 +280,16 @@ def serving(source: Path | None, request_bytes: int) -> Iterator[tuple[Server, C
     """Start a server, of the package in `source` if given."""
     environment = os.environ | ({"PYTHONPATH": str(source)} if source else {})
     with tempfile.TemporaryDirectory() as place:
-        command = [sys.executable, "-c", "from kvzmq.cli import main; main(prog_name='kvzmq')", "server", "--data", place, "--log-level", "error"]
+        command = [
+            sys.executable,
+            "-c",
+            "from kvzmq.cli import main; main(prog_name='kvzmq')",
+            "server",
+            "--data",
+            place,
+            "--log-level",
+            "error",
+        ]
         process = subprocess.Popen(
             [*command, "--bind", "tcp://127.0.0.1:0", "--tcp", "127.0.0.1:0"],
             stdout=subprocess.PIPE, env=environment, cwd=place, text=True,

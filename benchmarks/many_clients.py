@@ -24,7 +24,9 @@ _ALIKE = 1.1
 """Costs that are so near to each other are called the same."""
 
 
-def _sum(results: Results, transport: str, clients: int, operation: str, field: str = "ops_per_s", contender: str = "kvzmq") -> float:
+def _sum(
+    results: Results, transport: str, clients: int, operation: str, field: str = "ops_per_s", contender: str = "kvzmq"
+) -> float:
     return results.median(
         "testperf", field, contender=contender, transport=transport, clients=clients, operation=operation, client="sum"
     )
@@ -67,15 +69,22 @@ def write(results: Results) -> str:
         if not counts:
             continue
         rows = [[str(count), *(rate(_sum(results, transport, count, stage)) for stage in STAGES)] for count in counts]
-        levels = {stage: level_of([(count, _sum(results, transport, count, stage)) for count in counts]) for stage in STAGES}
+        levels = {
+            stage: level_of([(count, _sum(results, transport, count, stage)) for count in counts]) for stage in STAGES
+        }
         rows += [[], ["levels off at", *(str(levels[stage] or "-") for stage in STAGES)]]
         parts += [f"Sums over {name}, operations/s:", table(("clients", *STAGES), rows)]
         parts += [
-            paragraph(f"Single clients over {name}, operations/s: the slowest, the middle and the fastest one (the last section has every client):"),
+            paragraph(
+                f"Single clients over {name}, operations/s: the slowest, the middle and the fastest one (the last section has every client):"
+            ),
             _singles_table(results, transport, counts),
         ]
         for stage in ("insert", "lookup"):
-            drawn = {f"{count:2} client{'s' if count > 1 else ' '}": _sum(results, transport, count, stage) for count in counts}
+            drawn = {
+                f"{count:2} client{'s' if count > 1 else ' '}": _sum(results, transport, count, stage)
+                for count in counts
+            }
             parts += [f"Sums of {stage} over {name}:", bars(drawn, "/s")]
     parts += [
         paragraph(
@@ -105,7 +114,9 @@ def _singles_table(results: Results, transport: str, counts: Sequence[int]) -> s
 def _ranks(results: Results, transport: str, count: int, stage: str) -> list[float]:
     """Return the rates of the slowest, the middle and the fastest client: the medians of the rounds' ones."""
     found = [spread(rates) for rates in _by_round(results, transport, count, stage)]
-    return [spread(figures).median for figures in zip(*((each.least, each.median, each.greatest) for each in found))] or [math.nan] * 3
+    return [
+        spread(figures).median for figures in zip(*((each.least, each.median, each.greatest) for each in found))
+    ] or [math.nan] * 3
 
 
 def _by_round(results: Results, transport: str, count: int, stage: str) -> list[list[float]]:
@@ -118,7 +129,20 @@ def _by_round(results: Results, transport: str, count: int, stage: str) -> list[
 
 
 def _machine_table(results: Results) -> str:
-    header = ("over", "clients", "operation", "sum/s", "p50 ms", "p99 ms", "server", "all", "server us", "others us", "syncs/s", "changes/sync")
+    header = (
+        "over",
+        "clients",
+        "operation",
+        "sum/s",
+        "p50 ms",
+        "p99 ms",
+        "server",
+        "all",
+        "server us",
+        "others us",
+        "syncs/s",
+        "changes/sync",
+    )
     rows: list[list[str]] = []
     for transport in TRANSPORTS:
         for stage in STAGES:
@@ -143,7 +167,9 @@ def _machine_table(results: Results) -> str:
 
 def _costs(results: Results, transport: str, count: int, stage: str) -> tuple[float, float]:
     """Return the processor time that an operation took in the server and elsewhere, microseconds."""
-    made, server, all_busy = (_sum(results, transport, count, stage, field) for field in ("ops_per_s", "server_busy", "machine_busy"))
+    made, server, all_busy = (
+        _sum(results, transport, count, stage, field) for field in ("ops_per_s", "server_busy", "machine_busy")
+    )
     return server / made * 1e6, (all_busy - server) / made * 1e6
 
 
@@ -166,7 +192,10 @@ def _on_system(results: Results, transport: str, name: str, counts: Sequence[int
     """Say what the system as a whole is made of: waiting while few ask, processors from then on."""
     all_cores = cores(results)
     first = _sum(results, transport, counts[0], "lookup", "machine_busy")
-    full = next((count for count in counts if _sum(results, transport, count, "lookup", "machine_busy") >= _FULL * all_cores), None)
+    full = next(
+        (count for count in counts if _sum(results, transport, count, "lookup", "machine_busy") >= _FULL * all_cores),
+        None,
+    )
     if math.isnan(first) or full is None or full == counts[0]:
         return []
     server, others = _costs(results, transport, full, "lookup")
@@ -184,34 +213,54 @@ def _on_system(results: Results, transport: str, name: str, counts: Sequence[int
 def _on_inserts(results: Results, transport: str, name: str, counts: Sequence[int]) -> list[str]:
     rates = [(count, _sum(results, transport, count, "insert")) for count in counts]
     first, (best_at, best) = rates[0][1], max(rates, key=lambda pair: pair[1])
-    one_changes, best_changes = (_sum(results, transport, count, "insert", "changes_per_sync") for count in (counts[0], best_at))
+    one_changes, best_changes = (
+        _sum(results, transport, count, "insert", "changes_per_sync") for count in (counts[0], best_at)
+    )
     one_syncs, best_syncs = (_sum(results, transport, count, "insert", "syncs_per_s") for count in (counts[0], best_at))
-    together = f", {best_at} together make {rate(best)}/s, {times(best / first)} as many" if best_at != counts[0] else ", more clients less"
+    together = (
+        f", {best_at} together make {rate(best)}/s, {times(best / first)} as many"
+        if best_at != counts[0]
+        else ", more clients less"
+    )
     sentences = [f"Inserts over {name}: {_one(counts[0])} makes {rate(first)}/s{together}."]
     if one_changes < 1.2:
         sentences.append("Alone, every insert waits for a sync of its own.")
     if best_changes > 1.5:
-        relation = "more than" if best_syncs > 1.15 * one_syncs else "fewer than" if best_syncs < 0.87 * one_syncs else "about as often as"
+        relation = (
+            "more than"
+            if best_syncs > 1.15 * one_syncs
+            else "fewer than"
+            if best_syncs < 0.87 * one_syncs
+            else "about as often as"
+        )
         link = "and" if best_syncs > 1.15 * one_syncs else "but"
         sentences.append(
             f"With {best_at} the server syncs {rate(best_syncs)} times a second, {relation} the {rate(one_syncs)} it makes for one,"
             f" {link} each sync carries {best_changes:.1f} changes: what arrived while it waited for the disk."
         )
-    return sentences + _where_it_ends(results, transport, "insert", rates) + _on_fall(results, transport, "insert", rates)
+    return (
+        sentences + _where_it_ends(results, transport, "insert", rates) + _on_fall(results, transport, "insert", rates)
+    )
 
 
 def _on_lookups(results: Results, transport: str, name: str, counts: Sequence[int]) -> list[str]:
     rates = [(count, _sum(results, transport, count, "lookup")) for count in counts]
     first, (best_at, best) = rates[0][1], max(rates, key=lambda pair: pair[1])
     busy_one = _sum(results, transport, counts[0], "lookup", "server_busy")
-    together = f", the best sum is {rate(best)}/s with {best_at}, {times(best / first)} as many" if best_at != counts[0] else ", more clients less"
+    together = (
+        f", the best sum is {rate(best)}/s with {best_at}, {times(best / first)} as many"
+        if best_at != counts[0]
+        else ", more clients less"
+    )
     sentences = [f"Lookups over {name}: {_one(counts[0])} makes {rate(first)}/s{together}."]
     if busy_one < 0.75 and best > 1.2 * first:
         sentences.append(
             f"One client keeps the server's thread{'s' if transport == 'dealer' else ''} busy for {busy_one:.0%} of a processor:"
             " the rest of the time the request is with the client, or on its way. More clients fill that time."
         )
-    return sentences + _where_it_ends(results, transport, "lookup", rates) + _on_fall(results, transport, "lookup", rates)
+    return (
+        sentences + _where_it_ends(results, transport, "lookup", rates) + _on_fall(results, transport, "lookup", rates)
+    )
 
 
 def _one(count: int) -> str:
@@ -226,7 +275,11 @@ def _where_it_ends(results: Results, transport: str, stage: str, rates: Sequence
         return [f"The sum had not levelled off at {rates[-1][0]} clients."] if rates else []
     best_at, best = max(rates, key=lambda pair: pair[1])
     plateau = list(takewhile(lambda pair: pair[1] >= LEVEL * best, dropwhile(lambda pair: pair[0] < level, rates)))
-    within = f"at {level} clients" if len(plateau) == 1 else f"at {level} clients, stays within {1 - LEVEL:.0%} of the best sum up to {plateau[-1][0]}"
+    within = (
+        f"at {level} clients"
+        if len(plateau) == 1
+        else f"at {level} clients, stays within {1 - LEVEL:.0%} of the best sum up to {plateau[-1][0]}"
+    )
     busy, server = (_sum(results, transport, best_at, stage, field) for field in ("machine_busy", "server_busy"))
     start = f"It levels off {within}, and is best with {best_at}, where {busy:.1f} of {cores(results)} processors are busy, {server:.1f} of that with the server"
     if server >= _FULL and transport == "bridge":
@@ -238,8 +291,12 @@ def _where_it_ends(results: Results, transport: str, stage: str, rates: Sequence
     sync_ms = results.median("limits", "p50_ms", what="1 insert", how="overwrite")
     share = _sum(results, transport, best_at, stage, "syncs_per_s") * sync_ms / 1000
     if share >= _SYNCS_MATTER:
-        return [f"{start}: neither is full, and the loop waits for the disk, for {share:.0%} of the time if a sync takes the {sync_ms:.2f} ms it takes alone."]
-    return [f"{start}: neither is full, and what is left is waiting for each other: wake-ups and the way there and back."]
+        return [
+            f"{start}: neither is full, and the loop waits for the disk, for {share:.0%} of the time if a sync takes the {sync_ms:.2f} ms it takes alone."
+        ]
+    return [
+        f"{start}: neither is full, and what is left is waiting for each other: wake-ups and the way there and back."
+    ]
 
 
 def _on_fall(results: Results, transport: str, stage: str, rates: Sequence[tuple[int, float]]) -> list[str]:
@@ -250,15 +307,21 @@ def _on_fall(results: Results, transport: str, stage: str, rates: Sequence[tuple
         return []
     sentence = f"With {last_at} the sum has fallen again, to {rate(last)}/s"
     said, grown = [], False
-    for who, was, became in zip(("the server", "clients and kernel"), _costs(results, transport, best_at, stage), _costs(results, transport, last_at, stage)):
+    for who, was, became in zip(
+        ("the server", "clients and kernel"),
+        _costs(results, transport, best_at, stage),
+        _costs(results, transport, last_at, stage),
+    ):
         if not math.isnan(was + became):
             grown = grown or became > _ALIKE * was
-            said.append(f"{who} {became:.0f} us, as before" if was / _ALIKE <= became <= _ALIKE * was else f"{who} {became:.0f} us instead of {was:.0f}")
+            said.append(
+                f"{who} {became:.0f} us, as before"
+                if was / _ALIKE <= became <= _ALIKE * was
+                else f"{who} {became:.0f} us instead of {was:.0f}"
+            )
     if not said:
         return [f"{sentence}."]
-    reason = (
-        f"{last_at} processes take turns on {cores(results)} processors, and each finds the caches full of the others'; that is the likely reason, not a measured one."
-    )
+    reason = f"{last_at} processes take turns on {cores(results)} processors, and each finds the caches full of the others'; that is the likely reason, not a measured one."
     return [f"{sentence}: one {stage} now costs {join(said)}.", reason if grown else ""]
 
 
@@ -267,20 +330,30 @@ def _on_operations(results: Results, transport: str, name: str, counts: Sequence
     many = {stage: _sum(results, transport, counts[-1], stage) for stage in STAGES}
     order = sorted((stage for stage in STAGES if not math.isnan(single[stage])), key=lambda stage: -single[stage])
     sentences = [
-        f"Operation against operation, one client over {name}: " + ", ".join(f"{stage} {rate(single[stage])}/s" for stage in order) + "."
+        f"Operation against operation, one client over {name}: "
+        + ", ".join(f"{stage} {rate(single[stage])}/s" for stage in order)
+        + "."
     ]
     if single["lookup"] > 1.5 * single["insert"]:
-        sentences.append(f"A change takes {times(single['lookup'] / single['insert'])} as long as a lookup, which is the sync.")
+        sentences.append(
+            f"A change takes {times(single['lookup'] / single['insert'])} as long as a lookup, which is the sync."
+        )
     if many["lookup"] / many["insert"] < 0.8 * single["lookup"] / single["insert"]:
         best = max(_sum(results, transport, count, "lookup") for count in counts)
-        fall = f", and lookups have lost {1 - many['lookup'] / best:.0%} of their best sum" if many["lookup"] < 0.85 * best else ""
+        fall = (
+            f", and lookups have lost {1 - many['lookup'] / best:.0%} of their best sum"
+            if many["lookup"] < 0.85 * best
+            else ""
+        )
         sentences.append(
             f"With {counts[-1]} clients it is {times(many['lookup'] / many['insert'])}: a sync is shared then{fall}."
         )
     if abs(single["remove"] / single["insert"] - 1) < 0.15:
         sentences.append("A remove costs what an insert does: both are a line in the log.")
     if single["query"] < 0.9 * single["lookup"]:
-        sentences.append(f"A query returns four rows through the index and reaches {single['query'] / single['lookup']:.0%} of a lookup's rate.")
+        sentences.append(
+            f"A query returns four rows through the index and reaches {single['query'] / single['lookup']:.0%} of a lookup's rate."
+        )
     return sentences
 
 
@@ -307,13 +380,21 @@ def _on_baseline(results: Results) -> list[str]:
     sentences = []
     for count in results.numbers("testperf", "clients", contender="one-sync"):
         wanted = {"transport": "bridge", "operation": "insert", "client": "sum", "clients": count}
-        ratio = results.ratio("testperf", "ops_per_s", {"contender": "kvzmq", **wanted}, {"contender": "one-sync", **wanted})
+        ratio = results.ratio(
+            "testperf", "ops_per_s", {"contender": "kvzmq", **wanted}, {"contender": "one-sync", **wanted}
+        )
         if ratio.known:
             theirs = _sum(results, "bridge", count, "insert", contender="one-sync")
-            sentences.append(f"{count}: {rate(theirs)}/s, kvzmq {times(ratio.median)} that ({ratio.least:.1f} to {ratio.greatest:.1f})")
+            sentences.append(
+                f"{count}: {rate(theirs)}/s, kvzmq {times(ratio.median)} that ({ratio.least:.1f} to {ratio.greatest:.1f})"
+            )
     if not sentences:
         return []
-    return ["The same TestPerf inserts, with that many clients, on a select server that syncs each change by itself: " + "; ".join(sentences) + "."]
+    return [
+        "The same TestPerf inserts, with that many clients, on a select server that syncs each change by itself: "
+        + "; ".join(sentences)
+        + "."
+    ]
 
 
 # ---- group commit ----------------------------------------------------------------------------------------
@@ -360,16 +441,24 @@ def _on_group_commit(results: Results, counts: Sequence[int], gains: dict[int, f
         sentences.append(
             f"For one client both do the same, as there is nothing to share a sync with: its ratio, {gains[first]:.2f}, says how exact the others are."
         )
-    alone = [results.median("group_commit", "ops_per_s", contender="kvzmq-one-by-one", clients=count) for count in counts]
+    alone = [
+        results.median("group_commit", "ops_per_s", contender="kvzmq-one-by-one", clients=count) for count in counts
+    ]
     if len(counts) > 1 and max(alone) < 1.6 * min(alone):
-        sentences.append(f"Without it the rate stays near {rate(spread(alone).median)}/s however many clients there are: it is the rate of syncs.")
+        sentences.append(
+            f"Without it the rate stays near {rate(spread(alone).median)}/s however many clients there are: it is the rate of syncs."
+        )
     if gains[last] > 1.3:
         sentences.append(f"With it, {last} clients get {times(gains[last])} as many inserts.")
         changes = results.median("group_commit", "changes_per_sync", contender="kvzmq", clients=last)
         sentences.append(f"A sync then carries {changes:.0f} changes of {last} that could be waiting.")
-    both = [results.median("group_commit", "p99_ms", contender=name, clients=last) for name in ("kvzmq", "kvzmq-one-by-one")]
+    both = [
+        results.median("group_commit", "p99_ms", contender=name, clients=last) for name in ("kvzmq", "kvzmq-one-by-one")
+    ]
     if both[0] < both[1]:
-        sentences.append(f"Latency gains as well: p99 at {last} clients is {milliseconds(both[0])} ms instead of {milliseconds(both[1])} ms, as nobody queues behind others' syncs.")
+        sentences.append(
+            f"Latency gains as well: p99 at {last} clients is {milliseconds(both[0])} ms instead of {milliseconds(both[1])} ms, as nobody queues behind others' syncs."
+        )
     return sentences
 
 
@@ -386,12 +475,20 @@ def transports(results: Results) -> str:
             ratios = []
             for stage in STAGES:
                 wanted = {"contender": "kvzmq", "operation": stage, "client": "sum", "clients": count}
-                ratio = results.ratio("testperf", "ops_per_s", {**wanted, "transport": "bridge"}, {**wanted, "transport": "dealer"})
+                ratio = results.ratio(
+                    "testperf", "ops_per_s", {**wanted, "transport": "bridge"}, {**wanted, "transport": "dealer"}
+                )
                 ratios.append(decimal(ratio.median))
             rows.append([str(count), *ratios])
-        parts += ["TestPerf, sum over the bridge divided by sum over DEALER (above 1 the bridge is faster):", table(("clients", *STAGES), rows)]
+        parts += [
+            "TestPerf, sum over the bridge divided by sum over DEALER (above 1 the bridge is faster):",
+            table(("clients", *STAGES), rows),
+        ]
     if results.has("clients"):
-        parts += ["Processor time of one operation, microseconds, with one blocking client and with eight:", _cpu_table(results)]
+        parts += [
+            "Processor time of one operation, microseconds, with one blocking client and with eight:",
+            _cpu_table(results),
+        ]
         parts.append(paragraph(*_on_transports(results)))
     return "\n\n".join(parts)
 
@@ -415,7 +512,9 @@ def _cpu_table(results: Results) -> str:
 
 def _on_transports(results: Results) -> list[str]:
     bridge, router = (_cpu(results, contender, "lookup", 1, "server") for contender in ("kvzmq-bridge", "kvzmq"))
-    bridge_client, router_client = (_cpu(results, contender, "lookup", 1, "client") for contender in ("kvzmq-bridge", "kvzmq"))
+    bridge_client, router_client = (
+        _cpu(results, contender, "lookup", 1, "client") for contender in ("kvzmq-bridge", "kvzmq")
+    )
     if any(math.isnan(figure) for figure in (bridge, router, bridge_client, router_client)):
         return []
     sentences = [
@@ -428,7 +527,10 @@ def _on_transports(results: Results) -> list[str]:
         )
     elif router < 0.9 * bridge:
         sentences.append("Here the bridge is the dearer one, JSON included.")
-    crowd_bridge, crowd_router = ([_cpu(results, contender, "lookup", 8, side) for side in ("server", "client")] for contender in ("kvzmq-bridge", "kvzmq"))
+    crowd_bridge, crowd_router = (
+        [_cpu(results, contender, "lookup", 8, side) for side in ("server", "client")]
+        for contender in ("kvzmq-bridge", "kvzmq")
+    )
     if sum(crowd_router) > 1.2 * sum(crowd_bridge):
         sentences.append(
             f"With eight clients, when the requests of a step share its poll, it is {crowd_bridge[0]:.0f} and {crowd_router[0]:.0f} us in the server,"
@@ -474,5 +576,3 @@ def _wrapped(stage: str, figures: Sequence[str]) -> list[str]:
     wide = max(map(len, figures))
     lines = [" ".join(figure.rjust(wide) for figure in figures[at : at + 16]) for at in range(0, len(figures), 16)]
     return [f"    {(stage if not at else '').ljust(6)}  {line}" for at, line in enumerate(lines)]
-
-

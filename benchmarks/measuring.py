@@ -142,7 +142,9 @@ class Bench:
         before: dict[str, Any] = {}
 
         def begin() -> None:
-            before.update(counts=kvzmq_counts(running), server_s=running.cpu_s(), machine_s=busy_s(), at_s=time.monotonic())
+            before.update(
+                counts=kvzmq_counts(running), server_s=running.cpu_s(), machine_s=busy_s(), at_s=time.monotonic()
+            )
 
         try:
             samples: list[Sample] = self.workers.run_together(
@@ -168,7 +170,9 @@ class Bench:
             "server_busy": server_s / working_s if working_s and running.process else None,
             "machine_busy": machine_s / elapsed_s,
             "syncs_per_s": changes["commits"] / working_s if changes and working_s else None,
-            "changes_per_sync": changes["requests_committed"] / changes["commits"] if changes and changes["commits"] else None,
+            "changes_per_sync": changes["requests_committed"] / changes["commits"]
+            if changes and changes["commits"]
+            else None,
         }
 
 

@@ -102,7 +102,18 @@ class Peer(NamedTuple):
 
 def start_kvzmq(directory: Path, *options: str) -> tuple[Process, dict[str, Any]]:
     """Start a kvzmq server with its bridge; options are added to the command line."""
-    command = [*KVZMQ, "server", "--data", "table", "--bind", "tcp://127.0.0.1:0", "--tcp", "127.0.0.1:0", "--log-level", "warning"]
+    command = [
+        *KVZMQ,
+        "server",
+        "--data",
+        "table",
+        "--bind",
+        "tcp://127.0.0.1:0",
+        "--tcp",
+        "127.0.0.1:0",
+        "--log-level",
+        "warning",
+    ]
     process = Process([*command, *options], directory)
     process.wait_ready(lambda: "Listening on port" in process.output)
     lines = [line.rpartition(" ")[2] for line in process.output.splitlines() if line.startswith("Listening on")]
@@ -121,7 +132,18 @@ def _wait_for_port(process: Process, port: int) -> tuple[Process, dict[str, Any]
 def start_redis(directory: Path, *options: str) -> tuple[Process, dict[str, Any]]:
     """Start a Redis server without RDB snapshots; options are added to the command line."""
     port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory), *options]
+    command = [
+        "redis-server",
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        str(directory),
+        *options,
+    ]
     return _wait_for_port(Process(command, directory), port)
 
 
@@ -135,14 +157,32 @@ def _start_redis_memory(directory: Path) -> tuple[Process, dict[str, Any]]:
 
 def _start_memcached(directory: Path) -> tuple[Process, dict[str, Any]]:
     port = free_port()
-    return _wait_for_port(Process(["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "1024", "-u", "nobody"], directory), port)
+    return _wait_for_port(
+        Process(["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "1024", "-u", "nobody"], directory),
+        port,
+    )
 
 
 def _start_etcd(directory: Path) -> tuple[Process, dict[str, Any]]:
     port, peer_port = free_port(), free_port()
     url, peer_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
-    command = ["etcd", "--data-dir", str(directory / "etcd"), "--listen-client-urls", url, "--advertise-client-urls", url]
-    command += ["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url, "--initial-cluster", f"default={peer_url}"]
+    command = [
+        "etcd",
+        "--data-dir",
+        str(directory / "etcd"),
+        "--listen-client-urls",
+        url,
+        "--advertise-client-urls",
+        url,
+    ]
+    command += [
+        "--listen-peer-urls",
+        peer_url,
+        "--initial-advertise-peer-urls",
+        peer_url,
+        "--initial-cluster",
+        f"default={peer_url}",
+    ]
     process = Process([*command, "--log-level", "error"], directory)
 
     def leads() -> bool:
@@ -179,21 +219,118 @@ PEERS: dict[str, Peer] = {
     for peer in (
         Peer("kvzmq", "kvzmq", "kvzmq", DURABLE, "kvzmq", start_kvzmq),
         Peer("kvzmq-bridge", "kvzmq, bridge", "kvzmq's bridge", DURABLE, "kvzmq-bridge", start_kvzmq),
-        Peer("kvzmq-one-by-one", "kvzmq --no-group-commit", "kvzmq without group commit", DURABLE, "kvzmq", _start_kvzmq_one_by_one),
-        Peer("redis", "Redis, appendfsync always", "Redis (synced)", DURABLE, "redis", _start_redis_always, ("command:redis-server", "module:redis")),
-        Peer("redis-many", "Redis, always, MSET and MGET", "Redis (synced, MSET and MGET)", DURABLE, "redis-many", _start_redis_always, ("command:redis-server", "module:redis")),
-        Peer("redis-memory", "Redis, no log", "Redis (no log)", MEMORY, "redis", _start_redis_memory, ("command:redis-server", "module:redis")),
-        Peer("memcached", "memcached", "memcached", MEMORY, "memcached", _start_memcached, ("command:memcached", "module:pymemcache")),
-        Peer("etcd", "etcd, one node, JSON gateway", "etcd", DURABLE, "etcd", _start_etcd, ("command:etcd",), restless=True),
+        Peer(
+            "kvzmq-one-by-one",
+            "kvzmq --no-group-commit",
+            "kvzmq without group commit",
+            DURABLE,
+            "kvzmq",
+            _start_kvzmq_one_by_one,
+        ),
+        Peer(
+            "redis",
+            "Redis, appendfsync always",
+            "Redis (synced)",
+            DURABLE,
+            "redis",
+            _start_redis_always,
+            ("command:redis-server", "module:redis"),
+        ),
+        Peer(
+            "redis-many",
+            "Redis, always, MSET and MGET",
+            "Redis (synced, MSET and MGET)",
+            DURABLE,
+            "redis-many",
+            _start_redis_always,
+            ("command:redis-server", "module:redis"),
+        ),
+        Peer(
+            "redis-memory",
+            "Redis, no log",
+            "Redis (no log)",
+            MEMORY,
+            "redis",
+            _start_redis_memory,
+            ("command:redis-server", "module:redis"),
+        ),
+        Peer(
+            "memcached",
+            "memcached",
+            "memcached",
+            MEMORY,
+            "memcached",
+            _start_memcached,
+            ("command:memcached", "module:pymemcache"),
+        ),
+        Peer(
+            "etcd",
+            "etcd, one node, JSON gateway",
+            "etcd",
+            DURABLE,
+            "etcd",
+            _start_etcd,
+            ("command:etcd",),
+            restless=True,
+        ),
         Peer("sqlite", "SQLite, WAL, synchronous=FULL", "SQLite", DURABLE, "sqlite", _no_server),
-        Peer("diskcache", "diskcache, synchronous=FULL", "diskcache", DURABLE, "diskcache", _no_server, ("module:diskcache",)),
-        Peer("manager", "multiprocessing Manager().dict()", "Manager().dict()", MEMORY, "manager", _start_baseline("manager")),
-        Peer("one-sync", "select server, a sync a change", "the select server", DURABLE, "json-lines", _start_baseline("one-sync", "table.log")),
-        Peer("one-sync-filled", "a scan, in the select server", "a scan", DURABLE, "json-lines", _start_baseline("one-sync", "table.log", "100000", "10")),
-        Peer("router-echo", "bare ROUTER echo", "the ROUTER echo", NOTHING, "router-echo", _start_baseline("router-echo")),
-        Peer("json-echo", "bare epoll JSON echo", "the JSON echo", NOTHING, "json-lines", _start_baseline("json-echo", "32")),
+        Peer(
+            "diskcache",
+            "diskcache, synchronous=FULL",
+            "diskcache",
+            DURABLE,
+            "diskcache",
+            _no_server,
+            ("module:diskcache",),
+        ),
+        Peer(
+            "manager",
+            "multiprocessing Manager().dict()",
+            "Manager().dict()",
+            MEMORY,
+            "manager",
+            _start_baseline("manager"),
+        ),
+        Peer(
+            "one-sync",
+            "select server, a sync a change",
+            "the select server",
+            DURABLE,
+            "json-lines",
+            _start_baseline("one-sync", "table.log"),
+        ),
+        Peer(
+            "one-sync-filled",
+            "a scan, in the select server",
+            "a scan",
+            DURABLE,
+            "json-lines",
+            _start_baseline("one-sync", "table.log", "100000", "10"),
+        ),
+        Peer(
+            "router-echo", "bare ROUTER echo", "the ROUTER echo", NOTHING, "router-echo", _start_baseline("router-echo")
+        ),
+        Peer(
+            "json-echo",
+            "bare epoll JSON echo",
+            "the JSON echo",
+            NOTHING,
+            "json-lines",
+            _start_baseline("json-echo", "32"),
+        ),
     )
 }
 """The contenders by name."""
 
-__all__ = ["DURABLE", "MEMORY", "NOTHING", "PEERS", "DidNotStart", "NotHere", "Peer", "Running", "start_kvzmq", "start_redis"]
+__all__ = [
+    "DURABLE",
+    "MEMORY",
+    "NOTHING",
+    "PEERS",
+    "DidNotStart",
+    "NotHere",
+    "Peer",
+    "Running",
+    "start_kvzmq",
+    "start_redis",
+]

@@ -17,7 +17,9 @@ from benchmarks.peers import DURABLE, MEMORY, NOTHING, PEERS
 from benchmarks.results import Results, number
 
 _MARKS = "os^Dv<>P*X"
-matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "kvzmq", "font.size": 10, "axes.grid": True, "grid.alpha": 0.3})
+matplotlib.rcParams.update(
+    {"svg.fonttype": "none", "svg.hashsalt": "kvzmq", "font.size": 10, "axes.grid": True, "grid.alpha": 0.3}
+)
 
 
 def draw_all(results: Results, directory: Path, suffix: str = ".svg") -> list[Path]:
@@ -46,8 +48,19 @@ def _line(axes: Any, points: Sequence[tuple[float, Any]], label: str, at: int) -
     known = [(where, found) for where, found in points if found.known]
     if known:
         middles = [found.median for _, found in known]
-        ranges = [[found.median - found.least for _, found in known], [found.greatest - found.median for _, found in known]]
-        axes.errorbar([where for where, _ in known], middles, yerr=ranges, marker=_MARKS[at % len(_MARKS)], label=label, capsize=2, markersize=5)
+        ranges = [
+            [found.median - found.least for _, found in known],
+            [found.greatest - found.median for _, found in known],
+        ]
+        axes.errorbar(
+            [where for where, _ in known],
+            middles,
+            yerr=ranges,
+            marker=_MARKS[at % len(_MARKS)],
+            label=label,
+            capsize=2,
+            markersize=5,
+        )
 
 
 def _clients(results: Results) -> Any:
@@ -58,13 +71,31 @@ def _clients(results: Results) -> Any:
         counts = results.numbers("testperf", "clients", contender="kvzmq", transport=transport)
         for at, stage in enumerate(STAGES):
             wanted = {"contender": "kvzmq", "transport": transport, "operation": stage, "client": "sum"}
-            _line(axes, [(count, results.spread("testperf", "ops_per_s", clients=count, **wanted)) for count in counts], stage, at)
+            _line(
+                axes,
+                [(count, results.spread("testperf", "ops_per_s", clients=count, **wanted)) for count in counts],
+                stage,
+                at,
+            )
         if transport == "bridge":
             wanted = {"contender": "one-sync", "operation": "insert", "client": "sum"}
             compared = results.numbers("testperf", "clients", contender="one-sync")
-            _line(axes, [(count, results.spread("testperf", "ops_per_s", clients=count, **wanted)) for count in compared], "insert, a sync a change", 5)
-        one = results.median("testperf", "ops_per_s", contender="kvzmq", transport=transport, operation="lookup", client="sum", clients=1)
-        axes.plot(counts, [count * one for count in counts], linestyle=":", color="gray", label="lookup, were each client as fast as a lone one")
+            _line(
+                axes,
+                [(count, results.spread("testperf", "ops_per_s", clients=count, **wanted)) for count in compared],
+                "insert, a sync a change",
+                5,
+            )
+        one = results.median(
+            "testperf", "ops_per_s", contender="kvzmq", transport=transport, operation="lookup", client="sum", clients=1
+        )
+        axes.plot(
+            counts,
+            [count * one for count in counts],
+            linestyle=":",
+            color="gray",
+            label="lookup, were each client as fast as a lone one",
+        )
         _by_clients(axes, counts)
         axes.set_title(f"TestPerf over {name}")
     panels[0].set_ylim(0, 1.1 * _greatest(results))
@@ -74,7 +105,9 @@ def _clients(results: Results) -> Any:
 
 
 def _greatest(results: Results) -> float:
-    return max((number(row, "ops_per_s") for row in results.rows("testperf", client="sum") if row["ops_per_s"]), default=1.0)
+    return max(
+        (number(row, "ops_per_s") for row in results.rows("testperf", client="sum") if row["ops_per_s"]), default=1.0
+    )
 
 
 def _group_commit(results: Results) -> Any:
@@ -82,8 +115,18 @@ def _group_commit(results: Results) -> Any:
     if not counts:
         return None
     figure, axes = pyplot.subplots(figsize=(6.5, 4.2), layout="constrained")
-    for at, (contender, label) in enumerate((("kvzmq", "one sync for all that arrived together"), ("kvzmq-one-by-one", "a sync for each insert"))):
-        _line(axes, [(count, results.spread("group_commit", "ops_per_s", contender=contender, clients=count)) for count in counts], label, at)
+    for at, (contender, label) in enumerate(
+        (("kvzmq", "one sync for all that arrived together"), ("kvzmq-one-by-one", "a sync for each insert"))
+    ):
+        _line(
+            axes,
+            [
+                (count, results.spread("group_commit", "ops_per_s", contender=contender, clients=count))
+                for count in counts
+            ],
+            label,
+            at,
+        )
     _by_clients(axes, counts)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("durable inserts per second")
@@ -102,7 +145,10 @@ def _comparison(results: Results) -> Any:
         }
         order = sorted((name for name in found if found[name].known), key=lambda name: found[name].median)
         middles = [found[name].median for name in order]
-        ranges = [[found[name].median - found[name].least for name in order], [found[name].greatest - found[name].median for name in order]]
+        ranges = [
+            [found[name].median - found[name].least for name in order],
+            [found[name].greatest - found[name].median for name in order],
+        ]
         places = range(len(order))
         promises = {title_of(name): PEERS[name].promise for name in results.values("clients", "contender")}
         # Points, not bars: a logarithmic axis has no zero for a bar to begin at.
@@ -131,7 +177,10 @@ def _batches(results: Results) -> Any:
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.4), layout="constrained", sharey=True)
     for axes, operation in zip(panels, ("insert", "lookup")):
         for at, contender in enumerate(results.values("batches", "contender")):
-            points = [(size, results.spread("batches", "ops_per_s", contender=contender, operation=operation, batch=size)) for size in sizes]
+            points = [
+                (size, results.spread("batches", "ops_per_s", contender=contender, operation=operation, batch=size))
+                for size in sizes
+            ]
             _line(axes, points, title_of(contender), at)
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -148,7 +197,9 @@ def _growth(results: Results) -> Any:
         return None
     figure, axes = pyplot.subplots(figsize=(6.5, 4.2), layout="constrained")
     for at, operation in enumerate(("insert", "lookup", "remove")):
-        points = [(size, results.spread("growth", "server_cpu_us_per_op", rows=size, operation=operation)) for size in sizes]
+        points = [
+            (size, results.spread("growth", "server_cpu_us_per_op", rows=size, operation=operation)) for size in sizes
+        ]
         _line(axes, points, operation, at)
     axes.set_xscale("log")
     axes.set_ylim(bottom=0)

@@ -146,7 +146,9 @@ def cpu_s(pid: int) -> float:
 
 def busy_s() -> float:
     """Return the time all processors of the machine have been busy since it started."""
-    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    user, nice, system, _idle, _iowait, irq, softirq, *_ = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    )
     return (user + nice + system + irq + softirq) / _TICKS_PER_S
 
 

@@ -27,28 +27,53 @@ def _lines() -> list[_Line]:
     for operation, name in (("insert", "durable insert"), ("lookup", "lookup")):
         one_command = "MSET" if operation == "insert" else "MGET"
         lines += [
-            _Line(f"{name}, 1,000 rows a request, one client", "batches", {"operation": operation, "batch": 1000}, "redis"),
-            _Line(f"the same beside one {one_command} of 1,000", "batches", {"operation": operation, "batch": 1000}, "redis-many"),
-            _Line(f"{name}, 1,000 asyncio tasks, one client", "tasks", {"operation": operation, "batch": "tasks", "clients": 1000}, "redis"),
+            _Line(
+                f"{name}, 1,000 rows a request, one client", "batches", {"operation": operation, "batch": 1000}, "redis"
+            ),
+            _Line(
+                f"the same beside one {one_command} of 1,000",
+                "batches",
+                {"operation": operation, "batch": 1000},
+                "redis-many",
+            ),
+            _Line(
+                f"{name}, 1,000 asyncio tasks, one client",
+                "tasks",
+                {"operation": operation, "batch": "tasks", "clients": 1000},
+                "redis",
+            ),
             _Line(f"{name}, 64 blocking clients", "libraries", {"operation": operation, "clients": 64}, "redis"),
             _Line(f"{name}, 8 blocking clients", "clients", {"operation": operation, "clients": 8}, "redis"),
-            _Line(f"{name}, 8 blocking clients, JSON bridge", "clients", {"operation": operation, "clients": 8}, "redis", "kvzmq-bridge"),
+            _Line(
+                f"{name}, 8 blocking clients, JSON bridge",
+                "clients",
+                {"operation": operation, "clients": 8},
+                "redis",
+                "kvzmq-bridge",
+            ),
         ]
     return lines
 
 
 def write_table(results: Results) -> str:
     """Return the table, or nothing if a figure is missing."""
-    rows = ["| operations a second | kvzmq | Redis, `appendfsync always`, redis-py | ratio | rounds |", "|---|--:|--:|--:|--:|"]
+    rows = [
+        "| operations a second | kvzmq | Redis, `appendfsync always`, redis-py | ratio | rounds |",
+        "|---|--:|--:|--:|--:|",
+    ]
     for line in _lines():
         ours, theirs = {"contender": line.ours, **line.wanted}, {"contender": line.other, **line.wanted}
         ratio = results.ratio(line.experiment, "ops_per_s", ours, theirs)
         if not ratio.known:
             return ""
         figures = [rate(results.median(line.experiment, "ops_per_s", **wanted)) for wanted in (ours, theirs)]
-        rows.append(f"| {line.work} | {figures[0]} | {figures[1]} | {ratio.median:.1f}x | {ratio.least:.1f} to {ratio.greatest:.1f} |")
+        rows.append(
+            f"| {line.work} | {figures[0]} | {figures[1]} | {ratio.median:.1f}x | {ratio.least:.1f} to {ratio.greatest:.1f} |"
+        )
     rounds = results.spread("batches", "ops_per_s", contender="kvzmq", operation="insert", batch=1000).rounds
-    plotted = results.spread("testperf", "ops_per_s", contender="kvzmq", transport="bridge", operation="insert", client="sum", clients=1).rounds
+    plotted = results.spread(
+        "testperf", "ops_per_s", contender="kvzmq", transport="bridge", operation="insert", client="sum", clients=1
+    ).rounds
     return f"Medians of {rounds} rounds of one run, the plot of {plotted}:\n\n" + "\n".join(rows)
 
 

@@ -22,16 +22,26 @@ def _bridge_beats_router(results: Results) -> str:
     if not ratio.least > 1.1:
         return ""
     costs = [
-        sum(results.median("clients", f"{side}_cpu_us_per_op", contender=name, operation="lookup", clients=1) for side in ("server", "client"))
+        sum(
+            results.median("clients", f"{side}_cpu_us_per_op", contender=name, operation="lookup", clients=1)
+            for side in ("server", "client")
+        )
         for name in ("kvzmq-bridge", "kvzmq")
     ]
-    cost = f": a lookup costs server and client together {costs[0]:.0f} us there and {costs[1]:.0f} us here" if costs[0] < costs[1] else ""
+    cost = (
+        f": a lookup costs server and client together {costs[0]:.0f} us there and {costs[1]:.0f} us here"
+        if costs[0] < costs[1]
+        else ""
+    )
     return f"For one blocking client plain lines of JSON are {times(ratio.median)} as fast as MessagePack over ZeroMQ{cost}."
 
 
 def _mset(results: Results) -> str:
     ratio = results.ratio(
-        "batches", "ops_per_s", {"contender": "redis-many", "operation": "insert", "batch": 1000}, {"contender": "redis", "operation": "insert", "batch": 1000}
+        "batches",
+        "ops_per_s",
+        {"contender": "redis-many", "operation": "insert", "batch": 1000},
+        {"contender": "redis", "operation": "insert", "batch": 1000},
     )
     if not ratio.least > 2:
         return ""
@@ -47,7 +57,9 @@ def _mset(results: Results) -> str:
 
 
 def _file_growth(results: Results) -> str:
-    ratio = results.ratio("limits", "syncs_per_s", {"what": "1 insert", "how": "overwrite"}, {"what": "1 insert", "how": "append"})
+    ratio = results.ratio(
+        "limits", "syncs_per_s", {"what": "1 insert", "how": "overwrite"}, {"what": "1 insert", "how": "append"}
+    )
     if not ratio.least > 1.15:
         return ""
     return f"A sync of a hundred bytes costs less over zeros written before than at the end of a file that grows: {times(ratio.median)} as many a second."
@@ -55,7 +67,10 @@ def _file_growth(results: Results) -> str:
 
 def _sqlite(results: Results) -> str:
     lookups = results.ratio(
-        "clients", "ops_per_s", {"contender": "sqlite", "operation": "lookup", "clients": 1}, {"contender": "redis-memory", "operation": "lookup", "clients": 1}
+        "clients",
+        "ops_per_s",
+        {"contender": "sqlite", "operation": "lookup", "clients": 1},
+        {"contender": "redis-memory", "operation": "lookup", "clients": 1},
     )
     if not lookups.least > 2:
         return ""
@@ -71,7 +86,15 @@ def _fewer_with_more(results: Results) -> str:
         for stage in STAGES:
             counts = results.numbers("testperf", "clients", contender="kvzmq", transport=transport)
             sums = {
-                count: results.median("testperf", "ops_per_s", contender="kvzmq", transport=transport, clients=count, operation=stage, client="sum")
+                count: results.median(
+                    "testperf",
+                    "ops_per_s",
+                    contender="kvzmq",
+                    transport=transport,
+                    clients=count,
+                    operation=stage,
+                    client="sum",
+                )
                 for count in counts
             }
             if len(sums) > 1:
@@ -113,14 +136,26 @@ def _processes_share_less(results: Results) -> str:
 
 def _in_flight(results: Results) -> str:
     own = results.ratio(
-        "in_flight", "ops_per_s", {"contender": "kvzmq", "operation": "insert", "in_flight": 64}, {"contender": "kvzmq", "operation": "lookup", "in_flight": 64}
+        "in_flight",
+        "ops_per_s",
+        {"contender": "kvzmq", "operation": "insert", "in_flight": 64},
+        {"contender": "kvzmq", "operation": "lookup", "in_flight": 64},
     )
     if not own.least > 0.9:
         return ""
     return f"With 64 in flight durable inserts run at {own.median:.0%} of the rate of lookups, which sync nothing."
 
 
-_SURPRISES: tuple[Callable[[Results], str], ...] = (_bridge_beats_router, _in_flight, _mset, _file_growth, _sqlite, _two_beat_one, _fewer_with_more, _processes_share_less)
+_SURPRISES: tuple[Callable[[Results], str], ...] = (
+    _bridge_beats_router,
+    _in_flight,
+    _mset,
+    _file_growth,
+    _sqlite,
+    _two_beat_one,
+    _fewer_with_more,
+    _processes_share_less,
+)
 
 
 def caveats(results: Results) -> str:
@@ -149,7 +184,13 @@ def caveats(results: Results) -> str:
 
 def _noise(results: Results) -> tuple[float, float] | None:
     widths = []
-    for experiment, wanted in (("clients", {}), ("sockets", {}), ("batches", {}), ("in_flight", {}), ("testperf", {"client": "sum"})):
+    for experiment, wanted in (
+        ("clients", {}),
+        ("sockets", {}),
+        ("batches", {}),
+        ("in_flight", {}),
+        ("testperf", {"client": "sum"}),
+    ):
         groups: dict[tuple[str | None, ...], list[float]] = {}
         for row in results.rows(experiment, **wanted):
             names = ("contender", "operation", "transport", "clients", "in_flight", "batch")
@@ -162,5 +203,3 @@ def _noise(results: Results) -> tuple[float, float] | None:
         return None
     widths.sort()
     return widths[len(widths) // 2], widths[len(widths) * 9 // 10]
-
-

@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Measure, and write REPORT.")
     run.add_options(parser)
-    parser.add_argument("--from-results", action="store_true", help="measure nothing, write from the CSV files that are there")
+    parser.add_argument(
+        "--from-results", action="store_true", help="measure nothing, write from the CSV files that are there"
+    )
     parser.add_argument("--output", metavar="FILE", type=Path, default=TARGET, help="the report")
     parser.add_argument("--plots", metavar="DIR", type=Path, default=PLOTS, help="where the plots go")
     options = parser.parse_args(arguments)

@@ -29,7 +29,9 @@ def everything() -> dict[str, Callable[[Bench], None]]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a run."""
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--quick", action="store_const", const="quick", dest="size", help="a few minutes, to see that all works")
+    amount.add_argument(
+        "--quick", action="store_const", const="quick", dest="size", help="a few minutes, to see that all works"
+    )
     amount.add_argument("--full", action="store_const", const="full", dest="size", help="more rounds, longer ones")
     parser.set_defaults(size="default")
     parser.add_argument("--only", metavar="NAME,...", type=_names, default=list(everything()), help="these experiments")
@@ -78,7 +80,9 @@ def _disk() -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Take the measurements behind REPORT.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description="Take the measurements behind REPORT."
+    )
     add_options(parser)
     try:
         failed = measure(parser.parse_args(arguments))

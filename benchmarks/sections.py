@@ -33,7 +33,9 @@ def machine(results: Results) -> str:
     if disk.known:
         p50 = results.median("limits", "p50_ms", what="1 insert", how="append")
         p999 = results.median("limits", "p999_ms", what="1 insert", how="append")
-        lines.append(["fdatasync", f"{disk.median:,.0f}/s after an append of 100 bytes; p50 {p50:.3f} ms, p99.9 {p999:.2f} ms"])
+        lines.append(
+            ["fdatasync", f"{disk.median:,.0f}/s after an append of 100 bytes; p50 {p50:.3f} ms, p99.9 {p999:.2f} ms"]
+        )
     wide = max(len(name) for name, _ in lines)
     return "\n".join(f"    {name.ljust(wide)}  {value}" for name, value in lines)
 
@@ -47,19 +49,25 @@ def aims(results: Results) -> str:
     met = sum(verdict.startswith("met") for verdict in measured)
     narrow = sum("disagree" in verdict for verdict in measured)
     header, rule, *lines = table(
-        ("aim", "bound", "median", "rounds", "verdict"), [_aim(number, target, results) for number, target in enumerate(TARGETS, start=1)]
+        ("aim", "bound", "median", "rounds", "verdict"),
+        [_aim(number, target, results) for number, target in enumerate(TARGETS, start=1)],
     ).splitlines()
     beneath = [f"        against {_against(target, results)}" for target in TARGETS]
     return "\n\n".join(
         [
             paragraph(
                 f"Of {len(measured)} aims that were measured, {met} are met.",
-                f"In {narrow} the rounds do not agree: another run may say otherwise." if narrow else "The rounds agree on all of them.",
+                f"In {narrow} the rounds do not agree: another run may say otherwise."
+                if narrow
+                else "The rounds agree on all of them.",
             ),
             "\n".join([header, rule, *(line for pair in zip(lines, beneath) for line in pair)]),
             paragraph(
                 "To measure one again: `python -m benchmarks.run --only NAME`, where NAME is",
-                join([f"{name} (aim{'s' if ',' in numbers else ''} {numbers})" for name, numbers in _commands().items()]) + ".",
+                join(
+                    [f"{name} (aim{'s' if ',' in numbers else ''} {numbers})" for name, numbers in _commands().items()]
+                )
+                + ".",
                 "Where the time goes in those that are missed: docs/design.md." if met < len(measured) else "",
             ),
         ]

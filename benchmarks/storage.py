@@ -48,12 +48,14 @@ HOW = ("append", "preallocated", "overwrite")
 
 def limits(bench: Bench) -> None:
     """What the disk gives without any server: writes with a sync each, as long as one insert, or as many."""
-    sizes = {"1 insert": LOG_BYTES_PER_INSERT, "64 inserts": 64 * LOG_BYTES_PER_INSERT, "1,000 batched rows": 1000 * LOG_BYTES_PER_BATCHED_ROW}
+    sizes = {
+        "1 insert": LOG_BYTES_PER_INSERT,
+        "64 inserts": 64 * LOG_BYTES_PER_INSERT,
+        "1,000 batched rows": 1000 * LOG_BYTES_PER_BATCHED_ROW,
+    }
     fields = ("round", "what", "how", "bytes", "syncs_per_s", "bytes_per_s", "p50_ms", "p99_ms", "p999_ms", "max_ms")
     with bench.writer("limits", fields) as writer:
-        turns = [
-            _sync_turn(bench, writer, what, length, how) for what, length in sizes.items() for how in HOW
-        ]
+        turns = [_sync_turn(bench, writer, what, length, how) for what, length in sizes.items() for how in HOW]
         bench.take_turns(turns, "the disk alone")
 
 
@@ -318,7 +320,19 @@ _WATCH_S = 0.002
 def compaction(bench: Bench) -> None:
     """Single inserts by one client while the server compacts, again and again; and between, while it does not."""
     rows = bench.size.compared_rows
-    fields = ("round", "phase", "phases", "rows", "seconds", "operations", "ops_per_s", "p50_ms", "p99_ms", "p999_ms", "max_ms")
+    fields = (
+        "round",
+        "phase",
+        "phases",
+        "rows",
+        "seconds",
+        "operations",
+        "ops_per_s",
+        "p50_ms",
+        "p99_ms",
+        "p999_ms",
+        "max_ms",
+    )
     rounds = _ROUNDS[bench.size.name]
     with bench.writer("compaction", fields) as writer, temporary_directory(bench.base) as directory:
         with _kvzmq(bench, directory, *NO_COMPACTION) as running:
@@ -326,10 +340,18 @@ def compaction(bench: Bench) -> None:
         _compact(directory)
         with _kvzmq(bench, directory, "--compact-after", COMPACT_AFTER) as running:
             watch = _SealedWatch(directory / "table" / "table.txn.sealed", rounds * _COMPACTIONS_A_ROUND)
-            arguments = {"operation": "insert", "client": 1, "rows": rows, "value_bytes": VALUE_BYTES, "seconds": _WAIT_S}
+            arguments = {
+                "operation": "insert",
+                "client": 1,
+                "rows": rows,
+                "value_bytes": VALUE_BYTES,
+                "seconds": _WAIT_S,
+            }
             stop = str(directory / "stop")
             watch.when_done = lambda: Path(stop).touch()
-            sample: Sample = bench.workers.run_together("call_until", [{**client_of(running), **arguments, "stop": stop}], watch.start)[0]
+            sample: Sample = bench.workers.run_together(
+                "call_until", [{**client_of(running), **arguments, "stop": stop}], watch.start
+            )[0]
             watch.join()
         phases, a_round = watch.phases(sample.start_ns), 2 * _COMPACTIONS_A_ROUND
         if len(phases) < rounds * a_round:
@@ -366,10 +388,15 @@ class _SealedWatch(threading.Thread):
     def phases(self, start_ns: int) -> list[tuple[str, int, int]]:
         """Return the phases in turn, quiet and compacting, each with its begin and end."""
         edges = [start_ns, *self._changes_ns]
-        return [("compacting" if at % 2 else "quiet", begin, end) for at, (begin, end) in enumerate(itertools.pairwise(edges))]
+        return [
+            ("compacting" if at % 2 else "quiet", begin, end)
+            for at, (begin, end) in enumerate(itertools.pairwise(edges))
+        ]
 
 
-def _add_phases(writer: Writer, sample: Sample, round: int, phase: str, rows: int, spans: Sequence[tuple[int, int]]) -> None:
+def _add_phases(
+    writer: Writer, sample: Sample, round: int, phase: str, rows: int, spans: Sequence[tuple[int, int]]
+) -> None:
     """Add the figures of all inserts that ended within the spans, taken together."""
     latencies = [
         latency

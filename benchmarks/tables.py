@@ -26,7 +26,11 @@ class KvzmqTable:
         self.client = client = kvzmq.connect(address["url"], timeout=TIMEOUT_S)
         self.insert, self.lookup, self.remove = client.insert, client.lookup, client.remove
         self.size, self.query = client.size, client.query
-        self.insert_many, self.lookup_many, self.remove_many = client.insert_many, client.lookup_many, client.remove_many
+        self.insert_many, self.lookup_many, self.remove_many = (
+            client.insert_many,
+            client.lookup_many,
+            client.remove_many,
+        )
         self.close = client.close
 
 
@@ -114,7 +118,10 @@ class EtcdTable:
         """Put 100 rows a transaction: etcd takes 128 operations."""
         pairs = list(rows.items())
         for at in range(0, len(pairs), 100):
-            puts = [{"requestPut": {"key": _base64(key.encode()), "value": _base64(value)}} for key, value in pairs[at : at + 100]]
+            puts = [
+                {"requestPut": {"key": _base64(key.encode()), "value": _base64(value)}}
+                for key, value in pairs[at : at + 100]
+            ]
             self._call("txn", {"success": puts})
 
 
@@ -174,7 +181,9 @@ class DiskcacheTable:
     def __init__(self, address: Mapping[str, Any]) -> None:
         import diskcache
 
-        self.cache = cache = diskcache.Cache(address["path"], timeout=TIMEOUT_S, sqlite_synchronous=2, eviction_policy="none")
+        self.cache = cache = diskcache.Cache(
+            address["path"], timeout=TIMEOUT_S, sqlite_synchronous=2, eviction_policy="none"
+        )
         self.insert, self.lookup, self.remove, self.size = cache.set, cache.get, cache.delete, cache.__len__
         self.close = cache.close
 

@@ -54,17 +54,25 @@ class Target(NamedTuple):
         return word if agreed else f"{word}, rounds disagree"
 
 
-def _rates(experiment: str, ours: Mapping[str, object], theirs: Mapping[str, object], field: str = "ops_per_s") -> dict[str, object]:
+def _rates(
+    experiment: str, ours: Mapping[str, object], theirs: Mapping[str, object], field: str = "ops_per_s"
+) -> dict[str, object]:
     """Return the ratio of two rates, and the text of the rates."""
 
     def figures(results: Results) -> str:
         one, other = results.median(experiment, field, **ours), results.median(experiment, field, **theirs)
         return "" if math.isnan(one) or math.isnan(other) else f"{one:,.0f}/s : {other:,.0f}/s"
 
-    return {"measure": lambda results: results.ratio(experiment, field, ours, theirs), "experiment": experiment, "figures": figures}
+    return {
+        "measure": lambda results: results.ratio(experiment, field, ours, theirs),
+        "experiment": experiment,
+        "figures": figures,
+    }
 
 
-def _target(work: str, against: str, bound: float, issue: str = "5", at_most: bool = False, unit: str = "x", **how: object) -> Target:
+def _target(
+    work: str, against: str, bound: float, issue: str = "5", at_most: bool = False, unit: str = "x", **how: object
+) -> Target:
     return Target(issue, work, against, bound, at_most=at_most, unit=unit, **how)  # type: ignore[arg-type]
 
 
@@ -87,7 +95,10 @@ def _row_cost(operation: str) -> Ratio:
             return NONE
         least, greatest = sizes[0], sizes[-1]
         return results.ratio(
-            "growth", "server_cpu_us_per_op", {"rows": greatest, "operation": operation}, {"rows": least, "operation": operation}
+            "growth",
+            "server_cpu_us_per_op",
+            {"rows": greatest, "operation": operation},
+            {"rows": least, "operation": operation},
         )
 
     return measure
@@ -99,7 +110,10 @@ def _row_costs_text(results: Results) -> str:
         return ""
     texts = []
     for operation in ("insert", "lookup"):
-        costs = [results.median("growth", "server_cpu_us_per_op", rows=size, operation=operation) for size in (sizes[0], sizes[-1])]
+        costs = [
+            results.median("growth", "server_cpu_us_per_op", rows=size, operation=operation)
+            for size in (sizes[0], sizes[-1])
+        ]
         texts.append(f"{operation} {costs[0]:.1f} -> {costs[1]:.1f} us")
     return f"{sizes[0]:,} to {sizes[-1]:,} rows: {', '.join(texts)}"
 
@@ -127,7 +141,8 @@ def _compared_rows(results: Results) -> int:
 def _load_text(results: Results) -> str:
     rows = _compared_rows(results)
     times = [
-        results.median("recovery", "seconds", contender=name, rows=rows, **{"from": "checkpoint"}) for name in ("kvzmq", "redis")
+        results.median("recovery", "seconds", contender=name, rows=rows, **{"from": "checkpoint"})
+        for name in ("kvzmq", "redis")
     ]
     return f"{rows:,} rows: {times[0]:.2f} s : {times[1]:.2f} s" if rows else ""
 

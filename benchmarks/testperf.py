@@ -98,7 +98,9 @@ def testperf(bench: Bench) -> None:
     with bench.writer("testperf", FIELDS) as writer, bench.running("kvzmq", "one-sync") as servers:
         turns: list[Callable[[int], None]] = []
         for count in bench.size.sweep:
-            turns += [_turn(bench, writer, servers["kvzmq"], transport, count, seconds) for transport in ("bridge", "dealer")]
+            turns += [
+                _turn(bench, writer, servers["kvzmq"], transport, count, seconds) for transport in ("bridge", "dealer")
+            ]
         if "one-sync" in servers:
             turns += [_turn(bench, writer, servers["one-sync"], "bridge", count, seconds) for count in compared]
         bench.take_turns(turns, "TestPerf", rounds)
@@ -130,7 +132,11 @@ def _turn(
 def _run(target: Path, running: Running, transport: str, clients: int, seconds: float) -> Sequence[dict[str, str]]:
     """Run TestPerf once. Raises: RuntimeError, with what it said"""
     address = running.address
-    where = ["--dealer", address["url"]] if transport == "dealer" else [f"127.0.0.1:{address.get('bridge', address.get('port'))}"]
+    where = (
+        ["--dealer", address["url"]]
+        if transport == "dealer"
+        else [f"127.0.0.1:{address.get('bridge', address.get('port'))}"]
+    )
     command = [sys.executable, str(PROGRAM), *where, "--clients", str(clients), "--seconds", str(seconds)]
     done = subprocess.run(
         [*command, "--csv", str(target), "--quiet"],

@@ -41,7 +41,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
     def line(row: Sequence[str]) -> str:
         cells = (
-            cell.ljust(width) if column < left else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
         )
         return "    " + "  ".join(cells).rstrip() if row else ""
 

@@ -25,7 +25,9 @@ def watches(bench: Bench) -> None:
         for running in servers.values():
             bench.fill(running, CHANGES, VALUE_BYTES)
             for shell, count in (("blocking", 1), ("blocking", WORKERS), ("asyncio", 1)):
-                turns.append(turn_of(bench, writer, running, (shell,), "catch_up", _watchers(bench, count), batch="catching up"))
+                turns.append(
+                    turn_of(bench, writer, running, (shell,), "catch_up", _watchers(bench, count), batch="catching up")
+                )
             turns.append(_following(bench, writer, running))
         bench.take_turns(turns, "watches")
 
@@ -40,7 +42,9 @@ def _following(bench: Bench, writer: Writer, running: Running) -> Turn:
 
     def turn(at: int) -> None:
         running.resume()
-        arguments = [{**client_of(running), "writes": role == roles[1], "seconds": bench.size.seconds} for role in roles]
+        arguments = [
+            {**client_of(running), "writes": role == roles[1], "seconds": bench.size.seconds} for role in roles
+        ]
         samples: list[Sample] = bench.workers.run_together("follow", arguments, lambda: None)
         running.pause()
         for role, sample in zip(roles, samples):
@@ -63,13 +67,29 @@ def write(results: Results) -> str:
             wanted = {"operation": shell, "clients": count}
             found = results.spread("watches", "ops_per_s", **wanted)
             costs = [results.median("watches", f"{side}_cpu_us_per_op", **wanted) for side in ("server", "client")]
-            rows.append([shell, str(count), rate(found.median), f"{rate(found.least)} to {rate(found.greatest)}", *(decimal(cost, 1) for cost in costs)])
+            rows.append(
+                [
+                    shell,
+                    str(count),
+                    rate(found.median),
+                    f"{rate(found.least)} to {rate(found.greatest)}",
+                    *(decimal(cost, 1) for cost in costs),
+                ]
+            )
     late = [
-        [role, *(milliseconds(results.median("watches", field, operation=role)) for field in ("min_ms", "p50_ms", "p99_ms", "max_ms"))]
+        [
+            role,
+            *(
+                milliseconds(results.median("watches", field, operation=role))
+                for field in ("min_ms", "p50_ms", "p99_ms", "max_ms")
+            ),
+        ]
         for role in ("insert answered", "event received")
     ]
     one = results.median("watches", "ops_per_s", operation="blocking", clients=1)
-    gap = results.median("watches", "p50_ms", operation="event received") - results.median("watches", "p50_ms", operation="insert answered")
+    gap = results.median("watches", "p50_ms", operation="event received") - results.median(
+        "watches", "p50_ms", operation="insert answered"
+    )
     return "\n\n".join(
         [
             paragraph(
@@ -82,7 +102,11 @@ def write(results: Results) -> str:
             paragraph(
                 f"One watcher takes in {rate(one)} events a second.",
                 f"An event comes {gap * 1000:+.0f} us after the writer has its answer (medians)"
-                + (": both leave the server in the same step, the answer first, after the same sync." if abs(gap) < 0.2 else "."),
+                + (
+                    ": both leave the server in the same step, the answer first, after the same sync."
+                    if abs(gap) < 0.2
+                    else "."
+                ),
             ),
         ]
     )

@@ -131,7 +131,9 @@ def _each(make: Callable[[random.Random, str, Raw], list[Any]]) -> Make:
 
 def _transaction(source: random.Random, recipe: tuple[Any, ...]) -> list[Any]:
     rows = _rows(source, recipe)
-    steps: list[Any] = [["insert_many", rows]] if recipe[-1] == 1 else [["insert", key, each] for key, each in rows.items()]
+    steps: list[Any] = (
+        [["insert_many", rows]] if recipe[-1] == 1 else [["insert", key, each] for key, each in rows.items()]
+    )
     if recipe[-1] > 1:
         steps.append(["remove", "none"])  # all of it is undone
     return [["transaction", [], steps]]
@@ -229,7 +231,9 @@ def search(name: str, seconds: float, source: random.Random, tables: dict[str, T
         if found is None or (len(best) == KEPT and found.cost_s <= best[-1].cost_s):
             continue
         again = [one for _ in range(2) if (one := measure(name, recipe, seed, tables, table)) is not None]
-        best = sorted([*best, sorted([found, *again], key=lambda one: one.cost_s)[1]], key=lambda one: -one.cost_s)[:KEPT]
+        best = sorted([*best, sorted([found, *again], key=lambda one: one.cost_s)[1]], key=lambda one: -one.cost_s)[
+            :KEPT
+        ]
     return best[0] if best else None
 
 
@@ -246,13 +250,17 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(10_000, 50, 1_000_000)  # as the server does
     source = random.Random(options.seed)
-    print("| operation | ms | reading | executing | bytes | table | how many, name, value, its bytes, deep, choice | refused |")
+    print(
+        "| operation | ms | reading | executing | bytes | table | how many, name, value, its bytes, deep, choice | refused |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name in names:
         found = search(name, options.seconds / len(names), source, tables)
         if found is not None:
             times = f"{found.cost_s * 1e3:.1f} | {found.read_s * 1e3:.1f} | {found.execute_s * 1e3:.1f}"
-            print(f"| {name} | {times} | {found.size:,} | {found.table} | {found.recipe} | {found.refused} |", flush=True)
+            print(
+                f"| {name} | {times} | {found.size:,} | {found.table} | {found.recipe} | {found.refused} |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -234,14 +234,10 @@ def run_client(
             begin_together(barrier, stage)
             stamps = time_calls(getattr(table, stage), work.arguments(stage), seconds)
             work.note_done(stage, len(stamps) - 1)
-            window = find_common_window(
-                barrier.meet(f"{stage}-{END}", {"start_ns": stamps[0], "end_ns": stamps[-1]})
-            )
+            window = find_common_window(barrier.meet(f"{stage}-{END}", {"start_ns": stamps[0], "end_ns": stamps[-1]}))
             latencies = latencies_within(stamps, window)
             barrier.leave(f"{stage}-{LATENCIES}", latencies.tobytes())
-            rows.append(
-                make_row(transport, barrier.copies, stage, client, window, latencies, len(stamps) - 1)
-            )
+            rows.append(make_row(transport, barrier.copies, stage, client, window, latencies, len(stamps) - 1))
             work.verify(stage, table)
     except (CopyFailed, WrongResult):
         work.clean_up(table)

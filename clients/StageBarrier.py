@@ -99,10 +99,6 @@ class StageBarrier:
         if failures := self.failures():
             raise CopyFailed("; ".join(failures))
         if arrived > self.copies:
-            raise CopyFailed(
-                f"{arrived} copies instead of {self.copies} at {point}: was {self.directory} used before?"
-            )
+            raise CopyFailed(f"{arrived} copies instead of {self.copies} at {point}: was {self.directory} used before?")
         if self._clock() > deadline:
-            raise CopyFailed(
-                f"only {arrived} of {self.copies} copies came to {point} in {self._wait_max_s:g} s"
-            )
+            raise CopyFailed(f"only {arrived} of {self.copies} copies came to {point} in {self._wait_max_s:g} s")

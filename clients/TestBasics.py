@@ -247,9 +247,7 @@ def _(bench: Bench) -> None:
 # ---- size ---------------------------------------------------------------------------------------------
 
 
-def expect_growth(
-    bench: Bench, change: Callable[[str], None], growth: int, before: Callable[[str], None]
-) -> None:
+def expect_growth(bench: Bench, change: Callable[[str], None], growth: int, before: Callable[[str], None]) -> None:
     """Fail if a change never makes the size differ by `growth`, although nobody else changes the table.
 
     Others may insert and remove at any moment, so even many wrong differences prove nothing as soon as the size
@@ -352,9 +350,7 @@ def _(bench: Bench) -> None:
 @check("query tells text, number, null and nothing apart")
 def _(bench: Bench) -> None:
     subkey = f"{PREFIX}kind"
-    rows: dict[str, Any] = {
-        bench.key(f"kind-{i}"): {subkey: kind} for i, kind in enumerate(("7", 7, None, ""))
-    }
+    rows: dict[str, Any] = {bench.key(f"kind-{i}"): {subkey: kind} for i, kind in enumerate(("7", 7, None, ""))}
     for key, value in rows.items():
         bench.table.insert(key, value)
     bench.table.insert(bench.key("kind-nothing"), {})
@@ -592,10 +588,7 @@ def main() -> int:
     except TableError as failure:
         print(f"FAIL  {type(failure).__name__}: {failure}", flush=True)
         return 1
-    print(
-        f"{len(CHECKS)} checks: "
-        + ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    )
+    print(f"{len(CHECKS)} checks: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))
     return 1 if counts["FAIL"] else 0
 
 

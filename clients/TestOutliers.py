@@ -94,8 +94,7 @@ def format_report(figures: dict[str, Any]) -> str:
     ]
     summary += [[f"{name} ms", format_ms(ms)] for name, ms in figures["percentiles_ms"].items()]
     slowest_rows = [
-        [one["method"], str(one["place"]), f"{one['at_s']:.3f}", format_ms(one["ms"])]
-        for one in figures["slowest"]
+        [one["method"], str(one["place"]), f"{one['at_s']:.3f}", format_ms(one["ms"])] for one in figures["slowest"]
     ]
     part_rows = [
         [f"from {part['first']}", *(format_ms(part[name]) for name in ("p50_ms", "p99_ms", "max_ms"))]

@@ -165,9 +165,7 @@ def _await_copies(
             sys.exit(TERMINATED)
         time.sleep(PROGRESS_POLL_S)
     next(progress)
-    failures = barrier.failures() or [
-        f"a copy ended with {code}" for child in children if (code := child.returncode)
-    ]
+    failures = barrier.failures() or [f"a copy ended with {code}" for child in children if (code := child.returncode)]
     if failures:
         if not options.quiet:
             _say("")  # ends the line of progress
@@ -259,11 +257,7 @@ def find_thin_figures(rows: Sequence[Row]) -> list[str]:
 def write_csv(path: str, rows: Sequence[Row]) -> None:
     """Write one line per row, under a header of Row's names; "-" is standard output."""
     with ExitStack() as closing:
-        file = (
-            sys.stdout
-            if path == "-"
-            else closing.enter_context(open(path, "w", newline="", encoding="utf-8"))
-        )
+        file = sys.stdout if path == "-" else closing.enter_context(open(path, "w", newline="", encoding="utf-8"))
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row._fields)
         writer.writerows(rows)
@@ -312,24 +306,16 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0], epilog="How to compare: see the top of this file."
     )
-    parser.add_argument(
-        "name", metavar="NAME", nargs="?", help="the project's name in the catalog, or HOST:PORT"
-    )
+    parser.add_argument("name", metavar="NAME", nargs="?", help="the project's name in the catalog, or HOST:PORT")
     parser.add_argument("--dealer", metavar="URL", help="measure kvzmq.connect(URL) instead of the bridge")
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument(
-        "-n", metavar="ITEMS", type=_positive, default=ITEMS, help="items per stage (%(default)s)"
-    )
+    amount.add_argument("-n", metavar="ITEMS", type=_positive, default=ITEMS, help="items per stage (%(default)s)")
     amount.add_argument("--seconds", metavar="S", type=_seconds, help="run each stage for S seconds instead")
     many = parser.add_mutually_exclusive_group()
     many.add_argument("--clients", metavar="K", type=_positive, help="run K clients at once and add them up")
-    many.add_argument(
-        "--sweep", metavar="K,K...", type=_counts, help="run several numbers of clients in turn"
-    )
+    many.add_argument("--sweep", metavar="K,K...", type=_counts, help="run several numbers of clients in turn")
     many.add_argument("--barrier", metavar="DIR", type=Path, help="meet the other copies in this directory")
-    parser.add_argument(
-        "--copies", metavar="K", type=_positive, default=1, help="how many copies meet in DIR"
-    )
+    parser.add_argument("--copies", metavar="K", type=_positive, default=1, help="how many copies meet in DIR")
     parser.add_argument(
         "--client", metavar="LABEL", type=_label, default="1", help="what to call this copy (%(default)s)"
     )

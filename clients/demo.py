@@ -156,9 +156,7 @@ class Writer(threading.Thread):
         self.stopping = False
         host, _, port = server.bridge.rpartition(":")
         self._table = (
-            HashTableClient(host=host, port=int(port))
-            if number % 2
-            else kvzmq.connect(server.endpoint, timeout=30.0)
+            HashTableClient(host=host, port=int(port)) if number % 2 else kvzmq.connect(server.endpoint, timeout=30.0)
         )
 
     def run(self) -> None:
@@ -199,9 +197,7 @@ def show_survival(server: Server) -> bool:
         missing = 0
         for writer in writers:
             kept = {key for key, _ in table.query("writer", writer.number)}
-            missing += sum(
-                f"writer {writer.number} row {row}" not in kept for row in range(writer.acknowledged)
-            )
+            missing += sum(f"writer {writer.number} row {row}" not in kept for row in range(writer.acknowledged))
     failed = [writer for writer in writers if writer.failure is not None]
     for writer in failed:
         print(f"client {writer.number} failed: {writer.failure!r}")
@@ -217,9 +213,7 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sweep", default="1,2,4,8", help="numbers of clients for TestPerf (%(default)s)")
-    parser.add_argument(
-        "--seconds", default="1.5", help="how long each stage of TestPerf lasts (%(default)s)"
-    )
+    parser.add_argument("--seconds", default="1.5", help="how long each stage of TestPerf lasts (%(default)s)")
     parser.add_argument(
         "--all", action="store_const", const=(), default=("--sums",), help="print each client's figures, too"
     )

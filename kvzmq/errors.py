@@ -166,9 +166,7 @@ def _leaves(root: type[KvzmqError]) -> list[type[KvzmqError]]:
 
 
 BY_CODE: dict[int, type[KvzmqError]] = {
-    error.code: error
-    for root in (OperationError, RequestRefused)
-    for error in _leaves(root)
+    error.code: error for root in (OperationError, RequestRefused) for error in _leaves(root)
 }
 """The error of each wire code."""
 

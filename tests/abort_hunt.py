@@ -349,7 +349,8 @@ def be_attacked(url: str) -> None:
     from kvzmq.client.core import socket as link
 
     link._OPTIONS = tuple(  # the time between two attempts is not what is tested
-        (option, 1 if option in (zmq.RECONNECT_IVL, zmq.RECONNECT_IVL_MAX) else value) for option, value in link._OPTIONS
+        (option, 1 if option in (zmq.RECONNECT_IVL, zmq.RECONNECT_IVL_MAX) else value)
+        for option, value in link._OPTIONS
     )
     dice = random.Random(1)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -428,7 +429,8 @@ def hunt_server(disconnects: int, attackers: int = 3) -> tuple[Counts, int]:
             client.call("insert", PAGE, "x" * PAGE_BYTES)
             client.call("insert_many", {f"row/{number}": number for number in range(10_000)})
             workers = [
-                _spawn("--attack", server.url, server.port, disconnects // attackers + 1, seed) for seed in range(attackers)
+                _spawn("--attack", server.url, server.port, disconnects // attackers + 1, seed)
+                for seed in range(attackers)
             ]
             with _ended(workers):
                 turn = 0

@@ -63,8 +63,7 @@ TABLE = "tests/unit/test_table.py::"
 KILLED = "tests/fault/test_process_kill.py::test_kill_9_under_load_loses_nothing_and_repeats_nothing"
 POWER = "tests/fault/test_process_power_loss.py::test_power_cuts_lose_nothing_acknowledged"
 LINEARIZABLE = (
-    "tests/fault/test_process_linearizability.py"
-    "::test_what_clients_see_is_linearizable_through_kills_and_restarts"
+    "tests/fault/test_process_linearizability.py::test_what_clients_see_is_linearizable_through_kills_and_restarts"
 )
 CALLED = "tests/fault/test_process_syscalls.py::"
 COMPACTED = "tests/fault/test_process_compaction.py::"
@@ -542,8 +541,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a failed cut forgotten", "store/file/file_log.py",
-        'raise self._fail(f"{self.directory.path / NAME}: could not cut back',
-        'raise errors.StorageFailed(f"{self.directory.path / NAME}: could not cut back',
+        'raise self._fail(\n                f"{self.directory.path / NAME}: could not cut back',
+        'raise errors.StorageFailed(\n                f"{self.directory.path / NAME}: could not cut back',
         FAILED_LOG + "a_cut_that_failed_nothing_is_committed_any_more", 6,
     ),
     Mutant(
@@ -954,7 +953,9 @@ MUTANTS: list[Mutant] = [
 def misplaced() -> list[str]:
     """Say which snippets do not stand exactly once in their files."""
     counts = [(mutant, (ROOT / "kvzmq" / mutant.file).read_text().count(mutant.snippet)) for mutant in MUTANTS]
-    return [f"{mutant.name}: the snippet stands {count} times in {mutant.file}" for mutant, count in counts if count != 1]
+    return [
+        f"{mutant.name}: the snippet stands {count} times in {mutant.file}" for mutant, count in counts if count != 1
+    ]
 
 
 def run(mutant: Mutant | None, test: str, scratch: Path) -> bool:
@@ -967,7 +968,13 @@ def run(mutant: Mutant | None, test: str, scratch: Path) -> bool:
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", str(ROOT / test)]
     environment = os.environ | {"PYTHONPATH": str(home), "KVZMQ_MUTANT": "1"}
     with subprocess.Popen(
-        command, env=environment, cwd=ROOT / "tests", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command,
+        env=environment,
+        cwd=ROOT / "tests",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as process:
         try:
             said, _ = process.communicate(timeout=TIMEOUT_S)

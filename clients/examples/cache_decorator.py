@@ -23,7 +23,9 @@ CLAIM_S = 30.0
 """How long a computation may take before others try as well."""
 
 
-def cached(table: kvzmq.Client, ttl_s: float, name: str | None = None) -> Callable[[Callable[..., T]], Callable[..., T]]:
+def cached(
+    table: kvzmq.Client, ttl_s: float, name: str | None = None
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Keep a function's results in the table for `ttl_s` seconds, by its name and arguments.
 
     Arguments have to be what JSON can say, results what the table can keep.

@@ -38,7 +38,9 @@ async def readings(board: kvzmq.AsyncClient) -> AsyncIterator[Reading]:
     """Yield what is on the board, then every change; after a long absence what is on the board then."""
     shown: set[str] = set()
     while True:
-        async with board.watch() as changes:  # first begin, then read: what changes meanwhile is told twice, never missed
+        async with (
+            board.watch() as changes
+        ):  # first begin, then read: what changes meanwhile is told twice, never missed
             there = {sensor: value async for sensor, value in board.items()}
             for sensor in shown - there.keys():
                 yield Reading(sensor, None)

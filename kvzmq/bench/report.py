@@ -50,7 +50,9 @@ def _facts(facts: Mapping[str, str]) -> str:
 def _rates(outcomes: Sequence[Outcome]) -> str:
     rates = {(outcome.clients, outcome.test): f"{outcome.measured.ops_per_s:,.0f}" for outcome in outcomes}
     tests = _tests(outcomes)
-    return _table(["clients", *tests], [[str(count), *(rates[count, test] for test in tests)] for count in _counts(outcomes)])
+    return _table(
+        ["clients", *tests], [[str(count), *(rates[count, test] for test in tests)] for count in _counts(outcomes)]
+    )
 
 
 def _latencies(test: str, outcomes: Sequence[Outcome]) -> list[str]:

@@ -153,7 +153,9 @@ class _LazyGroup(click.Group):
 
         return [
             CompletionItem(name, help=line)
-            for name, line in (command_names() | {alias: f"The same as {name}." for alias, name in ALIASES.items()}).items()
+            for name, line in (
+                command_names() | {alias: f"The same as {name}." for alias, name in ALIASES.items()}
+            ).items()
             if name.startswith(incomplete)
         ] + click.Command.shell_complete(self, ctx, incomplete)
 
@@ -205,16 +207,37 @@ def _drop_output() -> None:
     },
     epilog="Every option can also be set in the environment: KVZMQ_URL, KVZMQ_TIMEOUT and KVZMQ_JSON for all "
     "commands, KVZMQ_LOG_SINCE for `kvzmq log --since`, and so on. "
-    "`kvzmq COMMAND --help` says more. Completion: put `eval \"$(_KVZMQ_COMPLETE=bash_source kvzmq)\"` into ~/.bashrc "
+    '`kvzmq COMMAND --help` says more. Completion: put `eval "$(_KVZMQ_COMPLETE=bash_source kvzmq)"` into ~/.bashrc '
     "(zsh_source into ~/.zshrc; `_KVZMQ_COMPLETE=fish_source kvzmq | source` for fish).",
 )
 @click.version_option(__version__, "-V", "--version", prog_name="kvzmq", message="%(prog)s %(version)s")
-@click.option("-c", "--connect", "url", envvar="KVZMQ_URL", default=DEFAULT_URL, show_default=True, metavar="URL",
-              help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas.")
-@click.option("--timeout", "timeout_s", envvar="KVZMQ_TIMEOUT", type=click.FloatRange(min=0, min_open=True), default=5.0,
-              show_default=True, metavar="SECONDS", help="How long an answer may take, retries included.")
-@click.option("--no-wait", "no_wait", is_flag=True, envvar="KVZMQ_NO_WAIT",
-              help="Fail at once, with exit code 4, when nobody listens there; without it a restart is waited out.")
+@click.option(
+    "-c",
+    "--connect",
+    "url",
+    envvar="KVZMQ_URL",
+    default=DEFAULT_URL,
+    show_default=True,
+    metavar="URL",
+    help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    envvar="KVZMQ_TIMEOUT",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long an answer may take, retries included.",
+)
+@click.option(
+    "--no-wait",
+    "no_wait",
+    is_flag=True,
+    envvar="KVZMQ_NO_WAIT",
+    help="Fail at once, with exit code 4, when nobody listens there; without it a restart is waited out.",
+)
 @click.pass_context
 def main(ctx: click.Context, url: str, timeout_s: float, no_wait: bool) -> None:
     """A durable table that processes share over ZeroMQ."""

@@ -50,7 +50,11 @@ class _Duration(click.ParamType[float]):
         if seconds is None or seconds <= 0:
             self.fail(f"{value!r} is not a time above 0: 10s, 5m, 2h, 7d, or seconds", param, ctx)
         if seconds > TTL_S_MAX:
-            self.fail(f"{value!r} is too long: the longest time is {TTL_S_MAX / 86_400:.0f}d; without one it is for good", param, ctx)
+            self.fail(
+                f"{value!r} is too long: the longest time is {TTL_S_MAX / 86_400:.0f}d; without one it is for good",
+                param,
+                ctx,
+            )
         return seconds
 
 
@@ -162,5 +166,3 @@ def read_value(text: str, as_string: bool = False) -> Any:
 
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
-
-

@@ -95,7 +95,10 @@ class Connection:
     def _say_that_it_waits(self) -> None:
         wrong = self._unreachable()
         if wrong is not None and self._notice is not None:
-            click.echo(f"kvzmq: {wrong.partition('; ')[0]}; still trying, for {self.timeout_s:g} s (--no-wait does not)", err=True)
+            click.echo(
+                f"kvzmq: {wrong.partition('; ')[0]}; still trying, for {self.timeout_s:g} s (--no-wait does not)",
+                err=True,
+            )
 
     def command_ended(self) -> None:
         """Say nothing more of a server that is not there; the next command looks again."""
@@ -175,4 +178,6 @@ def _replace(ctx: click.Context, connection: Connection) -> None:
 
 def json_option(command: F) -> F:
     """Add --json to a command, as the argument `as_json`."""
-    return click.option("--json", "as_json", is_flag=True, envvar="KVZMQ_JSON", help="Print JSON, for machines.")(command)
+    return click.option("--json", "as_json", is_flag=True, envvar="KVZMQ_JSON", help="Print JSON, for machines.")(
+        command
+    )

@@ -1,9 +1,9 @@
 """Splits a line typed in `kvzmq shell` into words. No I/O.
 
-    insert zebra {"weight": 100, "name": "fred"}      JSON needs no quotes around it
-    lookup "a key with spaces"                        a JSON string, as a key and as a value
-    insert zebra '{"weight": 100}'                    as on the command line
-    # a comment
+insert zebra {"weight": 100, "name": "fred"}      JSON needs no quotes around it
+lookup "a key with spaces"                        a JSON string, as a key and as a value
+insert zebra '{"weight": 100}'                    as on the command line
+# a comment
 """
 
 from __future__ import annotations

@@ -52,14 +52,10 @@ class _JsonCheck(Struct, gc=False):
 _STREAMED = (messages.Watch, messages.WatchQuery, messages.Progress, messages.Unwatch)
 """Not at the bridge: a line of the dialect answers a request, it cannot push."""
 
-_TWINS: dict[type[Operation], type[Struct]] = {
-    kind: _json_twin(kind) for kind in get_args(messages.Step)
-}
+_TWINS: dict[type[Operation], type[Struct]] = {kind: _json_twin(kind) for kind in get_args(messages.Step)}
 _JsonStep: Any = Union[tuple(_TWINS.values())]
 _TWINS.update(
-    (kind, _json_twin(kind))
-    for kind in messages.OPERATIONS.values()
-    if kind not in _TWINS and kind not in _STREAMED
+    (kind, _json_twin(kind)) for kind in messages.OPERATIONS.values() if kind not in _TWINS and kind not in _STREAMED
 )
 _KINDS: dict[type[Struct], type[Operation]] = {twin: kind for kind, twin in _TWINS.items()}
 
@@ -155,7 +151,7 @@ def _explain_line(line: bytes, error: Exception) -> Refusal:
             return Refusal(None, errors.InvalidMethod.code, f"no method {named!r}")
         if messages.OPERATIONS[method] in _STREAMED:
             return Refusal(None, errors.InvalidMethod.code, f"{method} needs a ZeroMQ client: a line cannot push")
-    return Refusal(None, errors.InvalidRequest.code, str(error)[:msgpack.EXPLANATION_CHARS_MAX])
+    return Refusal(None, errors.InvalidRequest.code, str(error)[: msgpack.EXPLANATION_CHARS_MAX])
 
 
 class _WireResult(Struct, array_like=True, gc=False):

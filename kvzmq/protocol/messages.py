@@ -306,9 +306,7 @@ class BeginEpoch(Write, tag="epoch"):
 LoggedOperation = Union[AnyOperation, BeginEpoch]
 """What may stand in a log."""
 
-OPERATIONS: dict[str, type[Operation]] = {
-    str(kind.__struct_config__.tag): kind for kind in get_args(AnyOperation)
-}
+OPERATIONS: dict[str, type[Operation]] = {str(kind.__struct_config__.tag): kind for kind in get_args(AnyOperation)}
 """Every operation by its method's name."""
 
 WRITES = frozenset(kind for kind in get_args(LoggedOperation) if kind.writes)

@@ -141,11 +141,7 @@ class Dispatcher:
 
     def _run(self, arrivals: Sequence[Arrival], time_us: int) -> None:
         self.store.begin(
-            [
-                request
-                for arrival in arrivals
-                if isinstance(request := arrival.request, Request) and not request.served
-            ],
+            [request for arrival in arrivals if isinstance(request := arrival.request, Request) and not request.served],
             time_us,
         )
         held: list[tuple[Arrival, Reply]] = []

@@ -80,7 +80,9 @@ class Journal:
 
     def stopped(self, why: str, requests: int) -> None:
         """Say that the server stops."""
-        _log.info("stopped by %s after %s and %s requests", why, duration(self._clock() - self._began_s), f"{requests:,}")
+        _log.info(
+            "stopped by %s after %s and %s requests", why, duration(self._clock() - self._began_s), f"{requests:,}"
+        )
 
     def refused(self, arrivals: Sequence[Arrival]) -> None:
         """Say which peer's requests were refused, and why: those of `arrivals` that could not be read."""

@@ -131,11 +131,21 @@ class _Peer:
 
 
 class _Watch:
-    __slots__ = ("asked", "ending", "marks", "moved_s", "number", "open", "payload", "peer", "position", "served", "told")
+    __slots__ = (
+        "asked",
+        "ending",
+        "marks",
+        "moved_s",
+        "number",
+        "open",
+        "payload",
+        "peer",
+        "position",
+        "served",
+        "told",
+    )
 
-    def __init__(
-        self, number: int, peer: _Peer, payload: Filter, position: int, marks: bool, now_s: float
-    ) -> None:
+    def __init__(self, number: int, peer: _Peer, payload: Filter, position: int, marks: bool, now_s: float) -> None:
         self.marks = marks  # it is told where a request ends
         self.number = number
         self.peer = peer
@@ -334,7 +344,9 @@ class Watches:
         for watch in group:
             watch.served = self._round
             if watch.ending is None and place < history.first:
-                watch.ending = errors.RevisionGone(f"changes are kept since revision {history.first}, not since {place}")
+                watch.ending = errors.RevisionGone(
+                    f"changes are kept since revision {history.first}, not since {place}"
+                )
             if watch.ending is None:
                 going.append(watch)
             else:
@@ -355,9 +367,7 @@ class Watches:
             self._report(watch)
         return [watch for watch in going if watch.position < history.revision]
 
-    def _tell_change(
-        self, group: list[_Watch], revision: int, last: int, change: _View, stop_s: float
-    ) -> list[_Watch]:
+    def _tell_change(self, group: list[_Watch], revision: int, last: int, change: _View, stop_s: float) -> list[_Watch]:
         """Tell watches of one change, until the time is over; return those that have it behind them.
 
         Args:

@@ -100,9 +100,7 @@ class Sessions:
         self._sessions[session_id] = session
         session.kept[seq] = kept
         grown = _KEPT_BYTES + len(kept.results)
-        while len(session.kept) > RESULTS_MAX or (
-            session.bytes + grown > RESULT_BYTES_MAX and len(session.kept) > 1
-        ):
+        while len(session.kept) > RESULTS_MAX or (session.bytes + grown > RESULT_BYTES_MAX and len(session.kept) > 1):
             oldest = next(iter(session.kept))
             grown -= _KEPT_BYTES + len(session.kept.pop(oldest).results)
             session.floor = max(session.floor, oldest)

@@ -210,7 +210,9 @@ class Table:
             ResultTooLarge: it has none left
         """
         if self._budget < 0:
-            raise errors.ResultTooLarge(f"the results exceed {_RESULT_BYTES_MAX[self.semantics]} bytes: ask for less at a time")
+            raise errors.ResultTooLarge(
+                f"the results exceed {_RESULT_BYTES_MAX[self.semantics]} bytes: ask for less at a time"
+            )
 
     def encode(self, pairs: list[tuple[int, Any]]) -> bytes | LargeResults:
         """Encode the results that were gathered since `begin_results`; large ones later, when they are sent."""
@@ -518,7 +520,12 @@ class Table:
 
     def dump(self) -> Iterator[bytes]:
         """Yield the table as sections `[kind, content]` of a checkpoint."""
-        head = {"revision": self.revision, "time_us": self.time_us, "rows": len(self.rows), "sessions": len(self.sessions)}
+        head = {
+            "revision": self.revision,
+            "time_us": self.time_us,
+            "rows": len(self.rows),
+            "sessions": len(self.sessions),
+        }
         yield msgpack.encode_value(("head", head))
         if self.epochs.lineage is not None:
             yield msgpack.encode_value(("epochs", self.epochs.dump()))
@@ -545,7 +552,9 @@ class Table:
             else:
                 head = _decode_head(section.content)
         if head.get("rows") != len(self.rows) or head.get("sessions") != len(self.sessions):
-            raise errors.Damaged(f"the checkpoint holds {len(self.rows)} rows and {len(self.sessions)} sessions, not {head}")
+            raise errors.Damaged(
+                f"the checkpoint holds {len(self.rows)} rows and {len(self.sessions)} sessions, not {head}"
+            )
         self.revision = head["revision"]
         self.time_us = self._now_us = head["time_us"]
         self.history = History(self.revision)

@@ -220,7 +220,6 @@ def draw(lines: Iterable[Line], width: int) -> Iterator[Block]:
 def _block(cells: list[tuple[str, str]], steps: list[tuple[int, int]]) -> Block:
     clients = list(dict.fromkeys(client for client, _ in cells if client))
     lanes = {
-        client: "".join(sign if other == client or not other else REST for other, sign in cells)
-        for client in clients
+        client: "".join(sign if other == client or not other else REST for other, sign in cells) for client in clients
     }
     return Block(steps, lanes, len(cells))

@@ -109,7 +109,15 @@ class Trace:
         self._line(step, executed.after, name, operation, key, changes, executed.began_ns, executed.ended_ns)
 
     def _line(
-        self, step: int, revision: int, client: str, operation: str, key: str, changes: int, began_ns: int, ended_ns: int
+        self,
+        step: int,
+        revision: int,
+        client: str,
+        operation: str,
+        key: str,
+        changes: int,
+        began_ns: int,
+        ended_ns: int,
     ) -> None:
         began_us, took_us = (began_ns - self._start_ns) / 1e3, (ended_ns - began_ns) / 1e3
         self._print(f"{step}\t{revision}\t{client}\t{operation}\t{key}\t{changes}\t{began_us:.1f}\t{took_us:.1f}\n")

@@ -170,7 +170,9 @@ class Growing(Mapping[str, Any]):
     lambda rows: iter(rows.items()),
     lambda rows: (iter(pair) for pair in rows.items()),
 ])  # fmt: skip
-def test_rows_come_as_any_mapping_or_pairs_and_are_gone_through_once(table: Any, make: Callable[[dict[str, Any]], Any]) -> None:
+def test_rows_come_as_any_mapping_or_pairs_and_are_gone_through_once(
+    table: Any, make: Callable[[dict[str, Any]], Any]
+) -> None:
     """Red when keys and values were asked for one after the other: each value then belonged to the key before."""
     table.insert_many(make({"b": "of b", "c": "of c"}))
     assert dict(table.items()) == {"b": "of b", "c": "of c"}
@@ -487,7 +489,11 @@ def test_a_value_that_does_not_fit_its_type_is_named_by_its_key(table: Any) -> N
         (lambda t: t.expire("k", -1), ValueError, "ttl_s is -1"),
         (lambda t: t.expire("k", "1"), TypeError, "ttl_s is a str"),
         (lambda t: t.increment("k", "1"), TypeError, "by is a str, not an integer or a float"),
-        (lambda t: t.increment("k", decimal.Decimal(1)), TypeError, "by is a decimal.Decimal, not an integer or a float"),
+        (
+            lambda t: t.increment("k", decimal.Decimal(1)),
+            TypeError,
+            "by is a decimal.Decimal, not an integer or a float",
+        ),
         (lambda t: t.insert_many("ab"), TypeError, "rows is a mapping, or pairs of a key and a value"),
         (lambda t: t.insert_many(None), TypeError, "rows is a mapping, or pairs of a key and a value"),
         (lambda t: t.insert_many([("a", 1, 2)]), TypeError, "rows is a mapping, or pairs of a key and a value"),
@@ -497,7 +503,11 @@ def test_a_value_that_does_not_fit_its_type_is_named_by_its_key(table: Any) -> N
         (lambda t: t.watch(from_revision="5"), TypeError, "from_revision is a str: it is an integer"),
         (lambda t: t.watch(from_revision=True), TypeError, "from_revision is a bool"),
         (lambda t: t.watch_query("a", 1, from_revision=-1), ValueError, "from_revision is -1"),
-        (lambda t: transact(t, ["a"]), TypeError, "checks is a list: it is a mapping of keys to the values they must have"),
+        (
+            lambda t: transact(t, ["a"]),
+            TypeError,
+            "checks is a list: it is a mapping of keys to the values they must have",
+        ),
         (lambda t: t.increment("k", True), TypeError, "by is a bool"),
         (lambda t: t.increment("k", math.nan), ValueError, "by is nan"),
         (lambda t: t.increment("k", 2**64), ValueError, "by is 18446744073709551616"),
@@ -698,7 +708,11 @@ def test_without_a_server_everything_is_a_timeout_that_says_where(kind: str) -> 
 @pytest.mark.parametrize("connect", [kvzmq.connect, kvzmq.connect_async])
 def test_bad_arguments_of_a_watch_are_refused_before_there_is_a_connection(connect: Any) -> None:
     client = connect(f"tcp://127.0.0.1:{free_port()}")
-    for call in (lambda: client.watch(5), lambda: client.watch_query("a", {1, object()}), lambda: client.watch("a", "5")):
+    for call in (
+        lambda: client.watch(5),
+        lambda: client.watch_query("a", {1, object()}),
+        lambda: client.watch("a", "5"),
+    ):
         with pytest.raises(TypeError):
             call()
 

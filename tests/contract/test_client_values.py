@@ -84,7 +84,9 @@ class Note:
     color: Color
 
 
-READING = Reading(sensor="attic", at=datetime.datetime(2026, 1, 2, 3, tzinfo=UTC), degrees=decimal.Decimal("21.50"), tags={"x"})
+READING = Reading(
+    sensor="attic", at=datetime.datetime(2026, 1, 2, 3, tzinfo=UTC), degrees=decimal.Decimal("21.50"), tags={"x"}
+)
 
 TAKEN: list[tuple[Any, Any, Any]] = [
     (datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC), "2026-01-02T03:04:05.000006Z", datetime.datetime),
@@ -156,7 +158,12 @@ def test_a_deque_comes_back_as_a_list(table: Any) -> None:
 
 
 def test_rows_of_datetimes_and_bytes_together_stay_what_they_are(table: Any) -> None:
-    rows = {"moment": datetime.datetime(2026, 1, 2, tzinfo=UTC), "bytes": b"\x00", "array": bytearray(b"\x01"), "view": memoryview(b"\x02")}
+    rows = {
+        "moment": datetime.datetime(2026, 1, 2, tzinfo=UTC),
+        "bytes": b"\x00",
+        "array": bytearray(b"\x01"),
+        "view": memoryview(b"\x02"),
+    }
     table.insert_many(rows)
     table.insert("all", rows)
     kept = {"moment": "2026-01-02T00:00:00Z", "bytes": b"\x00", "array": b"\x01", "view": b"\x02"}

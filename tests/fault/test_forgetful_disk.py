@@ -117,7 +117,11 @@ class Life(RuleBasedStateMachine):
         self.heal()
 
     @precondition(lambda self: self.alive)
-    @rule(at=st.integers(3, 6), power=st.booleans(), again=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=2))
+    @rule(
+        at=st.integers(3, 6),
+        power=st.booleans(),
+        again=st.lists(st.tuples(st.integers(0, 8), st.booleans()), max_size=2),
+    )
     def die_in_a_rotation(self, at: int, power: bool, again: list[tuple[int, bool]]) -> None:
         """Die at one of a rotation's renames or after it: chance alone seldom does."""
         if self.life.sealed:

@@ -167,7 +167,9 @@ def test_a_retry_is_recognised_when_only_a_checkpoint_knows_the_request(tmp_path
         with WireClient(server.url) as other:
             for number in range(60):
                 other.call("insert", f"k{number}", number)
-            wait_until(lambda: other.call("insert", "more", 1) and stats(server)["compactions"] >= 1, what="a compaction")
+            wait_until(
+                lambda: other.call("insert", "more", 1) and stats(server)["compactions"] >= 1, what="a compaction"
+            )
         server.kill()
         server.start()
         assert wire.request(["increment", "n"], seq=first.seq) == first

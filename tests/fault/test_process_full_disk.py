@@ -63,9 +63,10 @@ def test_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path, full
     cycles = 100 if full else 12
     chance = random.Random(3)
     load = Workload(clients=3, depth=1, seed=9)
-    with small_disk(tmp_path / "disk", 3072) as disk, ServerProcess(
-        disk / "data", "--compact-after", "200k", "--log-level", "error"
-    ) as server:
+    with (
+        small_disk(tmp_path / "disk", 3072) as disk,
+        ServerProcess(disk / "data", "--compact-after", "200k", "--log-level", "error") as server,
+    ):
         load.connect(server.url)
         load.run(0.05)
         for cycle in range(cycles):
@@ -178,9 +179,10 @@ def test_a_trace_on_a_full_disk_ends_and_the_service_goes_on(tmp_path: Path) -> 
     Seen red with: the stop closing the trace file as if it could still be written (exit 3).
     """
     load = Workload(clients=2, depth=1, seed=11)
-    with small_disk(tmp_path / "disk", 64) as disk, ServerProcess(
-        tmp_path / "data", "--trace", str(disk / "trace")
-    ) as server:
+    with (
+        small_disk(tmp_path / "disk", 64) as disk,
+        ServerProcess(tmp_path / "data", "--trace", str(disk / "trace")) as server,
+    ):
         load.connect(server.url)
         wait_until(lambda: (load.run(0.01), "the trace ends here" in server.stderr)[1], what="the warning")
         load.run(0.1)
@@ -240,7 +242,9 @@ def test_a_first_start_on_a_full_disk_is_refused_and_leaves_no_half_table(disk: 
 def test_rows_that_expire_while_the_disk_is_full_expire_when_there_is_room(tmp_path: Path) -> None:
     """Expiry is a logged change: it waits, and the loop does not burn the processor while it does."""
     data = tmp_path / "data"
-    wrapper = inject("pwrite64", "error=ENOSPC", "4..200", data, tmp_path / "calls")  # header, epoch, the row, then none
+    wrapper = inject(
+        "pwrite64", "error=ENOSPC", "4..200", data, tmp_path / "calls"
+    )  # header, epoch, the row, then none
     with ServerProcess(data, wrapper=wrapper) as server, WireClient(server.url) as wire:
         assert wire.call("insert", "brief", 1, 0.1)[1] == (OK, None)
         wait_until(lambda: stats(server)["storage_trouble"], what="an expiry that fails")

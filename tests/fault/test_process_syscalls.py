@@ -212,7 +212,9 @@ def test_a_kill_at_any_call_of_recovery_recovers(state: str, tmp_path: Path, cou
     kills = 0
     for call in CALLS[1:]:
         for number, data in copies(original):
-            wrapper = inject(call, KILL, str(number), data, tmp_path / "calls", names=None if call in UNNAMED else FILES)
+            wrapper = inject(
+                call, KILL, str(number), data, tmp_path / "calls", names=None if call in UNNAMED else FILES
+            )
             with ServerProcess(data, wrapper=wrapper, start=False) as server:
                 server.launch()
                 try:
@@ -232,7 +234,13 @@ def test_a_kill_at_any_call_of_recovery_recovers(state: str, tmp_path: Path, cou
 
 
 @pytest.mark.parametrize(
-    "state", [pytest.param("plain", marks=pytest.mark.full), "left_over", pytest.param("cut_off", marks=pytest.mark.full), "torn"]
+    "state",
+    [
+        pytest.param("plain", marks=pytest.mark.full),
+        "left_over",
+        pytest.param("cut_off", marks=pytest.mark.full),
+        "torn",
+    ],
 )
 def test_an_error_at_any_call_of_recovery_refuses_to_start_and_does_no_harm(
     state: str, tmp_path: Path, count: Count
@@ -242,7 +250,9 @@ def test_an_error_at_any_call_of_recovery_refuses_to_start_and_does_no_harm(
     failures = 0
     for call in ("openat", "flock", "pread64", "pwrite64", "fdatasync", "fsync", "rename", "ftruncate"):
         for number, data in copies(original):
-            wrapper = inject(call, "error=EIO", str(number), data, tmp_path / "calls", names=None if call in UNNAMED else FILES)
+            wrapper = inject(
+                call, "error=EIO", str(number), data, tmp_path / "calls", names=None if call in UNNAMED else FILES
+            )
             wrapper[wrapper.index("-e") + 1] += ",pread64"
             with ServerProcess(data, wrapper=wrapper, start=False) as server:
                 try:

@@ -66,7 +66,16 @@ def test_a_client_that_outlives_a_stop_gets_its_answer(tmp_path: Path) -> None:
 def test_a_stopped_client_holds_nobody_up(tmp_path: Path, count: Count) -> None:
     """A client process stopped in the middle of its requests; the others' answers come as before."""
     with ServerProcess(tmp_path / "data") as server:
-        command = [sys.executable, linearizability.__file__, "record", server.url, "3", str(tmp_path / "out"), "1", "30"]
+        command = [
+            sys.executable,
+            linearizability.__file__,
+            "record",
+            server.url,
+            "3",
+            str(tmp_path / "out"),
+            "1",
+            "30",
+        ]
         with subprocess.Popen(command) as client:
             wait_until(lambda: read_rows(server.url), what="the client's first write")
             slowest_s = 0.0

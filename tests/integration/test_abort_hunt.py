@@ -12,7 +12,9 @@ import pytest
 
 
 @pytest.mark.parametrize("hunt", [abort_hunt.hunt_server, abort_hunt.hunt_client], ids=["server", "client"])
-def test_no_disconnect_in_any_state_aborts_a_process(hunt: Callable[[int], tuple[abort_hunt.Counts, int]], full: bool, count: Callable[[str, int], None]) -> None:
+def test_no_disconnect_in_any_state_aborts_a_process(
+    hunt: Callable[[int], tuple[abort_hunt.Counts, int]], full: bool, count: Callable[[str, int], None]
+) -> None:
     counts, died = hunt(5000 if full else 1000)
     count("disconnects", counts.total())
     assert died == 0

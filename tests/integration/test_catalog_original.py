@@ -106,7 +106,9 @@ class Ours:
 
     def __init__(self, *arguments: str) -> None:
         command = [sys.executable, "-c", "from kvzmq.cli.commands.catalog import catalog; catalog()", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(), preexec_fn=take_ctrl_c)
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment(), preexec_fn=take_ctrl_c
+        )
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], WAIT_S)
         assert ready, "kvzmq catalog did not say that it listens"
@@ -347,7 +349,15 @@ def test_filters_mean_the_same_to_both_catalogs(ours: Ours, original: int, role:
 def test_both_catalogs_tell_the_same_servers_apart(ours: Ours, original: int) -> None:
     probes: list[dict[str, object]] = [
         *({}, {"port": 0}, {"port": 1}, {"uuid": "a"}, {"uuid": "b"}),
-        *({"uuid": "a", "port": 1}, {"uuid": "a", "port": 0}, {"uuid": ""}, {"uuid": 5}, {"uuid": None}, {"uuid": "x" * 128 + "1"}, {"uuid": "x" * 128 + "2"}),
+        *(
+            {"uuid": "a", "port": 1},
+            {"uuid": "a", "port": 0},
+            {"uuid": ""},
+            {"uuid": 5},
+            {"uuid": None},
+            {"uuid": "x" * 128 + "1"},
+            {"uuid": "x" * 128 + "2"},
+        ),
         *({"uuid": "é" * 64 + "1"}, {"uuid": "é" * 64 + "2"}, {"uuid": "é" * 63 + "1"}, {"uuid": "é" * 63 + "2"}),
     ]
     lists = []
@@ -425,7 +435,13 @@ def test_the_command_says_where_people_find_the_page(ours: Ours) -> None:
 
 
 def test_a_second_catalog_on_the_port_is_refused_with_what_to_do(ours: Ours) -> None:
-    command = [sys.executable, "-c", "from kvzmq.cli.commands.catalog import catalog; catalog()", "--port", str(ours.port)]
+    command = [
+        sys.executable,
+        "-c",
+        "from kvzmq.cli.commands.catalog import catalog; catalog()",
+        "--port",
+        str(ours.port),
+    ]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=WAIT_S)
     assert result.returncode == 3
     assert f"port {ours.port}" in result.stderr

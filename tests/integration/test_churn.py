@@ -85,7 +85,10 @@ class Steady(threading.Thread):
                 time.sleep(0.002)
 
     def by_line(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as sock, sock.makefile("rb") as replies:
+        with (
+            socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as sock,
+            sock.makefile("rb") as replies,
+        ):
 
             def call(**request: object) -> object:
                 sock.sendall(json.dumps(request).encode() + b"\n")
@@ -118,7 +121,9 @@ class Churn:
         arguments = [self.server.url, self.server.port, self.dice.randrange(1 << 30), self.counters, self.slots]
         self.slots += 1
         command = [sys.executable, churner.__file__, *map(str, arguments)]
-        self.processes.append(subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=servers._end_with_the_tests))
+        self.processes.append(
+            subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=servers._end_with_the_tests)
+        )
 
     def disturb(self) -> None:
         """Kill one with all its clients, or stop one for a while, and start another."""
@@ -179,7 +184,10 @@ def test_clients_that_come_and_go_in_every_way_are_not_noticed(
             assert server.running, server.stderr
             assert not any(thread.failure for thread in steady)
         connects, requests = churn.end()
-        wait_until(lambda: descriptors(server.pid) <= fds_before, what=f"the descriptors' return from {fds_most} to {fds_before}")
+        wait_until(
+            lambda: descriptors(server.pid) <= fds_before,
+            what=f"the descriptors' return from {fds_most} to {fds_before}",
+        )
         for thread in steady:
             thread.stopping.set()
             thread.join(20)

@@ -43,7 +43,11 @@ def test_csv_has_the_columns_of_redis_benchmark(server: ServerProcess) -> None:
     rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert [row["test"] for row in rows] == ["insert", "lookup"]
     for row in rows:
-        assert list(row) == ["test", "rps", *(f"{name}_latency_ms" for name in ("avg", "min", "p50", "p95", "p99", "max"))]
+        assert list(row) == [
+            "test",
+            "rps",
+            *(f"{name}_latency_ms" for name in ("avg", "min", "p50", "p95", "p99", "max")),
+        ]
         assert float(row["rps"]) > 0
         assert 0 < float(row["min_latency_ms"]) <= float(row["p50_latency_ms"]) <= float(row["max_latency_ms"])
 
@@ -78,7 +82,9 @@ def test_an_unknown_test_is_refused() -> None:
 
 
 def test_no_server_is_reported_and_not_waited_for_long() -> None:
-    result = CliRunner().invoke(main, ["-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3", "bench", "-t", "ping", "-n", "1"])
+    result = CliRunner().invoke(
+        main, ["-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3", "bench", "-t", "ping", "-n", "1"]
+    )
     assert result.exit_code == 4
 
 

@@ -62,7 +62,9 @@ def test_a_server_that_answers_is_walked_to_step_by_step(tmp_path: Path) -> None
             result = explain(url)
             assert result.exit_code == 0 and "WRONG" not in result.stdout
             assert "speaks ZeroMQ, as a ROUTER" in result.stdout and "the table answers: kvzmq" in result.stdout
-        assert "localhost is 127.0.0.1" in explain(server.url.replace("127.0.0.1", "localhost")).stdout.replace("::1, ", "")
+        assert "localhost is 127.0.0.1" in explain(server.url.replace("127.0.0.1", "localhost")).stdout.replace(
+            "::1, ", ""
+        )
 
 
 def test_nobody_listens() -> None:
@@ -192,7 +194,9 @@ def test_the_catalog_is_not_there() -> None:
 
 
 def test_the_port_is_the_catalogs(catalog: CatalogServer) -> None:
-    assert f"it is a catalog, so try -c catalog://127.0.0.1:{catalog.port}/PROJECT" in wrong(f"tcp://127.0.0.1:{catalog.port}")
+    assert f"it is a catalog, so try -c catalog://127.0.0.1:{catalog.port}/PROJECT" in wrong(
+        f"tcp://127.0.0.1:{catalog.port}"
+    )
 
 
 def test_the_catalog_leads_to_the_server(catalog: CatalogServer, tmp_path: Path) -> None:
@@ -255,4 +259,8 @@ def test_a_project_whose_servers_are_all_gone(catalog: CatalogServer) -> None:
 def test_of_several_servers_one_that_answers_is_enough(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as server:
         result = CliRunner().invoke(main, ["-c", f"tcp://127.0.0.1:{free_port()},{server.url}", "ping", "--explain"])
-        assert result.exit_code == 0 and "WRONG  connection refused" in result.stdout and "the table answers" in result.stdout
+        assert (
+            result.exit_code == 0
+            and "WRONG  connection refused" in result.stdout
+            and "the table answers" in result.stdout
+        )

@@ -54,7 +54,9 @@ def test_the_log_tells_of_start_and_stop(tmp_path: Path) -> None:
         assert re.fullmatch(r"INFO stopped by SIGTERM after \S+ s and \d+ requests", rest[-1])
         server.start()
         again = next(line for line in said(server)[len(rest) + 1 :] if "serves" in line)
-        assert re.search(r": 2 rows, revision 2, recovered in \S+ s from a checkpoint of 0 bytes and \d requests in the log$", again)
+        assert re.search(
+            r": 2 rows, revision 2, recovered in \S+ s from a checkpoint of 0 bytes and \d requests in the log$", again
+        )
         server.signal(signal.SIGINT)
         assert server.wait_for_exit() == 0 and "INFO stopped by Ctrl-C (SIGINT) after" in server.stderr
 
@@ -88,7 +90,9 @@ def test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so(tmp
             wait_until(lambda: "cannot write" in server.stderr, what="the log")
             result = command("-c", server.url, "ping")
             assert result.exit_code == 5 and result.stdout.startswith(server.url)
-            assert result.stderr.startswith("kvzmq: it answers, but its last write failed: the log could not be written: No space")
+            assert result.stderr.startswith(
+                "kvzmq: it answers, but its last write failed: the log could not be written: No space"
+            )
             result = command("-c", server.url, "ping", "--json")
             assert result.exit_code == 5 and "No space left" in json.loads(result.stdout)["storage_trouble"]
             result = command("-c", server.url, "ping", "--explain")
@@ -99,7 +103,9 @@ def test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so(tmp
             assert command("-c", server.url, "ping").exit_code == 0
             assert command("-c", server.url, "ping", "--explain").exit_code == 0
         text = server.stderr
-        assert text.count("cannot write: ") == text.count("can write again, after ") == 1, "once, however many were refused"
+        assert text.count("cannot write: ") == text.count("can write again, after ") == 1, (
+            "once, however many were refused"
+        )
         assert "ERROR cannot write: the log could not be written: No space left on device. Changes are refused" in text
 
 
@@ -136,7 +142,11 @@ def test_the_log_tells_who_is_refused_and_does_not_grow_with_it(tmp_path: Path) 
                     sock.recv()
         assert server.terminate() == 0
         lines = [line for line in said(server) if "refused" in line]
-        assert len(lines) == 1 and lines[0].startswith("WARNING refused ") and f"from tcp:{address}: not a line of JSON" in lines[0]
+        assert (
+            len(lines) == 1
+            and lines[0].startswith("WARNING refused ")
+            and f"from tcp:{address}: not a line of JSON" in lines[0]
+        )
 
 
 class _Loud:
@@ -168,7 +178,9 @@ def journal() -> Any:
     return Setting()
 
 
-def test_what_happens_often_is_said_now_and_then_with_its_number(journal: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_happens_often_is_said_now_and_then_with_its_number(
+    journal: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     arrival = Arrival(journal.transport, 7, Refusal(None, errors.InvalidRequest.code, "no method 'x'"))
     for second in range(int(2 * EVERY_S)):
         journal.now_s = second + 0.5
@@ -199,7 +211,10 @@ def test_debug_says_what_goes_on_once_a_second_at_most(journal: Any, caplog: pyt
 
 
 def test_debug_tells_of_connections_and_sessions(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "data", "--log-level", "debug", bridge=True) as server, kvzmq.connect(server.url) as table:
+    with (
+        ServerProcess(tmp_path / "data", "--log-level", "debug", bridge=True) as server,
+        kvzmq.connect(server.url) as table,
+    ):
         table.insert("a", 1)
         with socket.create_connection(("127.0.0.1", server.port)):
             wait_until(lambda: "tcp_accepted +1" in server.stderr and "sessions +1" in server.stderr, what="the log")
@@ -229,7 +244,9 @@ def test_what_keeps_a_server_from_starting_is_said_with_its_name(tmp_path: Path)
         for options, binds in (([], [f"tcp://127.0.0.1:{port}"]), (["--tcp", f"127.0.0.1:{port}"], [])):
             with pytest.raises(DidNotStart) as refused:
                 ServerProcess(tmp_path / "data", *options, binds=binds)
-            assert refused.value.exit_code == 3 and str(port) in refused.value.stderr and "in use" in refused.value.stderr
+            assert (
+                refused.value.exit_code == 3 and str(port) in refused.value.stderr and "in use" in refused.value.stderr
+            )
 
 
 # ---- Ctrl-C
@@ -265,7 +282,13 @@ def test_a_signal_at_once_after_it_listens_is_a_clean_stop(tmp_path: Path, numbe
 
 
 def test_units() -> None:
-    assert [size(n) for n in (0, 1023, 1024, 1_300_000, 5 << 30)] == ["0 bytes", "1023 bytes", "1.0 KiB", "1.2 MiB", "5.0 GiB"]
+    assert [size(n) for n in (0, 1023, 1024, 1_300_000, 5 << 30)] == [
+        "0 bytes",
+        "1023 bytes",
+        "1.0 KiB",
+        "1.2 MiB",
+        "5.0 GiB",
+    ]
     assert [duration(s) for s in (0, 0.25, 59.9, 60, 200, 3600, 7500, 86_400 * 3)] == [
         "0 s", "0.25 s", "59.9 s", "1 min", "3 min 20 s", "1 h", "2 h 5 min", "3 d",
     ]  # fmt: skip
@@ -298,12 +321,13 @@ def test_the_log_of_changes_has_a_header_on_a_terminal_and_none_in_a_pipe(tmp_pa
         server.terminate()
     head, *_, line = on_terminal(tmp_path, "log", str(tmp_path / "data"), "--values").splitlines()
     assert head.split() == ["time", "(UTC)", "group", "session", "seq", "operation", "keys", "arguments"]
-    assert all(head.index(name) <= line.index(text) < head.index(name) + 20 for name, text in (("operation", "insert"), ("keys", "zebra")))
+    assert all(
+        head.index(name) <= line.index(text) < head.index(name) + 20
+        for name, text in (("operation", "insert"), ("keys", "zebra"))
+    )
     assert head.index("keys") == line.index("zebra")
     piped = command("log", str(tmp_path / "data")).stdout.splitlines()
     assert not piped[0].startswith("time") and piped[-1].split("\t")[4:] == ["insert", "zebra"]
-
-
 
 
 def test_a_catalog_without_a_project_is_refused_in_words(tmp_path: Path) -> None:

@@ -27,10 +27,16 @@ def command(*arguments: str, **environment: str) -> Result:
 
 @pytest.mark.parametrize("where", ["before", "after", "environment"])
 def test_no_wait_fails_at_once_when_nobody_listens(tmp_path: Path, where: str) -> None:
-    for url in (f"tcp://127.0.0.1:{free_port()}", f"ipc://{tmp_path}/nobody", f"tcp://127.0.0.1:{free_port()},ipc://{tmp_path}/no"):
+    for url in (
+        f"tcp://127.0.0.1:{free_port()}",
+        f"ipc://{tmp_path}/nobody",
+        f"tcp://127.0.0.1:{free_port()},ipc://{tmp_path}/no",
+    ):
         options = {"before": ["--no-wait", "size"], "after": ["size", "--no-wait"], "environment": ["size"]}[where]
         began_s = time.monotonic()
-        result = command("-c", url, "--timeout", "60", *options, **({"KVZMQ_NO_WAIT": "1"} if where == "environment" else {}))
+        result = command(
+            "-c", url, "--timeout", "60", *options, **({"KVZMQ_NO_WAIT": "1"} if where == "environment" else {})
+        )
         assert result.exit_code == 4 and time.monotonic() - began_s < 30
         assert result.stderr.startswith(f"kvzmq: cannot reach {url}: ") and result.stderr.count("\n") == 1
 
@@ -39,7 +45,9 @@ def test_no_wait_makes_no_difference_to_a_server_that_is_there(tmp_path: Path) -
     with ServerProcess(tmp_path / "data", binds=["tcp://127.0.0.1:0", f"ipc://{tmp_path}/sock"]) as server:
         for url in (*server.urls, f"tcp://127.0.0.1:{free_port()},{server.url}"):
             assert command("--no-wait", "-c", url, "size").stdout == "0\n"
-        assert command("--no-wait", "export", str(tmp_path / "data")).exit_code == 3, "in use: it needs no server to say so"
+        assert command("--no-wait", "export", str(tmp_path / "data")).exit_code == 3, (
+            "in use: it needs no server to say so"
+        )
 
 
 def test_a_person_is_told_at_once_what_is_waited_for(tmp_path: Path) -> None:
@@ -81,7 +89,10 @@ def test_a_stopped_server_is_not_called_refused(tmp_path: Path) -> None:
 # ---- URLs
 
 
-@pytest.mark.parametrize("url", ["tcp://127.0.0.1:70000", "tcp://127.0.0.1:65536", "tcp://h:0", "catalog://h:70000/p", "tcp://a:1,tcp://b:99999"])
+@pytest.mark.parametrize(
+    "url",
+    ["tcp://127.0.0.1:70000", "tcp://127.0.0.1:65536", "tcp://h:0", "catalog://h:70000/p", "tcp://a:1,tcp://b:99999"],
+)
 def test_a_port_that_is_none_is_refused_by_every_client(url: str) -> None:
     with pytest.raises(ValueError, match="which is no number from 1 to 65535"):
         kvzmq.connect(url)
@@ -117,7 +128,9 @@ def test_a_server_refuses_an_endpoint_that_is_none(tmp_path: Path, option: str, 
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("bind", ["tcp://*:0", "tcp://lo:0", "tcp://127.0.0.1:*", "tcp://[::1]:0", "ipc://@{unique}", "ipc://{path}"])
+@pytest.mark.parametrize(
+    "bind", ["tcp://*:0", "tcp://lo:0", "tcp://127.0.0.1:*", "tcp://[::1]:0", "ipc://@{unique}", "ipc://{path}"]
+)
 def test_a_server_takes_every_endpoint_that_zeromq_has_between_processes(tmp_path: Path, bind: str) -> None:
     if "::1" in bind and not Path("/proc/net/if_inet6").exists():
         return
@@ -154,7 +167,9 @@ def test_the_shell_completes_keys(tmp_path: Path) -> None:
         assert complete(f"kvzmq insert -c {server.url} robots/one r") == []
 
 
-@pytest.mark.parametrize("url", ["tcp://127.0.0.1:1", "nonsense", "tcp://127.0.0.1:99999", "catalog://127.0.0.1:1/x", "inproc://x"])
+@pytest.mark.parametrize(
+    "url", ["tcp://127.0.0.1:1", "nonsense", "tcp://127.0.0.1:99999", "catalog://127.0.0.1:1/x", "inproc://x"]
+)
 def test_a_completion_that_fails_says_nothing_and_takes_no_time(url: str) -> None:
     began_s = time.monotonic()
     assert complete("kvzmq lookup r", KVZMQ_URL=url) == []

@@ -59,7 +59,9 @@ def test_keys_may_be_quoted_and_values_keep_their_type(server: ServerProcess, ta
     assert table.lookup("a key") == "6"
 
 
-def test_an_error_does_not_end_it_and_the_first_one_is_the_exit_code(server: ServerProcess, table: kvzmq.Client) -> None:
+def test_an_error_does_not_end_it_and_the_first_one_is_the_exit_code(
+    server: ServerProcess, table: kvzmq.Client
+) -> None:
     result = piped(server, "lookup ghost\nnonsense\ninsert\nlookup 'a\nsize\n")
     assert result.exit_code == 1 and result.stdout == "0\n"
     for complaint in ("no key 'ghost'", "no command 'nonsense'", "Missing argument 'KEY'", "quote is not closed"):
@@ -179,7 +181,9 @@ def test_it_opens_without_a_server_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80])
-def test_items_on_a_terminal_are_a_table_that_fits(server: ServerProcess, table: kvzmq.Client, tmp_path: Path, columns: int) -> None:
+def test_items_on_a_terminal_are_a_table_that_fits(
+    server: ServerProcess, table: kvzmq.Client, tmp_path: Path, columns: int
+) -> None:
     table.insert_many({"zebra": {"weight": 100, "name": "fred"}, "\x1b[2J": "evil"})
     narrow = shell(server.url, tmp_path, columns)
     try:
@@ -198,5 +202,7 @@ def test_sigterm_ends_it(terminal: Terminal) -> None:
 
 
 def test_a_pipe_leaves_no_history(server: ServerProcess, tmp_path: Path) -> None:
-    result = CliRunner().invoke(main, ["-c", server.url, "shell"], input="size\n", env={"KVZMQ_HISTORY": str(tmp_path / "h")})
+    result = CliRunner().invoke(
+        main, ["-c", server.url, "shell"], input="size\n", env={"KVZMQ_HISTORY": str(tmp_path / "h")}
+    )
     assert result.exit_code == 0 and not (tmp_path / "h").exists()

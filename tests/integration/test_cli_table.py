@@ -51,7 +51,9 @@ def kvzmq_command(*arguments: object, stdin: str | bytes | None = None, **enviro
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*KVZMQ, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=take_ctrl_c, **options)
+    return subprocess.Popen(
+        [*KVZMQ, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=take_ctrl_c, **options
+    )
 
 
 # ---- each command
@@ -59,8 +61,21 @@ def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize(
     "text, value",
-    [("5", 5), ("hello", "hello"), ('"5"', "5"), ('{"a": [1, null]}', {"a": [1, None]}), ("", ""), ("ü", "ü"), ("2026-01-31", "2026-01-31"),
-     ("10.0.0.1", "10.0.0.1"), ("5m", "5m"), ("truest", "truest"), ("none", "none"), ("a{b", "a{b"), ("1,5", "1,5")],
+    [
+        ("5", 5),
+        ("hello", "hello"),
+        ('"5"', "5"),
+        ('{"a": [1, null]}', {"a": [1, None]}),
+        ("", ""),
+        ("ü", "ü"),
+        ("2026-01-31", "2026-01-31"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("5m", "5m"),
+        ("truest", "truest"),
+        ("none", "none"),
+        ("a{b", "a{b"),
+        ("1,5", "1,5"),
+    ],
 )
 def test_a_value_is_json_or_else_a_string(run: Any, table: kvzmq.Client, text: str, value: object) -> None:
     assert run("insert", "k", text) == ""
@@ -68,7 +83,8 @@ def test_a_value_is_json_or_else_a_string(run: Any, table: kvzmq.Client, text: s
 
 
 @pytest.mark.parametrize(
-    "text", ['{"weight": 100, name}', "[1, 2", '"open', " {x", "01", "+5", ".5", "5.", "NaN", "-Infinity", "True", "NULL"]
+    "text",
+    ['{"weight": 100, name}', "[1, 2", '"open', " {x", "01", "+5", ".5", "5.", "NaN", "-Infinity", "True", "NULL"],
 )
 def test_what_looks_like_json_and_is_not_is_an_error_unless_it_is_said_to_be_a_string(
     server: ServerProcess, table: kvzmq.Client, text: str
@@ -169,7 +185,12 @@ def test_cas_changes_only_what_is_expected(run: Any, table: kvzmq.Client) -> Non
 
 
 def test_incr_takes_negative_and_broken_numbers(run: Any, table: kvzmq.Client) -> None:
-    assert [run("incr", "n"), run("incr", "n", "10"), run("incr", "n", "-5"), run("incr", "n", "-.5")] == ["1\n", "11\n", "6\n", "5.5\n"]
+    assert [run("incr", "n"), run("incr", "n", "10"), run("incr", "n", "-5"), run("incr", "n", "-.5")] == [
+        "1\n",
+        "11\n",
+        "6\n",
+        "5.5\n",
+    ]
     table.insert("s", "x")
     run("incr", "s", code=1)
 
@@ -205,7 +226,9 @@ def test_ping_and_stats(run: Any, server: ServerProcess, table: kvzmq.Client) ->
 # ---- where the server is
 
 
-def test_the_server_is_named_before_or_after_the_command_or_in_the_environment(server: ServerProcess, table: kvzmq.Client) -> None:
+def test_the_server_is_named_before_or_after_the_command_or_in_the_environment(
+    server: ServerProcess, table: kvzmq.Client
+) -> None:
     wrong = "tcp://127.0.0.1:1"
     assert kvzmq_command("-c", server.url, "size").stdout == "0\n"
     assert kvzmq_command("-c", wrong, "size", "-c", server.url).stdout == "0\n"
@@ -347,10 +370,14 @@ def test_export_and_import_give_the_same_table(run: Any, table: kvzmq.Client, se
     assert run("export") == exported
 
 
-def test_import_reads_a_file_and_removes_what_is_said_to_be_removed(run: Any, table: kvzmq.Client, tmp_path: Path) -> None:
+def test_import_reads_a_file_and_removes_what_is_said_to_be_removed(
+    run: Any, table: kvzmq.Client, tmp_path: Path
+) -> None:
     table.insert("gone", 1)
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"key":"a","value":1}\n\n{"key":"gone","removed":true}\n{"key":"a","value":2}\n{"key":"gone","removed":true}\n')
+    path.write_text(
+        '{"key":"a","value":1}\n\n{"key":"gone","removed":true}\n{"key":"a","value":2}\n{"key":"gone","removed":true}\n'
+    )
     run("import", path)
     assert dict(table.items("")) == {"a": 2}
 
@@ -384,7 +411,9 @@ def test_import_stops_at_a_bad_line_with_its_number_and_what_is_done(
 
 
 def test_import_into_nothing_says_what_is_done() -> None:
-    result = kvzmq_command("-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3", "import", stdin='{"key":"a","value":1}\n')
+    result = kvzmq_command(
+        "-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3", "import", stdin='{"key":"a","value":1}\n'
+    )
     assert result.exit_code == 4 and "0 rows are done" in result.stderr and "imported" not in result.stderr
 
 
@@ -431,5 +460,3 @@ def test_a_directory_is_checked_and_logged_beside_its_server_but_exported_only_w
         before = kvzmq_command("-c", live.url, "export").stdout
         live.kill()
         assert kvzmq_command("export", live.data).stdout == before
-
-

@@ -159,14 +159,24 @@ def test_replace_refuses_a_file_that_may_have_been_cut_off(run: Any, table: kvzm
     assert "keep" not in table
 
 
-@pytest.mark.parametrize("bad", ["nonsense", '{"key":"a"}', '{"key":"a","value":36893488147419103232}', json.dumps({"key": "k" * 70_000, "value": 1})])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "nonsense",
+        '{"key":"a"}',
+        '{"key":"a","value":36893488147419103232}',
+        json.dumps({"key": "k" * 70_000, "value": 1}),
+    ],
+)
 def test_replace_refuses_a_bad_line_before_it_changes_anything(run: Any, table: kvzmq.Client, bad: str) -> None:
     table.insert("keep", 1)
     result = run("import", "--replace", stdin=row("a") + bad + '\n{"rows":2}\n', code=2)
     assert "line 2: " in result.stderr and dict(table.items()) == {"keep": 1}
 
 
-def test_replace_is_finished_by_running_it_again(run: Any, table: kvzmq.Client, server: ServerProcess, tmp_path: Path) -> None:
+def test_replace_is_finished_by_running_it_again(
+    run: Any, table: kvzmq.Client, server: ServerProcess, tmp_path: Path
+) -> None:
     table.insert_many({f"old{n:05}": n for n in range(5000)})
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(row(f"k{n:05}", n) for n in range(5000)) + '{"rows":5000}\n')
@@ -199,7 +209,9 @@ def test_the_restore_of_the_documents_restores(tmp_path: Path) -> None:
         def type_(text: str, **more: str) -> subprocess.CompletedProcess[str]:
             text = text.replace("/var/lib/kvzmq", str(tmp_path / "lib")).replace("/backup", str(tmp_path / "backup"))
             environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "KVZMQ_URL": server.url} | more
-            result = subprocess.run(["bash", "-euc", text], capture_output=True, text=True, env=environment, timeout=120)
+            result = subprocess.run(
+                ["bash", "-euc", text], capture_output=True, text=True, env=environment, timeout=120
+            )
             assert result.returncode == 0, result.stderr
             return result
 

@@ -187,7 +187,13 @@ def test_a_watch_is_not_a_forked_childs(server: ServerProcess) -> None:
 
         def work() -> None:
             began_s = time.process_time()
-            for call in (lambda: changes.get(0.5), lambda: next(changes), changes.start, changes.progress, changes.fileno):
+            for call in (
+                lambda: changes.get(0.5),
+                lambda: next(changes),
+                changes.start,
+                changes.progress,
+                changes.fileno,
+            ):
                 with pytest.raises(RuntimeError, match=r"from_revision=watch\.revision"):
                     call()
             assert time.process_time() - began_s < 1
@@ -211,7 +217,12 @@ def test_an_asyncio_watch_is_not_a_forked_childs(server: ServerProcess) -> None:
         assert loop.run_until_complete(changes.get(10)).key == "a"
 
         async def in_the_child() -> None:
-            for call in (lambda: changes.get(0.5), lambda: changes.start(), lambda: changes.progress(), lambda: changes.__anext__()):
+            for call in (
+                lambda: changes.get(0.5),
+                lambda: changes.start(),
+                lambda: changes.progress(),
+                lambda: changes.__anext__(),
+            ):
                 with pytest.raises(RuntimeError, match=r"from_revision=watch\.revision"):
                     await call()
             await changes.close()

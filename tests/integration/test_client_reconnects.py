@@ -260,7 +260,9 @@ def test_a_catalog_says_where_the_server_is_and_where_it_has_moved(kind: str, tm
 def run_catalog(stack: contextlib.ExitStack) -> str:
     """Run `kvzmq catalog` on a free port until the stack ends."""
     port = free_port()
-    process = subprocess.Popen([*KVZMQ, "catalog", "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*KVZMQ, "catalog", "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL
+    )
 
     def stop() -> None:
         process.kill()

@@ -250,7 +250,9 @@ def test_interrupts_anywhere_leave_a_client_that_works(
         chance = random.Random(1)
         for _ in range(rounds):
             pause_s = chance.random() * 0.003
-            timer = threading.Thread(target=lambda s=pause_s: (time.sleep(s), signal.pthread_kill(main, signal.SIGUSR1)))
+            timer = threading.Thread(
+                target=lambda s=pause_s: (time.sleep(s), signal.pthread_kill(main, signal.SIGUSR1))
+            )
             try:
                 timer.start()
                 while timer.is_alive():
@@ -342,7 +344,9 @@ def test_an_unread_monitor_does_not_stop_the_process(server: ServerProcess, monk
     Seen red with pyzmq's get_monitor_socket: after 2000 reports every socket of the process stood still.
     """
     monkeypatch.setattr("kvzmq.client.core.socket.RECONNECT_MS", 1)
-    monkeypatch.setattr("kvzmq.client.core.socket._OPTIONS", [(zmq.RECONNECT_IVL, 1), (zmq.LINGER, 0), (zmq.IMMEDIATE, 1)])
+    monkeypatch.setattr(
+        "kvzmq.client.core.socket._OPTIONS", [(zmq.RECONNECT_IVL, 1), (zmq.LINGER, 0), (zmq.IMMEDIATE, 1)]
+    )
     acceptor = socket.create_server(("127.0.0.1", 0))
     stop = threading.Event()
     accepted = 0

@@ -94,9 +94,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 # ---- TestBasics -----------------------------------------------------------------------------------
 
 
-def test_basics_passes_again_and_again_on_a_table_that_holds_other_things(
-    server: ServerProcess, run: Any
-) -> None:
+def test_basics_passes_again_and_again_on_a_table_that_holds_other_things(server: ServerProcess, run: Any) -> None:
     with connect(server) as table:
         table.insert("others", {"name": "fred", "key": "k"})
         before = table.size()
@@ -127,9 +125,7 @@ def test_basics_names_what_failed_and_says_so_in_its_exit_status(run: Any) -> No
     with KeepsFirst() as wrong:
         result = run("TestBasics", wrong.name)
     assert result.returncode == 1
-    assert re.search(
-        r"^FAIL  insert overwrites, whatever was there: got .* instead of", result.stdout, re.MULTILINE
-    )
+    assert re.search(r"^FAIL  insert overwrites, whatever was there: got .* instead of", result.stdout, re.MULTILINE)
     assert re.search(r"^\d+ checks: \d+ ok, \d+ FAIL$", result.stdout.splitlines()[-1])
 
 
@@ -186,9 +182,7 @@ def test_perf_prints_figures_of_every_operation_and_leaves_no_rows(
     assert size_of(server) == before
 
 
-def test_perf_gives_its_rows_as_json_and_nothing_else_on_standard_output(
-    server: ServerProcess, run: Any
-) -> None:
+def test_perf_gives_its_rows_as_json_and_nothing_else_on_standard_output(server: ServerProcess, run: Any) -> None:
     result = run("TestPerf", name_of(server), "-n", 20, "--json")
     rows = json.loads(result.stdout)
     assert [tuple(row) for row in rows] == [Row._fields] * len(STAGES)
@@ -235,14 +229,11 @@ def test_perf_adds_up_several_clients_over_the_window_they_share(
 ) -> None:
     """Seen red with sums of rates that were taken each over its client's own run."""
     before = size_of(server)
-    result = run(
-        "TestPerf", name_of(server), "--clients", 3, "--seconds", 0.4, "--csv", tmp_path / "rows.csv"
-    )
+    result = run("TestPerf", name_of(server), "--clients", 3, "--seconds", 0.4, "--csv", tmp_path / "rows.csv")
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines()[0] == "3 clients: insert lookup size query remove"
     stages = [
-        list(rows)
-        for _, rows in itertools.groupby(read_csv(tmp_path / "rows.csv"), lambda row: row["operation"])
+        list(rows) for _, rows in itertools.groupby(read_csv(tmp_path / "rows.csv"), lambda row: row["operation"])
     ]
     assert [rows[0]["operation"] for rows in stages] == list(STAGES)
     for *rows, total in stages:
@@ -262,9 +253,7 @@ def test_perf_adds_up_several_clients_over_the_window_they_share(
 def test_perf_sweeps_numbers_of_clients_and_says_where_the_sums_level_off(
     server: ServerProcess, run: Any, tmp_path: Path
 ) -> None:
-    result = run(
-        "TestPerf", name_of(server), "--sweep", "2,1", "--seconds", 0.3, "--csv", tmp_path / "rows.csv"
-    )
+    result = run("TestPerf", name_of(server), "--sweep", "2,1", "--seconds", 0.3, "--csv", tmp_path / "rows.csv")
     assert result.returncode == 0, result.stderr
     last = [line.split() for line in result.stdout.split("Sums, operations/s\n\n")[1].splitlines() if line]
     assert [line[0] for line in last] == ["clients", "1", "2", "levels"]
@@ -335,9 +324,7 @@ def test_perf_takes_its_copies_with_it_when_it_is_terminated(server: ServerProce
 # ---- a server that is killed ----------------------------------------------------------------------
 
 
-def test_perf_outlasts_a_server_that_is_killed_and_started_again(
-    own_server: ServerProcess, start: Any
-) -> None:
+def test_perf_outlasts_a_server_that_is_killed_and_started_again(own_server: ServerProcess, start: Any) -> None:
     program = start("TestPerf", name_of(own_server), "--clients", 2, "--seconds", 1)
     wait_until(lambda: size_of(own_server) > 20)
     own_server.restart()
@@ -393,9 +380,7 @@ def test_a_remove_whose_reply_was_lost_succeeds_also_after_a_restart(
 ) -> None:
     """The server was killed in between: what it answers the second time it has read from its log."""
     told: list[str] = []
-    with HashTableClient(
-        f"127.0.0.1:{relay.port}", pause=lambda _: own_server.restart(), tell=told.append
-    ) as table:
+    with HashTableClient(f"127.0.0.1:{relay.port}", pause=lambda _: own_server.restart(), tell=told.append) as table:
         table.insert("a", 1)
         relay.swallow_next = True
         table.remove("a")
@@ -425,10 +410,10 @@ def compacting_server(tmp_path: Path) -> Iterator[ServerProcess]:
         yield server
 
 
-def test_outliers_are_reported_through_several_compactions(
-    compacting_server: ServerProcess, run: Any
-) -> None:
-    result = run("TestOutliers", name_of(compacting_server), "-n", 6001)  # long enough for three, however fast the machine
+def test_outliers_are_reported_through_several_compactions(compacting_server: ServerProcess, run: Any) -> None:
+    result = run(
+        "TestOutliers", name_of(compacting_server), "-n", 6001
+    )  # long enough for three, however fast the machine
     assert result.returncode == 0, result.stderr
     fastest, slowest = result.stdout.splitlines()[:2]
     assert re.fullmatch(r"fastest: \d+\.\d{3} ms, (insert|remove), operation \d+", fastest)

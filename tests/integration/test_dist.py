@@ -27,7 +27,9 @@ pytest.importorskip("build", reason="`make test` installs it; by hand: pip insta
 
 
 def run(*command: object, **environment: str) -> str:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KVZMQ", "VIRTUAL_ENV"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KVZMQ", "VIRTUAL_ENV"))
+    }
     result = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, timeout=TIMEOUT_S, env=clean | environment
     )
@@ -66,7 +68,9 @@ def test_twine_has_nothing_to_say_against_it(dist: Path) -> None:
 
 def test_wheel_and_sdist_hold_the_package_and_nothing_else(dist: Path) -> None:
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
-    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "kvzmq").rglob("*") if path.suffix in (".py", ".typed")}
+    ours = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "kvzmq").rglob("*") if path.suffix in (".py", ".typed")
+    }
     with zipfile.ZipFile(wheel) as file:
         packed = {name for name in file.namelist() if ".dist-info/" not in name}
     assert packed == ours

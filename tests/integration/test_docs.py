@@ -27,9 +27,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 
 
 @pytest.mark.parametrize("name", ["docs/tutorial.md", "docs/api.md", "README.md"])
-def test_the_python_of_a_document_runs(
-    name: str, server: ServerProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_of_a_document_runs(name: str, server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     path = ROOT / name
     text = path.read_text()
     monkeypatch.setenv("KVZMQ_URL", server.url)
@@ -47,7 +45,14 @@ def test_the_api_page_names_every_method_and_error() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     for kind in (kvzmq.Client, kvzmq.AsyncClient, kvzmq.Watch, kvzmq.Pipeline, kvzmq.Transaction, kvzmq.Pending):
         for name in dir(kind):
-            if not name.startswith("_") and name not in ("gathering", "give_up", "settle", "settled", "request", "requests"):
+            if not name.startswith("_") and name not in (
+                "gathering",
+                "give_up",
+                "settle",
+                "settled",
+                "request",
+                "requests",
+            ):
                 assert re.search(rf"\b{name}\b", text), f"{kind.__name__}.{name}"
     for name in kvzmq.__all__:
         if name not in ("__version__", "Transaction", "Pipeline"):

@@ -55,7 +55,10 @@ def test_the_store_finds_exactly_what_was_written(written: tuple[Path, dict[str,
         assert found == holds["expires_us"]
         assert table.revision == holds["revision"]
         sessions = {
-            session.hex(): {"floor": floor, "kept": {str(seq): [digest, rev, res.hex()] for seq, digest, rev, res in kept}}
+            session.hex(): {
+                "floor": floor,
+                "kept": {str(seq): [digest, rev, res.hex()] for seq, digest, rev, res in kept},
+            }
             for session, floor, kept in table.sessions.dump()
         }
         assert sessions == holds["sessions"]
@@ -108,7 +111,9 @@ def later(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("command", [["check"], ["check", "--repair"], ["export"], ["log"]])
-def test_the_tools_refuse_what_a_later_version_wrote(later: Path, command: list[str], request: pytest.FixtureRequest) -> None:
+def test_the_tools_refuse_what_a_later_version_wrote(
+    later: Path, command: list[str], request: pytest.FixtureRequest
+) -> None:
     if command == ["log"] and request.node.callspec.params["later"] == checkpoint.NAME:
         return  # it shows the logs and does not look at the checkpoint
     before = {path.name: path.read_bytes() for path in later.iterdir()}

@@ -51,12 +51,16 @@ def test_a_steady_client_is_served_beside_an_attack(attack: Callable[[str], host
     assert attack(name).memory_bytes < 256 << 20
 
 
-def test_peers_that_pile_up_requests_hold_no_more_than_their_budget(attack: Callable[[str], hostile_peers.Outcome]) -> None:
+def test_peers_that_pile_up_requests_hold_no_more_than_their_budget(
+    attack: Callable[[str], hostile_peers.Outcome],
+) -> None:
     """Red with a high-water mark of 100 requests of 8 MiB: six peers had the server hold 5.9 GB."""
     assert attack("pile_up").memory_bytes < 6 * RECEIVED_BYTES_MAX + router.UNSENT_BYTES_MAX + OVERHEAD_BYTES
 
 
-def test_peers_that_stream_requests_hold_no_more_than_their_budget(attack: Callable[[str], hostile_peers.Outcome]) -> None:
+def test_peers_that_stream_requests_hold_no_more_than_their_budget(
+    attack: Callable[[str], hostile_peers.Outcome],
+) -> None:
     """Red with a high-water mark of 100 requests of 8 MiB: twelve peers had the server hold 9.5 GB."""
     assert attack("stream").memory_bytes < 12 * RECEIVED_BYTES_MAX + OVERHEAD_BYTES
 

@@ -81,7 +81,9 @@ def lines_of(path: Path) -> list[Line]:
     return [numbered.line for numbered in interleaving.read(io.StringIO(path.read_text()))]
 
 
-def test_every_request_was_traced_and_most_steps_served_several_clients(traced: tuple[Path, int], count: Callable[[str, int], None]) -> None:
+def test_every_request_was_traced_and_most_steps_served_several_clients(
+    traced: tuple[Path, int], count: Callable[[str, int], None]
+) -> None:
     """Red when the server took one client's requests in a step: no step served several."""
     path, requests = traced
     summary = interleaving.summarize(interleaving.read(io.StringIO(path.read_text())))

@@ -45,7 +45,10 @@ def test_rows_written_under_a_higher_limit_are_read_in_every_way_and_exported(tm
 
 @pytest.mark.parametrize("size", ["1K", "8M", "65536", "64KiB"])
 def test_sizes_of_requests_are_taken(tmp_path: Path, size: str) -> None:
-    with ServerProcess(tmp_path / "data", environment={"KVZMQ_REQUEST_MAX": size}) as server, WireClient(server.url) as client:
+    with (
+        ServerProcess(tmp_path / "data", environment={"KVZMQ_REQUEST_MAX": size}) as server,
+        WireClient(server.url) as client,
+    ):
         _, (_, told) = client.call("hello")
         assert told["request_bytes_max"] == {"1K": 1024, "8M": 8 << 20, "65536": 65536, "64KiB": 65536}[size]
 

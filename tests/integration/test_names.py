@@ -74,7 +74,9 @@ class Names:
 
     def await_server(self, server: ServerProcess) -> None:
         """Wait until a server is the newest: it was announced, and no other one in the same second or later."""
-        wait_until(lambda: [each.url("127.0.0.1") for each in self.known()][:1] == [server.url], what="the announcement")
+        wait_until(
+            lambda: [each.url("127.0.0.1") for each in self.known()][:1] == [server.url], what="the announcement"
+        )
 
     def announce(self, **fields: object) -> None:
         """Announce what is no server."""
@@ -249,7 +251,14 @@ def test_dead_and_senseless_entries_are_passed_over(
     names: Names, stack: contextlib.ExitStack, tmp_path: Path, kind: str
 ) -> None:
     serve(stack, names, tmp_path / "a")
-    senseless = ["tcp://:1", "tcp://[::1", "tcp://127.0.0.1:99999", "inproc://x", "catalog://127.0.0.1:1/robots", "a b:1"]
+    senseless = [
+        "tcp://:1",
+        "tcp://[::1",
+        "tcp://127.0.0.1:99999",
+        "inproc://x",
+        "catalog://127.0.0.1:1/robots",
+        "a b:1",
+    ]
     for port, endpoint in enumerate([*senseless, f"tcp://127.0.0.1:{free_port()}"], start=1):
         names.announce(port=port, endpoint=endpoint, lineage=endpoint, epoch=[endpoint], uuid={})
     table = stack.enter_context(open_shell(kind, names.url, timeout=5.0))
@@ -316,9 +325,7 @@ def test_a_client_that_has_used_a_table_goes_to_no_other(
     assert table.lookup("k") == 1
 
 
-def test_a_servers_lineage_and_epoch_are_announced(
-    names: Names, stack: contextlib.ExitStack, tmp_path: Path
-) -> None:
+def test_a_servers_lineage_and_epoch_are_announced(names: Names, stack: contextlib.ExitStack, tmp_path: Path) -> None:
     server = serve(stack, names, tmp_path / "a")
     told = stack.enter_context(kvzmq.connect(server.url)).stats()
     (entry,) = names.known()

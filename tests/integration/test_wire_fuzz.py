@@ -46,7 +46,11 @@ class Mutator:
 
     def frame(self) -> bytes:
         dice = self.dice
-        message: Any = [None, dice.randrange(1, 1 << 20), [list(dice.choice(REQUESTS)) for _ in range(dice.choice([1, 1, 1, 3]))]]
+        message: Any = [
+            None,
+            dice.randrange(1, 1 << 20),
+            [list(dice.choice(REQUESTS)) for _ in range(dice.choice([1, 1, 1, 3]))],
+        ]
         if dice.random() < 0.3:
             message[0] = dice.randbytes(16)
         for _ in range(dice.choice([0, 1, 1, 2])):
@@ -67,7 +71,9 @@ class Mutator:
                 return node[:position] + [dice.choice(VALUES)] + node[position:]
             return node[:position] + [self.replace_somewhere(node[position])] + node[position + 1 :]
         if isinstance(node, dict) and node and dice.random() < 0.5:
-            return {dice.choice([key, key, key, 1, b"k", "k" * 70_000]): self.replace_somewhere(node[key]) for key in node}
+            return {
+                dice.choice([key, key, key, 1, b"k", "k" * 70_000]): self.replace_somewhere(node[key]) for key in node
+            }
         return dice.choice(VALUES)
 
     def spoil(self, data: bytes) -> bytes:
@@ -143,7 +149,22 @@ def test_every_mutated_line_gets_one_reply(
         {"method": "increment", "key": "n", "by": 1, "session": "00" * 16, "seq": 1}, {"method": "items", "prefix": "", "limit": 3},
         {"method": "transaction", "checks": [{"key": "k"}], "operations": [{"method": "insert", "key": "t", "value": 1}]},
     ]  # fmt: skip
-    noise = [b"[" * 3000, b"\\ud800", b"\x00", b"\xff", b"1e999", b"9" * 5000, b"9" * 30, b'"', b"{", b"}", b"null", b"-", b"NaN", b"\r"]
+    noise = [
+        b"[" * 3000,
+        b"\\ud800",
+        b"\x00",
+        b"\xff",
+        b"1e999",
+        b"9" * 5000,
+        b"9" * 30,
+        b'"',
+        b"{",
+        b"}",
+        b"null",
+        b"-",
+        b"NaN",
+        b"\r",
+    ]
 
     def line() -> bytes:
         data = json.dumps(dice.choice(requests), ensure_ascii=dice.random() < 0.5).encode()
@@ -221,6 +242,7 @@ def test_a_flood_of_large_requests_delays_and_costs_a_bounded_amount(
 
 def test_low_limits_of_descriptors_are_survived(tmp_path: Path) -> None:
     """Red when the bridge's listener stayed registered while descriptors were out: a core went to failing accepts."""
+
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 
@@ -248,7 +270,10 @@ def test_low_limits_of_descriptors_are_survived(tmp_path: Path) -> None:
             deadline_s = time.monotonic() + 20
             while True:
                 try:
-                    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as late, late.makefile("rb") as answers:
+                    with (
+                        socket.create_connection(("127.0.0.1", server.port), timeout=5) as late,
+                        late.makefile("rb") as answers,
+                    ):
                         late.sendall(b'{"method": "size"}\n')
                         assert json.loads(answers.readline()) == {"status": "OK", "result": 1}
                         break

@@ -1,10 +1,10 @@
 """Both clients with one face, so that one suite tests both: the asyncio one made to look blocking.
 
-    with open_shell("asyncio", server.url) as table:
-        table.insert("a", 1)                    awaits in a loop of its own thread
-        with table.pipeline() as p: ...         an `async with` there
-        list(table.keys())                      an `async for` there
-        next(table.watch())                     likewise
+with open_shell("asyncio", server.url) as table:
+    table.insert("a", 1)                    awaits in a loop of its own thread
+    with table.pipeline() as p: ...         an `async with` there
+    list(table.keys())                      an `async for` there
+    next(table.watch())                     likewise
 """
 
 from __future__ import annotations

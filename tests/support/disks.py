@@ -110,7 +110,9 @@ class CuttableDisk:
         mounted = clone.with_suffix(".mounted")
         if self.kind == "ext2":
             with _mounted(mounted, "-t", self.kind, "-o", "loop,ro", str(clone)) as path:
-                copied = shutil.copytree(path, clone.with_suffix(".copied"), ignore=shutil.ignore_patterns("lost+found"))
+                copied = shutil.copytree(
+                    path, clone.with_suffix(".copied"), ignore=shutil.ignore_patterns("lost+found")
+                )
             yield copied
             shutil.rmtree(copied)
         else:

@@ -1,11 +1,11 @@
 """A TCP proxy that cuts, stalls, and delays: it knows bytes, not messages.
 
-    with Proxy(server_port) as proxy:
-        connect(proxy.url)
-        proxy.cut()             resets every connection now; new ones are made
-        proxy.stall()           takes bytes and passes none on, until flow()
-        proxy.refuse()          closes new connections at once, until flow()
-        proxy.cut_after(n)      cuts a connection when n more bytes have come back from the server
+with Proxy(server_port) as proxy:
+    connect(proxy.url)
+    proxy.cut()             resets every connection now; new ones are made
+    proxy.stall()           takes bytes and passes none on, until flow()
+    proxy.refuse()          closes new connections at once, until flow()
+    proxy.cut_after(n)      cuts a connection when n more bytes have come back from the server
 """
 
 from __future__ import annotations

@@ -56,5 +56,3 @@ class SharedLog:
 
     def close(self) -> None:
         """Do nothing."""
-
-

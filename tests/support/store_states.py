@@ -86,5 +86,3 @@ def copies(original: Path) -> Iterator[tuple[int, Path]]:
         shutil.copytree(original, data)
         yield number, data
     raise AssertionError(f"{COPIES_MAX} faults and no end")
-
-

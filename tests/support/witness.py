@@ -243,7 +243,9 @@ class Clients:
         if kind == 6:
             return messages.CompareAndSet(key, [], [self._value()])
         if kind == 7:
-            return messages.Transaction([(key, [])], [messages.Increment("counter"), messages.Insert(key, self._value())])
+            return messages.Transaction(
+                [(key, [])], [messages.Increment("counter"), messages.Insert(key, self._value())]
+            )
         if kind == 8:
             return messages.Expire(key, random.choice((None, 1.5)))
         return messages.Lookup(key)

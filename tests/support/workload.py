@@ -168,7 +168,9 @@ class LoadClient:
         # What `open` tells is which table this is: not of this model.
         expected = apply(self.rows, sent.ops) if sent.ops != [["open"]] else [[OK, results[0][1]]]
         if not _agree(results, expected):
-            raise Wrong(f"{self.prefix}: request {seq} {sent.ops!r:.300} got {results!r:.300}, expected {expected!r:.300}")
+            raise Wrong(
+                f"{self.prefix}: request {seq} {sent.ops!r:.300} got {results!r:.300}, expected {expected!r:.300}"
+            )
 
     def mark(self) -> Mark:
         """Remember what is acknowledged now."""

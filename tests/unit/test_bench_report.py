@@ -16,7 +16,11 @@ from benchmarks.testperf import FIELDS
 
 
 def write_testperf(
-    directory: Path, insert: dict[int, float], changes: dict[int, float], machine: float | dict[int, float] = 1.0, server: float | dict[int, float] = 0.5
+    directory: Path,
+    insert: dict[int, float],
+    changes: dict[int, float],
+    machine: float | dict[int, float] = 1.0,
+    server: float | dict[int, float] = 0.5,
 ) -> None:
     """Write three rounds of TestPerf: the sums of insert as given, the other operations flat."""
     with Writer(directory, "testperf", FIELDS) as writer:
@@ -24,7 +28,13 @@ def write_testperf(
             for clients, rate in insert.items():
                 for operation in many_clients.STAGES:
                     total = rate if operation == "insert" else 5000.0
-                    common = {"round": at, "contender": "kvzmq", "transport": transport, "clients": clients, "operation": operation}
+                    common = {
+                        "round": at,
+                        "contender": "kvzmq",
+                        "transport": transport,
+                        "clients": clients,
+                        "operation": operation,
+                    }
                     writer.add(
                         **common, client="sum", ops_per_s=total, p50_ms=1.0, p99_ms=2.0,
                         server_busy=server[clients] if isinstance(server, dict) else server,
@@ -119,7 +129,17 @@ def test_a_fall_with_more_clients_is_a_surprise(tmp_path: Path) -> None:
 
 def test_a_report_is_written_without_measuring(tmp_path: Path) -> None:
     write_testperf(tmp_path, {1: 1000.0, 8: 4000.0}, {1: 1.0, 8: 5.0})
-    report.main(["--from-results", "--results", str(tmp_path), "--output", str(tmp_path / "REPORT"), "--plots", str(tmp_path / "docs")])
+    report.main(
+        [
+            "--from-results",
+            "--results",
+            str(tmp_path),
+            "--output",
+            str(tmp_path / "REPORT"),
+            "--plots",
+            str(tmp_path / "docs"),
+        ]
+    )
     text = (tmp_path / "REPORT").read_text()
     assert "3. The question" in text
     assert str(tmp_path) not in text
@@ -138,26 +158,48 @@ def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
 def test_sums_that_fall_are_told_with_what_an_operation_costs_then(tmp_path: Path) -> None:
     write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 2000.0}, {1: 1.0, 8: 5.0, 16: 9.0}, machine=1.9)
     text = flat(many_clients.write(Results(tmp_path)))
-    assert "With 16 the sum has fallen again, to 2,000/s: one insert now costs the server 250 us instead of 125 and clients and kernel 700 us instead of 350" in text
+    assert (
+        "With 16 the sum has fallen again, to 2,000/s: one insert now costs the server 250 us instead of 125 and clients and kernel 700 us instead of 350"
+        in text
+    )
     assert "and is best with 8" in text
 
 
 def test_a_plateau_is_told_from_where_it_begins_to_where_it_ends(tmp_path: Path) -> None:
     write_testperf(tmp_path, {1: 1000.0, 8: 3900.0, 16: 4000.0, 32: 1000.0}, {1: 1.0, 8: 5.0, 16: 9.0, 32: 9.0})
-    assert "It levels off at 8 clients, stays within 10% of the best sum up to 16, and is best with 16" in flat(many_clients.write(Results(tmp_path)))
+    assert "It levels off at 8 clients, stays within 10% of the best sum up to 16, and is best with 16" in flat(
+        many_clients.write(Results(tmp_path))
+    )
 
 
 def test_a_fall_at_the_same_cost_is_not_explained_by_caches(tmp_path: Path) -> None:
-    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 3000.0}, {1: 1.0, 8: 5.0, 16: 9.0}, machine={1: 1.0, 8: 1.6, 16: 1.3}, server={1: 0.5, 8: 0.8, 16: 0.6})
+    write_testperf(
+        tmp_path,
+        {1: 1000.0, 8: 4000.0, 16: 3000.0},
+        {1: 1.0, 8: 5.0, 16: 9.0},
+        machine={1: 1.0, 8: 1.6, 16: 1.3},
+        server={1: 0.5, 8: 0.8, 16: 0.6},
+    )
     text = flat(many_clients.write(Results(tmp_path)))
     assert "one insert now costs the server 200 us, as before and clients and kernel 233 us instead of 200" in text
-    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 3000.0}, {1: 1.0, 8: 5.0, 16: 9.0}, machine={1: 1.0, 8: 1.6, 16: 0.6}, server={1: 0.5, 8: 0.8, 16: 0.3})
+    write_testperf(
+        tmp_path,
+        {1: 1000.0, 8: 4000.0, 16: 3000.0},
+        {1: 1.0, 8: 5.0, 16: 9.0},
+        machine={1: 1.0, 8: 1.6, 16: 0.6},
+        server={1: 0.5, 8: 0.8, 16: 0.3},
+    )
     text = flat(many_clients.write(Results(tmp_path)))
-    assert "costs the server 100 us instead of 200 and clients and kernel 100 us instead of 200. Lookups" in text and "caches" not in text
+    assert (
+        "costs the server 100 us instead of 200 and clients and kernel 100 us instead of 200. Lookups" in text
+        and "caches" not in text
+    )
 
 
 def test_a_plateau_ends_at_the_first_gap(tmp_path: Path) -> None:
-    write_testperf(tmp_path, {1: 1000.0, 8: 3900.0, 16: 2000.0, 32: 4000.0, 64: 1000.0}, dict.fromkeys((1, 8, 16, 32, 64), 1.0))
+    write_testperf(
+        tmp_path, {1: 1000.0, 8: 3900.0, 16: 2000.0, 32: 4000.0, 64: 1000.0}, dict.fromkeys((1, 8, 16, 32, 64), 1.0)
+    )
     assert "levels off at 8 clients, and is best with 32" in flat(many_clients.write(Results(tmp_path)))
 
 
@@ -177,7 +219,13 @@ def test_the_slowest_and_the_fastest_client_are_told(tmp_path: Path) -> None:
     with Writer(tmp_path, "testperf", FIELDS) as writer:
         for clients, rates in ((1, [100.0]), (4, [10.0, 50.0, 60.0, 280.0])):
             for operation in many_clients.STAGES:
-                common = {"round": 1, "contender": "kvzmq", "transport": "bridge", "clients": clients, "operation": operation}
+                common = {
+                    "round": 1,
+                    "contender": "kvzmq",
+                    "transport": "bridge",
+                    "clients": clients,
+                    "operation": operation,
+                }
                 writer.add(**common, client="sum", ops_per_s=sum(rates))
                 for client, figure in enumerate(rates, start=1):
                     writer.add(**common, client=client, ops_per_s=figure)
@@ -204,7 +252,10 @@ def test_batches_are_compared_with_everybody(tmp_path: Path) -> None:
         (tmp_path / f"{other}.csv").unlink()
     text = flat(comparison.write(Results(tmp_path)))
     for operation in ("Insert", "Lookup"):
-        assert f"{operation}, 1,000 rows at a time: kvzmq is ahead of Redis (synced) (1.5x) and Redis (synced, MSET and MGET) (1.5x)." in text
+        assert (
+            f"{operation}, 1,000 rows at a time: kvzmq is ahead of Redis (synced) (1.5x) and Redis (synced, MSET and MGET) (1.5x)."
+            in text
+        )
 
 
 def test_a_window_in_which_not_all_were_at_work_for_long_gives_no_figures() -> None:
@@ -225,7 +276,12 @@ def write_comparison(directory: Path, ours: float, theirs: float) -> None:
         with Writer(directory, name, LOAD_FIELDS) as writer:
             for at in (1, 2, 3):
                 for operation in ("insert", "lookup"):
-                    for contender, rate in (("kvzmq", ours), ("kvzmq-bridge", ours), ("redis", theirs), ("redis-many", theirs)):
+                    for contender, rate in (
+                        ("kvzmq", ours),
+                        ("kvzmq-bridge", ours),
+                        ("redis", theirs),
+                        ("redis-many", theirs),
+                    ):
                         writer.add(round=at, contender=contender, operation=operation, ops_per_s=rate * at, **columns)
 
 
@@ -235,7 +291,11 @@ def test_the_table_in_readme_is_replaced_and_nothing_else(tmp_path: Path) -> Non
     page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
     assert readme.update(page, Results(tmp_path))
     text = page.read_text()
-    assert text.startswith(f"before\n{readme.BEGIN}\nMedians of 3 rounds of one run, the plot of 0:\n\n| operations") and text.endswith(f"{readme.END}\nafter\n") and "old" not in text
+    assert (
+        text.startswith(f"before\n{readme.BEGIN}\nMedians of 3 rounds of one run, the plot of 0:\n\n| operations")
+        and text.endswith(f"{readme.END}\nafter\n")
+        and "old" not in text
+    )
     assert text.count("| 6,000 | 4,000 | 1.5x | 1.5 to 1.5 |") == 12 and "MSET" in text
     assert readme.update(page, Results(tmp_path)) and page.read_text() == text
 
@@ -248,7 +308,14 @@ def test_readme_keeps_its_table_where_figures_are_missing(tmp_path: Path) -> Non
 
 def test_a_watchers_rate_and_an_events_delay_are_told(tmp_path: Path) -> None:
     with Writer(tmp_path, "watches", LOAD_FIELDS) as writer:
-        writer.add(round=1, operation="blocking", clients=1, ops_per_s=150_000.0, server_cpu_us_per_op=4.0, client_cpu_us_per_op=5.0)
+        writer.add(
+            round=1,
+            operation="blocking",
+            clients=1,
+            ops_per_s=150_000.0,
+            server_cpu_us_per_op=4.0,
+            client_cpu_us_per_op=5.0,
+        )
         writer.add(round=1, operation="insert answered", clients=1, min_ms=0.2, p50_ms=0.3, p99_ms=0.5, max_ms=1.0)
         writer.add(round=1, operation="event received", clients=1, min_ms=0.2, p50_ms=0.35, p99_ms=0.5, max_ms=1.0)
     text = flat(watches.write(Results(tmp_path)))

@@ -50,7 +50,9 @@ def test_rows_are_found_by_what_they_hold(tmp_path: Path) -> None:
     assert results.numbers("clients", "clients") == [8, 64]
     assert results.values("clients", "contender") == ["kvzmq", "redis"]
     assert math.isnan(results.median("clients", "ops_per_s", clients=64))
-    ratio = results.ratio("clients", "ops_per_s", {"contender": "kvzmq", "clients": 8}, {"contender": "redis", "clients": 8})
+    ratio = results.ratio(
+        "clients", "ops_per_s", {"contender": "kvzmq", "clients": 8}, {"contender": "redis", "clients": 8}
+    )
     assert (ratio.median, ratio.least, ratio.greatest) == (2.5, 2.0, 3.0)
 
 

@@ -161,7 +161,11 @@ def test_check_takes_a_bad_end_for_a_torn_tail_and_not_for_damage(built: Builder
         file.truncate((built.path / NAME).stat().st_size - 3)
     result = kvzmq("check", built.path)
     assert result.exit_code == 0
-    assert "torn tail, never acknowledged" in result.stdout and "cuts it" in result.stdout and "table: 1 row," in result.stdout
+    assert (
+        "torn tail, never acknowledged" in result.stdout
+        and "cuts it" in result.stdout
+        and "table: 1 row," in result.stdout
+    )
 
 
 def test_check_finds_every_damaged_place_and_exits_with_1(built: Builder) -> None:
@@ -209,7 +213,9 @@ def test_a_reading_goes_on_with_the_files_it_opened(built: Builder) -> None:
     assert not report.damaged and report.rows == 1 and [file.name for file in report.files] == [NAME]
 
 
-def test_a_group_that_is_written_while_the_log_is_read_is_no_damage(built: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_is_written_while_the_log_is_read_is_no_damage(
+    built: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The frame was not there when it was read, and the one after it was when it was looked for."""
     built.group(("insert", "a", 1))
     find_frame = frames.find_frame
@@ -239,7 +245,12 @@ def test_a_reading_cannot_write(built: Builder) -> None:
     with Reading(built.path) as reading:
         with pytest.raises(OSError):
             reading.open(NAME).write(0, b"x")
-        for refused in (lambda: reading.create("x"), lambda: reading.rename(NAME, "x"), lambda: reading.unlink(NAME), reading.sync):
+        for refused in (
+            lambda: reading.create("x"),
+            lambda: reading.rename(NAME, "x"),
+            lambda: reading.unlink(NAME),
+            reading.sync,
+        ):
             with pytest.raises(OSError):
                 refused()
     assert (built.path / NAME).exists()
@@ -387,7 +398,9 @@ def test_repair_of_a_checkpoint_uses_the_log_if_that_has_everything(built: Build
     assert exported(output) == built.rows() and found["prefix"] is True
 
 
-def test_repair_of_a_checkpoint_saves_the_rows_of_its_whole_sections(built: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repair_of_a_checkpoint_saves_the_rows_of_its_whole_sections(
+    built: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("kvzmq.store.table._SECTION_ITEMS", 5)
     built.group(("insert_many", {f"k{n:02}": n for n in range(20)}))
     built.compact()
@@ -651,7 +664,11 @@ def test_what_is_written_ahead_is_no_torn_tail(built: Builder) -> None:
 
 def offsets_of_gap(path: Path) -> int:
     with Reading(path.parent) as reading:
-        return next(part.offset for part in regions(reading.open(NAME), MAGIC, NAME, last=True) if not isinstance(part, frames.Frame))
+        return next(
+            part.offset
+            for part in regions(reading.open(NAME), MAGIC, NAME, last=True)
+            if not isinstance(part, frames.Frame)
+        )
 
 
 def test_every_writing_operation_names_its_keys() -> None:
@@ -661,4 +678,8 @@ def test_every_writing_operation_names_its_keys() -> None:
         if kind.writes and name != "open":
             fields = kind.__struct_fields__
             assert {"key", "keys", "rows", "operations"} & set(fields), name
-    assert keys_of(request(("transaction", [["c", []]], [["insert", "a", 1], ["remove", "b"]])).ops[0]) == ["c", "a", "b"]
+    assert keys_of(request(("transaction", [["c", []]], [["insert", "a", 1], ["remove", "b"]])).ops[0]) == [
+        "c",
+        "a",
+        "b",
+    ]

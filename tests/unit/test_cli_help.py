@@ -41,7 +41,10 @@ def test_every_option_has_an_environment_variable(name: str) -> None:
 
 
 def test_an_options_variable_is_named_as_the_option_is() -> None:
-    for name, flag, variable in (("log", "--since", "KVZMQ_LOG_SINCE"), ("watch", "--from-revision", "KVZMQ_WATCH_FROM_REVISION")):
+    for name, flag, variable in (
+        ("log", "--since", "KVZMQ_LOG_SINCE"),
+        ("watch", "--from-revision", "KVZMQ_WATCH_FROM_REVISION"),
+    ):
         command = main.get_command(click.Context(main), name)
         assert command is not None
         assert [option.envvar for option in command.params if flag in option.opts] == [variable]
@@ -53,7 +56,10 @@ def test_help_loads_no_command() -> None:
         [sys.executable, "-c", script + "; print(sorted(sys.modules), file=sys.stderr)"],
         capture_output=True, text=True, check=True, timeout=60,
     ).stderr  # fmt: skip
-    assert not any(f"'{name}'" in loaded for name in ("zmq", "rich", "msgspec", "kvzmq.cli.commands.read", "kvzmq.client.sync.client"))
+    assert not any(
+        f"'{name}'" in loaded
+        for name in ("zmq", "rich", "msgspec", "kvzmq.cli.commands.read", "kvzmq.client.sync.client")
+    )
 
 
 @pytest.mark.parametrize(

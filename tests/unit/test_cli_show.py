@@ -77,7 +77,11 @@ def test_rows_in_a_pipe_are_lines_of_key_tab_value(output: Callable[..., bytes])
     ]  # fmt: skip
 
 
-@given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))))
+@given(
+    st.lists(
+        st.tuples(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
+    )
+)
 def test_a_row_is_always_one_line_with_one_tab(rows: list[tuple[str, str]]) -> None:
     lines = [show.bare_field(key) + b"\t" + show.bare_field(value) for key, value in rows]
     assert all(line.count(b"\t") == 1 and b"\n" not in line and b"\r" not in line for line in lines)
@@ -87,14 +91,19 @@ def test_json_is_a_line_for_each_row(output: Callable[..., bytes]) -> None:
     rows = [("a\n", "x"), ("b", None)]
     for terminal in (False, True):
         shown = output(show.rows, rows, True, terminal=terminal)
-        assert [json.loads(line) for line in shown.splitlines()] == [{"key": "a\n", "value": "x"}, {"key": "b", "value": None}]
+        assert [json.loads(line) for line in shown.splitlines()] == [
+            {"key": "a\n", "value": "x"},
+            {"key": "b", "value": None},
+        ]
     assert output(show.names, ["a", "ü"], True) == '"a"\n"ü"\n'.encode()
     assert json.loads(output(show.mapping, {"n": 1}, True)) == {"n": 1}
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])
 def test_a_table_keeps_every_character_however_narrow_the_terminal(output: Callable[..., bytes], columns: int) -> None:
-    shown = output(show.rows, [("key" * 10, "value" * 30), ("[bold]k[/]", "v")], False, terminal=True, columns=columns).decode()
+    shown = output(
+        show.rows, [("key" * 10, "value" * 30), ("[bold]k[/]", "v")], False, terminal=True, columns=columns
+    ).decode()
     assert max(map(len, shown.splitlines())) <= columns
     assert shown.count("k") >= 11 and shown.count("v") >= 31 and ("[bold]" in shown.replace("\n", "") or columns == 20)
 

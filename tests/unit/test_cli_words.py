@@ -49,7 +49,9 @@ def test_json_goes_on_until_its_brackets_are_closed() -> None:
     assert raws('insert a {"x":\n [1,\n2]}') == ["insert", "a", '{"x":\n [1,\n2]}']
 
 
-@pytest.mark.parametrize("line", ['lookup "a', "lookup 'a", 'insert a {"x', 'insert a "b"c', "insert a {}{}", 'insert a "\\q"'])
+@pytest.mark.parametrize(
+    "line", ['lookup "a', "lookup 'a", 'insert a {"x', 'insert a "b"c', "insert a {}{}", 'insert a "\\q"']
+)
 def test_quotes_that_do_not_fit_are_an_error_that_waits_for_nothing(line: str) -> None:
     with pytest.raises(BadLine) as caught:
         split(line)

@@ -107,7 +107,21 @@ def test_every_single_byte_changed_is_a_request_or_a_refusal() -> None:
     for op in ONE_OF_EACH:
         frame = msgpack.encode_request(None, 1, [op])
         for place in range(len(frame)):
-            for byte in {*range(place % 5, 256, 5), 0x80, 0x90, 0xC0, 0xC1, 0xC4, 0xC7, 0xCA, 0xCB, 0xD4, 0xDC, 0xDF, 0xFF}:
+            for byte in {
+                *range(place % 5, 256, 5),
+                0x80,
+                0x90,
+                0xC0,
+                0xC1,
+                0xC4,
+                0xC7,
+                0xCA,
+                0xCB,
+                0xD4,
+                0xDC,
+                0xDF,
+                0xFF,
+            }:
                 check(frame[:place] + bytes([byte]) + frame[place + 1 :])
 
 
@@ -143,7 +157,10 @@ frames_of_operations = st.sampled_from([msgpack.encode_request(SESSION, 2, [op])
 
 
 @settings(max_examples=600)
-@given(frames_of_operations, st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=4), st.integers(0, 3)), max_size=4))
+@given(
+    frames_of_operations,
+    st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=4), st.integers(0, 3)), max_size=4),
+)
 def test_mutated_requests_are_requests_or_refusals(frame: bytes, edits: list[tuple[int, bytes, int]]) -> None:
     for place, inserted, dropped in edits:
         place %= len(frame) + 1
@@ -288,7 +305,11 @@ def test_what_cannot_be_read_back_everywhere_is_refused(data: bytes, words: str)
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
     max_leaves=15,
 )
@@ -424,7 +445,14 @@ def test_a_bad_line_gets_the_dialect_s_error(line: bytes, kind: str, words: str)
 @settings(max_examples=600)
 @given(
     st.sampled_from(AS_LINES),
-    st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=3) | st.sampled_from([b'"', b"{", b"}", b"1e9", b"null"]), st.integers(0, 3)), max_size=4),
+    st.lists(
+        st.tuples(
+            st.integers(0, 10**6),
+            st.binary(max_size=3) | st.sampled_from([b'"', b"{", b"}", b"1e9", b"null"]),
+            st.integers(0, 3),
+        ),
+        max_size=4,
+    ),
 )
 def test_mutated_lines_are_requests_or_refusals(line: bytes, edits: list[tuple[int, bytes, int]]) -> None:
     for place, inserted, dropped in edits:
@@ -445,11 +473,17 @@ def test_mutated_lines_are_requests_or_refusals(line: bytes, edits: list[tuple[i
     [
         Reply(1, 2, msgpack.encode_results([(0, None)])),
         Reply(None, 0, msgpack.encode_results([(16, "what")])),
-        Reply(2**63 - 1, 2**63, msgpack.encode_results([(0, raw({"a": b"bytes"})), (1, "no key"), (0, [("k", raw(1))])])),
+        Reply(
+            2**63 - 1, 2**63, msgpack.encode_results([(0, raw({"a": b"bytes"})), (1, "no key"), (0, [("k", raw(1))])])
+        ),
     ],
 )
 def test_a_reply_is_the_array_of_the_protocol(reply: Reply) -> None:
-    assert msgspec.msgpack.decode(msgpack.encode_reply(reply)) == [reply.seq, reply.revision, msgpack.decode_value(reply.results)]
+    assert msgspec.msgpack.decode(msgpack.encode_reply(reply)) == [
+        reply.seq,
+        reply.revision,
+        msgpack.decode_value(reply.results),
+    ]
     read_back(reply)
 
 

@@ -44,13 +44,17 @@ def refused(*ops: Any) -> str:
 def test_every_limit_is_what_the_page_says() -> None:
     page = (Path(__file__).parents[2] / "docs/protocol.md").read_text()
     section = page.partition("## What one request may cost\n")[2].partition("\n## ")[0]
-    stated = [int(re.sub(r"[^\d]", "", value)) for value in re.findall(r"^\| .* \| ([\d,]+)[^|]* \|$", section, re.MULTILINE)]
+    stated = [
+        int(re.sub(r"[^\d]", "", value)) for value in re.findall(r"^\| .* \| ([\d,]+)[^|]* \|$", section, re.MULTILINE)
+    ]
     assert stated == [
         validation.ROWS_MAX, validation.TRANSACTION_MAX, messages.KEY_CHARS_MAX, validation.CONTAINERS_MAX, table_module.SCANS_MAX,
         indexes.INDEXES_MAX, table_module.ROWS_FOUND_MAX, table_module.CHANGES_BEFORE_SCAN_MAX,
         table_module.CHANGED_BYTES_BEFORE_SCAN_MAX, table_module.COMPARED_BYTES_MAX, indexes.INDEXES_MAX, indexes.INDEX_BYTES_MAX,
     ]  # fmt: skip
-    assert f"{deferral.WAITING_OF_ONE_MAX:,} requests or 1 MiB" in section and deferral.WAITING_BYTES_OF_ONE_MAX == 1 << 20
+    assert (
+        f"{deferral.WAITING_OF_ONE_MAX:,} requests or 1 MiB" in section and deferral.WAITING_BYTES_OF_ONE_MAX == 1 << 20
+    )
     assert f"{table_module.EXPIRED_ROWS_MAX:,}\nwith each group" in section and validation.CONTAINER_BYTES == 8
 
 
@@ -65,7 +69,11 @@ def test_values_are_equal_by_what_they_say(one: Any, other: Any) -> None:
 
 
 def test_booleans_are_told_from_numbers_at_every_depth() -> None:
-    for one, other in (([[1]], [[True]]), ({"a": {"b": 0}}, {"a": {"b": False}}), ([{"a": 1}, [1.0]], [{"a": 1}, [True]])):
+    for one, other in (
+        ([[1]], [[True]]),
+        ({"a": {"b": 0}}, {"a": {"b": False}}),
+        ([{"a": 1}, [1.0]], [{"a": 1}, [True]]),
+    ):
         assert not equality.are_equal(msgpack.encode_value(one), msgpack.encode_value(other))
     one, other = {"a": True, "b": [1, {"c": False}]}, {"b": [1.0, {"c": False}], "a": True}
     assert equality.are_equal(msgpack.encode_value(one), msgpack.encode_value(other))
@@ -122,7 +130,10 @@ def a_value(source: random.Random, depth: int = 0) -> Any:
     if depth < 5 and kind < 0.35:
         return [a_value(source, depth + 1) for _ in range(source.choice([0, 1, 3, 17]))]
     if depth < 5 and kind < 0.5:
-        return {f"k{number}" * source.choice([1, 9, 20]): a_value(source, depth + 1) for number in range(source.choice([0, 1, 3]))}
+        return {
+            f"k{number}" * source.choice([1, 9, 20]): a_value(source, depth + 1)
+            for number in range(source.choice([0, 1, 3]))
+        }
     return source.choice([
         None, True, 1, -1, 200, -200, 70_000, -70_000, 2**40, -(2**40), 1.5, "", "é" * 3, "x" * 31, "я" * 40, "z" * 300,
         b"\x90" * 300, b"\xdd" * 70_000,
@@ -151,13 +162,19 @@ def test_a_value_of_nothing_but_empty_arrays_is_refused() -> None:
     assert "131072 arrays and maps" in refused(messages.Insert("a", half), messages.Insert("b", half))
 
 
-@pytest.mark.parametrize("bad", [b"\x91" * 70 + b"\x90", b"\x91\xcb\x7f\xf0\0\0\0\0\0\0", b"\x81\x01\x01", b"\xd4\x01\x01"], ids=["deep", "infinite", "key", "extension"])
+@pytest.mark.parametrize(
+    "bad",
+    [b"\x91" * 70 + b"\x90", b"\x91\xcb\x7f\xf0\0\0\0\0\0\0", b"\x81\x01\x01", b"\xd4\x01\x01"],
+    ids=["deep", "infinite", "key", "extension"],
+)
 @pytest.mark.parametrize("among", [0, 2, 6000])
 def test_a_bad_value_is_refused_wherever_it_is(bad: bytes, among: int) -> None:
     rows = {f"k{number}": raw([[[[[[number]]]]]]) for number in range(among)}
     refused(messages.InsertMany({**rows, "bad": Raw(bad)}))
     refused(messages.Insert("bad", Raw(bad)))
-    refused(*[messages.Insert(key, value) for key, value in rows.items()], messages.Insert("bad", Raw(b"\x92\xc4\0" + bad)))
+    refused(
+        *[messages.Insert(key, value) for key, value in rows.items()], messages.Insert("bad", Raw(b"\x92\xc4\0" + bad))
+    )
 
 
 def test_values_of_many_operations_are_checked_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +221,12 @@ def test_one_request_looks_through_rows_so_often_and_finds_so_many(monkeypatch: 
     assert [code for code, _ in results[998:]] == [0, 0, errors.ResultTooLarge.code]
     monkeypatch.setattr(table_module, "ROWS_FOUND_MAX", 50)
     query = messages.Query("n", raw(1))
-    assert [code for code, _ in run(table, query, messages.Keys(), query, query)] == [0, 0, errors.ResultTooLarge.code, errors.ResultTooLarge.code]
+    assert [code for code, _ in run(table, query, messages.Keys(), query, query)] == [
+        0,
+        0,
+        errors.ResultTooLarge.code,
+        errors.ResultTooLarge.code,
+    ]
     assert [code for code, _ in run(table, *[messages.Items()] * 3)] == [0, 0, errors.ResultTooLarge.code]
 
 
@@ -231,7 +253,9 @@ def check_indexes(table: Table) -> None:
     rows = {key: msgpack.decode_value(value) for key, value in table.rows.items()}
     assert list(table.indexes.keys("", None)) == sorted(rows)
     for number in range(12):
-        assert table.indexes.on("n").find(number) == sorted(key for key, value in rows.items() if value.get("n") == number)
+        assert table.indexes.on("n").find(number) == sorted(
+            key for key, value in rows.items() if value.get("n") == number
+        )
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -283,7 +307,9 @@ def test_a_change_is_noted_once_for_all_indexes_and_a_rollback_not_at_all() -> N
 def test_indexes_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned red by counting them alone."""
     table = Table()
-    run(table, messages.InsertMany({f"{number}": raw({"a": number, "b": number, "c": number}) for number in range(100)}))
+    run(
+        table, messages.InsertMany({f"{number}": raw({"a": number, "b": number, "c": number}) for number in range(100)})
+    )
     table.indexes.on("a")
     one = table.indexes.kept_bytes
     assert one > 5000
@@ -343,7 +369,10 @@ def test_what_can_be_built_in_no_time_does_not_wait() -> None:
         assert len(table.replies(peer)[0][2][0][1]) == 50
 
 
-@pytest.mark.parametrize("bounds", [("WAITING_OF_ONE_MAX", 3), ("WAITING_BYTES_OF_ONE_MAX", 30), ("WAITING_MAX", 3), ("WAITING_BYTES_MAX", 40)])
+@pytest.mark.parametrize(
+    "bounds",
+    [("WAITING_OF_ONE_MAX", 3), ("WAITING_BYTES_OF_ONE_MAX", 30), ("WAITING_MAX", 3), ("WAITING_BYTES_MAX", 40)],
+)
 def test_who_sends_too_much_meanwhile_is_refused_what_is_not_built(
     slow: Stepped, monkeypatch: pytest.MonkeyPatch, bounds: tuple[str, int]
 ) -> None:
@@ -374,7 +403,9 @@ def test_a_peer_that_leaves_while_its_request_waits_does_no_harm(slow: Stepped) 
     assert slow.call(slow.zmq(), "size") == (0, 2000)
 
 
-def test_a_request_whose_indexes_are_too_large_together_is_refused(slow: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_whose_indexes_are_too_large_together_is_refused(
+    slow: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Turned red by building them all the same: each drove the other out, and nobody was ever answered."""
     monkeypatch.setattr(indexes, "INDEX_BYTES_MAX", 100)
     monkeypatch.setattr(deferral, "INDEX_BYTES_MAX", 100)
@@ -424,11 +455,18 @@ def test_rows_that_are_due_are_gone_before_they_are_removed() -> None:
     assert table.is_overdue(2 * SECOND_US) and not table.is_overdue(2 * SECOND_US - 1)
     table.advance(2 * SECOND_US)
     assert len(table.rows) == 25 and table.is_late and table.revision == 45
-    gone = [code for code, _ in run(table, messages.Lookup("034"), messages.Ttl("034"), messages.Remove("034"), messages.Expire("034"))]
+    gone = [
+        code
+        for code, _ in run(
+            table, messages.Lookup("034"), messages.Ttl("034"), messages.Remove("034"), messages.Expire("034")
+        )
+    ]
     assert gone == [errors.NoSuchKey.code] * 4
     assert run(table, messages.LookupMany(["033", "034"]), messages.RemoveMany(["033", "034"])) == [[0, {}], [0, 0]]
     assert run(table, messages.Increment("032"), messages.SetDefault("031", raw(7))) == [[0, 1], [0, 7]]
-    assert run(table, messages.CompareAndSet("030", [raw({"n": 1})], []), messages.CompareAndSet("030", [], [raw(5)])) == [[0, False], [0, True]]
+    assert run(
+        table, messages.CompareAndSet("030", [raw({"n": 1})], []), messages.CompareAndSet("030", [], [raw(5)])
+    ) == [[0, False], [0, True]]
     assert run(table, messages.Transaction([("029", [])], [messages.Insert("029", raw(1))])) == [[0, [None]]]
     before = len(table.rows)
     failing = messages.Transaction([], [messages.Insert("028", raw(1)), messages.Remove("027")])
@@ -503,8 +541,6 @@ def test_stats_asked_often_in_one_request_are_made_once() -> None:
         peer = table.zmq()
         peer.send(*[["stats"]] * 100)
         assert len(table.replies(peer)[0][2]) == 100 and len(made) == 1
-
-
 
 
 @pytest.mark.usefixtures("few")

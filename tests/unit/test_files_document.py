@@ -80,7 +80,10 @@ def test_the_store_reads_the_documents_log_and_checkpoint() -> None:
             disk.change_names({name: inode})
         store = Store(FileLog(disk.open()))
         store.recover()
-        assert {key: msgpack.decode_value(value) for key, value in store.table.rows.items()} == {"zebra": {"weight": 100}, "n": 1}
+        assert {key: msgpack.decode_value(value) for key, value in store.table.rows.items()} == {
+            "zebra": {"weight": 100},
+            "n": 1,
+        }
         assert store.table.epochs.dump() == (LINEAGE, [(EPOCH, 0)])
         assert store.table.revision == 3 and dict(store.table.expiries.items()) == {"n": TIME_US + 62_000_000}
 

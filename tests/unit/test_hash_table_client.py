@@ -101,9 +101,7 @@ def test_a_missing_key_is_a_key_error_that_names_the_key(server: Any, connect: A
     assert table.size() == 0
 
 
-@pytest.mark.parametrize(
-    "key", ["", " ", "\n", "a\0b", "é", "e\u0301", "\u2028", "😀", '"', "\\", "k" * 300_000]
-)
+@pytest.mark.parametrize("key", ["", " ", "\n", "a\0b", "é", "e\u0301", "\u2028", "😀", '"', "\\", "k" * 300_000])
 def test_any_string_is_a_key_and_comes_back_as_it_went(key: str, server: Any, connect: Any) -> None:
     table = connect(server)
     table.insert(key, key)
@@ -111,9 +109,7 @@ def test_any_string_is_a_key_and_comes_back_as_it_went(key: str, server: Any, co
     assert list(server.rows) == [key]
 
 
-def test_other_errors_of_the_server_say_their_type_and_message(
-    server: Any, connect: Any, pauses: Pauses
-) -> None:
+def test_other_errors_of_the_server_say_their_type_and_message(server: Any, connect: Any, pauses: Pauses) -> None:
     with pytest.raises(ServerError, match="InvalidMethod: no method 'frobnicate'") as caught:
         connect(server).call({"method": "frobnicate"})
     assert (caught.value.type, caught.value.message) == ("InvalidMethod", "no method 'frobnicate'")
@@ -169,9 +165,7 @@ def test_a_client_that_only_reads_opens_no_session(server: Any, connect: Any) ->
 
 
 @pytest.mark.parametrize("refusal", ["InvalidMethod", "InvalidRequest"])
-def test_a_server_without_sessions_is_asked_for_one_once(
-    refusal: str, plain_server: Any, connect: Any
-) -> None:
+def test_a_server_without_sessions_is_asked_for_one_once(refusal: str, plain_server: Any, connect: Any) -> None:
     reply = {"status": "exception", "type": refusal, "message": "open?"}
     plain_server.faults = [fake.reply_with(json.dumps(reply).encode() + b"\n")]
     table = connect(plain_server)
@@ -200,9 +194,7 @@ def test_a_refused_session_is_an_error_of_the_write_and_asked_for_again(server: 
 
 def test_a_reply_that_comes_byte_by_byte_is_read_whole(connect: Any) -> None:
     reply = json.dumps({"status": "OK", "result": "é" * 50}, ensure_ascii=False).encode() + b"\n"
-    with _scripted_server(
-        lambda connection: [connection.sendall(reply[i : i + 1]) for i in range(len(reply))]
-    ) as s:
+    with _scripted_server(lambda connection: [connection.sendall(reply[i : i + 1]) for i in range(len(reply))]) as s:
         assert connect(s).lookup("a") == "é" * 50
 
 
@@ -394,9 +386,7 @@ def test_an_interrupted_request_leaves_no_reply_behind(server: Any, connect: Any
     assert server.requests[-2]["method"] == "open"
 
 
-def test_a_second_line_for_one_request_costs_the_connection(
-    server: Any, connect: Any, pauses: Pauses
-) -> None:
+def test_a_second_line_for_one_request_costs_the_connection(server: Any, connect: Any, pauses: Pauses) -> None:
     server.faults = [fake.reply_with(b'{"status":"OK","result":1}\n{"status":"OK","result":2}\n')]
     table = connect(server)
     assert table.size() == 0
@@ -429,9 +419,7 @@ def test_matches_that_are_no_pairs_are_a_bad_reply(result: Any, server: Any, con
 # ---- sessions that expire -------------------------------------------------------------------------
 
 
-def test_a_write_of_an_expired_session_that_was_sent_once_is_sent_in_a_new_one(
-    server: Any, connect: Any
-) -> None:
+def test_a_write_of_an_expired_session_that_was_sent_once_is_sent_in_a_new_one(server: Any, connect: Any) -> None:
     table = connect(server)
     table.insert("a", 1)
     server.results.clear()
@@ -441,9 +429,7 @@ def test_a_write_of_an_expired_session_that_was_sent_once_is_sent_in_a_new_one(
     assert [request["seq"] for request in server.requests] == [1, 2, 3, 1, 2]
 
 
-def test_a_write_of_an_expired_session_that_was_sent_twice_has_an_unknown_outcome(
-    server: Any, connect: Any
-) -> None:
+def test_a_write_of_an_expired_session_that_was_sent_twice_has_an_unknown_outcome(server: Any, connect: Any) -> None:
     table = connect(server)
     table.insert("a", 1)
 
@@ -471,9 +457,7 @@ def test_a_server_that_forgets_every_session_is_reported_in_the_end(server: Any,
 
 
 @pytest.mark.parametrize("sessions", [True, False])
-def test_giving_up_on_a_write_that_was_never_sent_says_nothing_was_changed(
-    sessions: bool, connect: Any
-) -> None:
+def test_giving_up_on_a_write_that_was_never_sent_says_nothing_was_changed(sessions: bool, connect: Any) -> None:
     gone = FakeTableServer()
     gone.close()
     with pytest.raises(Unreachable, match=r"gave up on .* after 0.5 s: .*refused"):
@@ -664,9 +648,7 @@ def test_a_catalog_that_is_down_is_named_with_its_address(catalog: Catalog) -> N
         module.find_in_catalog("p")
 
 
-def test_the_name_is_tried_where_the_address_does_not_answer(
-    catalog: Catalog, server: Any, pauses: Pauses
-) -> None:
+def test_the_name_is_tried_where_the_address_does_not_answer(catalog: Catalog, server: Any, pauses: Pauses) -> None:
     gone = FakeTableServer()
     gone.close()
     catalog.list(entry(address="", name="127.0.0.1", port=server.port))

@@ -109,7 +109,9 @@ HOMES = {
 
 @pytest.mark.parametrize("library", sorted(HOMES))
 def test_a_library_stays_where_it_belongs(library: str) -> None:
-    users = {name for name, path in MODULES.items() if any(below(f, library) for f in imports_of(path, everywhere=True))}
+    users = {
+        name for name, path in MODULES.items() if any(below(f, library) for f in imports_of(path, everywhere=True))
+    }
     assert users, f"nothing imports {library}"
     assert {user for user in users if not below(user, *HOMES[library])} == set()
 

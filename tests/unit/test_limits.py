@@ -20,7 +20,10 @@ KEYS = pytest.mark.parametrize("key", ["k", "\U0001f600" * KEY_CHARS_MAX], ids=[
 def value_for(frame_bytes: int, key: str, text: str = "x") -> dict[str, Any]:
     """Return a row that a query finds, of which the insert is `frame_bytes` long."""
     empty = len(msgpack.encode_request(None, 1, [Insert(key, msgspec.Raw(msgpack.encode_value({"n": 7, "pad": ""})))]))
-    value = {"n": 7, "pad": text * (frame_bytes - empty - 4)}  # a long string's head is 4 bytes longer than an empty one's
+    value = {
+        "n": 7,
+        "pad": text * (frame_bytes - empty - 4),
+    }  # a long string's head is 4 bytes longer than an empty one's
     assert len(insert(key, value)) == frame_bytes
     return value
 
@@ -120,7 +123,17 @@ def test_a_line_that_is_certainly_too_long_is_refused_before_it_is_decoded(monke
 
 
 @pytest.mark.parametrize(
-    "value", [["\x01" * 1000], [False] * 1000, [-32] * 1000, [[]] * 1000, {"": ""}, [1.5] * 500, ["\x7f\x1f"] * 300, [b"\xff" * 900]]
+    "value",
+    [
+        ["\x01" * 1000],
+        [False] * 1000,
+        [-32] * 1000,
+        [[]] * 1000,
+        {"": ""},
+        [1.5] * 500,
+        ["\x7f\x1f"] * 300,
+        [b"\xff" * 900],
+    ],
 )
 def test_json_grows_no_more_than_is_said(value: Any) -> None:
     encoded = msgpack.encode_value(value)

@@ -145,7 +145,9 @@ def test_a_file_of_a_later_version_is_not_called_damaged(
     monkeypatch.setattr(frames, field, 65535)
     header = frames.encode_header(frames.new_header(MAGIC, 1))
     monkeypatch.undo()
-    with pytest.raises(errors.WrittenByNewer, match=rf"written by a newer version of kvzmq \({words}\): update this one"):
+    with pytest.raises(
+        errors.WrittenByNewer, match=rf"written by a newer version of kvzmq \({words}\): update this one"
+    ):
         recovered(disk_with(table_txn=header))
 
 
@@ -340,7 +342,9 @@ def test_a_torn_group_that_holds_a_piece_of_its_own_log_is_a_torn_tail() -> None
 
 def test_a_log_is_missing_between_checkpoint_and_log() -> None:
     data, _ = log_of([b"five"], first=5)
-    with pytest.raises(errors.Damaged, match=r"table\.txn: begins with group 5, but the files before it end with group 0"):
+    with pytest.raises(
+        errors.Damaged, match=r"table\.txn: begins with group 5, but the files before it end with group 0"
+    ):
         recovered(disk_with(table_txn=data))
 
 
@@ -524,7 +528,9 @@ def test_after_a_sync_that_failed_nothing_is_committed_any_more() -> None:
 def test_after_a_cut_that_failed_nothing_is_committed_any_more() -> None:
     log, noting = noting_log()
     noting.full = noting.failing = True
-    with pytest.raises(errors.StorageFailed, match="could not cut back after No space left on device: Input/output error"):
+    with pytest.raises(
+        errors.StorageFailed, match="could not cut back after No space left on device: Input/output error"
+    ):
         list(log.commit(b"one"))
     noting.full = False
     with pytest.raises(errors.StorageFailed, match="could not cut back"):

@@ -80,9 +80,7 @@ def test_operations_outside_of_the_window_count_neither_as_done_nor_for_latency(
 
 def test_clients_that_never_ran_at_the_same_time_have_no_rate() -> None:
     window = PerfStages.find_common_window([{"start_ns": 0, "end_ns": 10}, {"start_ns": 20, "end_ns": 30}])
-    row = PerfStages.make_row(
-        "bridge", 2, "size", "1", window, PerfStages.latencies_within([0, 10], window), 1
-    )
+    row = PerfStages.make_row("bridge", 2, "size", "1", window, PerfStages.latencies_within([0, 10], window), 1)
     assert (row.operations, row.seconds) == (0, 0) and math.isnan(row.ops_per_s) and row.done == 1
 
 
@@ -215,9 +213,7 @@ def test_a_sum_adds_operations_and_merges_latencies(tmp_path: Path) -> None:
     rows = []
     for barrier, latencies in zip(barriers, ([MS] * 98, [5 * MS] * 2), strict=True):
         barrier.leave("size-latencies", array("q", latencies).tobytes())
-        rows.append(
-            PerfStages.make_row("bridge", 2, "size", barrier.copy, window, latencies, len(latencies) + 1)
-        )
+        rows.append(PerfStages.make_row("bridge", 2, "size", barrier.copy, window, latencies, len(latencies) + 1))
     total = PerfStages.add_up(rows, barriers[0], "sum")
     assert (total.client, total.clients, total.operations, total.done) == ("sum", 2, 100, 102)
     assert (total.ops_per_s, total.p50_ms, total.p99_ms) == (100, 1, 5)

@@ -28,7 +28,9 @@ def blocks(kind: str) -> list[str]:
 def rows(heading: str) -> list[list[str]]:
     """The cells of the table under a heading."""
     section = DOCUMENT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")]
+    found = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")
+    ]
     assert len(found) > 2
     return found[2:]
 
@@ -60,7 +62,9 @@ def test_the_exchange_in_bytes_is_what_the_text_beside_it_says() -> None:
 
 
 def test_every_operation_is_listed_with_its_arguments() -> None:
-    listed = {name.strip("`"): arguments.strip("`") for name, arguments, *_ in rows("Operations") if name.startswith("`")}
+    listed = {
+        name.strip("`"): arguments.strip("`") for name, arguments, *_ in rows("Operations") if name.startswith("`")
+    }
     assert listed.keys() == messages.OPERATIONS.keys()
     for name, kind in messages.OPERATIONS.items():
         fields = msgspec.structs.fields(kind)
@@ -82,7 +86,9 @@ def test_writes_and_reads_stand_under_their_headings() -> None:
 
 
 def test_every_error_is_listed_with_its_code() -> None:
-    assert {int(code): name for code, name, _ in rows("Errors")} == {code: kind.__name__ for code, kind in errors.BY_CODE.items()}
+    assert {int(code): name for code, name, _ in rows("Errors")} == {
+        code: kind.__name__ for code, kind in errors.BY_CODE.items()
+    }
 
 
 def test_every_limit_is_what_the_code_says() -> None:

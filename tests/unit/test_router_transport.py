@@ -68,7 +68,9 @@ def test_a_dealer_may_put_a_delimiter_itself(table: Stepped) -> None:
 ENVELOPES = [(b"",), (b"id", b""), (b"\0\0\0\1", b""), (b"\0abcd", b"\0efgh", b""), (b"i" * 255,) * 15 + (b"",)]
 
 
-@pytest.mark.parametrize("envelope", ENVELOPES, ids=lambda envelope: f"{len(envelope)} frames of {len(envelope[0])} bytes")
+@pytest.mark.parametrize(
+    "envelope", ENVELOPES, ids=lambda envelope: f"{len(envelope)} frames of {len(envelope[0])} bytes"
+)
 def test_an_envelope_is_echoed_up_to_the_empty_frame_as_rep_does(table: Stepped, envelope: tuple[bytes, ...]) -> None:
     """Red when only a single empty frame was known: REQ_CORRELATE and every proxy were refused."""
     peer = table.zmq()
@@ -150,7 +152,9 @@ def test_a_message_of_several_frames_is_refused_whole_and_the_next_is_served(
     assert table.replies(peer) == [[1, 0, [[0, 0]]]]
 
 
-@pytest.mark.parametrize("bad", [b"\xc1", b"\x93", pack([None, 0, [["size"]]]), pack([None, 1, []]), pack([b"short", 1, [["size"]]])])
+@pytest.mark.parametrize(
+    "bad", [b"\xc1", b"\x93", pack([None, 0, [["size"]]]), pack([None, 1, []]), pack([b"short", 1, [["size"]]])]
+)
 def test_what_is_no_request_is_refused_in_its_place(table: Stepped, bad: bytes) -> None:
     peer = table.zmq()
     peer.send(["insert", "a", 1])
@@ -203,7 +207,9 @@ def ask_in_vain(table: Stepped, value_bytes: int, requests: int) -> None:
 
 
 @pytest.mark.parametrize("value_bytes", [20_000, 60_000, 1_000_000])
-def test_who_never_reads_large_replies_holds_a_bounded_amount_and_they_are_counted(table: Stepped, value_bytes: int) -> None:
+def test_who_never_reads_large_replies_holds_a_bounded_amount_and_they_are_counted(
+    table: Stepped, value_bytes: int
+) -> None:
     """Red when large replies were sent without regard to what was on its way already.
 
     And when pyzmq copied those below its threshold of 64 KiB and so took them for sent.
@@ -238,7 +244,9 @@ def test_replies_to_a_peer_that_has_gone_are_counted(table: Stepped) -> None:
     arrivals = table.router.drain()
     assert len(arrivals) == 1
     peer.close()
-    table.until(lambda: (table.server.dispatcher.dispatch(arrivals), table.router.stats()["router_replies_to_the_gone"])[1])
+    table.until(
+        lambda: (table.server.dispatcher.dispatch(arrivals), table.router.stats()["router_replies_to_the_gone"])[1]
+    )
     assert list(table.router.undelivered.values()) == [1]
     assert table.call(steady, "size") == (0, 0)
 
@@ -298,7 +306,9 @@ def test_names_do_not_give_identities_away(table: Stepped) -> None:
     table.server._poller.poll(1000)
     (arrival,) = table.router.drain()
     name = table.router.name(arrival.peer)
-    assert b"my-name".hex()[-8:] not in name and name == table.router.name(arrival.peer) and len(name) == len("zmq:") + 8
+    assert (
+        b"my-name".hex()[-8:] not in name and name == table.router.name(arrival.peer) and len(name) == len("zmq:") + 8
+    )
     other = RouterTransport(table.context, ["tcp://127.0.0.1:0"])
     assert other.name(arrival.peer) != name, "not to be looked up in a table of all four-byte numbers either"
     other.close()
@@ -342,7 +352,12 @@ def test_large_replies_take_turns_and_small_ones_do_not_wait_for_them(table: Ste
 def test_a_step_takes_in_a_bounded_amount_of_work(table: Stepped) -> None:
     """Red when only requests and bytes counted: a thousand pages of 10,000 rows made a step of seconds."""
     peer = table.zmq(sndhwm=0)
-    for op in (["items", "", None, 10_000], ["keys", "", None, 10_000], ["lookup_many", ["x"] * 5000], ["remove_many", ["x"] * 5000]):
+    for op in (
+        ["items", "", None, 10_000],
+        ["keys", "", None, 10_000],
+        ["lookup_many", ["x"] * 5000],
+        ["remove_many", ["x"] * 5000],
+    ):
         for _ in range(20):
             peer.send(op)
         taken = []
@@ -370,7 +385,9 @@ def test_a_step_takes_in_a_bounded_number_of_bytes(table: Stepped) -> None:
 
 def abort_of(program: str) -> int:
     """Run a program of the tests' directory in a process of its own; return the signal that ended it, or 0."""
-    done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], timeout=60, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], timeout=60, capture_output=True
+    )
     assert done.returncode <= 0, done.stderr.decode()
     return -done.returncode
 
@@ -399,7 +416,12 @@ def test_a_connection_that_breaks_while_its_queue_is_full_does_not_abort_the_ser
 
 def test_no_socket_anywhere_sets_libzmqs_heartbeats() -> None:
     root = Path(__file__).parents[2]
-    sources = [path for place in ("kvzmq", "clients", "benchmarks", "docs") for path in (root / place).rglob("*") if path.is_file()]
+    sources = [
+        path
+        for place in ("kvzmq", "clients", "benchmarks", "docs")
+        for path in (root / place).rglob("*")
+        if path.is_file()
+    ]
     sources = [path for path in sources if path.suffix in (".py", ".md")]
     assert len(sources) > 80
     setting = re.compile(r"zmq\.HEARTBEAT_|\.heartbeat_(?:ivl|timeout|ttl)\s*=|heartbeat_(?:ivl|timeout|ttl)=")

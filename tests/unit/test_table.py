@@ -30,7 +30,9 @@ PHASES = [Phase.generate] if os.environ.get("KVZMQ_MUTANT") else list(Phase)
 SUBKEYS = ["n", "", 'q"\\', "é"]
 
 keys = st.sampled_from(["a", "b", "ab", "abc", "", "é", "\0", "\U0010ffff", "z"])
-scalars: Any = st.sampled_from([None, True, False, 0, 1, 1.0, -0.0, 2**63, 0.5, "", "1", "x", b"x"]) | st.integers(-3, 3)
+scalars: Any = st.sampled_from([None, True, False, 0, 1, 1.0, -0.0, 2**63, 0.5, "", "1", "x", b"x"]) | st.integers(
+    -3, 3
+)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(SUBKEYS), inner, max_size=3),
@@ -153,7 +155,9 @@ class TableAgainstModel(RuleBasedStateMachine):
 
     @rule(key=keys, value=values, ttl_s=ttls)
     def insert(self, key: str, value: Any, ttl_s: float | None) -> None:
-        self.run(messages.Insert(key, raw(value), ttl_s), lambda: self.model.change(key, value, self.model.deadline(ttl_s)))
+        self.run(
+            messages.Insert(key, raw(value), ttl_s), lambda: self.model.change(key, value, self.model.deadline(ttl_s))
+        )
 
     @rule(key=keys)
     def remove(self, key: str) -> None:
@@ -210,11 +214,17 @@ class TableAgainstModel(RuleBasedStateMachine):
 
     @rule(key=keys, ttl_s=ttls)
     def expire(self, key: str, ttl_s: float | None) -> None:
-        self.run(messages.Expire(key, ttl_s), lambda: self.model.change(key, self.model.find(key), self.model.deadline(ttl_s)))
+        self.run(
+            messages.Expire(key, ttl_s),
+            lambda: self.model.change(key, self.model.find(key), self.model.deadline(ttl_s)),
+        )
 
     @rule(
         checks=st.lists(st.tuples(keys, values | st.just(absent), st.booleans()), max_size=2),
-        steps=st.lists(st.tuples(st.sampled_from(["insert", "remove", "increment", "remove_many", "lookup"]), keys, values, ttls), max_size=5),
+        steps=st.lists(
+            st.tuples(st.sampled_from(["insert", "remove", "increment", "remove_many", "lookup"]), keys, values, ttls),
+            max_size=5,
+        ),
         fails=st.booleans(),
     )
     def transaction(self, checks: list[Any], steps: list[Any], fails: bool) -> None:
@@ -281,7 +291,9 @@ class TableAgainstModel(RuleBasedStateMachine):
 
     @rule(names=st.lists(keys, max_size=4))
     def lookup_many(self, names: list[str]) -> None:
-        self.run(messages.LookupMany(names), lambda: {key: self.model.rows[key] for key in names if key in self.model.rows})
+        self.run(
+            messages.LookupMany(names), lambda: {key: self.model.rows[key] for key in names if key in self.model.rows}
+        )
 
     @rule()
     def size(self) -> None:
@@ -298,7 +310,12 @@ class TableAgainstModel(RuleBasedStateMachine):
             subkey, subvalue = data.draw(st.sampled_from(sorted(maps[0].items(), key=repr)))
             self.query(subkey, subvalue)
 
-    @rule(prefix=st.sampled_from(["", "a", "ab", "é", "zz"]), after=st.none() | keys, limit=st.integers(1, 4), items=st.booleans())
+    @rule(
+        prefix=st.sampled_from(["", "a", "ab", "é", "zz"]),
+        after=st.none() | keys,
+        limit=st.integers(1, 4),
+        items=st.booleans(),
+    )
     def page(self, prefix: str, after: str | None, limit: int, items: bool) -> None:
         def expected() -> list[Any]:
             found = sorted(key for key in self.model.rows if key.startswith(prefix) and (after is None or key > after))
@@ -344,7 +361,9 @@ class TableAgainstModel(RuleBasedStateMachine):
         assert dump_of(self.table) == dump_of(self.twin), "reads and checkpoints make no difference"
 
 
-def test_the_table_does_what_a_dict_would(full: bool, count: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_does_what_a_dict_would(
+    full: bool, count: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every operation against the model, a twin that never reads, and dumps in between.
 
     Turned red by: a rollback that forgets deadlines, or the indexes; an index not kept up by expiry; 1 taken for true.
@@ -382,7 +401,9 @@ def test_a_transaction_that_fails_leaves_no_trace() -> None:
     one = Table()
     for key, ttl_s in (("a", 1.0), ("b", None), ("c", 2.0)):
         one.execute(request(None, 1, messages.Insert(key, raw({"n": key}), ttl_s)))
-    reads = request(None, 1, *[messages.Query("n", raw(value)) for value in "abcd"], messages.Items(), messages.Ttl("a"))
+    reads = request(
+        None, 1, *[messages.Query("n", raw(value)) for value in "abcd"], messages.Items(), messages.Ttl("a")
+    )
     before, changes, found = dump_of(one), list(one.history.since(0)), one.execute(reads)
     steps: list[Any] = [
         messages.Insert("a", raw({"n": "d"})),
@@ -545,10 +566,14 @@ def test_history_is_bounded_and_says_what_is_gone(monkeypatch: pytest.MonkeyPatc
     kept.extend(["k" * 60], [None], [None])
     kept.trim(kept.revision, kept.revision)
     step("k", None, b"x")
-    assert kept.first == 132 and [key for _, (key, _, _) in kept.since(132)] == ["k" * 60, "k"], "a key takes room as well"
+    assert kept.first == 132 and [key for _, (key, _, _) in kept.since(132)] == ["k" * 60, "k"], (
+        "a key takes room as well"
+    )
 
 
-def test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(history, "CHANGES_KEPT", 10)
     monkeypatch.setattr(history, "CHANGES_KEPT_MAX", 40)
     monkeypatch.setattr(history, "CHUNK_CHANGES", 1)
@@ -612,7 +637,9 @@ def test_history_gives_every_change_it_keeps_and_keeps_enough(steps: list[Column
             count = kept.revision - kept.first
             for revision in range(kept.first, kept.revision + 1):
                 assert list(kept.since(revision)) == list(enumerate(made, 8))[revision - 7 :]
-            kept_bytes = sum(len(key) + len(before or b"") + len(after or b"") for key, before, after in made[len(made) - count :])
+            kept_bytes = sum(
+                len(key) + len(before or b"") + len(after or b"") for key, before, after in made[len(made) - count :]
+            )
             assert count >= min(20, len(made)) or kept_bytes >= 200
             assert count < 20 + 2 * 4 and kept_bytes < 200 + 2 * 20
 

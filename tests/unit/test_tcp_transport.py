@@ -473,11 +473,15 @@ def test_who_had_no_turn_is_not_read_from(table: Stepped, monkeypatch: pytest.Mo
             peer.send_some(requests)
             peer.read()
         table.server.step(0)
-        assert max(len(connection.received) for connection in table.bridge._connections.values()) < 2 * tcp._RECEIVE_BYTES
+        assert (
+            max(len(connection.received) for connection in table.bridge._connections.values()) < 2 * tcp._RECEIVE_BYTES
+        )
     assert table.server.dispatcher.requests > 100
 
 
-def test_when_full_whoever_has_asked_for_nothing_the_longest_makes_room(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_full_whoever_has_asked_for_nothing_the_longest_makes_room(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Red when newcomers waited for one to leave: 5,000 idle connections kept everybody out as long as they liked."""
     monkeypatch.setattr(tcp, "CONNECTIONS_MAX", 3)
     first, second, third = (table.tcp() for _ in range(3))
@@ -536,7 +540,9 @@ def test_a_line_in_the_body_of_a_browsers_request_is_not_executed(table: Stepped
     assert table.bridge.stats()["tcp_dropped_http"] == 1
 
 
-@pytest.mark.parametrize("first", [b"", b"POSTER", b'"GET /"', b"[]", b"\x16\x03\x01 TLS", b"get", b'{"method": "frobnicate"}'])
+@pytest.mark.parametrize(
+    "first", [b"", b"POSTER", b'"GET /"', b"[]", b"\x16\x03\x01 TLS", b"get", b'{"method": "frobnicate"}']
+)
 def test_any_other_first_line_is_answered_and_the_connection_stays(table: Stepped, first: bytes) -> None:
     peer = table.tcp()
     peer.send(first + b"\n" + line(method="size"))
@@ -573,7 +579,9 @@ def test_large_replies_take_turns_and_small_ones_do_not_wait_for_them(table: Ste
     assert not table.bridge.pending()
 
 
-def test_when_descriptors_run_out_clients_go_on_and_the_loop_rests(table: Stepped, caplog: pytest.LogCaptureFixture) -> None:
+def test_when_descriptors_run_out_clients_go_on_and_the_loop_rests(
+    table: Stepped, caplog: pytest.LogCaptureFixture
+) -> None:
     """Red when the listener stayed registered: the loop spun at every accept that failed."""
     steady = table.tcp()
     peers = [socket.socket() for _ in range(10)]
@@ -633,10 +641,14 @@ def test_every_operation_of_the_wire_is_there_by_name_except_what_pushes(table: 
     for method in OPERATIONS:
         peer.send(line(method=method))
         (reply,) = table.lines(peer, 1)
-        assert (reply.get("type") == "InvalidMethod") == (method in ("watch", "watch_query", "progress", "unwatch")), reply
+        assert (reply.get("type") == "InvalidMethod") == (method in ("watch", "watch_query", "progress", "unwatch")), (
+            reply
+        )
 
 
-def test_a_first_line_without_end_is_looked_at_only_at_its_head(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_first_line_without_end_is_looked_at_only_at_its_head(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Turned red by matching all that had come at each read: 7 MB of one line delayed everybody by 60 ms a read."""
     seen: list[int] = []
 

@@ -36,7 +36,7 @@ def test_every_executed_request_has_a_line_in_the_order_of_execution() -> None:
         peer, other = table.tcp(), table.zmq()
         other.send(["insert_many", {"b": 1, "c": 2}], ["lookup", "b"])
         table.replies(other)
-        peer.send(b'{"method": "insert", "key": "tab\\tline\\n", "value": 1}\n' b"garbage\n" b'{"method": "size"}\n')
+        peer.send(b'{"method": "insert", "key": "tab\\tline\\n", "value": 1}\ngarbage\n{"method": "size"}\n')
         table.lines(peer, 3)
         other.send(["stats"])
         table.replies(other)
@@ -169,20 +169,25 @@ def test_summary_of_one_client_and_of_nothing() -> None:
 def test_summary_names_the_first_line_that_did_not_execute_alone(
     second: tuple[int, int, str, str, int, float, float], sign: str | None
 ) -> None:
-    summary = interleaving.summarize(numbered((1, 1, "a", "insert", 1, 0.0, 1.0), second, (2, 9, "a", "size", 7, 9.0, 1.0)))
+    summary = interleaving.summarize(
+        numbered((1, 1, "a", "insert", 1, 0.0, 1.0), second, (2, 9, "a", "size", 7, 9.0, 1.0))
+    )
     assert summary.fault is None if sign is None else summary.fault is not None and summary.fault.startswith(sign)
 
 
 def test_lanes_hold_every_request_once_and_fit_the_width() -> None:
     lines = [
-        Line(1 + n // 3, 0, "abcde"[n * n % 5], "insert" if n % 2 else "lookup", "-", 0, float(n), 0.5) for n in range(200)
+        Line(1 + n // 3, 0, "abcde"[n * n % 5], "insert" if n % 2 else "lookup", "-", 0, float(n), 0.5)
+        for n in range(200)
     ]
     blocks = list(interleaving.draw(lines, 40))
     drawn = 0
     for block in blocks:
         assert block.width <= 40 and all(len(lane) == block.width for lane in block.lanes.values())
         columns = list(zip(*block.lanes.values()))
-        assert {column for _, column in block.steps} == {at for at, column in enumerate(columns) if interleaving.BAR in column}
+        assert {column for _, column in block.steps} == {
+            at for at, column in enumerate(columns) if interleaving.BAR in column
+        }
         for column in columns:
             marks = [sign for sign in column if sign not in interleaving.REST + interleaving.BAR]
             assert len(marks) == (0 if interleaving.BAR in column else 1)
@@ -193,7 +198,8 @@ def test_lanes_hold_every_request_once_and_fit_the_width() -> None:
 # ---- the command
 
 TRACE = "".join(
-    f"{1 + n // 4}\t{n + 1}\t{('tcp:127.0.0.1:40001', 'zmq:00000001')[n % 2]}\tinsert\t\"k\"\t1\t{n}.0\t0.5\n" for n in range(40)
+    f'{1 + n // 4}\t{n + 1}\t{("tcp:127.0.0.1:40001", "zmq:00000001")[n % 2]}\tinsert\t"k"\t1\t{n}.0\t0.5\n'
+    for n in range(40)
 )
 
 
@@ -236,7 +242,7 @@ def test_the_command_names_file_and_line_of_a_bad_line(tmp_path: Path) -> None:
 
 
 def test_the_command_begins_where_it_is_told_and_with_a_shared_step_otherwise() -> None:
-    head = "".join(f'{step}\t0\ttcp:1\tsize\t-\t0\t0.0\t0.0\n' for step in range(-5, 1))  # one client alone
+    head = "".join(f"{step}\t0\ttcp:1\tsize\t-\t0\t0.0\t0.0\n" for step in range(-5, 1))  # one client alone
     text = head + TRACE
     done = CliRunner().invoke(main, ["trace", "--lanes", "4", "-"], input=text)
     assert "step 1" in done.output and "step -5" not in done.output

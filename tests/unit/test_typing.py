@@ -14,7 +14,9 @@ pytest.importorskip("mypy")
 
 def check(program: Path, cache: Path) -> subprocess.CompletedProcess[str]:
     options = ["--strict", "--config-file", str(cache / "none.ini"), "--cache-dir", str(ROOT / ".mypy_cache" / "user")]
-    (cache / "none.ini").write_text("[mypy]\nfollow_imports = silent\n[mypy-sortedcontainers.*]\nignore_missing_imports = True\n")
+    (cache / "none.ini").write_text(
+        "[mypy]\nfollow_imports = silent\n[mypy-sortedcontainers.*]\nignore_missing_imports = True\n"
+    )
     return subprocess.run(
         [sys.executable, "-m", "mypy", *options, str(program)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
@@ -35,4 +37,6 @@ def test_misuse_is_found(tmp_path: Path) -> None:
         "    y: int = table.lookup('k', type=str)\n"
     )
     done = check(program, tmp_path)
-    assert [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line] == ["3", "4", "5"], done.stdout
+    assert [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line] == ["3", "4", "5"], (
+        done.stdout
+    )

@@ -46,7 +46,9 @@ def test_a_watch_tells_every_change_of_its_prefix_in_order_and_no_other(table: S
     assert watcher.replies() == []
 
 
-def test_events_come_after_the_reply_that_began_the_watch_and_never_before_their_change_is_committed(table: Stepped) -> None:
+def test_events_come_after_the_reply_that_began_the_watch_and_never_before_their_change_is_committed(
+    table: Stepped,
+) -> None:
     watcher = table.zmq()
     watcher.send(["insert", "a", 1])
     watcher.send(["watch", "", 0])
@@ -168,7 +170,9 @@ def test_who_has_heard_an_event_gets_no_heartbeat(table: Stepped) -> None:
     assert peer.replies() == peer.events == []
 
 
-def test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Red when an event without room at its peer was skipped."""
     monkeypatch.setattr(router, "UNSENT_BYTES_MAX", 1 << 20)
     writer = table.zmq()
@@ -187,7 +191,9 @@ def test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing(table: S
     assert not table.server.dispatcher.watches.behind
 
 
-def test_a_watcher_that_lags_too_far_is_told_so_and_its_watch_ends(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watcher_that_lags_too_far_is_told_so_and_its_watch_ends(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(history, "CHANGES_KEPT", 100)
     monkeypatch.setattr(history, "CHANGES_KEPT_MAX", 100)
     monkeypatch.setattr(router, "UNSENT_BYTES_MAX", 1 << 20)
@@ -204,7 +210,9 @@ def test_a_watcher_that_lags_too_far_is_told_so_and_its_watch_ends(table: Steppe
     assert len(table.server.dispatcher.watches) == 0
 
 
-def test_the_number_of_watches_is_bounded_for_one_peer_and_for_all(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_watches_is_bounded_for_one_peer_and_for_all(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watches, "WATCHES_OF_ONE_MAX", 3)
     monkeypatch.setattr(watches, "WATCHES_MAX", 5)
     first, second = table.zmq(), table.zmq()
@@ -262,9 +270,7 @@ def test_many_watchers_cost_a_step_only_what_is_new(table: Stepped) -> None:
 
 def events_of(table: Stepped, peer: ZmqPeer, count: int) -> list[Any]:
     """Return `count` events as `(revision, payload, more)`."""
-    return [
-        (revision, payload, bool(more)) for _, revision, (_, _, payload, *more) in table.events(peer, count)
-    ]
+    return [(revision, payload, bool(more)) for _, revision, (_, _, payload, *more) in table.events(peer, count)]
 
 
 def test_the_events_of_one_request_say_that_others_follow(table: Stepped) -> None:

@@ -46,7 +46,10 @@ class Workload:
     def rows(self, test: str, requests: int) -> Iterator[tuple[str, Any]]:
         """Yield the rows that must be there before `test`."""
         if test == "query":
-            return ((self.key(n), {"group": self.prefix + str(n // MATCHES), "data": self.value}) for n in range(self.keyspace))
+            return (
+                (self.key(n), {"group": self.prefix + str(n // MATCHES), "data": self.value})
+                for n in range(self.keyspace)
+            )
         count = {"lookup": self.keyspace, "remove": requests}.get(test, 0)
         return ((self.key(n), self.value) for n in range(count))
 
@@ -88,16 +91,58 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
 
 
 @click.command()
-@click.option("-c", "--clients", type=click.IntRange(1, CONNECTIONS_MAX), default=50, show_default=True, help="Connections at the same time.")
-@click.option("-n", "--requests", type=click.IntRange(1), default=100_000, show_default=True, help="Operations of each test, by all clients together.")
-@click.option("-d", "--data", "data_bytes", type=click.IntRange(0, 1 << 20), default=3, show_default=True, help="Bytes of a value.")
-@click.option("-r", "--keyspace", type=click.IntRange(1, 10_000_000), default=10_000, show_default=True, help="How many keys to draw from.")
-@click.option("-P", "--pipeline", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Operations in one request.")
-@click.option("-t", "--tests", callback=_split_tests, default=",".join(TESTS), show_default=True, help="Which tests, separated by commas.")
+@click.option(
+    "-c",
+    "--clients",
+    type=click.IntRange(1, CONNECTIONS_MAX),
+    default=50,
+    show_default=True,
+    help="Connections at the same time.",
+)
+@click.option(
+    "-n",
+    "--requests",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    help="Operations of each test, by all clients together.",
+)
+@click.option(
+    "-d",
+    "--data",
+    "data_bytes",
+    type=click.IntRange(0, 1 << 20),
+    default=3,
+    show_default=True,
+    help="Bytes of a value.",
+)
+@click.option(
+    "-r",
+    "--keyspace",
+    type=click.IntRange(1, 10_000_000),
+    default=10_000,
+    show_default=True,
+    help="How many keys to draw from.",
+)
+@click.option(
+    "-P", "--pipeline", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Operations in one request."
+)
+@click.option(
+    "-t",
+    "--tests",
+    callback=_split_tests,
+    default=",".join(TESTS),
+    show_default=True,
+    help="Which tests, separated by commas.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="One line a test.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Measure with 1, 2, 4 ... clients and write tables to FILE (Markdown), and plots beside it.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Measure with 1, 2, 4 ... clients and write tables to FILE (Markdown), and plots beside it.",
+)
 @click.pass_context
 def bench(
     ctx: click.Context,
@@ -125,13 +170,17 @@ def bench(
     counts = _counts(clients) if report is not None else [clients]
     outcomes: list[Outcome] = []
     if as_csv:
-        click.echo('"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"')
+        click.echo(
+            '"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"'
+        )
     with kvzmq.connect(endpoint, timeout=max(timeout_s, _BATCH_TIMEOUT_S)) as table:
         table.ping(timeout=timeout_s)  # a server that is not there is not waited for as long as a batch
         try:
             for test, count in itertools.product(tests, counts):
                 table.insert_many(work.rows(test, requests))
-                measured = _measure(endpoint, work, test, count, requests, pipeline, max(timeout_s, 10.0), as_csv or quiet)
+                measured = _measure(
+                    endpoint, work, test, count, requests, pipeline, max(timeout_s, 10.0), as_csv or quiet
+                )
                 outcomes.append(Outcome(test, count, measured, summarize(measured.latencies_ns)))
                 if as_csv:
                     click.echo(_csv_line(outcomes[-1]))
@@ -144,7 +193,9 @@ def bench(
     if report is not None:
         from kvzmq.bench.report import write_report
 
-        for path in write_report(report, outcomes, {"value": f"{data_bytes} bytes", "operations a request": str(pipeline)}):
+        for path in write_report(
+            report, outcomes, {"value": f"{data_bytes} bytes", "operations a request": str(pipeline)}
+        ):
             click.echo(f"wrote {path}", err=True)
 
 
@@ -174,7 +225,12 @@ def _measure(
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     began_s = time.perf_counter()
     with (
         Load(endpoint, clients, timeout_s=timeout_s) as load,
@@ -242,5 +298,7 @@ def _failures(outcome: Outcome) -> str:
     failed = outcome.measured.failed
     if not failed:
         return ""
-    named = (f"{count} {errors.BY_CODE[code].__name__ if code in errors.BY_CODE else code}" for code, count in failed.items())
+    named = (
+        f"{count} {errors.BY_CODE[code].__name__ if code in errors.BY_CODE else code}" for code, count in failed.items()
+    )
     return f" ({', '.join(named)})"

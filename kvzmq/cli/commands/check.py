@@ -22,8 +22,12 @@ _LISTED = 10
 @click.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
 @click.option("--repair", is_flag=True, help="Save what can be read to another directory. DIR itself is not touched.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR2",
-              help="Where --repair writes; must not exist.  [default: DIR.repaired]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR2",
+    help="Where --repair writes; must not exist.  [default: DIR.repaired]",
+)
 @json_option
 @click.pass_context
 def check(ctx: click.Context, directory: Path, repair: bool, output: Path | None, as_json: bool) -> None:
@@ -66,7 +70,9 @@ def _show(report: Report, as_json: bool) -> None:
         if report.lineage is not None and report.epoch is not None:
             lines.append(f"lineage: {report.lineage}, latest epoch {report.epoch}")
     if report.in_use:
-        lines.append("in use: a server has the directory; this is what was there at one moment, up to the last whole group")
+        lines.append(
+            "in use: a server has the directory; this is what was there at one moment, up to the last whole group"
+        )
     lines.append("DAMAGED: `kvzmq check --repair` saves what can be read to a copy" if report.damaged else "no damage")
     show.put(line.encode() for line in lines)
 

@@ -44,7 +44,11 @@ class _Moment(click.ParamType[int]):
         try:
             moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
         except ValueError:
-            self.fail(f"{text!r} is neither a time (2026-01-31, 2026-01-31T12:00:00) nor an age (90s, 15m, 2h, 1d)", param, ctx)
+            self.fail(
+                f"{text!r} is neither a time (2026-01-31, 2026-01-31T12:00:00) nor an age (90s, 15m, 2h, 1d)",
+                param,
+                ctx,
+            )
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
         return int(moment.timestamp() * 1e6)
 
@@ -70,7 +74,9 @@ class _Filter(NamedTuple):
     operations: tuple[str, ...]
 
     def covers(self, time_us: int) -> bool:
-        return (self.since_us is None or time_us >= self.since_us) and (self.until_us is None or time_us < self.until_us)
+        return (self.since_us is None or time_us >= self.since_us) and (
+            self.until_us is None or time_us < self.until_us
+        )
 
     def lets_through(self, entry: _Entry) -> bool:
         if self.session is not None and not (entry.session or b"").hex().startswith(self.session.lower()):
@@ -92,13 +98,21 @@ def _names_of(entry: _Entry) -> Iterator[str]:
 
 @click.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
-@click.option("-k", "--key", "keys", multiple=True, metavar="KEY", help="Only what names this key; several times for several.")
+@click.option(
+    "-k", "--key", "keys", multiple=True, metavar="KEY", help="Only what names this key; several times for several."
+)
 @click.option("--prefix", metavar="PREFIX", help="Only what names a key that begins with this.")
 @click.option("--session", metavar="HEX", help="Only what this session did; its first digits are enough.")
 @click.option("--since", "since_us", type=_Moment(), help="Only from this time on: UTC, or an age such as 15m.")
 @click.option("--until", "until_us", type=_Moment(), help="Only before this time.")
-@click.option("--operation", "operations", multiple=True, type=click.Choice(_WRITES), metavar="NAME",
-              help="Only this operation, also within transactions; several times for several.")
+@click.option(
+    "--operation",
+    "operations",
+    multiple=True,
+    type=click.Choice(_WRITES),
+    metavar="NAME",
+    help="Only this operation, also within transactions; several times for several.",
+)
 @click.option("--values", is_flag=True, help="Show the operations' arguments, too.")
 @json_option
 @click.pass_context
@@ -200,4 +214,6 @@ def _header(values: bool) -> str:
 def _aligned(fields: list[str]) -> str:
     moment, group, session, seq, operation, keys, *rest = fields
     keys = keys.ljust(_KEYS_WIDTH) if rest else keys
-    return "  ".join((moment.ljust(24), group.rjust(6), session.ljust(8), seq.rjust(5), operation.ljust(15), keys, *rest))
+    return "  ".join(
+        (moment.ljust(24), group.rjust(6), session.ljust(8), seq.rjust(5), operation.ljust(15), keys, *rest)
+    )

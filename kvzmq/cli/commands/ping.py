@@ -33,7 +33,9 @@ def ping(ctx: click.Context, explain: bool, as_json: bool) -> None:
         found = {"url": connection.url, "connected_s": first_s, "answered_s": again_s, "storage_trouble": trouble}
         show.put([show.encode_json(found)])
     else:
-        show.put([f"{connection.url} answers in {again_s * 1000:.2f} ms (connected in {first_s * 1000:.0f} ms)".encode()])
+        show.put(
+            [f"{connection.url} answers in {again_s * 1000:.2f} ms (connected in {first_s * 1000:.0f} ms)".encode()]
+        )
     if trouble:
         show.note(f"kvzmq: it answers, but its last write failed: {_reason(trouble)}")
         ctx.exit(STORAGE_FAILED)

@@ -12,9 +12,7 @@ from kvzmq.cli import NOT_FOUND
 from kvzmq.cli.arguments import KEY, VALUE, read_value, string_option
 from kvzmq.cli.connection import Connection, TableCommand, json_option
 
-_limit_option = click.option(
-    "-n", "--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many."
-)
+_limit_option = click.option("-n", "--limit", type=click.IntRange(min=1), metavar="N", help="Stop after so many.")
 
 
 def _first(found: Iterable[Any], limit: int | None) -> Iterable[Any]:
@@ -99,4 +97,3 @@ def items(connection: Connection, prefix: str, limit: int | None, as_json: bool)
     from kvzmq.cli import show
 
     show.rows(_first(connection.table.items(prefix), limit), as_json)
-

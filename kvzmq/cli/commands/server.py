@@ -86,32 +86,88 @@ class _Size(click.ParamType[int]):
         match = _SIZE.fullmatch(str(value).strip().lower())
         size = int(match[1]) * (_UNITS[match[2]] or 1) if match is not None else 0
         if not self._bytes_min <= size <= self._bytes_max:
-            self.fail(f"{value!r} is not a size from {self._bytes_min} to {self._bytes_max} bytes, such as 1M", param, ctx)
+            self.fail(
+                f"{value!r} is not a size from {self._bytes_min} to {self._bytes_max} bytes, such as 1M", param, ctx
+            )
         return size
 
 
 @click.command()
-@click.option("--data", type=click.Path(file_okay=False, readable=False, path_type=Path), default="kvzmq-data", envvar="KVZMQ_DATA",
-              show_default=True, help="Directory of the table's files; a new table is begun if there is none.")
-@click.option("--must-exist", is_flag=True, envvar="KVZMQ_MUST_EXIST",
-              help="Refuse to start, with exit code 3, if --data holds no table: it may not be mounted.")
-@click.option("--bind", "binds", type=Endpoint(), multiple=True, default=("tcp://127.0.0.1:5570",), envvar="KVZMQ_BIND",
-              show_default=True, metavar="URL", help="Endpoint for ZeroMQ clients; several times for several. Port 0 takes a free one.")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, readable=False, path_type=Path),
+    default="kvzmq-data",
+    envvar="KVZMQ_DATA",
+    show_default=True,
+    help="Directory of the table's files; a new table is begun if there is none.",
+)
+@click.option(
+    "--must-exist",
+    is_flag=True,
+    envvar="KVZMQ_MUST_EXIST",
+    help="Refuse to start, with exit code 3, if --data holds no table: it may not be mounted.",
+)
+@click.option(
+    "--bind",
+    "binds",
+    type=Endpoint(),
+    multiple=True,
+    default=("tcp://127.0.0.1:5570",),
+    envvar="KVZMQ_BIND",
+    show_default=True,
+    metavar="URL",
+    help="Endpoint for ZeroMQ clients; several times for several. Port 0 takes a free one.",
+)
 @click.option("--tcp", type=_Address(), envvar="KVZMQ_TCP", help="Also speak JSON lines over TCP here.")
-@click.option("--project", envvar="KVZMQ_PROJECT", metavar="NAME", help="Announce the server under this name to a catalog.")
-@click.option("--owner", envvar="KVZMQ_OWNER", metavar="NAME", help="Who runs it, for the catalog.  [default: the login name]")
-@click.option("--catalog", "catalog_address", type=_Address(), envvar="KVZMQ_CATALOG",
-              help="The catalog.  [default: CATALOG_HOST and CATALOG_PORT, or 127.0.0.1:9097]")
-@click.option("--compact-after", type=_CompactAfter(), envvar="KVZMQ_COMPACT_AFTER",
-              help="Compact the log at so many records (1000) or so long a log (64M).  [default: when it outgrows the checkpoint and 64M]")
-@click.option("--request-max", "request_bytes_max", type=_Size(messages.REQUEST_BYTES_MIN, messages.REQUEST_BYTES_LIMIT),
-              default="1M", envvar="KVZMQ_REQUEST_MAX", show_default=True,
-              help="The longest request, 1K to 8M: nobody else is served while one is read and executed.")
-@click.option("--trace", "trace_path", envvar="KVZMQ_TRACE", metavar="FILE", help="Write a line for every request executed; - for standard output.")
-@click.option("--group-commit/--no-group-commit", default=True, envvar="KVZMQ_GROUP_COMMIT",
-              help="One sync for all that arrived together, or one for each request: slow, to measure the difference.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", envvar="KVZMQ_LOG_LEVEL",
-              show_default=True, help="How much to say on standard error.")
+@click.option(
+    "--project", envvar="KVZMQ_PROJECT", metavar="NAME", help="Announce the server under this name to a catalog."
+)
+@click.option(
+    "--owner", envvar="KVZMQ_OWNER", metavar="NAME", help="Who runs it, for the catalog.  [default: the login name]"
+)
+@click.option(
+    "--catalog",
+    "catalog_address",
+    type=_Address(),
+    envvar="KVZMQ_CATALOG",
+    help="The catalog.  [default: CATALOG_HOST and CATALOG_PORT, or 127.0.0.1:9097]",
+)
+@click.option(
+    "--compact-after",
+    type=_CompactAfter(),
+    envvar="KVZMQ_COMPACT_AFTER",
+    help="Compact the log at so many records (1000) or so long a log (64M).  [default: when it outgrows the checkpoint and 64M]",
+)
+@click.option(
+    "--request-max",
+    "request_bytes_max",
+    type=_Size(messages.REQUEST_BYTES_MIN, messages.REQUEST_BYTES_LIMIT),
+    default="1M",
+    envvar="KVZMQ_REQUEST_MAX",
+    show_default=True,
+    help="The longest request, 1K to 8M: nobody else is served while one is read and executed.",
+)
+@click.option(
+    "--trace",
+    "trace_path",
+    envvar="KVZMQ_TRACE",
+    metavar="FILE",
+    help="Write a line for every request executed; - for standard output.",
+)
+@click.option(
+    "--group-commit/--no-group-commit",
+    default=True,
+    envvar="KVZMQ_GROUP_COMMIT",
+    help="One sync for all that arrived together, or one for each request: slow, to measure the difference.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    envvar="KVZMQ_LOG_LEVEL",
+    show_default=True,
+    help="How much to say on standard error.",
+)
 def server(**options: Any) -> None:
     """Serve the table in --data until SIGTERM or Ctrl-C."""
     if options["catalog_address"] is not None and options["project"] is None:
@@ -138,7 +194,9 @@ class _Options:
 
 
 def _serve(options: _Options) -> None:
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
     _raise_descriptor_limit()
     is_there = options.data.exists()
     with contextlib.ExitStack() as stack:
@@ -157,7 +215,9 @@ def _serve(options: _Options) -> None:
             built.run(lambda: _say_where_it_listens(built))
         except errors.StorageFailed as error:
             # Not even a clean stop: whatever is still queued must not leave, and must not be synced as if all were well.
-            print(f"kvzmq: {error}; stopped at once, as nobody can tell what is on the disk", file=sys.stderr, flush=True)
+            print(
+                f"kvzmq: {error}; stopped at once, as nobody can tell what is on the disk", file=sys.stderr, flush=True
+            )
             os._exit(STORAGE_FAILED)
 
 
@@ -231,7 +291,9 @@ def _announcer(
     host, port = options.catalog_address or catalog.default_address()
     announcement = catalog.announcement_of(options.project, options.owner or _login_name(), endpoints, bridge_port)
     if announcement is None:
-        _log.warning("not announced as %s: no other machine reaches ipc://; add a --bind tcp://HOST:PORT", options.project)
+        _log.warning(
+            "not announced as %s: no other machine reaches ipc://; add a --bind tcp://HOST:PORT", options.project
+        )
         return None, None
     endpoint = catalog.parse_endpoint(str(announcement.endpoint))
     if endpoint is not None and endpoint.is_loopback and not catalog.is_loopback(host):

@@ -27,8 +27,13 @@ _GREETING_S = 1.0
 
 
 @click.command(cls=TableCommand)
-@click.option("--history", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", envvar="KVZMQ_HISTORY",
-              help="Where to keep what was typed.  [default: ~/.local/state/kvzmq/history]")
+@click.option(
+    "--history",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    envvar="KVZMQ_HISTORY",
+    help="Where to keep what was typed.  [default: ~/.local/state/kvzmq/history]",
+)
 @click.pass_context
 def shell(ctx: click.Context, history: Path | None) -> None:
     """Type commands one after the other, at one connection.
@@ -146,7 +151,9 @@ class Shell:
 
     def _invoke(self, command: click.Command, name: str, arguments: list[str]) -> int:
         try:
-            code = command.main(arguments, prog_name=name, standalone_mode=False, parent=self._root, obj=self.connection)
+            code = command.main(
+                arguments, prog_name=name, standalone_mode=False, parent=self._root, obj=self.connection
+            )
         except click.ClickException as error:
             error.show()
             return error.exit_code

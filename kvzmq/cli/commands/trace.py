@@ -22,14 +22,38 @@ LANES_REQUESTS = 240
 _WIDTH_MAX = 160
 """Wider drawings are harder to follow, not easier."""
 
-_COLORS = ("green", "cyan", "yellow", "magenta", "blue", "red", "bright_green", "bright_cyan", "bright_yellow", "bright_magenta")
+_COLORS = (
+    "green",
+    "cyan",
+    "yellow",
+    "magenta",
+    "blue",
+    "red",
+    "bright_green",
+    "bright_cyan",
+    "bright_yellow",
+    "bright_magenta",
+)
 
 
 @click.command("trace")
 @click.argument("file", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--lanes", "requests", type=click.IntRange(min=0), default=LANES_REQUESTS, show_default=True, metavar="N",
-              help="Draw N requests; 0 draws none.")
-@click.option("--step", "first_step", type=int, metavar="N", help="Begin the drawing at step N.  [default: the first that served several clients]")
+@click.option(
+    "--lanes",
+    "requests",
+    type=click.IntRange(min=0),
+    default=LANES_REQUESTS,
+    show_default=True,
+    metavar="N",
+    help="Draw N requests; 0 draws none.",
+)
+@click.option(
+    "--step",
+    "first_step",
+    type=int,
+    metavar="N",
+    help="Begin the drawing at step N.  [default: the first that served several clients]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def trace(file: Path, requests: int, first_step: int | None, as_json: bool) -> None:
     """Show how requests interleaved, from what `kvzmq server --trace FILE` wrote.
@@ -98,7 +122,9 @@ def _print_summary(summary: Summary) -> None:
     run = f"{summary.longest_run:,}"
     if summary.longest_run_client is not None:
         run += f", by {summary.longest_run_client}"
-    alone = click.style("yes", fg="green") if summary.alone else click.style(f"NO, {summary.fault}", fg="red", bold=True)
+    alone = (
+        click.style("yes", fg="green") if summary.alone else click.style(f"NO, {summary.fault}", fg="red", bold=True)
+    )
     rows = [
         ("requests", f"{summary.requests:,}"),
         ("by operation", operations or "none"),
@@ -107,7 +133,10 @@ def _print_summary(summary: Summary) -> None:
         ("steps that served several clients", f"{summary.shared_steps:,}{shared}"),
         ("requests a step", f"mean {summary.requests_a_step:.1f}, max {summary.requests_a_step_max:,}"),
         ("longest run of one client, others active", run),
-        ("changes of the table", f"{summary.changes:,}" + (f", {summary.expired:,} of them expired rows" if summary.expired else "")),
+        (
+            "changes of the table",
+            f"{summary.changes:,}" + (f", {summary.expired:,} of them expired rows" if summary.expired else ""),
+        ),
         ("each request executed alone", alone),
     ]
     label_width = max(len(label) for label, _ in rows)
@@ -126,7 +155,9 @@ def _print_lanes(lines: Sequence[Line]) -> None:
         click.echo()
         click.echo(f"{'step':>{label_width}} {_ruler(block)}".rstrip())
         for client in (client for client in clients if client in block.lanes):
-            click.echo(f"{click.style(f'{client:>{label_width}}', fg=colors[client])} {_lane(block.lanes[client], colors[client])}")
+            click.echo(
+                f"{click.style(f'{client:>{label_width}}', fg=colors[client])} {_lane(block.lanes[client], colors[client])}"
+            )
     marks: dict[str, str] = {}
     for line in lines:
         marks.setdefault(interleaving.mark(line), line.operation.partition("+")[0])
@@ -150,6 +181,8 @@ def _lane(lane: str, color: str) -> str:
     for end in range(1, len(lane) + 1):
         if end == len(lane) or (lane[end] in REST + BAR) != (lane[start] in REST + BAR):
             own = lane[start] not in REST + BAR
-            pieces.append(click.style(lane[start:end], fg=color, bold=True) if own else click.style(lane[start:end], dim=True))
+            pieces.append(
+                click.style(lane[start:end], fg=color, bold=True) if own else click.style(lane[start:end], dim=True)
+            )
             start = end
     return "".join(pieces)

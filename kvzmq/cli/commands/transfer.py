@@ -70,10 +70,17 @@ def _holds_bytes(value: Any) -> bool:
 
 
 @click.command(cls=TableCommand)
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="[DIR]", required=False)
+@click.argument(
+    "directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="[DIR]", required=False
+)
 @click.option("--prefix", default="", type=KEY, help="Only keys that begin with this.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Write FILE, whole or not at all, with a count as its last line.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write FILE, whole or not at all, with a count as its last line.",
+)
 @click.pass_obj
 def export(connection: Connection, directory: Path | None, prefix: str, output: Path | None) -> None:
     """Write every row as a line {"key": ..., "value": ...}, from a server, or from DIR while no server runs on it.
@@ -182,7 +189,9 @@ def _from_directory(directory: Path, prefix: str) -> tuple[Iterator[_Found], int
         try:
             store.recover()
         except errors.Damaged as error:
-            raise errors.Damaged(f"{error}: `kvzmq check --repair {directory}` saves what can be read to a copy") from error
+            raise errors.Damaged(
+                f"{error}: `kvzmq check --repair {directory}` saves what can be read to a copy"
+            ) from error
     rows, expiries = store.table.rows, store.table.expiries
     keys = sorted(key for key in rows if key.startswith(prefix))
     return ((key, rows[key], expiries.get(key)) for key in keys), len(keys)
@@ -232,7 +241,9 @@ class _Tally:
             _BadLine: it is another
         """
         if counted != self._lines:
-            raise _BadLine(f"line {number}: it says that {counted:,} lines came before, but {self._lines:,} did: some are missing or added")
+            raise _BadLine(
+                f"line {number}: it says that {counted:,} lines came before, but {self._lines:,} did: some are missing or added"
+            )
         self._lines = 0
         self.whole = True
 
@@ -257,7 +268,11 @@ class _Batch:
 
     def takes(self, row: _Row, length: int) -> bool:
         """Say whether a row still fits: a key comes once, so that the order within a batch does not matter."""
-        return row.key not in self._lines and len(self) < _BATCH_ROWS and (not len(self) or self.bytes + length <= _BATCH_BYTES)
+        return (
+            row.key not in self._lines
+            and len(self) < _BATCH_ROWS
+            and (not len(self) or self.bytes + length <= _BATCH_BYTES)
+        )
 
     def add(self, row: _Row, length: int, number: int) -> None:
         left_s = self._ttl_s if row.expires is None else row.expires.timestamp() - time.time()
@@ -323,7 +338,9 @@ def import_(connection: Connection, file: IO[bytes], replace: bool, without_coun
     done, tally = _insert(connection, file, ttl_s)
     show.note(f"{count(done, 'row')} imported")
     if not tally.whole:
-        show.note("kvzmq: there is no count at the end, as `export -o` writes it: a file that was cut off would not be noticed")
+        show.note(
+            "kvzmq: there is no count at the end, as `export -o` writes it: a file that was cut off would not be noticed"
+        )
 
 
 def _insert(connection: Connection, file: IO[bytes], ttl_s: float | None) -> tuple[int, _Tally]:
@@ -461,7 +478,7 @@ def _read_line(line: bytes, number: int) -> _Row:
         if [row.value is not UNSET, row.msgpack is not UNSET, row.removed].count(True) != 1:
             raise _BadLine(f'line {number}: needs "key" and one of "value", "msgpack" and "removed"')
         if row.expires is not None and row.expires.tzinfo is None:
-            raise _BadLine(f"line {number}: the time in \"expires\" needs its zone: ...Z for UTC")
+            raise _BadLine(f'line {number}: the time in "expires" needs its zone: ...Z for UTC')
         if row.msgpack is not UNSET:
             validation.check_value(row.msgpack)
             row.value = msgpack.decode_value(row.msgpack)

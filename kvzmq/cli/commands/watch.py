@@ -10,11 +10,26 @@ from kvzmq.cli.connection import Connection, TableCommand, json_option
 
 @click.command(cls=TableCommand)
 @click.argument("prefix", default="", type=KEY)
-@click.option("--from-revision", type=click.IntRange(min=0), metavar="N", help="Begin with the changes after revision N, not with now.")
-@click.option("--epoch", metavar="HEX",
-              help="The epoch in which revision N was reached, from `kvzmq stats` then: refuse another history.")
-@click.option("--query", "subkey_subvalue", nargs=2, type=(str, VALUE), default=None, metavar="SUBKEY SUBVALUE",
-              help="Rows whose value is a map in which SUBKEY equals SUBVALUE; removed when they cease to.")
+@click.option(
+    "--from-revision",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Begin with the changes after revision N, not with now.",
+)
+@click.option(
+    "--epoch",
+    metavar="HEX",
+    help="The epoch in which revision N was reached, from `kvzmq stats` then: refuse another history.",
+)
+@click.option(
+    "--query",
+    "subkey_subvalue",
+    nargs=2,
+    type=(str, VALUE),
+    default=None,
+    metavar="SUBKEY SUBVALUE",
+    help="Rows whose value is a map in which SUBKEY equals SUBVALUE; removed when they cease to.",
+)
 @click.option("-n", "--count", type=click.IntRange(min=1), metavar="N", help="Stop after so many changes.")
 @string_option
 @json_option

@@ -68,7 +68,7 @@ def insert(
 
 @click.command(cls=TableCommand)
 @click.argument("keys", metavar="[KEY...]", nargs=-1, type=KEY)
-@click.option("--prefix", type=KEY, metavar="PREFIX", help="Remove every key that begins with this; \"\" stands for all.")
+@click.option("--prefix", type=KEY, metavar="PREFIX", help='Remove every key that begins with this; "" stands for all.')
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --prefix removes.")
 @json_option
 @click.pass_obj
@@ -197,7 +197,9 @@ def _insert_if(connection: Connection, key: str, expected: object, value: object
 @string_option
 @json_option
 @click.pass_obj
-def setdefault(connection: Connection, key: str, value: str, ttl_s: float | None, as_string: bool, as_json: bool) -> None:
+def setdefault(
+    connection: Connection, key: str, value: str, ttl_s: float | None, as_string: bool, as_json: bool
+) -> None:
     """Set KEY to VALUE if it is absent, and print the value it has then.
 
     --ttl is for the row that this sets; one that is there keeps its time to live.
@@ -245,7 +247,9 @@ class _Number(click.ParamType[float]):
 @click.command(cls=TableCommand)
 @click.argument("key", type=KEY)
 @click.argument("by", type=_Number(), default=1)
-@click.option("--ttl", "ttl_s", type=DURATION, metavar="TIME", help="Remove it so long from now, whatever was set before: 5m.")
+@click.option(
+    "--ttl", "ttl_s", type=DURATION, metavar="TIME", help="Remove it so long from now, whatever was set before: 5m."
+)
 @json_option
 @click.pass_obj
 def incr(connection: Connection, key: str, by: float, ttl_s: float | None, as_json: bool) -> None:

@@ -91,9 +91,7 @@ class AsyncClient:
         """Remove `key`. Raises KeyError."""
         await self._run(self._calls.remove(key), timeout)
 
-    async def compare_and_set(
-        self, key: str, expected: object, value: object, *, timeout: float | None = None
-    ) -> bool:
+    async def compare_and_set(self, key: str, expected: object, value: object, *, timeout: float | None = None) -> bool:
         """Set `key` to `value` if it holds `expected`; either may be ABSENT. Returns whether it did."""
         return bool(await self._run(self._calls.compare_and_set(key, expected, value), timeout))
 
@@ -163,9 +161,7 @@ class AsyncClient:
         return sum([await self._run(call, timeout) for call in self._calls.remove_many(keys)])
 
     @overload
-    async def query(
-        self, subkey: str, subvalue: object, *, timeout: float | None = None
-    ) -> list[tuple[str, Any]]: ...
+    async def query(self, subkey: str, subvalue: object, *, timeout: float | None = None) -> list[tuple[str, Any]]: ...
     @overload
     async def query(
         self, subkey: str, subvalue: object, type: type[T], *, timeout: float | None = None

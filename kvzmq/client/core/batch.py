@@ -67,7 +67,9 @@ class Batch:
 
     def _add(self, call: Call) -> Pending[Any]:
         if self._ended:
-            raise ValueError("the block of this batch has ended: nothing more is sent, begin another with a `with` block")
+            raise ValueError(
+                "the block of this batch has ended: nothing more is sent, begin another with a `with` block"
+            )
         pending: Pending[Any] = Pending()
         self._gathered.append((call, pending))
         return pending

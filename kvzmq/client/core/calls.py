@@ -95,7 +95,9 @@ def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _p
         raise errors.InvalidRequest(str(error)) from None
     size = len(data)
     if size > OPERATIONS_BYTES_MAX:
-        raise errors.InvalidRequest(f"{size} bytes do not fit a request of {messages.REQUEST_BYTES_LIMIT}: send less at a time")
+        raise errors.InvalidRequest(
+            f"{size} bytes do not fit a request of {messages.REQUEST_BYTES_LIMIT}: send less at a time"
+        )
     return Call([Raw(data)], _WRITES[operation[0]], finish, size)
 
 
@@ -111,7 +113,9 @@ def _check_ttl(ttl_s: float | None) -> float | None:
         raise TypeError("ttl_s is a timedelta: give seconds, its total_seconds()")
     ttl_s = values.check_number(ttl_s, "ttl_s", "not a number of seconds, or None for good")
     if not 0 < ttl_s <= messages.TTL_S_MAX:
-        raise errors.InvalidRequest(f"ttl_s is {ttl_s}: it must be above 0 and at most {messages.TTL_S_MAX:.0f} seconds")
+        raise errors.InvalidRequest(
+            f"ttl_s is {ttl_s}: it must be above 0 and at most {messages.TTL_S_MAX:.0f} seconds"
+        )
     return ttl_s
 
 
@@ -169,7 +173,9 @@ class Calls:
             raise TypeError(f"rows is a mapping, or pairs of a key and a value: {error}") from None
         keys, contents = values.check_keys(list(seen), self.prefix), list(seen.values())
         chunks = range(0, len(keys), CHUNK_ROWS) or [0]
-        return [call for at in chunks for call in _insert_rows(keys[at : at + CHUNK_ROWS], contents[at : at + CHUNK_ROWS])]
+        return [
+            call for at in chunks for call in _insert_rows(keys[at : at + CHUNK_ROWS], contents[at : at + CHUNK_ROWS])
+        ]
 
     def remove_many(self, keys: Iterable[str]) -> list[Call]:
         return [_call(("remove_many", chunk)) for chunk in _chunks(self._keys(keys))]
@@ -201,7 +207,9 @@ class Calls:
     def transaction(self, checks: Mapping[str, object], steps: Sequence[Call]) -> Call:
         """Build writes and lookups that happen all or not at all; `steps` are of this prefix already."""
         if not isinstance(checks, Mapping):
-            raise TypeError(f"checks is a {type(checks).__name__}: it is a mapping of keys to the values they must have, or kvzmq.ABSENT")
+            raise TypeError(
+                f"checks is a {type(checks).__name__}: it is a mapping of keys to the values they must have, or kvzmq.ABSENT"
+            )
         encoded = [(self._key(key), _maybe(expected, f"the check of {key!r}")) for key, expected in checks.items()]
 
         def finish(results: list[Result]) -> list[Any]:
@@ -264,7 +272,11 @@ class Calls:
     def _pairs(self, kind: Any) -> Callable[[list[Result]], list[tuple[str, Any]]]:
         def finish(results: list[Result]) -> list[tuple[str, Any]]:
             pairs: list[tuple[str, Raw]] = values.decode(payload_of(results[0]), list[tuple[str, Raw]])
-            return [(self._strip(key), values.decode_of(key, raw, kind)) for key, raw in pairs if key.startswith(self.prefix)]
+            return [
+                (self._strip(key), values.decode_of(key, raw, kind))
+                for key, raw in pairs
+                if key.startswith(self.prefix)
+            ]
 
         def finish_plain(results: list[Result]) -> list[tuple[str, Any]]:
             return [(self._strip(key), value) for key, value in _plain(results) if key.startswith(self.prefix)]

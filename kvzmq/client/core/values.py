@@ -304,7 +304,9 @@ def check_revision(revision: object) -> int | None:
     if revision is None:
         return None
     if isinstance(revision, bool) or not isinstance(revision, numbers.Integral):
-        raise TypeError(f"from_revision is {_article(type(revision))}: it is an integer, a watch's or an event's revision")
+        raise TypeError(
+            f"from_revision is {_article(type(revision))}: it is an integer, a watch's or an event's revision"
+        )
     if revision < 0:
         raise errors.InvalidRequest(f"from_revision is {revision}: revisions begin at 0")
     return int(revision)
@@ -366,5 +368,6 @@ def _construct(kind: Any, plain: Any) -> Any:
         return validate(plain)
     if isinstance(kind, type) and isinstance(plain, kind):
         return plain
-    raise TypeError(f"cannot make {kind!r} of a {type(plain).__name__}: type= is a type that msgspec knows, or a pydantic model")
-
+    raise TypeError(
+        f"cannot make {kind!r} of a {type(plain).__name__}: type= is a type that msgspec knows, or a pydantic model"
+    )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
 
+
 class Copy:
     """The rows that one instruction of one thread has read, such as the call of `dict` in `dict(table)`.
 

@@ -18,9 +18,7 @@ from kvzmq.client.sync.connection import CATALOG_PAUSE_S, open_link
 _SLICE_S = 0.1
 """How long to wait without a look at the connection."""
 
-FORKED = (
-    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, epoch=watch.epoch to go on from there"
-)
+FORKED = "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, epoch=watch.epoch to go on from there"
 """What a forked child is told: two processes on one socket would take each other's events."""
 
 

@@ -174,7 +174,9 @@ class RouterTransport:
                 errno.ENOENT: "there is no such directory",
                 errno.EACCES: "no permission",
                 errno.ENAMETOOLONG: "the path is too long for a socket, about 100 bytes",
-            }.get(number, f"{zmq.strerror(number)}; an endpoint looks like tcp://127.0.0.1:5570 or ipc:///run/kvzmq.sock")
+            }.get(
+                number, f"{zmq.strerror(number)}; an endpoint looks like tcp://127.0.0.1:5570 or ipc:///run/kvzmq.sock"
+            )
             raise errors.CannotListen(f"cannot listen on {endpoint}: {advice}") from error
         finally:
             os.umask(umask)

@@ -92,7 +92,8 @@ _HEAD_BYTES = 8192
 
 _FOREIGN = re.compile(
     rb"\xff.{8}\x7f|"
-    rb"[ \t]*(?:(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI)[ \t]|[A-Za-z]+ [^ \n]+ HTTP/)", re.IGNORECASE | re.DOTALL
+    rb"[ \t]*(?:(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH|PRI)[ \t]|[A-Za-z]+ [^ \n]+ HTTP/)",
+    re.IGNORECASE | re.DOTALL,
 )
 """How ZeroMQ begins, whose client would wait; and how HTTP does: a method of RFC 9110, 5789 or 9113 and a space; or any other, its target, and the version."""
 
@@ -250,7 +251,9 @@ class TcpTransport:
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     self._counts["accept_failures"] += 1
-                    self._warn(f"cannot accept connections: {error.strerror}; raise the limit of open files (ulimit -n)")
+                    self._warn(
+                        f"cannot accept connections: {error.strerror}; raise the limit of open files (ulimit -n)"
+                    )
                     return self._pause_accepting()
                 continue  # the peer has gone before it was accepted
             if len(self._connections) >= CONNECTIONS_MAX:
@@ -301,7 +304,9 @@ class TcpTransport:
             self._counts["dropped_http"] += connection.received[:1] != b"\xff"
             self._close(connection)
             return received_bytes
-        if connection.has_turn(self.line_bytes_max):  # what epoll has to report is settled after the turn: most lines are taken in at once
+        if connection.has_turn(
+            self.line_bytes_max
+        ):  # what epoll has to report is settled after the turn: most lines are taken in at once
             self._ready[connection.number] = connection
         return received_bytes
 
@@ -493,7 +498,10 @@ class TcpTransport:
         if self._grown_bytes < _GROWN_BYTES:
             return
         self._grown_bytes = 0
-        held = {connection.number: len(connection.received) + connection.queued_bytes for connection in self._connections.values()}
+        held = {
+            connection.number: len(connection.received) + connection.queued_bytes
+            for connection in self._connections.values()
+        }
         total = sum(held.values())
         while total > HELD_BYTES_MAX:
             largest = max(held, key=held.__getitem__)

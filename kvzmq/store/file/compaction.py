@@ -215,7 +215,10 @@ class Compactor:
             self._fail(f"cannot start a process: {error.strerror}")
             return
         self._began_s = self._clock()
-        _log.info("compaction begins, %s", "of what an earlier server left" if self._rows is None else units.count(self._rows, "row"))
+        _log.info(
+            "compaction begins, %s",
+            "of what an earlier server left" if self._rows is None else units.count(self._rows, "row"),
+        )
 
     def _reap(self, child: subprocess.Popen[bytes]) -> None:
         code = child.poll()

@@ -266,7 +266,9 @@ class FileLog:
             file.truncate(self.log_bytes)
             file.sync()
         except OSError as error:
-            raise self._fail(f"{self.directory.path / NAME}: could not cut back after {why.strerror}: {error.strerror}") from error
+            raise self._fail(
+                f"{self.directory.path / NAME}: could not cut back after {why.strerror}: {error.strerror}"
+            ) from error
         self._prepared = self.log_bytes
 
     def barrier(self) -> Iterator[bytes]:

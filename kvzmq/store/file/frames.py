@@ -95,7 +95,9 @@ def read_header(file: File, magic: bytes, name: str) -> Header:
     if version > FORMAT:
         raise errors.WrittenByNewer(f"{name}: written by a newer version of kvzmq (format {version}): update this one")
     if semantics > SEMANTICS:
-        raise errors.WrittenByNewer(f"{name}: written by a newer version of kvzmq (semantics {semantics}): update this one")
+        raise errors.WrittenByNewer(
+            f"{name}: written by a newer version of kvzmq (semantics {semantics}): update this one"
+        )
     if version < FORMAT or semantics not in READABLE:
         raise errors.Damaged(f"{name}: format {version} and semantics {semantics} were never written by any version")
     return Header(found, semantics, salt, number)

@@ -55,7 +55,13 @@ def before_the_checkpoint(writer: Writer) -> None:
     writer.step(ONE, 1, ["open"])
     writer.step(ONE, 2, ["insert", "zebra", {"weight": 100, "name": "fred"}])
     writer.step(ONE, 3, ["insert_many", {"": None, "größe": 1.5, "a\nb\x00": True, "🦓": [1, [2, {"x": []}]]}])
-    writer.step(ONE, 4, ["insert", "least", -(1 << 63)], ["insert", "most", (1 << 64) - 1], ["insert", "bytes", bytes(range(256))])
+    writer.step(
+        ONE,
+        4,
+        ["insert", "least", -(1 << 63)],
+        ["insert", "most", (1 << 64) - 1],
+        ["insert", "bytes", bytes(range(256))],
+    )
     writer.step(ONE, 5, ["insert", "lives in the checkpoint", 1, TTL_S], ["insert", "lives on", 2, TTL_S])
     writer.step(ONE, 6, ["remove", "nobody"])  # fails: NoSuchKey is a result that is kept
     writer.step(None, 1, ["insert", "gone at once", 1, 0.5])
@@ -99,9 +105,14 @@ def main(path: Path) -> None:
         "revision": table.revision,
         "group": writer.log.group,
         "rows": {key: base64.b64encode(value).decode() for key, value in sorted(table.rows.items())},
-        "expires_us": {key: deadline for key in sorted(table.rows) if (deadline := table.expiries.get(key)) is not None},
+        "expires_us": {
+            key: deadline for key in sorted(table.rows) if (deadline := table.expiries.get(key)) is not None
+        },
         "sessions": {
-            session.hex(): {"floor": floor, "kept": {seq: [digest, revision, results.hex()] for seq, digest, revision, results in kept_results}}
+            session.hex(): {
+                "floor": floor,
+                "kept": {seq: [digest, revision, results.hex()] for seq, digest, revision, results in kept_results},
+            }
             for session, floor, kept_results in table.sessions.dump()
         },
     }
