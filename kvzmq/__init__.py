@@ -37,10 +37,10 @@ if TYPE_CHECKING:
         RevisionGone,
         SequenceReused,
         SessionExpired,
-        StorageError,
         TableChanged,
         Timeout,
         WatchIdle,
+        WriteRejected,
         WrongType,
     )
 
@@ -56,7 +56,7 @@ _HOMES = {
         (
             "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey",
             "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
-            "StorageError", "TableChanged", "Timeout", "WatchIdle", "WrongType",
+            "WriteRejected", "TableChanged", "Timeout", "WatchIdle", "WrongType",
         ),
         "kvzmq.errors",
     ),
@@ -65,7 +65,7 @@ _HOMES = {
 __all__ = [
     "ABSENT", "AsyncClient", "AsyncWatch", "CatalogError", "CheckFailed", "Client", "Event", "InvalidMethod",
     "InvalidRequest", "KvzmqError", "NoSuchKey", "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge",
-    "RevisionGone", "SequenceReused", "SessionExpired", "StorageError", "TableChanged", "Timeout", "Transaction", "Watch",
+    "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout", "Transaction", "Watch",
     "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
 ]  # fmt: skip
 

@@ -11,18 +11,18 @@
     ├── RequestRefused          nothing of the request was executed
     │   ├── InvalidRequest         16   (a ValueError)
     │   ├── InvalidMethod          17
-    │   ├── StorageError           18
+    │   ├── WriteRejected          18
     │   ├── SessionExpired         19
     │   └── SequenceReused         20
     ├── Timeout                 the operation did not run, or was a read   (a TimeoutError)
     ├── OutcomeUnknown          the operation may have run, once
     ├── TableChanged            another table answers where one was used before
-    ├── Damaged                 a file is not what was written
+    ├── CorruptionError         a file is not what was written
     ├── WrittenByNewer          a newer version of kvzmq wrote the file
     ├── DirectoryInUse          another server has the directory
     ├── CannotListen            an endpoint is in use or malformed
     ├── PeerGone                nobody is left to send to
-    ├── StorageFailed           the disk cannot be trusted any more: stop
+    ├── StorageFatal            the disk cannot be trusted any more: stop
     └── CatalogError            the name service has no answer
 
 Codes below 16 belong to one operation; codes from 16 on refuse a whole request, whose reply then
@@ -39,17 +39,17 @@ REFUSED_MIN = 16
 
 
 class KvzmqError(Exception):
-    """Be the root of every error raised on purpose."""
+    """Base class of all kvzmq errors."""
 
     code: int = 255
 
 
 class OperationError(KvzmqError):
-    """Say that one operation failed and changed nothing."""
+    """Base class of errors of one operation, which changed nothing."""
 
 
 class NoSuchKey(OperationError, KeyError):
-    """Say that the key is not in the table."""
+    """The key is not in the table."""
 
     code = 1
 
@@ -58,25 +58,25 @@ class NoSuchKey(OperationError, KeyError):
 
 
 class WrongType(OperationError, TypeError):
-    """Say that the stored value is not of the type the operation works on."""
+    """The stored value is not of the type that the operation works on."""
 
     code = 2
 
 
 class CheckFailed(OperationError):
-    """Say that a check of a transaction did not hold: nothing of it was applied."""
+    """A check of a transaction did not hold: nothing of it was applied."""
 
     code = 3
 
 
 class ResultTooLarge(OperationError):
-    """Say that the result does not fit one reply: ask for less, or in pages."""
+    """The result does not fit one reply: ask for less, or in pages."""
 
     code = 4
 
 
 class RevisionGone(OperationError):
-    """Say that the history a watch asked for is no longer kept."""
+    """The history that a watch asked for is no longer kept, or is another one."""
 
     code = 5
 
@@ -88,77 +88,77 @@ class WatchIdle(OperationError):
 
 
 class RequestRefused(KvzmqError):
-    """Say that nothing of a request was executed."""
+    """Base class of refusals of a whole request: nothing of it was executed."""
 
 
 class InvalidRequest(RequestRefused, ValueError):
-    """Say that the request is not of the protocol's form."""
+    """The request is not of the protocol's form."""
 
     code = 16
 
 
 class InvalidMethod(RequestRefused):
-    """Say that there is no operation of this name."""
+    """There is no operation of this name."""
 
     code = 17
 
 
-class StorageError(RequestRefused):
-    """Say that the change could not be written, a full disk most often: not applied."""
+class WriteRejected(RequestRefused):
+    """The change could not be written, a full disk most often: not applied."""
 
     code = 18
 
 
 class SessionExpired(RequestRefused):
-    """Say that the session, or this number within it, was forgotten: not executed now."""
+    """The session, or this number within it, was forgotten: not executed now."""
 
     code = 19
 
 
 class SequenceReused(RequestRefused):
-    """Say that the sequence number was used before, for another request."""
+    """The sequence number was used before, for another request."""
 
     code = 20
 
 
 class Timeout(KvzmqError, TimeoutError):
-    """Say that the deadline passed and the operation certainly did not run, or was a read."""
+    """The deadline passed, and the operation certainly did not run, or was a read."""
 
 
 class OutcomeUnknown(KvzmqError):
-    """Say that no answer came in time and that the operation may have been executed, once."""
+    """No answer came in time: the operation may have been executed, once."""
 
 
 class TableChanged(KvzmqError):
     """Another table answers where this client used one before: nothing of the call was executed on it."""
 
 
-class Damaged(KvzmqError):
-    """Say that a file is not what was written, and where."""
+class CorruptionError(KvzmqError):
+    """A file is not what was written; the message says where."""
 
 
 class WrittenByNewer(KvzmqError):
-    """Say that a newer version wrote a file: it may be whole, but this one cannot know what it means."""
+    """A newer version wrote the file: it may be whole, but this one cannot know what it means."""
 
 
 class DirectoryInUse(KvzmqError):
-    """Say that another server has the directory open."""
+    """Another server has the directory open."""
 
 
 class CannotListen(KvzmqError):
-    """Say that a server cannot listen where it was told to."""
+    """A server cannot listen where it was told to."""
 
 
 class PeerGone(KvzmqError):
-    """Say that the peer has disconnected."""
+    """The peer has disconnected."""
 
 
-class StorageFailed(KvzmqError):
-    """Say that the disk failed in a way after which only a restart tells what is on it."""
+class StorageFatal(KvzmqError):
+    """The disk failed in a way after which only a restart tells what is on it: stop."""
 
 
 class CatalogError(KvzmqError):
-    """Say that the name service could not be asked, or does not know the project."""
+    """The name service could not be asked, or does not know the project."""
 
 
 def _leaves(root: type[KvzmqError]) -> list[type[KvzmqError]]:

@@ -371,13 +371,13 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "the checkpoint's footer not asked for", "store/file/checkpoint.py",
-        '        raise errors.Damaged(f"{path}: offset {file.size()}: the footer is missing")', "        return",
+        '        raise errors.CorruptionError(f"{path}: offset {file.size()}: the footer is missing")', "        return",
         FILES + "test_every_prefix_of_a_checkpoint_and_anything_after_it_is_refused", 7,
     ),
     Mutant(
         "torn tail taken for damage", "store/file/file_log.py",
-        "        if not last:\n            raise errors.Damaged(f\"{path}: {bad}: a sealed",
-        "        if True:\n            raise errors.Damaged(f\"{path}: {bad}: a sealed",
+        "        if not last:\n            raise errors.CorruptionError(f\"{path}: {bad}: a sealed",
+        "        if True:\n            raise errors.CorruptionError(f\"{path}: {bad}: a sealed",
         FILES + "test_every_prefix_of_a_log_recovers_an_exact_prefix", 2,
     ),
     Mutant(
@@ -542,7 +542,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a failed cut forgotten", "store/file/file_log.py",
         'raise self._fail(\n                f"{self.directory.path / NAME}: could not cut back',
-        'raise errors.StorageFailed(\n                f"{self.directory.path / NAME}: could not cut back',
+        'raise errors.StorageFatal(\n                f"{self.directory.path / NAME}: could not cut back',
         FAILED_LOG + "a_cut_that_failed_nothing_is_committed_any_more", 6,
     ),
     Mutant(
@@ -601,7 +601,7 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a failed sync answered like a full disk", "store/file/file_log.py",
         'raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error',
-        'raise errors.StorageError("sync failed") from error',
+        'raise errors.WriteRejected("sync failed") from error',
         CALLED + "test_a_failed_sync_of_the_log_ends_the_server_at_once[4]", 6,
     ),
     Mutant(

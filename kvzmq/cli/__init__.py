@@ -86,8 +86,8 @@ def command_names(heading: str | None = None) -> dict[str, str]:
 _EXIT_CODES: Sequence[tuple[type[BaseException], int]] = (
     (errors.InvalidRequest, USAGE),
     (errors.InvalidMethod, USAGE),
-    (errors.StorageError, STORAGE_FAILED),
-    (errors.StorageFailed, STORAGE_FAILED),
+    (errors.WriteRejected, STORAGE_FAILED),
+    (errors.StorageFatal, STORAGE_FAILED),
     (errors.OperationError, NOT_FOUND),
     (errors.Timeout, UNREACHABLE),
     (errors.OutcomeUnknown, UNREACHABLE),

@@ -81,7 +81,7 @@ class Dispatcher:
         """Execute one step's arrivals and send their replies; none leaves before the step is durable.
 
         Raises:
-            StorageFailed: the disk cannot be trusted: nothing that is not durable was sent; stop
+            StorageFatal: the disk cannot be trusted: nothing that is not durable was sent; stop
         """
         self.steps += 1
         self.watches.hear(arrivals)

@@ -101,7 +101,7 @@ class Server:
             ready: called when a signal would be a clean stop: whoever waits for the server may be told
 
         Raises:
-            StorageFailed: the disk cannot be trusted any more
+            StorageFatal: the disk cannot be trusted any more
         """
         with self._signals() as drain:
             ready()

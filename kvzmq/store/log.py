@@ -46,7 +46,7 @@ class Log(Protocol):
         """Yield the checkpoint, if there is one, then the groups after it; then be ready to commit.
 
         Raises:
-            Damaged: a file is not what was written; nothing was changed
+            CorruptionError: a file is not what was written; nothing was changed
         """
 
     def commit(self, group: bytes) -> Iterator[bytes]:
@@ -55,8 +55,8 @@ class Log(Protocol):
         Between `group` and the end the disk may work while the caller applies it, and keeps that to itself.
 
         Raises:
-            StorageError: it could not be written, and is not there
-            StorageFailed: nobody can tell what is on the disk: stop without a word
+            WriteRejected: it could not be written, and is not there
+            StorageFatal: nobody can tell what is on the disk: stop without a word
         """
 
     def barrier(self) -> Iterator[bytes]:

@@ -49,7 +49,7 @@ class Store:
         """Build the table from the log.
 
         Raises:
-            Damaged: a file is not what was written
+            CorruptionError: a file is not what was written
         """
         collecting = gc.isenabled()
         gc.disable()  # rows are not tracked; the collector would only look through what recovery makes
@@ -84,7 +84,7 @@ class Store:
             random_bytes: makes the identifiers
 
         Raises:
-            StorageFailed: the disk cannot be trusted: stop
+            StorageFatal: the disk cannot be trusted: stop
         """
         lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
         operation = BeginEpoch(random_bytes(TABLE_ID_BYTES), lineage)
@@ -103,7 +103,7 @@ class Store:
             time_us: when, microseconds since 1970 UTC
 
         Raises:
-            StorageFailed: the disk cannot be trusted: send nothing, stop
+            StorageFatal: the disk cannot be trusted: send nothing, stop
         """
         table = self.table
         # What a retried request gets is settled now: it is not logged again, so whatever this step does to its
@@ -132,7 +132,7 @@ class Store:
             frames.insert(0, beginning.frame)
         try:
             self._append(msgpack.encode_group(time_us, frames), len(writes))
-        except errors.StorageError as error:
+        except errors.WriteRejected as error:
             self.trouble = str(error)
             self._refused.update(map(id, writes))
             return
@@ -156,19 +156,19 @@ class Store:
     def answer(self, request: Request) -> Reply:
         """Execute the next request of the step, or give a retried one what it got the first time.
 
-        A change that could not be written gets StorageError as its reply and is not executed.
+        A change that could not be written gets WriteRejected as its reply and is not executed.
         """
         if self._kept and id(request) in self._kept:
             return self._kept[id(request)]
         if self._refused and id(request) in self._refused:
-            return msgpack.refuse(request.seq, self.table.revision, errors.StorageError.code, str(self.trouble))
+            return msgpack.refuse(request.seq, self.table.revision, errors.WriteRejected.code, str(self.trouble))
         return self.execute(request)
 
     def settle(self) -> None:
         """Return when all the step has changed is durable.
 
         Raises:
-            StorageFailed: the disk cannot be trusted: send nothing, stop
+            StorageFatal: the disk cannot be trusted: send nothing, stop
         """
         for _ in self._committing:
             raise AssertionError("the log yields something after our own group")

@@ -552,7 +552,7 @@ class Table:
             else:
                 head = _decode_head(section.content)
         if head.get("rows") != len(self.rows) or head.get("sessions") != len(self.sessions):
-            raise errors.Damaged(
+            raise errors.CorruptionError(
                 f"the checkpoint holds {len(self.rows)} rows and {len(self.sessions)} sessions, not {head}"
             )
         self.revision = head["revision"]

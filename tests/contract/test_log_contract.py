@@ -293,10 +293,10 @@ def test_a_refused_commit_changes_neither_store(pair: Pair) -> None:
     """Guarantee 11. Turned red by executing before the log has it."""
     one, two, shared = pair
     run(one, 1, request(SESSION, 1, messages.Open()), request(None, 1, messages.Insert("a", raw(1))))
-    shared.fails = errors.StorageError
+    shared.fails = errors.WriteRejected
     write = request(SESSION, 2, messages.Remove("a"))
     replies = run(two, 2, write, request(None, 1, messages.Size()))
-    assert isinstance(payload(replies[0]), errors.StorageError)
+    assert isinstance(payload(replies[0]), errors.WriteRejected)
     assert payload(run(one, 3, request(None, 1, messages.Size()))[0]) == 1
     assert payload(run(two, 4, write)[0]) is None
     run(one, 5, request(None, 1, messages.Size()))
@@ -305,7 +305,7 @@ def test_a_refused_commit_changes_neither_store(pair: Pair) -> None:
 
 def test_a_log_that_fails_for_good_leaves_the_table_as_it_was(pair: Pair) -> None:
     one, _, shared = pair
-    shared.fails = errors.StorageFailed
-    with pytest.raises(errors.StorageFailed):
+    shared.fails = errors.StorageFatal
+    with pytest.raises(errors.StorageFatal):
         run(one, 1, request(None, 1, messages.Insert("a", raw(1))))
     assert one.table.revision == 0

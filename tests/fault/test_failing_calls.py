@@ -1,7 +1,7 @@
 """Every call of the store fails, once or from there on for ever: what the caller is told is what happened.
 
-Guarantee 6, and 1, 2, 3, 11 with it. The outcome of a failing call is StorageError, then the change is not
-applied, reads go on and later writes work; or StorageFailed, then the process stops without a reply and
+Guarantee 6, and 1, 2, 3, 11 with it. The outcome of a failing call is WriteRejected, then the change is not
+applied, reads go on and later writes work; or StorageFatal, then the process stops without a reply and
 the next one has everything acknowledged; or, in a recovery, a refusal to start that harms nothing.
 """
 
@@ -133,9 +133,9 @@ def test_a_failing_call_of_a_recovery_refuses_to_start_and_harms_nothing(kind: s
 
 
 def test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again() -> None:
-    """Guarantee 11: StorageError means not applied, for the request and for its session's number.
+    """Guarantee 11: WriteRejected means not applied, for the request and for its session's number.
 
-    Turned red by executing the step's writes in spite of the StorageError.
+    Turned red by executing the step's writes in spite of the WriteRejected.
     """
     session = b"s" * 16
     disk = Disk(lambda n: n - 1)
@@ -148,7 +148,7 @@ def test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again()
     read = request(None, 1, messages.Size())
     disk.judge = lambda call: "full" if call.kind == "write" else None
     refused, answered = apply(store, [write, read], 2)
-    assert refused.results[1:3] == bytes([0x92, errors.StorageError.code])
+    assert refused.results[1:3] == bytes([0x92, errors.WriteRejected.code])
     assert answered.results == b"\x91\x92\x00\x00"
     assert store.trouble and store.table.revision == 0
     disk.judge = lambda call: None

@@ -50,7 +50,7 @@ def write_until_refused(server: ServerProcess, load: Workload) -> None:
     """Write until the disk is full."""
     refused = load.refused
     # A compaction that ends makes room, and on a busy machine it takes a while to fill that too.
-    wait_until(lambda: (load.run(0.01), load.refused > refused)[1], timeout_s=120.0, what="StorageError")
+    wait_until(lambda: (load.run(0.01), load.refused > refused)[1], timeout_s=120.0, what="WriteRejected")
 
 
 def test_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path, full: bool, count: Count) -> None:

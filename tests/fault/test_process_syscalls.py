@@ -90,7 +90,7 @@ def test_a_failed_sync_of_the_log_ends_the_server_at_once(number: int, tmp_path:
     """Guarantee 6. EIO from the Nth fdatasync: no reply, no second try, exit 5 (3 if it was still
     starting), and what was acknowledged before is there.
 
-    Seen red with: StorageFailed answered like StorageError; the sync tried again.
+    Seen red with: StorageFatal answered like WriteRejected; the sync tried again.
     """
     data, calls = tmp_path / "data", tmp_path / "calls"
     load = Workload(clients=1, depth=1, seed=number)
@@ -159,7 +159,7 @@ def test_a_rotation_that_cannot_begin_leaves_the_old_log_in_use(call: str, tmp_p
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO", "EDQUOT", "EFBIG"])
 def test_a_failed_write_is_not_applied_reads_go_on_writes_resume(error: str, tmp_path: Path) -> None:
-    """The failure policy: StorageError, really not applied, not after a restart either; the log is
+    """The failure policy: WriteRejected, really not applied, not after a restart either; the log is
     cut back to where it was. After three refusals the disk has room again.
 
     Seen red with: no cut back; requests executed although they were refused.
@@ -186,7 +186,7 @@ def test_a_failed_write_is_not_applied_reads_go_on_writes_resume(error: str, tmp
 
 
 def test_a_disk_that_writes_nothing_and_says_so_is_a_full_one(tmp_path: Path) -> None:
-    """pwrite64 returns 0, for ever: StorageError, not an endless loop. (Short writes that do write
+    """pwrite64 returns 0, for ever: WriteRejected, not an endless loop. (Short writes that do write
     are those of a full tmpfs and of a file size limit: test_process_full_disk.py.)
 
     Seen red with: 0 bytes taken for progress: the server hung.

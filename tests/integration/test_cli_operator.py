@@ -86,7 +86,7 @@ def test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so(tmp
                     file.write(bytes(4096))
             wait_until(lambda: wire.call("insert", "fills", "x" * 60_000)[1][0] != 0, what="a full disk")
             for _ in range(20):
-                assert wire.call("insert", "b", "x" * 60_000)[1][0] == errors.StorageError.code
+                assert wire.call("insert", "b", "x" * 60_000)[1][0] == errors.WriteRejected.code
             wait_until(lambda: "cannot write" in server.stderr, what="the log")
             result = command("-c", server.url, "ping")
             assert result.exit_code == 5 and result.stdout.startswith(server.url)

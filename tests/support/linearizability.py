@@ -382,7 +382,7 @@ class Recorder:
         except kvzmq.OutcomeUnknown:
             self.history.append(op)
             return None
-        except (kvzmq.Timeout, kvzmq.StorageError):
+        except (kvzmq.Timeout, kvzmq.WriteRejected):
             return None  # it was not executed, or only read: nothing to explain
         op.end_ns = time.monotonic_ns()
         op.revision = self._client.revision

@@ -46,7 +46,7 @@ class MemoryLog:
 
     def commit(self, group: bytes) -> Iterator[bytes]:
         if self.full:
-            raise errors.StorageError("not applied: no room")
+            raise errors.WriteRejected("not applied: no room")
         self.groups.append(group)
         return iter((group,))
 

@@ -115,7 +115,7 @@ class Witnessed:
         groups = self.store.groups
         try:
             replies = apply(self.store, requests, time_us)
-        except (Crash, errors.StorageFailed):
+        except (Crash, errors.StorageFatal):
             self.doubt = (time_us, writes)
             self.store = self.log = None
             return False
@@ -129,7 +129,7 @@ class Witnessed:
         assert len(replies) == len(requests)
         for item, reply in zip(requests, replies):
             if failed and item.writes and self.witness.find_kept(item) is None:
-                assert msgpack.decode_value(reply.results)[0][0] == errors.StorageError.code
+                assert msgpack.decode_value(reply.results)[0][0] == errors.WriteRejected.code
             else:
                 expected = self.witness.execute(item)
                 assert reply == expected
@@ -150,9 +150,9 @@ class Witnessed:
         if not self.log.sealed:
             try:
                 self.log.rotate()
-            except errors.StorageError:
+            except errors.WriteRejected:
                 self.refused += 1
-            except (Crash, errors.StorageFailed):
+            except (Crash, errors.StorageFatal):
                 self.store = self.log = None
                 return False
         return True

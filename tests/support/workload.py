@@ -88,9 +88,9 @@ class LoadClient:
         self.done = 0
         """How many requests are acknowledged and executed."""
         self.refused = 0
-        """How many were answered with StorageError."""
+        """How many were answered with WriteRejected."""
         self.refusal = ""
-        """What the latest StorageError said."""
+        """What the latest WriteRejected said."""
         self.repeated = 0
         """How many were sent again and answered."""
         self.history: list[list[list[Any]]] = []
@@ -232,12 +232,12 @@ class Workload:
 
     @property
     def refused(self) -> int:
-        """How many requests were refused with StorageError."""
+        """How many requests were refused with WriteRejected."""
         return sum(client.refused for client in self.clients)
 
     @property
     def refusals(self) -> set[str]:
-        """What each client's latest StorageError said."""
+        """What each client's latest WriteRejected said."""
         return {client.refusal for client in self.clients if client.refusal}
 
     @property

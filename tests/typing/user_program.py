@@ -78,7 +78,7 @@ def failures(table: kvzmq.Client) -> None:
         print("not done")
     except kvzmq.OutcomeUnknown as error:
         print("done or not", error)
-    except (kvzmq.StorageError, kvzmq.KvzmqError) as error:
+    except (kvzmq.WriteRejected, kvzmq.KvzmqError) as error:
         print(error.code)
 
 

@@ -43,7 +43,7 @@ class ModelServer:
         if isinstance(request, Refusal):
             return msgpack.encode_reply(msgpack.refuse(request.seq, self.table.revision, request.code, request.message))
         table = self.table
-        storage = self.refuse_with == errors.StorageError.code
+        storage = self.refuse_with == errors.WriteRejected.code
         if self.refuse_with and (not storage or (request.writes and not self._kept(request))):
             return msgpack.encode_reply(msgpack.refuse(request.seq, table.revision, self.refuse_with, "as told"))
         return msgpack.encode_reply(table.execute(request))
@@ -444,12 +444,12 @@ def test_a_full_disk_fails_the_writes_alone() -> None:
     write, read = submit(session, CALLS.insert("b", 1)), submit(session, CALLS.lookup("r7"))
     server.refuse_with = 18
     exchange(session, server)
-    assert isinstance(write.error, errors.StorageError)
+    assert isinstance(write.error, errors.WriteRejected)
     assert read.value == 7
 
 
 def test_a_refused_write_that_was_sent_twice_is_unknown() -> None:
-    """The other copy may find room on the disk. Seen red with StorageError reported in any case."""
+    """The other copy may find room on the disk. Seen red with WriteRejected reported in any case."""
     session, server = session_and_server()
     submit(session, CALLS.insert("a", 1))
     exchange(session, server)

@@ -496,7 +496,7 @@ def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
     assert line(1, "no key 'ghost'") == {"status": "exception", "type": "KeyError", "message": "no key 'ghost'"}
     assert {line(code, "")["type"] for code in errors.BY_CODE} == {
         "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "InvalidRequest", "InvalidMethod",
-        "StorageError", "SessionExpired", "SequenceReused",
+        "WriteRejected", "SessionExpired", "SequenceReused",
     }  # fmt: skip
 
 

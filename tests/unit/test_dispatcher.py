@@ -96,13 +96,13 @@ def test_when_the_disk_fails_nothing_is_sent(table: Stepped, monkeypatch: pytest
     def commit(group: bytes) -> Iterator[bytes]:
         if late:
             yield group
-        raise errors.StorageFailed("fsync: Input/output error")
+        raise errors.StorageFatal("fsync: Input/output error")
 
     monkeypatch.setattr(table.log, "commit", commit)
     peer = table.zmq()
     peer.send(["size"])
     peer.send(["insert", "a", 1])
-    with pytest.raises(errors.StorageFailed):
+    with pytest.raises(errors.StorageFatal):
         table.gather(2)
     table.router.flush()  # what was handed to the transport would leave here
     assert peer.replies() == [] and not peer.socket.poll(50)
@@ -131,7 +131,7 @@ def test_a_full_disk_refuses_the_writes_of_a_step_and_serves_its_reads(table: St
     peer.send(["size"], ["remove", "a"])
     table.gather(3)
     first, second, third = table.replies(peer, 3)
-    assert first[2][0][0] == third[2][0][0] == errors.StorageError.code
+    assert first[2][0][0] == third[2][0][0] == errors.WriteRejected.code
     assert len(third[2]) == 1 and second[2] == [[0, 1]]
     assert table.call(peer, "stats")[1]["storage_trouble"] == "not applied: no room"
     table.log.full = False

@@ -183,10 +183,10 @@ def test_sessions_can_be_switched_off(server: Any, connect: Any) -> None:
 
 
 def test_a_refused_session_is_an_error_of_the_write_and_asked_for_again(server: Any, connect: Any) -> None:
-    full = {"status": "exception", "type": "StorageError", "message": "not applied"}
+    full = {"status": "exception", "type": "WriteRejected", "message": "not applied"}
     server.faults = [fake.reply_with(json.dumps(full).encode() + b"\n")]
     table = connect(server)
-    with pytest.raises(ServerError, match="StorageError: not applied"):
+    with pytest.raises(ServerError, match="WriteRejected: not applied"):
         table.insert("a", 1)
     table.insert("a", 2)
     assert server.rows == {"a": 2}

@@ -134,7 +134,7 @@ def test_a_file_of_another_kind_is_refused_by_name(
     change: Callable[[frames.Header], frames.Header], words: str
 ) -> None:
     header = frames.encode_header(change(frames.new_header(MAGIC, 1)))
-    with pytest.raises(errors.Damaged, match=words):
+    with pytest.raises(errors.CorruptionError, match=words):
         recovered(disk_with(table_txn=header))
 
 
@@ -162,7 +162,7 @@ def check_prefixes(data: bytes, groups: list[bytes]) -> int:
     for length in range(len(data) + 1):
         disk = disk_with(table_txn=data[:length])
         if length < frames.HEADER_BYTES:
-            with pytest.raises(errors.Damaged, match=r"table/table\.txn: offset 0: the header is cut short"):
+            with pytest.raises(errors.CorruptionError, match=r"table/table\.txn: offset 0: the header is cut short"):
                 recovered(disk)
             continue
         while whole + 1 < len(ends) and ends[whole + 1] <= length:
@@ -227,7 +227,7 @@ def test_every_flipped_bit_of_a_log_is_found(full: bool, count: Callable[[str, i
             log, found = recovered(disk)
             assert found == groups[:-1] and log.torn_bytes == len(data) - ends[-2]
             continue
-        with pytest.raises(errors.Damaged) as refused:
+        with pytest.raises(errors.CorruptionError) as refused:
             recovered(disk)
         assert refused_at(str(refused.value)) == (ends[frame - 1] if frame else 0)
         assert bytes(disk.names[NAME].seen) == flipped, "a refused file is left as it is"
@@ -265,7 +265,7 @@ def test_every_flipped_bit_of_a_checkpoint_is_found(full: bool, count: Callable[
     tried = 0
     for _, flipped in flips(data, full):
         tried += 1
-        with pytest.raises(errors.Damaged) as refused:
+        with pytest.raises(errors.CorruptionError) as refused:
             load(flipped)
         refused_at(str(refused.value))
     count(f"flipped bits of a checkpoint of {len(data)} bytes", tried)
@@ -275,9 +275,9 @@ def test_every_prefix_of_a_checkpoint_and_anything_after_it_is_refused() -> None
     """Guarantee 7. Turned red by not asking for the footer."""
     data, _ = sample_checkpoint()
     for length in range(len(data)):
-        with pytest.raises(errors.Damaged):
+        with pytest.raises(errors.CorruptionError):
             load(data[:length])
-    with pytest.raises(errors.Damaged, match="data after the footer"):
+    with pytest.raises(errors.CorruptionError, match="data after the footer"):
         load(data + b"\0")
 
 
@@ -286,7 +286,7 @@ def test_sections_in_another_order_or_number_are_refused() -> None:
     one, two = (frames.encode_frame(SALT, number, b"section") for number in (1, 2))
     footer = frames.encode_frame(SALT, 0, checkpoint._FOOTER.pack(1, 7, 0))
     for parts in ([two, footer], [one, one, footer], [one, two, footer], [footer], [one, footer]):
-        with pytest.raises(errors.Damaged):
+        with pytest.raises(errors.CorruptionError):
             sections_of(frames.encode_header(header) + b"".join(parts))
 
 
@@ -343,14 +343,14 @@ def test_a_torn_group_that_holds_a_piece_of_its_own_log_is_a_torn_tail() -> None
 def test_a_log_is_missing_between_checkpoint_and_log() -> None:
     data, _ = log_of([b"five"], first=5)
     with pytest.raises(
-        errors.Damaged, match=r"table\.txn: begins with group 5, but the files before it end with group 0"
+        errors.CorruptionError, match=r"table\.txn: begins with group 5, but the files before it end with group 0"
     ):
         recovered(disk_with(table_txn=data))
 
 
 def test_a_log_missing_beside_a_checkpoint_is_refused() -> None:
     data, _ = sample_checkpoint()
-    with pytest.raises(errors.Damaged, match=r"table\.txn is missing beside a checkpoint"):
+    with pytest.raises(errors.CorruptionError, match=r"table\.txn is missing beside a checkpoint"):
         recovered(disk_with(table_ckpt=data))
 
 
@@ -358,7 +358,7 @@ def test_a_log_that_ends_before_its_checkpoint_is_refused() -> None:
     """Guarantee 1: new groups after it would be refused later. Turned red by leaving out the comparison."""
     data, _ = sample_checkpoint()
     log, _ = log_of([b"x"] * 20)
-    with pytest.raises(errors.Damaged, match="ends with group 20, but the files before it end with group 41"):
+    with pytest.raises(errors.CorruptionError, match="ends with group 20, but the files before it end with group 41"):
         recovered(disk_with(table_ckpt=data, table_txn=log))
 
 
@@ -366,14 +366,14 @@ def test_a_torn_sealed_log_is_damage() -> None:
     """Guarantee 7: it was synced before it was sealed. Turned red by taking it for the last log."""
     data, _ = log_of([b"one", b"two"])
     fresh, _ = log_of([], first=3)
-    with pytest.raises(errors.Damaged, match=r"table\.txn\.sealed: .*a sealed log has no torn tail"):
+    with pytest.raises(errors.CorruptionError, match=r"table\.txn\.sealed: .*a sealed log has no torn tail"):
         recovered(disk_with(**{"table_txn_sealed": data[:-1], "table_txn": fresh}))
 
 
 def test_a_group_out_of_order_is_damage() -> None:
     data = frames.encode_header(frames.new_header(MAGIC, 1, SALT))
     data += frames.encode_frame(SALT, 1, b"one") + frames.encode_frame(SALT, 3, b"three")
-    with pytest.raises(errors.Damaged, match="group 3, expected 2"):
+    with pytest.raises(errors.CorruptionError, match="group 3, expected 2"):
         recovered(disk_with(table_txn=data))
 
 
@@ -516,11 +516,11 @@ def test_after_a_sync_that_failed_nothing_is_committed_any_more() -> None:
     log, noting = noting_log()
     assert list(log.commit(b"one")) == [b"one"]
     noting.failing = True
-    with pytest.raises(errors.StorageFailed, match=r"table\.txn: sync failed: Input/output error"):
+    with pytest.raises(errors.StorageFatal, match=r"table\.txn: sync failed: Input/output error"):
         list(log.commit(b"two"))
     noting.done.clear()
     for go_on in (lambda: list(log.commit(b"three")), log.barrier, log.rotate):
-        with pytest.raises(errors.StorageFailed, match=r"table\.txn: sync failed: Input/output error"):
+        with pytest.raises(errors.StorageFatal, match=r"table\.txn: sync failed: Input/output error"):
             go_on()
     assert noting.done == []
 
@@ -529,11 +529,11 @@ def test_after_a_cut_that_failed_nothing_is_committed_any_more() -> None:
     log, noting = noting_log()
     noting.full = noting.failing = True
     with pytest.raises(
-        errors.StorageFailed, match="could not cut back after No space left on device: Input/output error"
+        errors.StorageFatal, match="could not cut back after No space left on device: Input/output error"
     ):
         list(log.commit(b"one"))
     noting.full = False
-    with pytest.raises(errors.StorageFailed, match="could not cut back"):
+    with pytest.raises(errors.StorageFatal, match="could not cut back"):
         list(log.commit(b"two"))
 
 

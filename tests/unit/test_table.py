@@ -452,7 +452,7 @@ def test_a_checkpoint_that_lacks_rows_is_refused() -> None:
     full_table.execute(request(None, 1, messages.Insert("a", raw(1))))
     head, rows = full_table.dump()
     for sections in ([head], [rows], []):
-        with pytest.raises(errors.Damaged):
+        with pytest.raises(errors.CorruptionError):
             Table().load(sections)
 
 

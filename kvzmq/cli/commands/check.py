@@ -133,7 +133,9 @@ def _repair(reading: Reading, report: Report, output: Path, as_json: bool) -> No
     with Reading(output) as copy:
         verified = look(copy)
     if verified.damaged or verified.rows != len(saved.table.rows):
-        raise errors.Damaged(f"{output} does not read back as it was written: {verified.refusal}; do not use it")
+        raise errors.CorruptionError(
+            f"{output} does not read back as it was written: {verified.refusal}; do not use it"
+        )
     if as_json:
         show.put([show.encode_json({
             "output": str(output), "rows": verified.rows, "revision": verified.revision, "group": saved.group,

@@ -132,7 +132,7 @@ def log(
 
     The log reaches back to the last compaction; what came before is in the checkpoint, without its history. It shows
     what was asked for: an operation that found its condition not met, or its key absent, is there, too. May run
-    beside a server. Damaged places are skipped and reported; exit code 1 then.
+    beside a server. CorruptionError places are skipped and reported; exit code 1 then.
 
     On a terminal the columns have a header. In a pipe there is none: a line is TIME TAB GROUP TAB SESSION TAB SEQ TAB
     OPERATION TAB KEYS, and TAB ARGUMENTS with --values. --json has names.

@@ -203,7 +203,7 @@ def _serve(options: _Options) -> None:
         try:
             trace = _open_trace(options.trace_path, stack)
             built = _build(options, trace, stack)
-        except errors.Damaged as error:
+        except errors.CorruptionError as error:
             _exit(f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
                   f"`kvzmq check --repair {options.data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
         except (errors.KvzmqError, OSError) as error:
@@ -213,7 +213,7 @@ def _serve(options: _Options) -> None:
             _exit(text_of(error), REFUSED_TO_START)
         try:
             built.run(lambda: _say_where_it_listens(built))
-        except errors.StorageFailed as error:
+        except errors.StorageFatal as error:
             # Not even a clean stop: whatever is still queued must not leave, and must not be synced as if all were well.
             print(
                 f"kvzmq: {error}; stopped at once, as nobody can tell what is on the disk", file=sys.stderr, flush=True

@@ -188,8 +188,8 @@ def _from_directory(directory: Path, prefix: str) -> tuple[Iterator[_Found], int
         store = Store(FileLog(reading, read_only=True))
         try:
             store.recover()
-        except errors.Damaged as error:
-            raise errors.Damaged(
+        except errors.CorruptionError as error:
+            raise errors.CorruptionError(
                 f"{error}: `kvzmq check --repair {directory}` saves what can be read to a copy"
             ) from error
     rows, expiries = store.table.rows, store.table.expiries

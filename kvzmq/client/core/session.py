@@ -435,7 +435,7 @@ class Session:
                     _finish(call, None, errors.OutcomeUnknown(
                         f"asked more than once, the server refused once ({error}), and may have executed another copy"
                     ))  # fmt: skip
-                elif crowded and (not call.writes or not isinstance(error, errors.StorageError)):
+                elif crowded and (not call.writes or not isinstance(error, errors.WriteRejected)):
                     again.append(call)  # one bad operation refuses them all: each caller gets a verdict of its own
                 else:
                     _finish(call, None, errors.error_of(result.code, str(error)))

@@ -74,7 +74,7 @@ class Client(MutableMapping[str, Any]):
 
     A write has reached the disk when the method returns. Every method may raise Timeout, if it
     certainly did not run or only read; OutcomeUnknown, if a write was sent and no answer came;
-    StorageError, if the server could not write and did not do it. Retries and reconnects inside the
+    WriteRejected, if the server could not write and did not do it. Retries and reconnects inside the
     deadline happen by themselves and never repeat a write. `timeout` overrides the client's, seconds;
     None means the client's, math.inf no limit.
 

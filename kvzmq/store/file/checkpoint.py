@@ -81,7 +81,7 @@ def read(directory: Directory) -> Checkpoint | None:
 
     Raises:
         WrittenByNewer: the header is of a later version
-        Damaged: now for the header, while the sections are consumed for the rest
+        CorruptionError: now for the header, while the sections are consumed for the rest
     """
     try:
         file = directory.open(NAME)
@@ -102,20 +102,22 @@ def _read_sections(file: File, salt: bytes, path: str) -> Iterator[bytes]:
         for frame in frames.scan(file, salt):
             if frame.number == 0:
                 if frame.payload != _FOOTER.pack(count, total, crc):
-                    raise errors.Damaged(f"{path}: offset {frame.offset}: the footer does not match what came before")
+                    raise errors.CorruptionError(
+                        f"{path}: offset {frame.offset}: the footer does not match what came before"
+                    )
                 if frame.end != file.size():
-                    raise errors.Damaged(f"{path}: offset {frame.end}: data after the footer")
+                    raise errors.CorruptionError(f"{path}: offset {frame.end}: data after the footer")
                 return
             count += 1
             if frame.number != count:
-                raise errors.Damaged(
+                raise errors.CorruptionError(
                     f"{path}: offset {frame.offset}: section {frame.number} where {count} was expected"
                 )
             total += len(frame.payload)
             crc = crc32(frame.payload, crc)
             yield frame.payload
-        raise errors.Damaged(f"{path}: offset {file.size()}: the footer is missing")
+        raise errors.CorruptionError(f"{path}: offset {file.size()}: the footer is missing")
     except frames.BadFrame as bad:
-        raise errors.Damaged(f"{path}: {bad}") from bad
+        raise errors.CorruptionError(f"{path}: {bad}") from bad
     finally:
         file.close()

@@ -43,7 +43,7 @@ def fold(directory: Directory) -> bool:
     """Fold the sealed log of `directory` into its checkpoint; False if there is none or another does.
 
     Raises:
-        Damaged: a file is not what was written; nothing was changed
+        CorruptionError: a file is not what was written; nothing was changed
         OSError: try again: the old checkpoint and the sealed log, or the new checkpoint, hold everything
     """
     try:
@@ -70,7 +70,7 @@ def renew(log: FileLog) -> None:
     A log holds requests of one meaning alone. An earlier sealed log is folded first, however long that takes.
 
     Raises:
-        Damaged, OSError, StorageError, StorageFailed: as `fold` and `rotate` do
+        CorruptionError, OSError, WriteRejected, StorageFatal: as `fold` and `rotate` do
     """
     if log.semantics == SEMANTICS:
         return
@@ -168,7 +168,7 @@ class Compactor:
         """Take note of a child that ended, and start one if it is time.
 
         Raises:
-            StorageFailed: the rotation failed in a way that only a restart can judge
+            StorageFatal: the rotation failed in a way that only a restart can judge
         """
         if self._child is not None:
             self._reap(self._child)
@@ -190,7 +190,7 @@ class Compactor:
             return
         try:
             self._log.rotate()
-        except errors.StorageError as error:
+        except errors.WriteRejected as error:
             self._fail(str(error))
             return
         self._rows = len(self._store.table.rows)

@@ -87,7 +87,7 @@ class FileLog:
             self._file = directory.open(NAME)
             yield from self._replay(self._file, NAME, last=True)
         elif sealed_file is None and directory.exists(checkpoint.NAME):
-            raise errors.Damaged(
+            raise errors.CorruptionError(
                 f"{directory.path / NAME} is missing beside a checkpoint: restore it from a backup; "
                 "starting without it could lose acknowledged changes"
             )
@@ -127,7 +127,7 @@ class FileLog:
         self.semantics = header.semantics
         expected = header.number
         if expected > self.group + 1:
-            raise errors.Damaged(
+            raise errors.CorruptionError(
                 f"{path}: begins with group {expected}, but the files before it end with group {self.group}: "
                 "a log or a checkpoint is missing"
             )
@@ -137,7 +137,9 @@ class FileLog:
         try:
             for frame in frames.scan(file, header.salt):
                 if frame.number != expected:
-                    raise errors.Damaged(f"{path}: offset {frame.offset}: group {frame.number}, expected {expected}")
+                    raise errors.CorruptionError(
+                        f"{path}: offset {frame.offset}: group {frame.number}, expected {expected}"
+                    )
                 expected += 1
                 start, end = frame.offset, frame.end
                 if frame.number > self.group:
@@ -148,7 +150,7 @@ class FileLog:
         if bad is not None and not ends_in_zeros(file, end):
             self._judge(file, header.salt, path, bad, expected, last)
         if last and expected <= self.group:
-            raise errors.Damaged(
+            raise errors.CorruptionError(
                 f"{path}: ends with group {expected - 1}, but the files before it end with group {self.group}: "
                 "they do not belong together"
             )
@@ -166,12 +168,12 @@ class FileLog:
         """
         after = frames.find_frame(file, salt, bad.offset, expected + 1)
         if after is not None:
-            raise errors.Damaged(
+            raise errors.CorruptionError(
                 f"{path}: {bad}, and a valid frame (group {after.number}) follows at offset {after.offset}: "
                 "damage, not a torn tail"
             )
         if not last:
-            raise errors.Damaged(f"{path}: {bad}: a sealed log has no torn tail")
+            raise errors.CorruptionError(f"{path}: {bad}: a sealed log has no torn tail")
         self.torn_bytes = file.size() - bad.offset
         if not self._read_only:
             self._cut_torn_tail(file, path, bad)
@@ -234,14 +236,14 @@ class FileLog:
         except OSError as error:
             raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error
 
-    def _fail(self, why: str) -> errors.StorageFailed:
+    def _fail(self, why: str) -> errors.StorageFatal:
         self._failed = why
-        return errors.StorageFailed(why)
+        return errors.StorageFatal(why)
 
     def _check(self) -> None:
         """Refuse to go on after a failure: the kernel may take for clean what it lost, and another sync would prove nothing."""
         if self._failed is not None:
-            raise errors.StorageFailed(self._failed)
+            raise errors.StorageFatal(self._failed)
 
     def _write(self, file: File, frame: bytes) -> None:
         end = self.log_bytes + len(frame)
@@ -257,7 +259,7 @@ class FileLog:
             file.write(self.log_bytes, frame)
         except OSError as error:
             self._cut_back(file, error)
-            raise errors.StorageError(f"not applied: the log could not be written: {error.strerror}") from error
+            raise errors.WriteRejected(f"not applied: the log could not be written: {error.strerror}") from error
         self._prepared = max(self._prepared, end)
 
     def _cut_back(self, file: File, why: OSError) -> None:
@@ -290,8 +292,8 @@ class FileLog:
         the directory sync in between a crash could keep the second step and lose the first.
 
         Raises:
-            StorageError: nothing has changed, the old log is still in use
-            StorageFailed: nobody can tell what is on the disk
+            WriteRejected: nothing has changed, the old log is still in use
+            StorageFatal: nobody can tell what is on the disk
         """
         self._check()
         assert self._file is not None and not self.sealed
@@ -299,12 +301,12 @@ class FileLog:
         try:
             new = self._write_empty_log()
         except OSError as error:
-            raise errors.StorageError(f"a new log could not be written: {error.strerror}") from error
+            raise errors.WriteRejected(f"a new log could not be written: {error.strerror}") from error
         try:
             directory.rename(NAME, NAME_SEALED)
         except OSError as error:
             new[0].close()
-            raise errors.StorageError(f"the log could not be renamed: {error.strerror}") from error
+            raise errors.WriteRejected(f"the log could not be renamed: {error.strerror}") from error
         try:
             directory.sync()
             directory.rename(NAME_TMP, NAME)

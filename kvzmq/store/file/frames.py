@@ -81,17 +81,17 @@ def read_header(file: File, magic: bytes, name: str) -> Header:
     """Read and check a file's header.
 
     Raises:
-        Damaged: it is cut short, of another kind, or its checksum is wrong
+        CorruptionError: it is cut short, of another kind, or its checksum is wrong
         WrittenByNewer: its format or semantics is of a later version
     """
     data = file.read(0, HEADER_BYTES)
     if len(data) < HEADER_BYTES:
-        raise errors.Damaged(f"{name}: offset 0: the header is cut short, {len(data)} of {HEADER_BYTES} bytes")
+        raise errors.CorruptionError(f"{name}: offset 0: the header is cut short, {len(data)} of {HEADER_BYTES} bytes")
     found, version, semantics, salt, number = _HEADER.unpack_from(data)
     if found != magic:
-        raise errors.Damaged(f"{name}: offset 0: begins with {found!r}, not {magic!r}")
+        raise errors.CorruptionError(f"{name}: offset 0: begins with {found!r}, not {magic!r}")
     if _CRC.unpack_from(data, _HEADER.size)[0] != crc32(data[: _HEADER.size]):
-        raise errors.Damaged(f"{name}: offset 0: the header's checksum is wrong")
+        raise errors.CorruptionError(f"{name}: offset 0: the header's checksum is wrong")
     if version > FORMAT:
         raise errors.WrittenByNewer(f"{name}: written by a newer version of kvzmq (format {version}): update this one")
     if semantics > SEMANTICS:
@@ -99,7 +99,9 @@ def read_header(file: File, magic: bytes, name: str) -> Header:
             f"{name}: written by a newer version of kvzmq (semantics {semantics}): update this one"
         )
     if version < FORMAT or semantics not in READABLE:
-        raise errors.Damaged(f"{name}: format {version} and semantics {semantics} were never written by any version")
+        raise errors.CorruptionError(
+            f"{name}: format {version} and semantics {semantics} were never written by any version"
+        )
     return Header(found, semantics, salt, number)
 
 

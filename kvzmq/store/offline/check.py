@@ -74,7 +74,7 @@ def look(reading: Reading) -> Report:
 
 def _look_at_checkpoint(file: File, name: str, last: bool) -> FileReport:
     report = FileReport(name, file.size())
-    with contextlib.suppress(errors.Damaged):  # which `regions` will tell
+    with contextlib.suppress(errors.CorruptionError):  # which `regions` will tell
         report.last_group = frames.read_header(file, checkpoint.MAGIC, name).number
     for found in regions(file, checkpoint.MAGIC, name, last):
         if isinstance(found, Gap):
@@ -116,7 +116,7 @@ def _recover(reading: Reading, report: Report) -> None:
     store = Store(log)
     try:
         store.recover()
-    except errors.Damaged as error:
+    except errors.CorruptionError as error:
         report.refusal = str(error)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         report.refusal = f"group {log.group} is not a group: {error}"

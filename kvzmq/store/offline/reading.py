@@ -177,7 +177,7 @@ def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame |
     offset = frames.HEADER_BYTES
     try:
         salt = frames.read_header(file, magic, name).salt
-    except errors.Damaged as error:
+    except errors.CorruptionError as error:
         head = file.read(0, offset)
         if len(head) < offset or crc32(head[:-4]).to_bytes(4, "little") == head[-4:]:
             yield Gap(0, file.size(), _reason(error), torn=False)
@@ -213,7 +213,7 @@ def _is_frame(file: File, salt: bytes, offset: int) -> bool:
         return False
 
 
-def _reason(error: errors.Damaged) -> str:
+def _reason(error: errors.CorruptionError) -> str:
     return str(error).partition(": ")[2].removeprefix("offset 0: ")
 
 

@@ -122,7 +122,7 @@ def _load_checkpoint(reading: Reading, saved: Saved) -> bool:
             saved.table.load(found.sections)
             saved.group = found.group
         return True
-    except errors.Damaged as error:
+    except errors.CorruptionError as error:
         saved.left_out.append(str(error))
     saved.table = Table()
     file = reading.open(checkpoint.NAME)
@@ -136,7 +136,7 @@ def _load_checkpoint(reading: Reading, saved: Saved) -> bool:
         elif region.number != 0:
             sections.append(region.payload)
     table = saved.table
-    with contextlib.suppress(errors.Damaged):  # the counts do not fit: that is what is being repaired
+    with contextlib.suppress(errors.CorruptionError):  # the counts do not fit: that is what is being repaired
         table.load(sections)
     table.revision = head.get("revision", 0)
     table.time_us = head.get("time_us", 0)
@@ -147,7 +147,7 @@ def _load_checkpoint(reading: Reading, saved: Saved) -> bool:
     )
     try:
         saved.group = frames.read_header(file, checkpoint.MAGIC, checkpoint.NAME).number
-    except errors.Damaged:
+    except errors.CorruptionError:
         saved.group = 0
     return False
 
