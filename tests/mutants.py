@@ -846,6 +846,8 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_client_reconnects.py::test_a_server_that_is_not_there_costs_a_moment_where_there_is_another", 11),
     Mutant("progress is not asked for again", "client/core/watch_state.py", "        self._asked_s = now_s\n        self.begin_progress()\n", "        self._asked_s = now_s\n        self._asking_progress = 0\n",
            "tests/integration/test_client_watches.py::test_progress_is_asked_for_again_on_a_new_connection", 11),
+    Mutant("the journal warns of clients that end", "server/journal.py", " and not name.endswith(_NOT_WARNED)", "",
+           "tests/integration/test_cli_operator.py::test_what_happens_often_is_said_now_and_then_with_its_number", 11),
     Mutant("all of a first line is looked at again and again", "server/transport/tcp.py", "begun = not connection.asked and len(", "begun = not connection.asked and 0 * len(",
            "tests/unit/test_tcp_transport.py::test_a_first_line_without_end_is_looked_at_only_at_its_head", 9),
     Mutant("the journal takes an old refusal for a new one", "server/journal.py", "        if not found:\n            return  # those refused", "        if False:\n            return  # those refused",

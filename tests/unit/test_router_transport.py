@@ -167,13 +167,13 @@ def test_what_is_no_request_is_refused_in_its_place(table: Stepped, bad: bytes) 
 
 
 def test_a_frame_beyond_the_limit_costs_the_sender_its_connection_alone(table: Stepped) -> None:
-    steady, greedy = table.zmq(), table.zmq()
-    assert table.call(greedy, "insert", "a", bytes(REQUEST_BYTES_LIMIT - 100)) == (0, None)
-    greedy.send_frames(bytes(REQUEST_BYTES_LIMIT + 1))
+    steady, oversized = table.zmq(), table.zmq()
+    assert table.call(oversized, "insert", "a", bytes(REQUEST_BYTES_LIMIT - 100)) == (0, None)
+    oversized.send_frames(bytes(REQUEST_BYTES_LIMIT + 1))
     deadline_s = time.monotonic() + 0.3
     while time.monotonic() < deadline_s:
         assert table.call(steady, "size") == (0, 1)
-    assert greedy.replies() == []
+    assert oversized.replies() == []
 
 
 def test_a_large_value_comes_back_whole(table: Stepped) -> None:
@@ -202,8 +202,8 @@ def ask_in_vain(table: Stepped, value_bytes: int, requests: int) -> None:
         waiting = [size for sent in table.router._unsent.values() for tracker, size in sent if not tracker.done]
         assert sum(waiting) <= router.UNSENT_BYTES_MAX
     assert worst_s < 2.0
-    assert table.router.stats()["router_replies_to_the_stuck"] > 0
-    assert list(table.router.undelivered.values()) == [table.router.stats()["router_replies_to_the_stuck"]]
+    assert table.router.stats()["router_replies_dropped_backpressure"] > 0
+    assert list(table.router.undelivered.values()) == [table.router.stats()["router_replies_dropped_backpressure"]]
 
 
 @pytest.mark.parametrize("value_bytes", [20_000, 60_000, 1_000_000])
@@ -245,7 +245,10 @@ def test_replies_to_a_peer_that_has_gone_are_counted(table: Stepped) -> None:
     assert len(arrivals) == 1
     peer.close()
     table.until(
-        lambda: (table.server.dispatcher.dispatch(arrivals), table.router.stats()["router_replies_to_the_gone"])[1]
+        lambda: (
+            table.server.dispatcher.dispatch(arrivals),
+            table.router.stats()["router_replies_dropped_disconnected"],
+        )[1]
     )
     assert list(table.router.undelivered.values()) == [1]
     assert table.call(steady, "size") == (0, 0)

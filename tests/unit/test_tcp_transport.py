@@ -311,7 +311,7 @@ def test_many_large_replies_at_once_reach_a_client_that_reads(table: Stepped) ->
     table.settle()
     peer.read()
     assert bytes(peer.received).endswith(b'{"status":"OK","result":1}\n')
-    assert table.bridge.stats()["tcp_dropped_stuffed"] == 0
+    assert table.bridge.stats()["tcp_connections_dropped_backpressure"] == 0
 
 
 def test_one_reply_larger_than_the_bound_still_arrives(table: Stepped) -> None:
@@ -339,7 +339,7 @@ def test_a_stalled_peer_is_dropped_and_an_idle_one_is_not(table: Stepped) -> Non
         return table.bridge.connections == 1
 
     table.until(dropped)
-    assert table.bridge.stats()["tcp_dropped_stalled"] == 1
+    assert table.bridge.stats()["tcp_connections_dropped_stalled"] == 1
     idle.send(line(method="size"))
     assert table.lines(idle, 1) == [ok(1)]
 
@@ -385,24 +385,24 @@ def test_all_connections_together_hold_a_bounded_amount(table: Stepped, monkeypa
     table.settle()
     held = sum(len(connection.received) for connection in table.bridge._connections.values())
     assert held <= (10 << 20) + (1 << 20) + tcp._RECEIVE_BYTES
-    assert table.bridge.stats()["tcp_dropped_greedy"] >= 3
+    assert table.bridge.stats()["tcp_connections_dropped_memory"] >= 3
     modest.send(b'"size"}\n')
     assert table.lines(modest, 1) == [ok(0)]
 
 
 def test_a_client_that_pipelines_100_000_requests_delays_another_by_few_steps(table: Stepped) -> None:
     """Red when a connection's turn was as long as what it had sent."""
-    greedy, single = table.tcp(), table.tcp()
+    pipelining, single = table.tcp(), table.tcp()
     requests = line(method="size") * 100_000
     sent, answered, worst = 0, 0, 0
     for _ in range(400):
-        sent += greedy.send_some(requests[sent : sent + 200_000])
+        sent += pipelining.send_some(requests[sent : sent + 200_000])
         table.server.step(0)
-        answered += len(greedy.lines())
+        answered += len(pipelining.lines())
         single.send(line(method="ping"))
         steps = 0
         while not single.lines():
-            sent += greedy.send_some(requests[sent : sent + 200_000])
+            sent += pipelining.send_some(requests[sent : sent + 200_000])
             executed = table.server.step(0)
             assert executed <= 2 * tcp.LINES_MAX
             steps += 1
@@ -491,7 +491,7 @@ def test_when_full_whoever_has_asked_for_nothing_the_longest_makes_room(
     fourth.send(line(method="size"))
     assert table.lines(fourth, 1) == [ok(0)]
     table.until(lambda: (second.read(), second.ended)[1])
-    assert table.bridge.connections == 3 and table.bridge.stats()["tcp_dropped_idle"] == 1
+    assert table.bridge.connections == 3 and table.bridge.stats()["tcp_connections_dropped_idle"] == 1
     for peer in (first, third):
         peer.send(line(method="ping"))
         assert table.lines(peer, 1) == [ok("pong")]
@@ -537,7 +537,7 @@ def test_a_line_in_the_body_of_a_browsers_request_is_not_executed(table: Stepped
     table.until(lambda: (peer.read(), peer.ended)[1])
     assert bytes(peer.received) == b""
     assert "planted" not in table.store.table.rows
-    assert table.bridge.stats()["tcp_dropped_http"] == 1
+    assert table.bridge.stats()["tcp_connections_dropped_http"] == 1
 
 
 @pytest.mark.parametrize(
@@ -599,7 +599,7 @@ def test_when_descriptors_run_out_clients_go_on_and_the_loop_rests(
             assert not table.server._poller.poll(20), "the loop would spin"
             table.now_s += 1
         assert table.bridge.connections == 1
-        assert table.bridge.stats()["tcp_accept_failures"] >= 2
+        assert table.bridge.stats()["tcp_accepts_failed"] >= 2
         assert sum("open files" in record.message for record in caplog.records) == 1, "said once, not at every attempt"
         steady.send(line(method="ping"))
         assert table.lines(steady, 1) == [ok("pong")]

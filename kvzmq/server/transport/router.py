@@ -140,7 +140,7 @@ class RouterTransport:
         # Small replies wait for the end of the step: libzmq's thread is then woken once, not for each.
         self._queued: list[tuple[Peer, bytes]] = []
         self._waiting: dict[bytes, _Waiting] = {}
-        self._counts = {"replies_to_the_gone": 0, "replies_to_the_stuck": 0, "events": 0}
+        self._counts = {"replies_dropped_disconnected": 0, "replies_dropped_backpressure": 0, "events_sent": 0}
         self._salt = os.urandom(16)
         self._socket.copy_threshold = 0  # else pyzmq copies messages below 64 KiB and calls them sent at once
         for option, value in (*_OPTIONS, (zmq.MAXMSGSIZE, request_bytes_max)):
@@ -303,7 +303,7 @@ class RouterTransport:
             not length or self._has_room(peer[0], waiting.length + length)
         )
         if not room:
-            self._lost(peer, "replies_to_the_stuck")
+            self._lost(peer, "replies_dropped_backpressure")
             return
         waiting.replies.append((peer, reply if length else msgpack.encode_reply(reply)))
         waiting.length += length
@@ -333,9 +333,9 @@ class RouterTransport:
     def _try_to_send(self, peer: Peer, frame: bytes) -> None:
         try:
             if not self._send(peer, frame):
-                self._lost(peer, "replies_to_the_stuck")
+                self._lost(peer, "replies_dropped_backpressure")
         except errors.PeerGone:
-            self._lost(peer, "replies_to_the_gone")
+            self._lost(peer, "replies_dropped_disconnected")
 
     def can_push(self, peer: Hashable) -> bool:
         return not cast(Peer, peer)[1]
@@ -348,7 +348,7 @@ class RouterTransport:
         if len(event) >= LARGE_BYTES_MIN and not self._has_room(to[0], len(event)):
             return False
         sent = self._send(to, event)
-        self._counts["events"] += sent
+        self._counts["events_sent"] += sent
         return sent
 
     def _send(self, peer: Peer, frame: bytes) -> bool:

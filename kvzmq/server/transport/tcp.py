@@ -206,9 +206,14 @@ class TcpTransport:
         self._grown_bytes = 0
         self._swept_s = clock()
         self._counts = {
-            "accepted": 0, "dropped_stalled": 0, "dropped_stuffed": 0, "dropped_greedy": 0, "dropped_idle": 0,
-            "dropped_http": 0, "accept_failures": 0,
-        }  # fmt: skip
+            "connections_accepted": 0,
+            "connections_dropped_stalled": 0,
+            "connections_dropped_backpressure": 0,
+            "connections_dropped_memory": 0,
+            "connections_dropped_idle": 0,
+            "connections_dropped_http": 0,
+            "accepts_failed": 0,
+        }
 
     def register(self, poller: zmq.Poller) -> object:
         poller.register(self._selector.fileno(), zmq.POLLIN)
@@ -250,14 +255,14 @@ class TcpTransport:
                 return None
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._counts["accept_failures"] += 1
+                    self._counts["accepts_failed"] += 1
                     self._warn(
                         f"cannot accept connections: {error.strerror}; raise the limit of open files (ulimit -n)"
                     )
                     return self._pause_accepting()
                 continue  # the peer has gone before it was accepted
             if len(self._connections) >= CONNECTIONS_MAX:
-                self._counts["dropped_idle"] += 1
+                self._counts["connections_dropped_idle"] += 1
                 self._close(next(iter(self._quiet.values())))
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -266,7 +271,7 @@ class TcpTransport:
             self._last_number += 1
             connection = _Connection(self._last_number, sock, f"{address[0]}:{address[1]}", self._clock())
             self._connections[connection.number] = self._quiet[connection.number] = connection
-            self._counts["accepted"] += 1
+            self._counts["connections_accepted"] += 1
             self._watch(connection)
         return None
 
@@ -301,7 +306,7 @@ class TcpTransport:
             connection.received += self._buffer[:received_bytes]
         begun = not connection.asked and len(connection.received) - received_bytes < _HEAD_BYTES
         if begun and _FOREIGN.match(connection.received[:_HEAD_BYTES]):
-            self._counts["dropped_http"] += connection.received[:1] != b"\xff"
+            self._counts["connections_dropped_http"] += connection.received[:1] != b"\xff"
             self._close(connection)
             return received_bytes
         if connection.has_turn(
@@ -383,7 +388,7 @@ class TcpTransport:
             return
         connection.owed -= 1
         if connection.queued_bytes > QUEUED_BYTES_MAX:
-            self._counts["dropped_stuffed"] += 1
+            self._counts["connections_dropped_backpressure"] += 1
             self._close(connection)
             return
         large = isinstance(reply.results, LargeResults)
@@ -490,7 +495,7 @@ class TcpTransport:
         self._swept_s = now_s
         for connection in list(self._connections.values()):
             if connection.queued and now_s - connection.moved_s > STALLED_S:
-                self._counts["dropped_stalled"] += 1
+                self._counts["connections_dropped_stalled"] += 1
                 self._close(connection)
 
     def _bound_memory(self) -> None:
@@ -506,7 +511,7 @@ class TcpTransport:
         while total > HELD_BYTES_MAX:
             largest = max(held, key=held.__getitem__)
             total -= held.pop(largest)
-            self._counts["dropped_greedy"] += 1
+            self._counts["connections_dropped_memory"] += 1
             self._close(self._connections[largest])
 
     def _close(self, connection: _Connection) -> None:
