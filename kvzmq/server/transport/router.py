@@ -11,12 +11,9 @@ peer whose machine has vanished is noticed by TCP's keepalive and TCP_MAXRT inst
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import errno
 import hashlib
 import os
-import socket
 import struct
 import time
 from collections import deque
@@ -29,6 +26,7 @@ from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import LARGE_BYTES_MIN, REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, STEP_WEIGHT_MAX, Arrival
+from kvzmq.server.transport.listen import bind, unlink
 
 REQUESTS_MAX = 1024
 """How many requests one step takes in."""
@@ -151,36 +149,10 @@ class RouterTransport:
         self.endpoints = []
         try:
             for endpoint in endpoints:
-                self.endpoints.append(self._bind(endpoint))
+                self.endpoints.append(bind(self._socket, endpoint))
         except errors.CannotListen:
             self.close()
             raise
-
-    def _bind(self, endpoint: str) -> str:
-        path = _path_of(endpoint)
-        if path and _somebody_listens(path):  # libzmq would take the path over, without a word to anybody
-            raise errors.CannotListen(
-                f"cannot listen on {endpoint}: it is in use; stop the other server or choose another --bind"
-            )
-        umask = os.umask(0o077)  # an ipc socket is for its owner alone
-        try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            number = error.errno or 0
-            advice = {
-                errno.EADDRINUSE: "it is in use; stop the other server or choose another --bind (port 0 takes a free one)",
-                errno.ENODEV: "no such address on this machine",
-                errno.EADDRNOTAVAIL: "no such address on this machine",
-                errno.ENOENT: "there is no such directory",
-                errno.EACCES: "no permission",
-                errno.ENAMETOOLONG: "the path is too long for a socket, about 100 bytes",
-            }.get(
-                number, f"{zmq.strerror(number)}; an endpoint looks like tcp://127.0.0.1:5570 or ipc:///run/kvzmq.sock"
-            )
-            raise errors.CannotListen(f"cannot listen on {endpoint}: {advice}") from error
-        finally:
-            os.umask(umask)
-        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     # ---- who is connected
 
@@ -413,24 +385,8 @@ class RouterTransport:
         self._socket.monitor(None, 0)
         self._socket.close()
         self._monitor.close()
-        for path in filter(None, map(_path_of, self.endpoints)):
-            with contextlib.suppress(OSError):  # libzmq does so only where the context is ended in order
-                os.unlink(path)
-
-
-def _path_of(endpoint: str) -> str:
-    """Return the path of an endpoint of ipc://; "" for others, and for names that are no files."""
-    path = endpoint.removeprefix("ipc://") if endpoint.startswith("ipc://") else ""
-    return "" if path.startswith(("@", "*")) else path
-
-
-def _somebody_listens(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as sock:
-        try:
-            sock.connect(path)
-        except OSError:
-            return False
-    return True
+        for endpoint in self.endpoints:
+            unlink(endpoint)
 
 
 def _is_open(descriptor: int) -> bool:

@@ -41,6 +41,7 @@ from kvzmq import errors
 from kvzmq.protocol import jsonl
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request, request_line_bytes_max
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, STEP_WEIGHT_MAX, Arrival
+from kvzmq.server.transport.listen import listen
 
 CONNECTIONS_MAX = 4096
 """How many clients may be connected; for the next one, whoever has asked for nothing the longest must go."""
@@ -185,7 +186,7 @@ class TcpTransport:
         self._request_bytes_max = request_bytes_max
         self.line_bytes_max = request_line_bytes_max(request_bytes_max)
         """The longest line; a longer one is refused and skipped up to its end."""
-        self._listener = _listen(host, port)
+        self._listener = listen(host, port)
         self.port: int = self._listener.getsockname()[1]
         self.endpoints = [f"port {self.port}"]
         self._selector = selectors.EpollSelector()
@@ -544,27 +545,3 @@ class TcpTransport:
             self._close(connection)
         self._selector.close()
         self._listener.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(1024)
-            listener.setblocking(False)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        advice = {
-            errno.EADDRINUSE: "it is in use; stop the other server or choose another --tcp (port 0 takes a free one)",
-            errno.EADDRNOTAVAIL: "no such address on this machine",
-            errno.EACCES: "no permission: ports below 1024 are for root",
-        }.get(error.errno or 0, error.strerror)
-        raise errors.CannotListen(f"cannot listen on {host}:{port}: {advice}") from error
-    return listener
