@@ -15,7 +15,7 @@ from kvzmq.protocol import messages
 from kvzmq.protocol.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT
 from kvzmq.protocol.msgpack import decode_group
 from kvzmq.server import dispatcher
-from kvzmq.server.transport import tcp
+from kvzmq.server.transport import tcp_connection
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_a_step_is_bounded_in_requests_of_each_transport(table: Stepped) -> None
     table.server._poller.poll(1000)
     table.until(lambda: (other.read(), peer.replies(), table.server.dispatcher.requests == 6000)[2])
     steps = table.server.dispatcher.steps
-    assert steps >= 6000 // (1024 + tcp.LINES_MAX)
+    assert steps >= 6000 // (1024 + tcp_connection.LINES_MAX)
 
 
 def test_stats_counts_the_connections_there_are(table: Stepped) -> None:

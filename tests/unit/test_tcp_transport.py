@@ -16,7 +16,7 @@ from support.stepped import Stepped, TcpPeer
 
 from kvzmq import errors
 from kvzmq.protocol.messages import OPERATIONS, Reply
-from kvzmq.server.transport import tcp
+from kvzmq.server.transport import tcp, tcp_connection
 
 DONE = {"status": "OK", "result": None}
 
@@ -235,7 +235,7 @@ def test_a_peer_reset_in_the_middle_of_a_request_or_a_reply_harms_nobody(table: 
             steady.send(line(method="ping"))
             assert table.lines(steady, 1) == [ok("pong")]
     table.until(lambda: table.bridge.connections == 1)
-    assert not table.bridge._ready and not table.bridge._dirty
+    assert not table.bridge._ready and not table.bridge._unflushed
 
 
 def test_the_replies_of_a_peer_that_is_gone_never_reach_the_next_one(table: Stepped) -> None:
@@ -267,7 +267,7 @@ def test_who_never_reads_is_not_read_from_and_holds_a_bounded_amount(table: Step
         sent += deaf.send_some(requests[sent : sent + 100_000])
         table.server.step(0)
         held = [c for c in table.bridge._connections.values() if c.queued_bytes]
-        assert sum(c.queued_bytes for c in held) <= tcp.UNREAD_BYTES_MAX + 16 * 100_100
+        assert sum(c.queued_bytes for c in held) <= tcp_connection.UNREAD_BYTES_MAX + 16 * 100_100
         assert sum(len(c.received) for c in held) <= 2 * tcp._RECEIVE_BYTES
     assert not table.bridge.pending(), "the loop would spin"
     steady.send(line(method="ping"))
@@ -374,7 +374,7 @@ def test_a_peer_counts_as_stalled_from_when_its_replies_began_to_wait(table: Ste
 def test_all_connections_together_hold_a_bounded_amount(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     """Red when only each connection by itself was bounded: the largest had to go and did not."""
     monkeypatch.setattr(tcp, "HELD_BYTES_MAX", 10 << 20)
-    monkeypatch.setattr(tcp, "_GROWN_BYTES", 1 << 20)
+    monkeypatch.setattr(tcp, "_UNCOUNTED_BYTES_MAX", 1 << 20)
     modest = table.tcp()
     modest.send(b'{"method": ')
     peers = [table.tcp() for _ in range(6)]
@@ -404,7 +404,7 @@ def test_a_client_that_pipelines_100_000_requests_delays_another_by_few_steps(ta
         while not single.lines():
             sent += pipelining.send_some(requests[sent : sent + 200_000])
             executed = table.server.step(0)
-            assert executed <= 2 * tcp.LINES_MAX
+            assert executed <= 2 * tcp_connection.LINES_MAX
             steps += 1
         worst = max(worst, steps)
     assert worst <= 3
@@ -423,12 +423,13 @@ def test_several_hundred_pipelining_clients_share_a_step(table: Stepped) -> None
         for peer in peers:
             left[peer] -= len(peer.lines())
         spread = max(left.values()) - min(left.values())
-        assert spread <= 2 * tcp.LINES_MAX
+        assert spread <= 2 * tcp_connection.LINES_MAX
 
 
 def test_a_step_takes_in_a_bounded_number_of_bytes(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     """Red when only what was received counted: lines completed in one step made a group of any size."""
     monkeypatch.setattr(tcp, "STEP_BYTES_MAX", 2 << 20)
+    monkeypatch.setattr(tcp_connection, "STEP_BYTES_MAX", 2 << 20)
     peers = [table.tcp() for _ in range(8)]
     request = insert("k", "x" * 1_000_000)
     for peer in peers:
@@ -445,8 +446,7 @@ def test_a_step_takes_in_a_bounded_number_of_bytes(table: Stepped, monkeypatch: 
         replies += sum(len(peer.lines()) for peer in peers)
 
 
-def test_nobody_starves_behind_those_who_send_the_most(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "STEP_BYTES_MAX", 1 << 20)
+def test_nobody_starves_behind_those_who_send_the_most(table: Stepped) -> None:
     flooders = [table.tcp() for _ in range(20)]
     single = table.tcp()
     for _ in range(20):
@@ -656,9 +656,9 @@ def test_a_first_line_without_end_is_looked_at_only_at_its_head(
         def match(self, head: bytes) -> None:
             seen.append(len(head))
 
-    monkeypatch.setattr(tcp, "_FOREIGN", Pattern())
+    monkeypatch.setattr(tcp_connection, "_FOREIGN", Pattern())
     peer = table.tcp()
     for _ in range(5):
         peer.send(b"[" + b" " * 20_000)
         table.settle()
-    assert seen and max(seen) <= tcp._HEAD_BYTES and len(seen) <= 2
+    assert seen and max(seen) <= tcp_connection._HEAD_BYTES and len(seen) <= 2
