@@ -15,7 +15,7 @@ from support.servers import ServerProcess
 sys.path.append(str(Path(__file__).parents[2]))  # at the end: a planted fault's copy of the package comes first
 from benchmarks import hostile_peers
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX
-from kvzmq.server.transport import router
+from kvzmq.server.transport import router_replies
 
 WAIT_S_MAX = 10.0
 SECONDS = 2.0
@@ -55,7 +55,7 @@ def test_peers_that_pile_up_requests_hold_no_more_than_their_budget(
     attack: Callable[[str], hostile_peers.Outcome],
 ) -> None:
     """Red with a high-water mark of 100 requests of 8 MiB: six peers had the server hold 5.9 GB."""
-    assert attack("pile_up").memory_bytes < 6 * RECEIVED_BYTES_MAX + router.UNSENT_BYTES_MAX + OVERHEAD_BYTES
+    assert attack("pile_up").memory_bytes < 6 * RECEIVED_BYTES_MAX + router_replies.UNSENT_BYTES_MAX + OVERHEAD_BYTES
 
 
 def test_peers_that_stream_requests_hold_no_more_than_their_budget(
