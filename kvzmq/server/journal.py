@@ -1,4 +1,4 @@
-"""What a server says in its log while it runs: for whoever wants to know afterwards what happened.
+"""What a server writes to its log while it runs, so that one can find out afterwards what happened.
 
 At `info` and above: start, stop, storage trouble when it begins and ends, requests that are refused,
 clients that do not read or are dropped. At `debug`: once a second at most, what has been going on.

@@ -71,7 +71,7 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
 
 
 def _seed_identities() -> None:
-    """Have libzmq number anonymous peers from a number that nobody can guess.
+    """Make libzmq number anonymous peers from a number that nobody can guess.
 
     It takes the first number from C's rand(), unseeded, and aborts the process when a peer has claimed the
     next one for itself.
@@ -207,7 +207,7 @@ class RouterTransport:
             self._queue(to, reply, queue or ReplyQueue(), len(reply.results) if large else 0)
 
     def _queue(self, peer: Peer, reply: Reply, queue: ReplyQueue, large_bytes: int) -> None:
-        """Have a reply wait for its turn, if there is room."""
+        """Queue a reply that must wait for its turn, or drop it if the peer has too many unread."""
         has_room = len(queue.replies) < QUEUED_MESSAGES_MAX and (
             not large_bytes or self._in_flight.has_room(peer[0], queue.large_bytes + large_bytes)
         )

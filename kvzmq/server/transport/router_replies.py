@@ -4,8 +4,8 @@ libzmq's limits count messages and not bytes, and it does not say when a message
 followed with pyzmq's tracker until it is on the wire, and the bytes in flight to one peer are bounded.
 
 Nothing here lives longer than it must: a ROUTER is not told which peer has disconnected, so each kind has a bound of its
-own. What is to be known of a peer in other respects (who it is, its address, its requests) would be kept beside these,
-by identity and with a bound, and begun with its first request in `RouterTransport.drain`.
+own. A record of each peer (its user, its address, its requests) would be kept beside these, by identity and with a
+bound; `RouterTransport.drain` sees the first frame of a peer, with its metadata, and would begin it.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ thousand descriptors would look at each of them in every step.
 
 No peer can hold up the others or make the server grow. A step's REQUESTS_MAX lines are shared out
 among the connections that have some; a line may be as long as the longest request can get in JSON;
-who does not read its replies is not read from until it does, and is dropped when nothing has moved for
-STALLED_S or when the bridge as a whole holds too much; large replies are encoded when their turn has
-come, so many bytes a step. When all places are taken, the connection that has asked for nothing for the
-longest time makes room for a new one.
+a peer that does not read its replies is not read from until it does, and is dropped when nothing has moved
+for STALLED_S or when the bridge as a whole holds too much; large replies are encoded when their turn has
+come, so many bytes a step. At CONNECTIONS_MAX, the connection that has asked for nothing for the longest
+time is dropped for a new one.
 
 A browser can be made to send any text to any port, as the body of an HTTP request. So a connection
 whose first line begins as HTTP does ends there, and nothing that follows is executed. No JSON value
@@ -36,7 +36,7 @@ from kvzmq.server.transport.listen import listen
 from kvzmq.server.transport.tcp_connection import CLOSED, CLOSING, READING, READY, Connection, StepInput
 
 CONNECTIONS_MAX = 4096
-"""How many clients may be connected; for the next one, whoever has asked for nothing the longest must go."""
+"""How many clients may be connected; the next one replaces the one that has asked for nothing the longest."""
 
 REQUESTS_MAX = 1024
 """How many requests one step takes in, shared out among the connections; each has one at least."""
@@ -68,7 +68,7 @@ _TCP_OPTIONS = (
     (socket.TCP_KEEPCNT, 3),
     (socket.TCP_USER_TIMEOUT, 10_000),  # ms, also for a peer whose window stays closed
 )
-"""Seconds, seconds, probes, milliseconds: a peer whose machine has gone is noticed within ten seconds."""
+"""Seconds, seconds, probes, milliseconds: a peer whose machine has vanished is noticed within ten seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class TcpTransport:
 
     def _read_and_write(self) -> None:
         events = self._selector.select(0)
-        if self._has_unread:  # who was read longest ago comes first
+        if self._has_unread:  # the connection that was read longest ago comes first
             events.sort(key=lambda event: 0 if event[0].data is None else event[0].data.read_at)
         self._has_unread = False
         received_bytes = 0
@@ -171,7 +171,7 @@ class TcpTransport:
                         f"cannot accept connections: {error.strerror}; raise the limit of open files (ulimit -n)"
                     )
                     return self._pause_accepting()
-                continue  # the peer has gone before it was accepted
+                continue  # the peer disconnected before it was accepted
             if len(self._connections) >= CONNECTIONS_MAX:
                 self._drop(next(iter(self._by_request.values())), "connections_dropped_idle")
             sock.setblocking(False)
@@ -234,7 +234,7 @@ class TcpTransport:
                 self._watch(connection)
             else:
                 arrivals += self._take_in(connection, lines_max, step)
-        self._ready = left | self._ready  # whoever had no turn comes first in the next step
+        self._ready = left | self._ready  # those without a turn come first in the next step
         return arrivals
 
     def _take_in(self, connection: Connection, lines_max: int, step: StepInput) -> list[Arrival]:
@@ -279,7 +279,7 @@ class TcpTransport:
         self._encode_bytes = STEP_REPLY_BYTES_MAX
         unencoded, self._unencoded = self._unencoded, {}
         unflushed, self._unflushed = self._unflushed, {}
-        for connection in (unencoded | unflushed).values():  # whoever had to wait in the last step comes first
+        for connection in (unencoded | unflushed).values():  # those that had to wait in the last step come first
             self._write(connection)
             self._conclude(connection)
 
@@ -310,7 +310,7 @@ class TcpTransport:
         return True
 
     def _conclude(self, connection: Connection) -> None:
-        """Close a connection that has had its last reply; else have epoll report what it waits for now."""
+        """Close a connection that has had its last reply; else register for what it waits for now."""
         if connection.is_served:
             self._close(connection)
         elif connection.state is not CLOSED:
@@ -319,7 +319,7 @@ class TcpTransport:
     # ---- housekeeping
 
     def _watch(self, connection: Connection) -> None:
-        """Have epoll report what the connection waits for: nothing else, or the loop would spin."""
+        """Register with epoll for what the connection waits for, and for nothing else, or the loop would spin."""
         connection.update()
         if connection.state is READY:
             self._ready[connection.number] = connection

@@ -10,8 +10,8 @@ Event leads from which state to which. An event that a state does not have there
       └─ OVER_LIMIT ─────┴─> PAUSED, and by INPUT or NO_INPUT back again
 
 What goes with any state is a field: whether the peer has ended its stream, whether the bytes that come belong to a line
-that was too long, how many replies are still to come. So are the figures of a connection: whoever wants to know them
-looks here. A connection that had to say who it is before its first request would begin in a state of its own.
+that was too long, how many replies are still to come. The figures of a connection (address, requests, unread bytes)
+are fields, too. A connection that had to authenticate before its first request would begin in a state of its own.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Event(enum.Enum):
     """The end of the stream was taken in."""
 
     CLOSE = enum.auto()
-    """It is closed, whoever wants it."""
+    """It is closed: by its peer, by a limit, or with the server."""
 
 
 READING, READY, PAUSED, CLOSING, CLOSED = State  # by these names: before 3.12 a member by its class takes 0.05 us
@@ -218,7 +218,7 @@ class Connection:
     # ---- in
 
     def receive(self, data: memoryview) -> None:
-        """Keep bytes that came from the peer; none: it sends no more."""
+        """Take bytes that came from the peer; none mean that it sends no more."""
         self.ended = not data
         if self.skipping:
             _, newline, rest = bytes(data).partition(b"\n")
