@@ -15,7 +15,7 @@ from support.stepped import Stepped
 from kvzmq import errors
 from kvzmq.protocol import messages, msgpack
 from kvzmq.server import watches
-from kvzmq.server.transport import router, tcp
+from kvzmq.server.transport import router, router_replies, tcp, tcp_connection
 from kvzmq.store import history, sessions
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
@@ -96,9 +96,9 @@ def test_every_limit_is_what_the_code_says() -> None:
     assert list(limits.values()) == [
         messages.REQUEST_BYTES_MAX, messages.REQUEST_BYTES_LIMIT, messages.REPLY_BYTES_MAX,
         messages.request_line_bytes_max(messages.REQUEST_BYTES_MAX), messages.REPLY_LINE_BYTES_MAX, messages.OPERATIONS_MAX, messages.KEY_CHARS_MAX, messages.DEPTH_MAX, messages.PAGE_ROWS_MAX,
-        messages.TTL_S_MAX, sessions.RESULTS_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX, router.QUEUED_MESSAGES_MAX,
-        router.UNSENT_BYTES_MAX, router.RECEIVED_MESSAGES_MAX, router.IDENTITY_BYTES_MAX, router.ENVELOPE_FRAMES_MAX,
-        router.ENVELOPE_BYTES_MAX, tcp.CONNECTIONS_MAX, tcp.UNREAD_BYTES_MAX, tcp.HELD_BYTES_MAX,
+        messages.TTL_S_MAX, sessions.RESULTS_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX, router_replies.QUEUED_MESSAGES_MAX,
+        router_replies.UNSENT_BYTES_MAX, router.RECEIVED_MESSAGES_MAX, router.IDENTITY_BYTES_MAX, router.ENVELOPE_FRAMES_MAX,
+        router.ENVELOPE_BYTES_MAX, tcp.CONNECTIONS_MAX, tcp_connection.UNREAD_BYTES_MAX, tcp.HELD_BYTES_MAX,
     ]  # fmt: skip
     assert messages.LARGE_BYTES_MIN == 16 << 10 and messages.JSON_GROWTH == 7 and "seven" in DOCUMENT
     for stated, number in (
