@@ -24,7 +24,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -112,7 +111,7 @@ class Call(msgspec.Struct, eq=False):
     waiter: Any = None
 
 
-class Request:
+class OutgoingRequest:
     """Calls that travel together: what a shell sends, as often as it takes."""
 
     __slots__ = ("calls", "count", "frame", "resend_at_s", "sent", "seq", "session", "wait_s", "writes")
@@ -134,20 +133,11 @@ class Request:
         return not self.calls or any(not call.done for call in self.calls)
 
 
-TIMEOUT_S_MAX = 1e8
-"""The longest time a call may take, seconds, infinity included: about three years."""
-
-
-def deadline(timeout_s: float) -> float:
-    """Return when a call that begins now has to end, on the monotonic clock of both shells."""
-    return time.monotonic() + (timeout_s if timeout_s <= TIMEOUT_S_MAX else TIMEOUT_S_MAX)
-
-
 def _not_sent() -> errors.KvzmqError:
     return errors.Timeout("no answer in time: nothing was sent, the server cannot be reached")
 
 
-class Session:
+class ClientSession:
     """One client's conversation with a server, through any number of connections.
 
     Args:
@@ -170,7 +160,7 @@ class Session:
         self._greeting = 0  # the number of the `hello` that is unanswered, or 0
         self._greet_again_s = math.inf
         self._waiting: deque[Call] = deque()
-        self._in_flight: dict[int, Request] = {}
+        self._in_flight: dict[int, OutgoingRequest] = {}
         self.revision = 0
         """The highest revision any reply has told."""
         self._last_seq = 1  # number 1 is for `open`; the others grow through all sessions
@@ -203,7 +193,7 @@ class Session:
         """Whether a request is unanswered."""
         return bool(self._in_flight)
 
-    def greet(self, now_s: float) -> bytes:
+    def hello(self, now_s: float) -> bytes:
         """Return the frame that begins a new connection."""
         self.changed_to = None
         self._last_seq += 1
@@ -212,7 +202,7 @@ class Session:
         return msgpack.encode_request(None, self._greeting, [_HELLO])
 
     @property
-    def greets_again_s(self) -> float:
+    def hello_again_s(self) -> float:
         """When to greet once more, for want of a reply."""
         return self._greet_again_s
 
@@ -221,9 +211,9 @@ class Session:
         """Whether nothing may be sent before it is known which table answers here."""
         return self.changed_to is not None or (self._greeting != 0 and self.lineage is not None)
 
-    def flush(self, now_s: float) -> list[Request]:
+    def flush(self, now_s: float) -> list[OutgoingRequest]:
         """Pack what waits into requests, to be sent in this order."""
-        requests: list[Request] = []
+        requests: list[OutgoingRequest] = []
         waiting = self._waiting
         while waiting and not self.held:
             call = waiting[0]
@@ -253,11 +243,11 @@ class Session:
         oldest = next((seq for seq, request in self._in_flight.items() if request.writes and seq > 1), self._last_seq)
         return self._last_seq - oldest >= AHEAD_MAX
 
-    def _open(self, now_s: float) -> Request:
+    def _open(self, now_s: float) -> OutgoingRequest:
         self._opening = True
-        return self._send(Request(self.id, 1, [_OPEN], [], writes=True), now_s)
+        return self._send(OutgoingRequest(self.id, 1, [_OPEN], [], writes=True), now_s)
 
-    def _pack(self, now_s: float) -> Request:
+    def _pack(self, now_s: float) -> OutgoingRequest:
         waiting = self._waiting
         first = waiting.popleft()
         calls = [first]
@@ -281,16 +271,16 @@ class Session:
                 size += call.size
                 writes = writes or call.writes
         self._last_seq += 1
-        return self._send(Request(self.id, self._last_seq, ops, calls, writes), now_s)
+        return self._send(OutgoingRequest(self.id, self._last_seq, ops, calls, writes), now_s)
 
-    def _send(self, request: Request, now_s: float) -> Request:
+    def _send(self, request: OutgoingRequest, now_s: float) -> OutgoingRequest:
         self._in_flight[request.seq] = request
         request.resend_at_s = now_s + (request.wait_s if request.sent == 0 else request.wait_s * self._jitter())
         request.sent += 1
         request.wait_s = min(2 * request.wait_s, RESEND_S_MAX)
         return request
 
-    def unsent(self, requests: Sequence[Request]) -> None:
+    def unsent(self, requests: Sequence[OutgoingRequest]) -> None:
         """Take back requests that the connection did not take.
 
         One that was never sent is taken apart: its calls wait again, each until its own deadline. Else a call
@@ -312,13 +302,13 @@ class Session:
         for request in self._in_flight.values():
             request.resend_at_s = 0.0
 
-    def reconnected(self, now_s: float) -> list[Request]:
+    def reconnected(self, now_s: float) -> list[OutgoingRequest]:
         """Return every unanswered request once more, for a new connection."""
         if self.held:
             return []
         return [self._send(request, now_s) for _, request in sorted(self._in_flight.items()) if request.wanted]
 
-    def overdue(self, now_s: float) -> list[Request]:
+    def overdue(self, now_s: float) -> list[OutgoingRequest]:
         """Return the requests to be asked again on a connection that seems well."""
         if self.held:
             return []
@@ -391,7 +381,7 @@ class Session:
         self._in_flight.clear()
         self._opening = False
 
-    def _answered(self, request: Request, revision: int, results: list[Result]) -> None:
+    def _answered(self, request: OutgoingRequest, revision: int, results: list[Result]) -> None:
         calls = request.calls
         if len(calls) == 1:
             if not calls[0].done:
@@ -416,7 +406,7 @@ class Session:
                 _answer(call, revision, mine)
         self._again_alone(cramped)
 
-    def _refused(self, request: Request, result: Result) -> None:
+    def _refused(self, request: OutgoingRequest, result: Result) -> None:
         error = errors.error_of(result.code, _text(result.payload))
         if isinstance(error, errors.SessionExpired):
             self._expired(request)
@@ -451,7 +441,7 @@ class Session:
             call.alone = True
         self._waiting.extendleft(reversed(calls))
 
-    def _expired(self, request: Request) -> None:
+    def _expired(self, request: OutgoingRequest) -> None:
         """The server does not know the session. What was sent once was not executed; else nobody knows."""
         if request.session == self.id:
             self._begin()

@@ -81,7 +81,7 @@ _decode_started: Callable[[Raw], tuple[int, Union[str, None], Union[str, None]]]
 _decode_pushed: Callable[[Raw], _Pushed] = msgspec.msgpack.Decoder(_Pushed).decode
 
 
-class Watching:
+class WatchState:
     """One watch through any number of connections.
 
     What one request of the table has changed is given out together, when all of it has come.
