@@ -18,8 +18,8 @@ from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
 from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.outgoing import RESEND_S
 from kvzmq.client.core.pyzmq_socket import PyzmqOpener, PyzmqSocket
-from kvzmq.client.core.session import RESEND_S
 from kvzmq.client.core.session_channel import SessionChannel
 from kvzmq.client.core.socket import Change
 from kvzmq.client.sync.connection import _SharedChannel

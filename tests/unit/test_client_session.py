@@ -17,8 +17,10 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.client.core.batch import Pending
+from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import Calls, together
-from kvzmq.client.core.session import AHEAD_MAX, IN_FLIGHT_MAX, SHARED_BYTES_MAX, Call, ClientSession, OutgoingRequest
+from kvzmq.client.core.outgoing import OutgoingRequest
+from kvzmq.client.core.session import AHEAD_MAX, IN_FLIGHT_MAX, SHARED_BYTES_MAX, ClientSession
 from kvzmq.protocol import messages, msgpack
 from kvzmq.protocol.messages import Refusal
 from kvzmq.store.sessions import Sessions

@@ -13,10 +13,10 @@ from kvzmq import errors
 from kvzmq.client.asyncio.connection import AsyncConnection
 from kvzmq.client.asyncio.watch import AsyncWatch
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
+from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.pyzmq_socket import Context, PyzmqOpener
-from kvzmq.client.core.session import Call
 from kvzmq.client.core.timeouts import check_timeout
 from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix

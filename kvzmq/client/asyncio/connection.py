@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kvzmq import errors
+from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import Endpoints, resolve
-from kvzmq.client.core.session import Call
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
 from kvzmq.client.core.socket import OpenSocket, Socket, frames
 from kvzmq.client.core.timeouts import check_timeout, deadline
@@ -119,7 +119,7 @@ class AsyncConnection:
     @property
     def lineage(self) -> str | None:
         """The lineage of the table that this client has asked; or None."""
-        return self._channel.session.lineage
+        return self._channel.session.hello.lineage
 
     @property
     def revision(self) -> int:
@@ -194,7 +194,7 @@ class AsyncConnection:
     async def _open(self) -> None:
         channel = self._channel
         try:
-            await resolve_endpoint(channel.endpoints, channel.session.lineage)
+            await resolve_endpoint(channel.endpoints, channel.session.hello.lineage)
             if not self.closed:
                 channel.open(time.monotonic())
                 if channel.socket is not None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from kvzmq import errors
 from kvzmq.client.core.channel import Channel
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.session import ClientSession, OutgoingRequest
+from kvzmq.client.core.outgoing import OutgoingRequest
+from kvzmq.client.core.session import ClientSession
 from kvzmq.client.core.socket import OpenSocket, Socket
 from kvzmq.protocol.messages import SILENCE_S_MAX
 
@@ -49,7 +50,7 @@ class SessionChannel(Channel):
         self._polled_s = time.monotonic()  # `now_s` may be older than what was read since
         if self._poll_events(socket):
             self._heard_s = now_s
-            socket.send(self.session.hello(now_s))
+            socket.send(self.session.say_hello(now_s))
             self._send(socket, self.session.reconnected(now_s))
 
     def send_waiting(self, now_s: float) -> None:
@@ -65,7 +66,7 @@ class SessionChannel(Channel):
             if socket.has_events:
                 self.poll_events(now_s)
         if socket.connected:
-            if session.changed_to is not None and not self.endpoints.has_alternatives:
+            if session.hello.changed_to is not None and not self.endpoints.has_alternatives:
                 session.refuse_table()
             if not session.asking:
                 self._heard_s = now_s
@@ -77,12 +78,12 @@ class SessionChannel(Channel):
         """Take a reply."""
         self._heard_s = now_s
         session = self.session
-        held = session.held
+        held = session.hello.held
         session.receive(frame)
-        if held and not session.held:
+        if held and not session.hello.held:
             if self.socket is not None:
                 self._send(self.socket, session.reconnected(now_s))
-        elif session.changed_to is not None and not self.endpoints.has_alternatives:
+        elif session.hello.changed_to is not None and not self.endpoints.has_alternatives:
             session.refuse_table()
 
     def tick(self, now_s: float) -> bool:
@@ -98,13 +99,13 @@ class SessionChannel(Channel):
             silent_s = 0.0
             gone = self._connects_too_long(now_s)
         else:
-            if now_s >= session.hello_again_s:
-                socket.send(session.hello(now_s))
+            if now_s >= session.hello.again_s:
+                socket.send(session.say_hello(now_s))
             self._send(socket, session.overdue(now_s))
-            if not session.asking and not session.held:
+            if not session.asking and not session.hello.held:
                 self._heard_s = now_s
             silent_s = now_s - self._heard_s
-            gone = silent_s > SILENT_S or session.changed_to is not None
+            gone = silent_s > SILENT_S or session.hello.changed_to is not None
         if gone and self.endpoints.has_alternatives:
             self.endpoints.next()
             return True
@@ -117,8 +118,8 @@ class SessionChannel(Channel):
     def _not_sent(self) -> errors.KvzmqError:
         if self.catalog_error is not None:
             return type(self.catalog_error)(*self.catalog_error.args)
-        if self.session.changed_to is not None:
-            return self.session.table_changed()
+        if self.session.hello.changed_to is not None:
+            return self.session.hello.table_changed()
         return errors.Timeout(f"no answer in time: {self.describe()}")
 
     def _send(self, socket: Socket, requests: Sequence[OutgoingRequest]) -> bool:

@@ -11,7 +11,7 @@ Nothing here blocks but `wait` and `receive` with a timeout. Connection events a
 told that it is new: another table may answer there.
 
 One thread at a time uses a socket. An event loop watches its `descriptors`, and calls `poll_events` and `receive` when
-one is ready; a socket that the loop drives by itself has none, and its opener knows whom to call.
+one is ready.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvzmq import errors
+from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import Endpoints, resolve
-from kvzmq.client.core.session import Call
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
 from kvzmq.client.core.socket import OpenSocket
 from kvzmq.client.core.timeouts import check_timeout, deadline
@@ -78,7 +78,9 @@ class Connection:
     @property
     def lineage(self) -> str | None:
         """The lineage of the table that this client, or the process it was forked from, has asked; or None."""
-        return next((lineage for each in self._channels.values() if (lineage := each.channel.session.lineage)), None)
+        return next(
+            (lineage for each in self._channels.values() if (lineage := each.channel.session.hello.lineage)), None
+        )
 
     @property
     def revision(self) -> int:
@@ -189,7 +191,9 @@ class _SharedChannel:
 
     def _open(self, call: Call) -> None:
         try:
-            resolve_endpoint(self.channel.endpoints, self.channel.session.lineage, call.deadline_s - time.monotonic())
+            resolve_endpoint(
+                self.channel.endpoints, self.channel.session.hello.lineage, call.deadline_s - time.monotonic()
+            )
         except errors.CatalogError as error:
             self.channel.catalog_error = error
             time.sleep(max(0.0, min(CATALOG_PAUSE_S, call.deadline_s - time.monotonic())))
