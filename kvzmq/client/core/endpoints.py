@@ -12,6 +12,9 @@ from kvzmq import catalog, errors
 from kvzmq.client.core.candidates import Candidates
 from kvzmq.client.core.urls import catalog_of, needs_lookup
 
+CATALOG_S = 1.0
+"""How long to wait for one answer of a catalog."""
+
 
 class Endpoints:
     """The servers of one or several URLs, tried in turn, beginning with a random URL.

@@ -19,13 +19,10 @@ from typing import Any
 
 from kvzmq import errors
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.endpoints import Endpoints, resolve
+from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
 from kvzmq.client.core.socket import OpenSocket
 from kvzmq.client.core.timeouts import check_timeout, deadline
-
-_CATALOG_S = 1.0
-"""How long to wait for one answer of a catalog."""
 
 CATALOG_PAUSE_S = 0.2
 """How long to wait after a catalog has not helped."""
@@ -44,7 +41,7 @@ def resolve_endpoint(endpoints: Endpoints, lineage: str | None, timeout_s: float
     """
     if endpoints.must_resolve:
         try:
-            endpoints.resolved(resolve(endpoints.url, max(0.01, min(_CATALOG_S, timeout_s)), lineage))
+            endpoints.resolved(resolve(endpoints.url, max(0.01, min(CATALOG_S, timeout_s)), lineage))
         except errors.CatalogError as error:
             if not endpoints.not_resolved(error):
                 raise
