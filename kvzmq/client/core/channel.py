@@ -73,8 +73,9 @@ class Channel:
         if failure is not None and failure.change is Change.REFUSED:
             return f"what answers at {where} {failure.reason}"
         among = f" (one of {endpoints.count} endpoints)" if endpoints.count > 1 else ""
+        why = f", {failure.reason}" if failure is not None and failure.reason else ""
         known = f"; {endpoints.catalog_error}" if endpoints.catalog_error else ""
-        return f"no connection to {where}{among}: is a server running there?{known}"
+        return f"no connection to {where}{among}{why}: is a server running there?{known}"
 
     def _poll_events(self, socket: Socket) -> bool:
         """Take note of what became of the connection; True if there is a new one."""

@@ -7,8 +7,8 @@ A socket connects to one endpoint, and connects anew by itself, after growing pa
 frame for a connection that is yet to come, and sends none twice: what is sent again is the session's business.
 
 Nothing here blocks but `wait` and `receive` with a timeout. Connection events are queued by the socket until
-`poll_events` hands them out, and `connected` changes only then. So nobody sends on a new connection without having been
-told that it is new: another table may answer there.
+`poll_events` hands them out, and `connected` changes only then: whoever sends has to know that a connection is new, as
+another table may answer there.
 
 One thread at a time uses a socket. An event loop watches its `descriptors`, and calls `poll_events` and `receive` when
 one is ready.
@@ -37,7 +37,10 @@ class Change(enum.Enum):
 
 
 class ConnectionEvent(NamedTuple):
-    """One change of a connection, and why, as the end of a sentence about the peer; "" if nobody knows."""
+    """One change of a connection, and why; "" if nobody knows.
+
+    REFUSED says what the peer does, as in "does not speak ZeroMQ"; FAILED and LOST say why, as in "connection refused".
+    """
 
     change: Change
     reason: str = ""
@@ -63,7 +66,7 @@ class Socket(Protocol):
 
     @property
     def reconnect_s_min(self) -> float:
-        """How long after `poll_events` the connection is the same one at least, or lost."""
+        """How long after `poll_events` the connection can be no other one. Later, look at `has_events` before a `send`."""
         ...
 
     @property
