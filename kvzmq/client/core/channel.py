@@ -12,7 +12,7 @@ CONNECT_S = 1.0
 """How long to wait for a connection before the next server is tried."""
 
 FAILED_S = 0.03
-"""The same where a try has failed already: not at once, or a client would do nothing else while all servers are away."""
+"""The same where a try has failed already: not 0, or a client would do nothing else while all servers are away."""
 
 
 class Channel:

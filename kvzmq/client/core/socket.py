@@ -6,9 +6,9 @@
 A socket connects to one endpoint, and connects anew by itself, after growing pauses, until it is closed. It keeps no
 frame for a connection that is yet to come, and sends none twice: what is sent again is the session's business.
 
-Nothing here blocks but `wait` and `receive` with a timeout. Connection events are queued by the socket until
-`poll_events` hands them out, and `connected` changes only then: whoever sends has to know that a connection is new, as
-another table may answer there.
+Nothing here blocks but `wait` and `receive` with a timeout, and nothing is raised for what the peer or the network
+does: that is an event. Events are queued by the socket until `poll_events` hands them out, and `connected` changes only
+then: whoever sends has to know that a connection is new, as another table may answer there.
 
 One thread at a time uses a socket. An event loop watches its `descriptors`, and calls `poll_events` and `receive` when
 one is ready.
@@ -60,13 +60,14 @@ class Socket(Protocol):
 
         Another object whenever it has changed, so that comparing with `is` will do. It may change with any call. Read
         on until `readable` and `has_events` say no before waiting for a descriptor: it need not tell of what is
-        left unread.
+        left unread. A watch may leave frames unread for long, and looks at `poll_events` and `readable` all the same:
+        a descriptor that these do not quieten must not be among them meanwhile, or a loop would never sleep.
         """
         ...
 
     @property
     def reconnect_s_min(self) -> float:
-        """How long after `poll_events` the connection can be no other one. Later, look at `has_events` before a `send`."""
+        """How long after `poll_events` the connection can be no other one. Later, ask `has_events` before `send`."""
         ...
 
     @property
@@ -84,7 +85,11 @@ class Socket(Protocol):
         ...
 
     def send(self, frame: bytes) -> bool:
-        """Send a frame, or keep what the connection does not take of it at once; False if there is no connection, or no room."""
+        """Send a frame, and keep what the connection does not take of it at once.
+
+        Returns:
+            False if nothing of it was taken: there is no connection, or no room
+        """
         ...
 
     def receive(self, timeout_s: float = 0.0) -> bytes | None:

@@ -18,7 +18,10 @@ from kvzmq.client.sync.connection import CATALOG_PAUSE_S, resolve_endpoint
 _TICK_S = 0.1
 """How often a watch that waits looks after its connection."""
 
-FORKED = "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, epoch=watch.epoch to go on from there"
+FORKED = (
+    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, "
+    "epoch=watch.epoch to go on from there"
+)
 """What a forked child is told: two processes on one socket would take each other's events."""
 
 
