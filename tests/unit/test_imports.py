@@ -116,6 +116,13 @@ def test_a_library_stays_where_it_belongs(library: str) -> None:
     assert {user for user in users if not below(user, *HOMES[library])} == set()
 
 
+def test_one_socket_of_the_client_knows_zmq_and_nothing_else_does() -> None:
+    """The others see what kvzmq.client.core.socket says of it. Seen red with zmq imported under TYPE_CHECKING."""
+    client = {name: path for name, path in MODULES.items() if below(name, "kvzmq.client")}
+    users = {name for name, path in client.items() if any(below(f, "zmq") for f in imports_of(path, everywhere=True))}
+    assert users == {"kvzmq.client.core.pyzmq_socket"}
+
+
 def test_the_log_and_the_files_know_bytes_not_messages() -> None:
     names = ("log", "file.files", "file.frames", "file.file_log", "file.checkpoint")
     for name in (f"kvzmq.store.{name}" for name in names):

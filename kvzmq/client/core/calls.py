@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.client.core import values
-from kvzmq.client.core.session import Call, Result
+from kvzmq.client.core.call import Call, Result
 from kvzmq.protocol import messages, msgpack
 
 
