@@ -71,6 +71,7 @@ TIMED = "tests/fault/test_process_time.py::"
 SESSION = "tests/unit/test_client_session.py::"
 COSTLY = "tests/unit/test_costly_requests.py::"
 DISPATCHER = "tests/unit/test_dispatcher.py::"
+OPERATIONS = "tests/unit/test_operations.py::"
 FILLED = "tests/fault/test_process_full_disk.py::"
 
 # fmt: off
@@ -113,13 +114,13 @@ MUTANTS: list[Mutant] = [
         COSTLY + "test_arrays_and_maps_are_counted_right", 9,
     ),
     Mutant(
-        "names without limit", "protocol/validation.py",
-        "        if len(getattr(op, of) or \"\") > messages.KEY_CHARS_MAX:", "        if False:",
+        "names without limit", "protocol/operations.py",
+        "    if len(name or \"\") > KEY_CHARS_MAX:", "    if False:",
         COSTLY + "test_names_rows_and_transactions_have_limits", 9,
     ),
     Mutant(
-        "rows of an operation without limit", "protocol/validation.py",
-        "        if len(getattr(op, of)) > ROWS_MAX:", "        if False:",
+        "rows of an operation without limit", "protocol/operations.py",
+        "    if count > ROWS_MAX:", "    if False:",
         COSTLY + "test_names_rows_and_transactions_have_limits", 9,
     ),
     Mutant(
@@ -128,8 +129,8 @@ MUTANTS: list[Mutant] = [
         COSTLY + "test_a_value_of_nothing_but_empty_arrays_is_refused", 9,
     ),
     Mutant(
-        "transactions without limit", "protocol/validation.py",
-        "    if size > TRANSACTION_MAX:", "    if False:",
+        "transactions without limit", "protocol/operations.py",
+        "        if size > TRANSACTION_MAX:", "        if False:",
         COSTLY + "test_names_rows_and_transactions_have_limits", 9,
     ),
     Mutant(
@@ -916,6 +917,48 @@ MUTANTS: list[Mutant] = [
         "it says that it listens before a signal is a clean stop", "server/loop.py",
         "        with self._signals() as drain:\n            ready()\n", "        ready()\n        with self._signals() as drain:\n",
         "tests/integration/test_cli_operator.py::test_a_signal_at_once_after_it_listens_is_a_clean_stop", 11,
+    ),
+    # ---- what an operation declares
+    Mutant(
+        "a write declared as a read", "protocol/operations.py",
+        'class Expire(Write, tag="expire"):', 'class Expire(Operation, tag="expire"):',
+        OPERATIONS + "test_what_changes_the_table_is_declared_as_a_write", 1,
+    ),
+    Mutant(
+        "a read declared as a write", "protocol/operations.py",
+        'class Ttl(Operation, tag="ttl"):', 'class Ttl(Write, tag="ttl"):',
+        OPERATIONS + "test_an_operation_is_declared_in_full", 1,
+    ),
+    Mutant(
+        "the rows of an insert_many are not among the keys it touches", "protocol/operations.py",
+        "        return (Access(True, tuple(self.rows)),)", "        return ()",
+        OPERATIONS + "test_an_operation_changes_only_keys_that_it_says_it_writes", 10,
+    ),
+    Mutant(
+        "what a transaction checks is not among the keys it touches", "protocol/operations.py",
+        "        checked = Access(False, tuple(key for key, _ in self.checks))", "        checked = Access(False, ())",
+        OPERATIONS + "test_an_operation_tells_only_of_keys_that_it_says_it_touches", 10,
+    ),
+    Mutant(
+        "a query touches no key", "protocol/operations.py",
+        "    accesses = _the_whole_table\n    weight = _a_page\n    values = _its_subvalue\n    check = _check_subkey\n\n    def subkey",
+        "    accesses = _no_key\n    weight = _a_page\n    values = _its_subvalue\n    check = _check_subkey\n\n    def subkey",
+        OPERATIONS + "test_an_operation_tells_only_of_keys_that_it_says_it_touches", 10,
+    ),
+    Mutant(
+        "the values of a compare_and_set are not checked", "protocol/operations.py",
+        "        return (*self.expected, *self.value)", "        return ()",
+        OPERATIONS + "test_every_key_prefix_and_value_among_the_arguments_is_declared", 10,
+    ),
+    Mutant(
+        "items does not say that it goes through rows", "protocol/operations.py",
+        '    mark = "i"\n    scans = True\n', '    mark = "i"\n    scans = False\n',
+        OPERATIONS + "test_who_goes_through_rows_says_so_and_which_index_it_asks", 9,
+    ),
+    Mutant(
+        "the store loads zmq by a detour", "store/epochs.py",
+        "from itertools import pairwise\n", "from itertools import pairwise\n\nfrom kvzmq import Client\n",
+        "tests/unit/test_imports.py::test_protocol_and_store_never_load_zmq", 9,
     ),
     # ---- the command line
     Mutant(

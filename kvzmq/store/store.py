@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import TABLE_ID_BYTES, BeginEpoch, Reply, Request
+from kvzmq.protocol.messages import Reply, Request
+from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.table import Table
 

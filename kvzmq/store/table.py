@@ -19,8 +19,9 @@ import msgspec
 from msgspec import Raw
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.messages import LargeResults, Reply, Request
+from kvzmq.protocol.operations import KINDS, Scope, method_of
 from kvzmq.store.epochs import Epochs
 from kvzmq.store.equality import ENCODING_RATIO_MAX, are_equal
 from kvzmq.store.expiries import Expiries
@@ -89,26 +90,9 @@ class Table:
         self._replaced_bytes = 0
         self._scanning = False  # whether the request looks through rows, so that what it replaces counts
         self._revision_before = 0  # the request
-        self._run: dict[type[messages.Operation], Callable[[Any], Any]] = {
-            messages.BeginEpoch: self._begin_epoch,
-            messages.Open: self._open,
-            messages.Insert: self._insert,
-            messages.Remove: self._remove,
-            messages.InsertMany: self._insert_many,
-            messages.RemoveMany: self._remove_many,
-            messages.CompareAndSet: self._compare_and_set,
-            messages.SetDefault: self._setdefault,
-            messages.Increment: self._increment,
-            messages.Expire: self._expire,
-            messages.Transaction: self._transaction,
-            messages.Lookup: self._lookup,
-            messages.LookupMany: self._lookup_many,
-            messages.Size: self._size,
-            messages.Query: self._query,
-            messages.Keys: self._list_keys,
-            messages.Items: self._items,
-            messages.Ttl: self._ttl,
-            messages.Ping: self._ping,
+        # Each by the method of its name: `insert` by `_insert`.
+        self._run: dict[type[operations.Operation], Callable[[Any], Any]] = {
+            kind: getattr(self, f"_{method_of(kind)}") for kind in KINDS if kind.scope is Scope.TABLE
         }
 
     # ---- the way in
@@ -185,7 +169,7 @@ class Table:
         self._scans = self._rows_found = self._compared_bytes = self._replaced_bytes = 0
         self._revision_before = self.revision
 
-    def read(self, op: messages.Operation) -> Any:
+    def read(self, op: operations.Operation) -> Any:
         """Execute one reading operation outside a request, and return its payload.
 
         Raises:
@@ -234,7 +218,7 @@ class Table:
         revision, results = self._run_operations(request)
         return revision, msgpack.encode_results(results.pairs) if isinstance(results, LargeResults) else results
 
-    def _result(self, op: messages.Operation) -> tuple[int, Any]:
+    def _result(self, op: operations.Operation) -> tuple[int, Any]:
         try:
             return errors.OK, self._run[type(op)](op)
         except errors.OperationError as error:
@@ -308,12 +292,12 @@ class Table:
     def _deadline(self, ttl_s: float | None) -> int | None:
         return None if ttl_s is None else self.time_us + math.ceil(ttl_s * 1e6)
 
-    def _begin_epoch(self, op: messages.BeginEpoch) -> None:
+    def _epoch(self, op: operations.BeginEpoch) -> None:
         if op.lineage is not None:
             self.epochs.lineage = op.lineage
         self.epochs.begin(op.id, self.revision)
 
-    def _open(self, op: messages.Open) -> dict[str, str | None] | None:
+    def _open(self, op: operations.Open) -> dict[str, str | None] | None:
         return self.identity() if self.epochs.lineage is not None else None
 
     def identity(self) -> dict[str, str | None]:
@@ -324,17 +308,17 @@ class Table:
             "epoch": None if epoch is None else epoch.hex(),
         }
 
-    def _insert(self, op: messages.Insert) -> None:
+    def _insert(self, op: operations.Insert) -> None:
         self._put(op.key, bytes(op.value), self._deadline(op.ttl_s))
 
-    def _remove(self, op: messages.Remove) -> None:
+    def _remove(self, op: operations.Remove) -> None:
         self._find(op.key)
         self._drop(op.key)
 
-    def _insert_many(self, op: messages.InsertMany) -> None:
+    def _insert_many(self, op: operations.InsertMany) -> None:
         self._put_rows(op.rows)
 
-    def _remove_many(self, op: messages.RemoveMany) -> int:
+    def _remove_many(self, op: operations.RemoveMany) -> int:
         removed = 0
         for key in op.keys:
             if self._present(key) is not None:
@@ -342,7 +326,7 @@ class Table:
                 removed += 1
         return removed
 
-    def _compare_and_set(self, op: messages.CompareAndSet) -> bool:
+    def _compare_and_set(self, op: operations.CompareAndSet) -> bool:
         if not self._holds(op.key, op.expected):
             return False
         if op.value:
@@ -367,14 +351,14 @@ class Table:
                 raise errors.ResultTooLarge(f"a request may compare {COMPARED_BYTES_MAX} bytes of values")
         return are_equal(present, wanted)
 
-    def _setdefault(self, op: messages.SetDefault) -> Raw:
+    def _setdefault(self, op: operations.SetDefault) -> Raw:
         present = self._present(op.key)
         payload = self.spend(bytes(op.value) if present is None else present)  # first: who fails changes nothing
         if present is None:
             self._put(op.key, bytes(op.value))
         return payload
 
-    def _increment(self, op: messages.Increment) -> int | float:
+    def _increment(self, op: operations.Increment) -> int | float:
         present = self._present(op.key)
         number: Any = 0 if present is None else msgpack.decode_value(present)
         if isinstance(number, bool) or not isinstance(number, (int, float)):
@@ -390,10 +374,10 @@ class Table:
         total: int | float = number
         return total
 
-    def _expire(self, op: messages.Expire) -> None:
+    def _expire(self, op: operations.Expire) -> None:
         self._put(op.key, self._find(op.key), self._deadline(op.ttl_s))
 
-    def _transaction(self, op: messages.Transaction) -> list[Any]:
+    def _transaction(self, op: operations.Transact) -> list[Any]:
         for key, expected in op.checks:
             if not self._holds(key, expected):
                 raise errors.CheckFailed(f"{_short(key)} does not hold what was expected")
@@ -430,10 +414,10 @@ class Table:
             raise errors.NoSuchKey(f"no key {_short(key)}")
         return value
 
-    def _lookup(self, op: messages.Lookup) -> Raw:
+    def _lookup(self, op: operations.Lookup) -> Raw:
         return self.spend(self._find(op.key))
 
-    def _lookup_many(self, op: messages.LookupMany) -> dict[str, Raw]:
+    def _lookup_many(self, op: operations.LookupMany) -> dict[str, Raw]:
         get = self._get if self._late else self.rows.get
         found = {key: value for key in op.keys if (value := get(key)) is not None}
         # All at once: one by one the room would cost more than the rows.
@@ -445,7 +429,7 @@ class Table:
         self._budget -= 4 * len(key) + 5  # the most a key takes in UTF-8
         return self.spend(self.rows[key])
 
-    def _size(self, op: messages.Size) -> int:
+    def _size(self, op: operations.Size) -> int:
         return len(self.rows)
 
     def _begin_scan(self) -> None:
@@ -475,7 +459,7 @@ class Table:
         if self.semantics >= 2 and self._rows_found > ROWS_FOUND_MAX:
             raise errors.ResultTooLarge(f"a request may find {ROWS_FOUND_MAX} rows: ask for less at a time")
 
-    def _query(self, op: messages.Query) -> list[tuple[str, Raw]]:
+    def _query(self, op: operations.Query) -> list[tuple[str, Raw]]:
         self._begin_scan()
         self._subkeys.add(op.subkey)
         if len(self._subkeys) > INDEXES_MAX:  # each may take an index to be built, while everybody waits
@@ -489,7 +473,7 @@ class Table:
         self.check_room()
         return list(zip(keys, map(Raw, values)))
 
-    def _list_keys(self, op: messages.Keys) -> list[str]:
+    def _keys(self, op: operations.Keys) -> list[str]:
         self._begin_scan()
         keys = list(islice(self.indexes.keys(op.prefix, op.after), op.limit))
         self._count_found(len(keys))
@@ -498,7 +482,7 @@ class Table:
             raise errors.ResultTooLarge("the keys are too long for one page: ask for a smaller limit")
         return keys
 
-    def _items(self, op: messages.Items) -> list[tuple[str, Raw]]:
+    def _items(self, op: operations.Items) -> list[tuple[str, Raw]]:
         self._begin_scan()
         page: list[tuple[str, Raw]] = []
         for key in islice(self.indexes.keys(op.prefix, op.after), op.limit):
@@ -508,12 +492,12 @@ class Table:
         self._count_found(len(page))
         return page
 
-    def _ttl(self, op: messages.Ttl) -> float | None:
+    def _ttl(self, op: operations.Ttl) -> float | None:
         self._find(op.key)
         deadline_us = self.expiries.get(op.key)
         return None if deadline_us is None else max(0, deadline_us - self._now_us) / 1e6
 
-    def _ping(self, op: messages.Ping) -> str:
+    def _ping(self, op: operations.Ping) -> str:
         return _PONG
 
     # ---- checkpoints
@@ -572,11 +556,10 @@ def _look_for_indexes(request: Request) -> tuple[frozenset[str], bool]:
     subkeys: dict[str, None] = {}
     order = False
     for op in request.ops:
-        if isinstance(op, messages.Query):
-            if len(subkeys) < INDEXES_MAX:
-                subkeys[op.subkey] = None
-        elif isinstance(op, (messages.Keys, messages.Items)):
-            order = True
+        subkey = op.subkey_asked()
+        if subkey is not None and len(subkeys) < INDEXES_MAX:
+            subkeys[subkey] = None
+        order = order or op.ordered
     return frozenset(subkeys), order
 
 

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from kvzmq.tracing.trace import THE_SERVER, Line, parse
+from kvzmq.protocol.operations import OPERATIONS
+from kvzmq.tracing.trace import EXPIRED, THE_SERVER, Line, parse
 
 ROUNDING_US = 0.15
 """By how much two times may seem to overlap: each is rounded to a tenth of a microsecond."""
 
 
 class BadLine(Exception):
-    """Say which line, counted from 1, is not of a trace, and why."""
+    """A line, counted from 1, that is not of a trace, and why."""
 
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(f"line {number}: {reason}")
@@ -182,12 +183,7 @@ class Block(NamedTuple):
 
 REST, BAR = "·", "│"
 
-MARKS = {
-    "insert": "I", "insert_many": "M", "remove": "R", "remove_many": "X", "increment": "+", "compare_and_set": "C",
-    "setdefault": "D", "transaction": "T", "expire": "E", "open": "O", "expired": "x",
-    "lookup": "l", "lookup_many": "m", "size": "s", "query": "q", "keys": "k", "items": "i", "ttl": "t", "ping": "p",
-    "stats": "?", "watch": "w", "watch_query": "w", "unwatch": "u",
-}  # fmt: skip
+MARKS = {**{method: kind.mark for method, kind in OPERATIONS.items()}, EXPIRED: "x"}
 """How an operation is drawn: capitals and signs write, small letters read."""
 
 UNKNOWN_MARK = "o"

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from support.witness import apply
 
 from kvzmq.cli import main
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
 from kvzmq.store.file.compaction import fold
@@ -669,17 +669,3 @@ def offsets_of_gap(path: Path) -> int:
             for part in regions(reading.open(NAME), MAGIC, NAME, last=True)
             if not isinstance(part, frames.Frame)
         )
-
-
-def test_every_writing_operation_names_its_keys() -> None:
-    from kvzmq.store.offline.repair import keys_of
-
-    for name, kind in messages.OPERATIONS.items():
-        if kind.writes and name != "open":
-            fields = kind.__struct_fields__
-            assert {"key", "keys", "rows", "operations"} & set(fields), name
-    assert keys_of(request(("transaction", [["c", []]], [["insert", "a", 1], ["remove", "b"]])).ops[0]) == [
-        "c",
-        "a",
-        "b",
-    ]

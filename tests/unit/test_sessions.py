@@ -8,7 +8,7 @@ import pytest
 from support.witness import copy_of, dump_of, raw, request
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.messages import Reply
 from kvzmq.store import sessions
 from kvzmq.store.sessions import Kept, Sessions
@@ -24,7 +24,7 @@ def code(reply: Reply) -> int:
 
 
 def increment(session: bytes, seq: int) -> messages.Request:
-    return request(session, seq, messages.Increment("n"))
+    return request(session, seq, operations.Increment("n"))
 
 
 def test_a_retry_gets_the_first_result_and_changes_nothing() -> None:
@@ -38,9 +38,9 @@ def test_a_retry_gets_the_first_result_and_changes_nothing() -> None:
 
 def test_an_error_is_kept_as_well() -> None:
     table = Table()
-    remove = request(A, 1, messages.Remove("k"))
+    remove = request(A, 1, operations.Remove("k"))
     assert code(table.execute(remove)) == errors.NoSuchKey.code
-    table.execute(request(None, 1, messages.Insert("k", raw(1))))
+    table.execute(request(None, 1, operations.Insert("k", raw(1))))
     assert code(table.execute(remove)) == errors.NoSuchKey.code
     assert "k" in table.rows
 
@@ -48,14 +48,14 @@ def test_an_error_is_kept_as_well() -> None:
 def test_a_number_may_not_be_used_twice() -> None:
     table = Table()
     table.execute(increment(A, 1))
-    assert code(table.execute(request(A, 1, messages.Increment("n", 2)))) == errors.SequenceReused.code
+    assert code(table.execute(request(A, 1, operations.Increment("n", 2)))) == errors.SequenceReused.code
     assert msgpack.decode_value(table.rows["n"]) == 1
 
 
 def test_reads_are_executed_anew_and_not_kept() -> None:
     table = Table()
     table.execute(increment(A, 1))
-    size = request(A, 2, messages.Size())
+    size = request(A, 2, operations.Size())
     table.execute(size)
     table.execute(increment(A, 2))
     assert len(next(iter(table.sessions.dump()))[2]) == 2

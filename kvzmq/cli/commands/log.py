@@ -18,10 +18,9 @@ from kvzmq.cli.arguments import duration_s
 from kvzmq.cli.commands.check import utc
 from kvzmq.cli.connection import json_option
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import OPERATIONS, Operation, Transaction
+from kvzmq.protocol.operations import OPERATIONS, Operation, Transact, method_of
 from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED
 from kvzmq.store.offline.reading import Gap, Reading, describe, regions
-from kvzmq.store.offline.repair import keys_of
 
 _WRITES = sorted(name for name, kind in OPERATIONS.items() if kind.writes)
 _KEYS_SHOWN = 5
@@ -62,7 +61,7 @@ class _Entry(NamedTuple):
 
     @property
     def operation(self) -> str:
-        return str(self.op.__struct_config__.tag)
+        return method_of(self.op)
 
 
 class _Filter(NamedTuple):
@@ -85,15 +84,15 @@ class _Filter(NamedTuple):
             return False
         if not self.keys and self.prefix is None:
             return True
-        named = keys_of(entry.op)
+        named = entry.op.named_keys()
         return any(key in self.keys or (self.prefix is not None and key.startswith(self.prefix)) for key in named)
 
 
 def _names_of(entry: _Entry) -> Iterator[str]:
     yield entry.operation
-    if isinstance(entry.op, Transaction):
+    if isinstance(entry.op, Transact):
         for step in entry.op.operations:
-            yield str(step.__struct_config__.tag)
+            yield method_of(step)
 
 
 @click.command()
@@ -185,7 +184,7 @@ def _as_dict(entry: _Entry) -> dict[str, Any]:
         "session": None if entry.session is None else entry.session.hex(),
         "seq": entry.seq,
         "operation": entry.operation,
-        "keys": keys_of(entry.op),
+        "keys": entry.op.named_keys(),
         "arguments": _arguments(entry),
     }
 
@@ -193,7 +192,7 @@ def _as_dict(entry: _Entry) -> dict[str, Any]:
 def _as_line(entry: _Entry, values: bool) -> str:
     terminal = show.on_terminal()
     session = "-" if entry.session is None else entry.session.hex()
-    names = keys_of(entry.op)
+    names = entry.op.named_keys()
     if terminal:
         session = session[:8]
         shown = [show.printable(key) for key in names[:_KEYS_SHOWN]]

@@ -34,7 +34,8 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import OPERATIONS_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX, SESSION_BYTES, Open
+from kvzmq.protocol.messages import OPERATIONS_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX, SESSION_BYTES
+from kvzmq.protocol.operations import Open
 
 IN_FLIGHT_MAX = 32
 """How many requests may be unanswered."""

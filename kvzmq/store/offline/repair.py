@@ -25,7 +25,7 @@ from typing import NamedTuple
 import msgspec
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
 from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED
@@ -33,7 +33,7 @@ from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.offline.reading import Gap, Reading, describe, regions
 from kvzmq.store.table import Table
 
-_UNCONDITIONAL = (messages.Insert, messages.InsertMany, messages.Remove, messages.RemoveMany)
+_UNCONDITIONAL = (operations.Insert, operations.InsertMany, operations.Remove, operations.RemoveMany)
 """The writes after which a row is known, whatever it was before."""
 
 
@@ -180,33 +180,20 @@ class _Replay:
                     if op.writes:
                         self._follow(op, self.keys)
 
-    def _follow(self, op: messages.Operation, known: set[str]) -> None:
-        touched = set(keys_of(op))
+    def _follow(self, op: operations.Operation, known: set[str]) -> None:
+        touched = set(op.named_keys())
         if isinstance(op, _UNCONDITIONAL):
             known |= touched
             self.unknown -= touched
         elif not touched <= known:
-            self._execute(messages.RemoveMany(list(touched)))
+            self._execute(operations.RemoveMany(list(touched)))
             known -= touched
             self.unknown |= touched
             return
         self._execute(op)
 
-    def _execute(self, op: messages.Operation) -> None:
+    def _execute(self, op: operations.Operation) -> None:
         self.table.execute(Request(None, 1, [op], b""))
-
-
-def keys_of(op: messages.Operation) -> list[str]:
-    """Return the keys an operation names."""
-    if isinstance(op, messages.InsertMany):
-        return list(op.rows)
-    if isinstance(op, messages.Transaction):
-        return [key for key, _ in op.checks] + [key for step in op.operations for key in keys_of(step)]
-    named = getattr(op, "keys", None)
-    if named is not None:
-        return list(named)
-    key = getattr(op, "key", None)
-    return [] if key is None else [key]
 
 
 def write(saved: Saved, path: str | os.PathLike[str]) -> None:
