@@ -960,6 +960,16 @@ MUTANTS: list[Mutant] = [
         "from itertools import pairwise\n", "from itertools import pairwise\n\nfrom kvzmq import Client\n",
         "tests/unit/test_imports.py::test_protocol_and_store_never_load_zmq", 9,
     ),
+    Mutant(
+        "the audit trail does not look into transactions", "store/offline/audit.py",
+        "            yield from map(method_of, self.op.operations)", "            pass",
+        "tests/unit/test_cli_check.py::test_log_shows_what_the_filters_let_through", 11,
+    ),
+    Mutant(
+        "the audit trail passes over damage", "store/offline/audit.py",
+        "            if not found.torn:\n                gaps.append(found.what)", "            pass",
+        "tests/unit/test_cli_check.py::test_log_shows_what_comes_after_damage_too_and_exits_with_1", 7,
+    ),
     # ---- the command line
     Mutant(
         "broken JSON is a string", "cli/arguments.py",
