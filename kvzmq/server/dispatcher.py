@@ -187,21 +187,22 @@ class Dispatcher:
 
     def _serve(self, arrival: Arrival, request: Request) -> Reply:
         results: list[tuple[int, Any]] = []
-        self.store.table.begin_results(len(request.ops))
+        table, budget = self.store.table, self.store.table.budget
+        budget.begin(len(request.ops), table.semantics, table.revision)
         self._described = None
         for op in request.ops:
             try:
                 serve = self._served.get(type(op))
-                results.append((errors.OK, serve(arrival, op) if serve is not None else self.store.table.read(op)))
+                results.append((errors.OK, serve(arrival, op) if serve is not None else table.read(op)))
             except errors.OperationError as error:
-                results.append((error.code, self.store.table.spend_text(str(error))))
+                results.append((error.code, budget.charge_text(str(error))))
         self.watches.forget(arrival)
-        return Reply(request.seq, self.store.table.revision, self.store.table.encode(results))
+        return Reply(request.seq, table.revision, budget.encode(results))
 
     def _stats(self, arrival: Arrival, op: operations.Stats) -> Raw:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
             self._described = msgpack.encode_value(self._describe())
-        return self.store.table.spend(self._described)
+        return self.store.table.budget.charge(self._described)
 
     def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
         if op.info is not None and op.info.heartbeat_s is not None:

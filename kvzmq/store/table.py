@@ -13,15 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Union
+from typing import Any
 
-import msgspec
 from msgspec import Raw
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack, operations
+from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.messages import LargeResults, Reply, Request
 from kvzmq.protocol.operations import KINDS, Scope, method_of
+from kvzmq.store import sections
+from kvzmq.store.budget import Budget
 from kvzmq.store.epochs import Epochs
 from kvzmq.store.equality import ENCODING_RATIO_MAX, are_equal
 from kvzmq.store.expiries import Expiries
@@ -29,36 +30,10 @@ from kvzmq.store.history import History
 from kvzmq.store.indexes import INDEXES_MAX, Indexes
 from kvzmq.store.log import SEMANTICS
 from kvzmq.store.sessions import Kept, Sessions
-
-_RESULT_BYTES_MAX = {1: (8 << 20) - 1024, SEMANTICS: messages.RESULT_BYTES_MAX}
-"""What the results of one request may take, by the semantics under which it is executed."""
-
-_TEXT_BYTES_FREE = 512
-"""How much of the room around the results the texts of errors may take."""
-
-_RESULT_BYTES = 8
-"""What a result takes beside its payload: an array's head, a code, a text's head."""
+from kvzmq.store.undo import Undo
 
 EXPIRED_ROWS_MAX = 5000
 """How many rows expire with one group; those left expire with the next ones. Removing them takes 15 ms."""
-
-COMPARED_BYTES_MAX = 2 << 20
-"""How many bytes of values one request may have compared other than byte by byte; decoding these takes up to 40 ms."""
-
-SCANS_MAX = 1000
-"""How many `query`, `keys` and `items` one request may hold: even where they find nothing each takes 5 us."""
-
-ROWS_FOUND_MAX = 100_000
-"""How many rows the `query`, `keys` and `items` of one request may find together; finding them takes 60 ms."""
-
-CHANGES_BEFORE_SCAN_MAX = 1000
-CHANGED_BYTES_BEFORE_SCAN_MAX = 1 << 20
-"""How many rows one request may change, and how many bytes that it replaces, before it looks through rows: each of the
-indexes it asks has to follow these changes at once."""
-
-_SECTION_ITEMS = 10_000
-_SECTION_BYTES = 4 << 20
-"""A section holds no more items, and few more bytes: a frame is written and read in one piece."""
 
 _DONE = msgpack.encode_results([(errors.OK, None)])
 _PONG = "pong"
@@ -80,16 +55,10 @@ class Table:
         self.expiries = Expiries()
         self.indexes = Indexes(self.rows)
         self.history = History(0)
-        self._undo: list[tuple[str, bytes | None, bytes | None, int | None]] | None = None
-        self._budget = 0
-        self._text_bytes = 0
-        self._subkeys: set[str] = set()  # that the request has queried
-        self._scans = 0
-        self._rows_found = 0
-        self._compared_bytes = 0
-        self._replaced_bytes = 0
+        self.budget = Budget()
+        """What the request that is being executed may still take."""
+        self._undo: Undo | None = None
         self._scanning = False  # whether the request looks through rows, so that what it replaces counts
-        self._revision_before = 0  # the request
         # Each by the method of its name: `insert` by `_insert`.
         self._run: dict[type[operations.Operation], Callable[[Any], Any]] = {
             kind: getattr(self, f"_{method_of(kind)}") for kind in KINDS if kind.scope is Scope.TABLE
@@ -161,14 +130,6 @@ class Table:
             self.sessions.keep(session, request.seq, kept)
         return Reply(request.seq, kept.revision, kept.results)
 
-    def begin_results(self, count: int) -> None:
-        """Give the `count` results that follow the room of one reply."""
-        self._budget = _RESULT_BYTES_MAX[self.semantics] - _RESULT_BYTES * (count - 1)
-        self._text_bytes = 0
-        self._subkeys.clear()
-        self._scans = self._rows_found = self._compared_bytes = self._replaced_bytes = 0
-        self._revision_before = self.revision
-
     def read(self, op: operations.Operation) -> Any:
         """Execute one reading operation outside a request, and return its payload.
 
@@ -177,41 +138,16 @@ class Table:
         """
         return self._run[type(op)](op)
 
-    def spend(self, payload: bytes) -> Raw:
-        """Pass an encoded payload to the reply as it is, while the reply has room.
-
-        Raises:
-            ResultTooLarge: it has none left
-        """
-        self._budget -= len(payload)
-        self.check_room()
-        return Raw(payload)
-
-    def check_room(self) -> None:
-        """Refuse to look for results that the reply has no room for.
-
-        Raises:
-            ResultTooLarge: it has none left
-        """
-        if self._budget < 0:
-            raise errors.ResultTooLarge(
-                f"the results exceed {_RESULT_BYTES_MAX[self.semantics]} bytes: ask for less at a time"
-            )
-
-    def encode(self, pairs: list[tuple[int, Any]]) -> bytes | LargeResults:
-        """Encode the results that were gathered since `begin_results`; large ones later, when they are sent."""
-        return msgpack.results_of(pairs, _RESULT_BYTES_MAX[self.semantics] - max(0, self._budget))  # below 0: refused
-
     def _run_operations(self, request: Request) -> tuple[int, bytes | LargeResults]:
         before = self.revision
         self._scanning = request.scans
-        self.begin_results(len(request.ops))
+        self.budget.begin(len(request.ops), self.semantics, before)
         results = [self._result(op) for op in request.ops]
         if self.revision - before > 1:
             self.history.join(before, self.revision)
         if len(results) == 1 and results[0] == (errors.OK, None):
             return self.revision, _DONE
-        return self.revision, self.encode(results)
+        return self.revision, self.budget.encode(results)
 
     def _execute(self, request: Request) -> tuple[int, bytes]:
         """Execute a request whose results are kept, so encoded at once."""
@@ -222,15 +158,7 @@ class Table:
         try:
             return errors.OK, self._run[type(op)](op)
         except errors.OperationError as error:
-            return error.code, self.spend_text(str(error))
-
-    def spend_text(self, text: str) -> str:
-        """Return an error's text, or nothing of it when the reply has no room: the first ones always have."""
-        self._text_bytes += len(text)
-        if self._text_bytes <= _TEXT_BYTES_FREE:
-            return text
-        self._budget -= len(text)
-        return text if self._budget >= 0 else ""
+            return error.code, self.budget.charge_text(str(error))
 
     # ---- the only places where a row changes
 
@@ -252,7 +180,7 @@ class Table:
         self.rows.update(zip(keys, afters))
         self.revision += len(keys)
         if self._scanning:
-            self._replaced_bytes += sum(map(len, filter(None, befores)))
+            self.budget.replaced_bytes += sum(map(len, filter(None, befores)))
         self.history.extend(keys, befores, afters)
         if self.expiries:
             self.expiries.forget(keys)
@@ -265,7 +193,7 @@ class Table:
     def _changed(self, key: str, before: bytes | None, after: bytes | None, deadline_us: int | None) -> None:
         self.revision += 1
         if self._scanning and before is not None:
-            self._replaced_bytes += len(before)
+            self.budget.replaced_bytes += len(before)
         if self._undo is not None:
             self._undo.append((key, before, after, self.expiries.get(key)))
         else:
@@ -346,14 +274,13 @@ class Table:
             shorter, longer = sorted((len(present), len(wanted)))
             if longer > ENCODING_RATIO_MAX * shorter:
                 return False
-            self._compared_bytes += longer + shorter
-            if self._compared_bytes > COMPARED_BYTES_MAX:
-                raise errors.ResultTooLarge(f"a request may compare {COMPARED_BYTES_MAX} bytes of values")
+            self.budget.charge_comparison(longer + shorter)
         return are_equal(present, wanted)
 
     def _setdefault(self, op: operations.SetDefault) -> Raw:
         present = self._present(op.key)
-        payload = self.spend(bytes(op.value) if present is None else present)  # first: who fails changes nothing
+        # First: who fails changes nothing.
+        payload = self.budget.charge(bytes(op.value) if present is None else present)
         if present is None:
             self._put(op.key, bytes(op.value))
         return payload
@@ -381,30 +308,22 @@ class Table:
         for key, expected in op.checks:
             if not self._holds(key, expected):
                 raise errors.CheckFailed(f"{_short(key)} does not hold what was expected")
-        self._undo = []
+        self._undo = undo = Undo()
         revision = self.revision
         try:
             payloads = [self._run[type(step)](step) for step in op.operations]
         except errors.OperationError:
-            undo, self._undo = self._undo, None
-            for key, before, _, deadline_us in reversed(undo):
-                self._restore(key, before, deadline_us)
+            undo.take_back(self.rows, self.expiries)
             self.revision = revision
             raise
-        done, self._undo = self._undo, None
-        for key, before, after, _ in done:
+        finally:
+            self._undo = None
+        for key, before, after, _ in undo:
             self.history.add(key, before, after)
-        if self.indexes.active and done:
-            keys, befores, afters, _ = zip(*done)
+        if self.indexes.active and undo:
+            keys, befores, afters, _ = zip(*undo)
             self.indexes.extend(keys, befores, afters)
         return payloads
-
-    def _restore(self, key: str, before: bytes | None, deadline_us: int | None) -> None:
-        if before is None:
-            del self.rows[key]
-        else:
-            self.rows[key] = before
-        self.expiries.set(key, deadline_us)
 
     # ---- reads
 
@@ -415,81 +334,44 @@ class Table:
         return value
 
     def _lookup(self, op: operations.Lookup) -> Raw:
-        return self.spend(self._find(op.key))
+        return self.budget.charge(self._find(op.key))
 
     def _lookup_many(self, op: operations.LookupMany) -> dict[str, Raw]:
         get = self._get if self._late else self.rows.get
         found = {key: value for key in op.keys if (value := get(key)) is not None}
-        # All at once: one by one the room would cost more than the rows.
-        self._budget -= sum(map(len, found.values())) + 4 * sum(map(len, found)) + 5 * len(found)
-        self.check_room()
+        self.budget.charge_rows(found.keys(), found.values())
         return dict(zip(found, map(Raw, found.values())))
-
-    def _spend_row(self, key: str) -> Raw:
-        self._budget -= 4 * len(key) + 5  # the most a key takes in UTF-8
-        return self.spend(self.rows[key])
 
     def _size(self, op: operations.Size) -> int:
         return len(self.rows)
 
-    def _begin_scan(self) -> None:
-        """Refuse to look through rows where that could hold up everybody.
-
-        Raises:
-            ResultTooLarge: the request has done so too often, or it has changed too much before
-        """
-        self.check_room()
-        if self.semantics < 2:
-            return
-        self._count_found(0)
-        self._scans += 1
-        if self._scans > SCANS_MAX:
-            raise errors.ResultTooLarge(f"a request may hold {SCANS_MAX} query, keys and items: send more requests")
-        if (
-            self.revision - self._revision_before > CHANGES_BEFORE_SCAN_MAX
-            or self._replaced_bytes > CHANGED_BYTES_BEFORE_SCAN_MAX
-        ):
-            raise errors.ResultTooLarge(
-                f"after {CHANGES_BEFORE_SCAN_MAX} changes of rows, or {CHANGED_BYTES_BEFORE_SCAN_MAX} bytes, "
-                "query, keys and items go in a request of their own"
-            )
-
-    def _count_found(self, count: int) -> None:
-        self._rows_found += count
-        if self.semantics >= 2 and self._rows_found > ROWS_FOUND_MAX:
-            raise errors.ResultTooLarge(f"a request may find {ROWS_FOUND_MAX} rows: ask for less at a time")
-
     def _query(self, op: operations.Query) -> list[tuple[str, Raw]]:
-        self._begin_scan()
-        self._subkeys.add(op.subkey)
-        if len(self._subkeys) > INDEXES_MAX:  # each may take an index to be built, while everybody waits
-            raise errors.ResultTooLarge(f"a request may query {INDEXES_MAX} different subkeys: send more requests")
+        self.budget.charge_scan(self.revision)
+        self.budget.charge_subkey(op.subkey)
         index = self.indexes.on(op.subkey)
         subvalue = msgpack.decode_value(op.subvalue)
-        self._count_found(index.count(subvalue))
+        self.budget.charge_found(index.count(subvalue))
         keys = index.find(subvalue)
         values = list(map(self.rows.__getitem__, keys))
-        self._budget -= sum(map(len, values)) + 4 * sum(map(len, keys)) + 5 * len(keys)
-        self.check_room()
+        self.budget.charge_rows(keys, values)
         return list(zip(keys, map(Raw, values)))
 
     def _keys(self, op: operations.Keys) -> list[str]:
-        self._begin_scan()
+        self.budget.charge_scan(self.revision)
         keys = list(islice(self.indexes.keys(op.prefix, op.after), op.limit))
-        self._count_found(len(keys))
-        self._budget -= sum(4 * len(key) + 5 for key in keys)
-        if self._budget < 0:
-            raise errors.ResultTooLarge("the keys are too long for one page: ask for a smaller limit")
+        self.budget.charge_found(len(keys))
+        self.budget.charge_keys(keys)
         return keys
 
     def _items(self, op: operations.Items) -> list[tuple[str, Raw]]:
-        self._begin_scan()
+        self.budget.charge_scan(self.revision)
         page: list[tuple[str, Raw]] = []
         for key in islice(self.indexes.keys(op.prefix, op.after), op.limit):
-            if page and self._budget < len(self.rows[key]) + 4 * len(key) + 5:
+            value = self.rows[key]
+            if page and not self.budget.has_room(key, value):
                 break
-            page.append((key, self._spend_row(key)))
-        self._count_found(len(page))
+            page.append((key, self.budget.charge_row(key, value)))
+        self.budget.charge_found(len(page))
         return page
 
     def _ttl(self, op: operations.Ttl) -> float | None:
@@ -503,46 +385,23 @@ class Table:
     # ---- checkpoints
 
     def dump(self) -> Iterator[bytes]:
-        """Yield the table as sections `[kind, content]` of a checkpoint."""
-        head = {
-            "revision": self.revision,
-            "time_us": self.time_us,
-            "rows": len(self.rows),
-            "sessions": len(self.sessions),
-        }
-        yield msgpack.encode_value(("head", head))
-        if self.epochs.lineage is not None:
-            yield msgpack.encode_value(("epochs", self.epochs.dump()))
-        for rows in _chunks(self.rows.items(), lambda row: 4 * len(row[0]) + len(row[1])):
-            yield msgpack.encode_value(("rows", dict(rows)))
-        for deadlines in _chunks(self.expiries.items(), lambda deadline: 4 * len(deadline[0])):
-            yield msgpack.encode_value(("deadlines", dict(deadlines)))
-        for sessions in _chunks(self.sessions.dump(), lambda session: sum(len(kept[3]) for kept in session[2])):
-            yield msgpack.encode_value(("sessions", sessions))
+        """Yield the table as sections of a checkpoint; see `sections`."""
+        return sections.dump(self._parts, self.revision, self.time_us)
 
-    def load(self, sections: Iterable[bytes]) -> None:
-        """Take the sections that `dump` gave into this table, which must be empty."""
-        head: dict[str, int] = {}
-        for data in sections:
-            section = _decode_section(data)
-            if section.kind == "rows":
-                self.rows.update(_decode_rows(section.content))
-            elif section.kind == "deadlines":
-                self.expiries.load(_decode_deadlines(section.content))
-            elif section.kind == "sessions":
-                self.sessions.load(_decode_sessions(section.content))
-            elif section.kind == "epochs":
-                self.epochs.load(*_decode_epochs(section.content))
-            else:
-                head = _decode_head(section.content)
-        if head.get("rows") != len(self.rows) or head.get("sessions") != len(self.sessions):
-            raise errors.CorruptionError(
-                f"the checkpoint holds {len(self.rows)} rows and {len(self.sessions)} sessions, not {head}"
-            )
-        self.revision = head["revision"]
-        self.time_us = self._now_us = head["time_us"]
+    def load(self, dumped: Iterable[bytes]) -> None:
+        """Take the sections that `dump` gave into this table, which must be empty.
+
+        Raises:
+            CorruptionError: they do not hold as much as they say
+        """
+        self.revision, self.time_us = sections.load(self._parts, dumped)
+        self._now_us = self.time_us
         self.history = History(self.revision)
         self._late = self.semantics >= 2 and self.is_due(self.time_us)
+
+    @property
+    def _parts(self) -> sections.Parts:
+        return sections.Parts(self.epochs, self.rows, self.expiries, self.sessions)
 
 
 def indexes_of(request: Request) -> tuple[frozenset[str], bool]:
@@ -561,37 +420,6 @@ def _look_for_indexes(request: Request) -> tuple[frozenset[str], bool]:
             subkeys[subkey] = None
         order = order or op.ordered
     return frozenset(subkeys), order
-
-
-class _Section(msgspec.Struct, array_like=True, gc=False):
-    kind: str
-    content: Raw
-
-
-_decode_section: Callable[[bytes], _Section] = msgspec.msgpack.Decoder(_Section).decode
-_decode_head: Callable[[Any], dict[str, int]] = msgspec.msgpack.Decoder(dict[str, int]).decode
-_decode_epochs: Callable[[Any], tuple[Union[bytes, None], list[tuple[bytes, int]]]] = msgspec.msgpack.Decoder(
-    tuple[Union[bytes, None], list[tuple[bytes, int]]]
-).decode
-_decode_rows: Callable[[Any], dict[str, bytes]] = msgspec.msgpack.Decoder(dict[str, bytes]).decode
-_decode_deadlines: Callable[[Any], dict[str, int]] = msgspec.msgpack.Decoder(dict[str, int]).decode
-_decode_sessions: Callable[[Any], list[list[Any]]] = msgspec.msgpack.Decoder(list[list[Any]]).decode
-
-
-def _chunks(items: Iterable[Any], bytes_of: Callable[[Any], int]) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, _SECTION_ITEMS)):
-        yield from _split(chunk, bytes_of)
-
-
-def _split(chunk: list[Any], bytes_of: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Halve what is too large for one section, as often as it takes."""
-    if len(chunk) == 1 or sum(map(bytes_of, chunk)) <= _SECTION_BYTES:
-        yield chunk
-    else:
-        middle = len(chunk) // 2
-        yield from _split(chunk[:middle], bytes_of)
-        yield from _split(chunk[middle:], bytes_of)
 
 
 def _short(key: str) -> str:

@@ -401,7 +401,7 @@ def test_repair_of_a_checkpoint_uses_the_log_if_that_has_everything(built: Build
 def test_repair_of_a_checkpoint_saves_the_rows_of_its_whole_sections(
     built: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvzmq.store.table._SECTION_ITEMS", 5)
+    monkeypatch.setattr("kvzmq.store.sections._SECTION_ITEMS", 5)
     built.group(("insert_many", {f"k{n:02}": n for n in range(20)}))
     built.compact()
     built.group(("increment", "k00"), ("increment", "k07"), ("insert", "k08", 88), ("insert", "new", 1))

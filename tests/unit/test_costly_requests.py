@@ -21,7 +21,7 @@ from kvzmq.protocol import msgpack, operations, validation
 from kvzmq.protocol.messages import Refusal
 from kvzmq.protocol.msgpack import decode_group
 from kvzmq.server import deferral
-from kvzmq.store import equality, indexes
+from kvzmq.store import budget, equality, indexes
 from kvzmq.store import table as table_module
 from kvzmq.store.table import Table
 
@@ -48,9 +48,9 @@ def test_every_limit_is_what_the_page_says() -> None:
         int(re.sub(r"[^\d]", "", value)) for value in re.findall(r"^\| .* \| ([\d,]+)[^|]* \|$", section, re.MULTILINE)
     ]
     assert stated == [
-        operations.ROWS_MAX, operations.TRANSACTION_MAX, operations.KEY_CHARS_MAX, validation.CONTAINERS_MAX, table_module.SCANS_MAX,
-        indexes.INDEXES_MAX, table_module.ROWS_FOUND_MAX, table_module.CHANGES_BEFORE_SCAN_MAX,
-        table_module.CHANGED_BYTES_BEFORE_SCAN_MAX, table_module.COMPARED_BYTES_MAX, indexes.INDEXES_MAX, indexes.INDEX_BYTES_MAX,
+        operations.ROWS_MAX, operations.TRANSACTION_MAX, operations.KEY_CHARS_MAX, validation.CONTAINERS_MAX, budget.SCANS_MAX,
+        indexes.INDEXES_MAX, budget.ROWS_FOUND_MAX, budget.CHANGES_BEFORE_SCAN_MAX,
+        budget.CHANGED_BYTES_BEFORE_SCAN_MAX, budget.COMPARED_BYTES_MAX, indexes.INDEXES_MAX, indexes.INDEX_BYTES_MAX,
     ]  # fmt: skip
     assert (
         f"{deferral.WAITING_OF_ONE_MAX:,} requests or 1 MiB" in section and deferral.WAITING_BYTES_OF_ONE_MAX == 1 << 20
@@ -94,7 +94,7 @@ def test_a_large_value_is_not_decoded_to_be_compared_with_a_small_one(monkeypatc
 
 def test_one_request_compares_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned red by not counting: each operation had the whole room."""
-    monkeypatch.setattr(table_module, "COMPARED_BYTES_MAX", 100)
+    monkeypatch.setattr(budget, "COMPARED_BYTES_MAX", 100)
     table = Table()
     run(table, operations.Insert("a", raw("x" * 30)))
     compare = operations.CompareAndSet("a", [raw("y" * 30)], [])
@@ -220,7 +220,7 @@ def test_one_request_looks_through_rows_so_often_and_finds_so_many(monkeypatch: 
     run(table, operations.InsertMany({f"{number}": raw({"n": 1}) for number in range(20)}))
     results = run(table, *[operations.Keys("none")] * 1001)
     assert [code for code, _ in results[998:]] == [0, 0, errors.ResultTooLarge.code]
-    monkeypatch.setattr(table_module, "ROWS_FOUND_MAX", 50)
+    monkeypatch.setattr(budget, "ROWS_FOUND_MAX", 50)
     query = operations.Query("n", raw(1))
     assert [code for code, _ in run(table, query, operations.Keys(), query, query)] == [
         0,

@@ -18,7 +18,7 @@ from support.witness import Clients, copy_of, dump_of, raw, request
 from kvzmq import errors
 from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.messages import Request
-from kvzmq.store import history, indexes, table
+from kvzmq.store import history, indexes
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
 from kvzmq.store.indexes import comparable, read_subkey
@@ -435,7 +435,7 @@ def test_no_section_outgrows_what_is_read_in_one_piece(monkeypatch: pytest.Monke
 
     Turned red by counting rows alone, as the first version did.
     """
-    monkeypatch.setattr(table, "_SECTION_BYTES", 1000)
+    monkeypatch.setattr("kvzmq.store.sections._SECTION_BYTES", 1000)
     big = Table()
     for number in range(100):
         big.execute(request(bytes([number]) * 16, 1, operations.Insert(f"{number}" + "k" * number, raw("v" * 90), 1.0)))
