@@ -418,12 +418,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "results not kept", "store/table.py",
-        "            self.sessions.keep(session, request.seq, kept)", "            pass",
+        "            self.sessions.add(session, request.seq, cached)", "            pass",
         LOG + "test_a_retry_after_recovery_gets_the_first_result[file]", 5,
     ),
     Mutant(
         "results not in the checkpoint", "store/sessions.py",
-        "[(seq, *astuple(kept)) for seq, kept in session.kept.items()]", "[]",
+        "[(seq, *astuple(reply)) for seq, reply in session.replies.items()]", "[]",
         CRASH, 5,
     ),
     Mutant(
@@ -438,7 +438,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a number used for another request", "store/sessions.py",
-        "        if kept.digest != digest:", "        if False:",
+        "        if reply.digest != digest:", "        if False:",
         SESSIONS + "test_a_number_may_not_be_used_twice", 5,
     ),
     Mutant(
@@ -449,7 +449,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "results bounded in number alone", "store/sessions.py",
-        "session.bytes + grown > RESULT_BYTES_MAX and len(session.kept) > 1", "False",
+        "session.bytes + grown > CACHED_BYTES_MAX and len(session.replies) > 1", "False",
         SESSIONS + "test_results_are_bounded_in_bytes_but_the_latest_is_kept", 9,
     ),
     Mutant(
@@ -577,12 +577,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "retries not recognised by a real server", "store/sessions.py",
-        "        kept = session.kept.get(seq)", "        kept = None",
+        "        reply = session.replies.get(seq)", "        reply = None",
         KILLED, 5,
     ),
     Mutant(
         "kept results not in the checkpoint", "store/sessions.py",
-        "[(seq, *astuple(kept)) for seq, kept in session.kept.items()]", "[]",
+        "[(seq, *astuple(reply)) for seq, reply in session.replies.items()]", "[]",
         "tests/fault/test_process_compaction.py::test_a_retry_is_recognised_when_only_a_checkpoint_knows_the_request", 5,
     ),
     Mutant(

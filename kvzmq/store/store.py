@@ -114,7 +114,7 @@ class Store:
         writes: list[Request] = []
         for request in requests:
             if request.writes:
-                kept = table.find_kept(request)
+                kept = table.find_cached(request)
                 if kept is None:
                     writes.append(request)
                 else:

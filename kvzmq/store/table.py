@@ -29,7 +29,7 @@ from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
 from kvzmq.store.indexes import INDEXES_MAX, Indexes
 from kvzmq.store.log import SEMANTICS
-from kvzmq.store.sessions import Kept, Sessions
+from kvzmq.store.sessions import CachedReply, Sessions
 from kvzmq.store.undo import Undo
 
 EXPIRED_ROWS_MAX = 5000
@@ -103,7 +103,7 @@ class Table:
         """Say whether the indexes that a request asks are built, or nearly so; see `indexes.want`."""
         return self.indexes.are_ready(*indexes_of(request))
 
-    def find_kept(self, request: Request) -> Reply | None:
+    def find_cached(self, request: Request) -> Reply | None:
         """Return what the request got when it was executed before: it need not be logged again.
 
         One that would be refused now has got nothing: an earlier request of the same step may open its session.
@@ -111,10 +111,10 @@ class Table:
         if request.session is None:
             return None
         try:
-            kept = self.sessions.find(request.session, request.seq, request.digest)
+            cached = self.sessions.find(request.session, request.seq, request.digest)
         except errors.RequestRefused:
             return None
-        return None if kept is None else Reply(request.seq, kept.revision, kept.results)
+        return None if cached is None else Reply(request.seq, cached.revision, cached.results)
 
     def execute(self, request: Request) -> Reply:
         """Execute a request, or give a retried one what it got the first time."""
@@ -122,13 +122,13 @@ class Table:
         if session is None or not request.writes:
             return Reply(request.seq, *self._run_operations(request))
         try:
-            kept = self.sessions.find(session, request.seq, request.digest)
+            cached = self.sessions.find(session, request.seq, request.digest)
         except errors.RequestRefused as error:
             return msgpack.refuse(request.seq, self.revision, error.code, str(error))
-        if kept is None:
-            kept = Kept(request.digest, *self._execute(request))
-            self.sessions.keep(session, request.seq, kept)
-        return Reply(request.seq, kept.revision, kept.results)
+        if cached is None:
+            cached = CachedReply(request.digest, *self._execute(request))
+            self.sessions.add(session, request.seq, cached)
+        return Reply(request.seq, cached.revision, cached.results)
 
     def read(self, op: operations.Operation) -> Any:
         """Execute one reading operation outside a request, and return its payload.
@@ -150,7 +150,7 @@ class Table:
         return self.revision, self.budget.encode(results)
 
     def _execute(self, request: Request) -> tuple[int, bytes]:
-        """Execute a request whose results are kept, so encoded at once."""
+        """Execute a request whose reply is cached, so encoded at once."""
         revision, results = self._run_operations(request)
         return revision, msgpack.encode_results(results.pairs) if isinstance(results, LargeResults) else results
 

@@ -18,7 +18,7 @@ ROUNDING_US = 0.15
 """By how much two times may seem to overlap: each is rounded to a tenth of a microsecond."""
 
 
-class BadLine(Exception):
+class BadTraceLine(Exception):
     """A line, counted from 1, that is not of a trace, and why."""
 
     def __init__(self, number: int, reason: str) -> None:
@@ -73,7 +73,7 @@ def read(texts: Iterable[str]) -> Iterator[Numbered]:
     """Yield the lines of a trace; a last line cut off while it was being written is left out.
 
     Raises:
-        BadLine: a line is not of a trace
+        BadTraceLine: a line is not of a trace
     """
     for number, text in enumerate(texts, start=1):
         try:
@@ -81,7 +81,7 @@ def read(texts: Iterable[str]) -> Iterator[Numbered]:
         except ValueError as error:
             if not text.endswith("\n"):
                 return
-            raise BadLine(number, str(error)) from None
+            raise BadTraceLine(number, str(error)) from None
         if line is not None:
             yield Numbered(number, line)
 
@@ -169,10 +169,10 @@ def _longest(runs: Iterable[_Run], first_of: dict[str, int], last_of: dict[str, 
 
 
 class Block(NamedTuple):
-    """A stretch of the trace as it is drawn, like a system of a score.
+    """A stretch of the trace as it is drawn: as many columns as fit the width, a lane below the other.
 
     steps    where each step begins: its number, and its column
-    lanes    by client, one mark a column: the operation's, or a rest while another one executes
+    lanes    by client, one mark a column: the operation's, or a dot while another client's executes
     width    columns
     """
 

@@ -119,7 +119,7 @@ class Witnessed:
             self.doubt = (time_us, writes)
             self.store = self.log = None
             return False
-        needed = self.witness.is_due(time_us) or any(self.witness.find_kept(item) is None for item in writes)
+        needed = self.witness.is_due(time_us) or any(self.witness.find_cached(item) is None for item in writes)
         committed = self.store.groups > groups
         failed = needed and not committed
         if failed:
@@ -128,7 +128,7 @@ class Witnessed:
             self.witness.advance(time_us)
         assert len(replies) == len(requests)
         for item, reply in zip(requests, replies):
-            if failed and item.writes and self.witness.find_kept(item) is None:
+            if failed and item.writes and self.witness.find_cached(item) is None:
                 assert msgpack.decode_value(reply.results)[0][0] == errors.WriteRejected.code
             else:
                 expected = self.witness.execute(item)

@@ -449,7 +449,7 @@ def test_a_repaired_table_serves_and_remembers_its_sessions(built: Builder) -> N
     output, _, _ = repaired(built)
     again = Builder(output)
     retried = request(("increment", "n"), session=SESSION, seq=2)
-    assert again.store.table.find_kept(retried)
+    assert again.store.table.find_cached(retried)
     again.group(("insert", "z", 1))
     again.close()
     assert exported(output) == {"n": 1, "z": 1}

@@ -16,7 +16,7 @@ from kvzmq.cli.arguments import duration_s
 from kvzmq.cli.commands.check import utc
 from kvzmq.cli.connection import json_option
 from kvzmq.protocol.operations import OPERATIONS
-from kvzmq.store.offline.audit import Entry, Filter, entries
+from kvzmq.store.offline.audit import AuditEntry, AuditFilter, entries
 from kvzmq.store.offline.reading import Reading
 
 _WRITES = sorted(name for name, kind in OPERATIONS.items() if kind.writes)
@@ -90,7 +90,7 @@ def log(
     On a terminal the columns have a header. In a pipe there is none: a line is TIME TAB GROUP TAB SESSION TAB SEQ TAB
     OPERATION TAB KEYS, and TAB ARGUMENTS with --values. --json has names.
     """
-    wanted = Filter(keys, prefix, session, since_us, until_us, operations)
+    wanted = AuditFilter(keys, prefix, session, since_us, until_us, operations)
     gaps: list[str] = []
     with Reading(directory) as reading:
         found = entries(reading, wanted, gaps)
@@ -105,7 +105,7 @@ def log(
         raise errors.CheckFailed("the log is damaged, `kvzmq check` says more")
 
 
-def _as_dict(entry: Entry) -> dict[str, Any]:
+def _as_dict(entry: AuditEntry) -> dict[str, Any]:
     return {
         "time": utc(entry.time_us),
         "group": entry.group,
@@ -117,7 +117,7 @@ def _as_dict(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _as_line(entry: Entry, values: bool) -> str:
+def _as_line(entry: AuditEntry, values: bool) -> str:
     terminal = show.on_terminal()
     session = "-" if entry.session is None else entry.session.hex()
     names = entry.keys

@@ -14,7 +14,7 @@ from kvzmq.protocol.operations import Operation, Transact, method_of
 from kvzmq.store.offline.reading import Group, Reading, groups
 
 
-class Entry(NamedTuple):
+class AuditEntry(NamedTuple):
     """One writing operation of the log.
 
     time_us  when its step began, microseconds since 1970 UTC
@@ -52,7 +52,7 @@ class Entry(NamedTuple):
             yield from map(method_of, self.op.operations)
 
 
-class Filter(NamedTuple):
+class AuditFilter(NamedTuple):
     """Which entries are wanted: those that fit everything that is given.
 
     keys        that name one of these
@@ -76,7 +76,7 @@ class Filter(NamedTuple):
             self.until_us is None or time_us < self.until_us
         )
 
-    def lets_through(self, entry: Entry) -> bool:
+    def lets_through(self, entry: AuditEntry) -> bool:
         """Say whether an entry of a time that is covered is wanted."""
         if self.session is not None and not (entry.session or b"").hex().startswith(self.session.lower()):
             return False
@@ -87,7 +87,7 @@ class Filter(NamedTuple):
         return any(key in self.keys or (self.prefix is not None and key.startswith(self.prefix)) for key in entry.keys)
 
 
-def entries(reading: Reading, wanted: Filter, gaps: list[str]) -> Iterator[Entry]:
+def entries(reading: Reading, wanted: AuditFilter, gaps: list[str]) -> Iterator[AuditEntry]:
     """Yield what the log holds, in its order.
 
     Args:
@@ -103,6 +103,6 @@ def entries(reading: Reading, wanted: Filter, gaps: list[str]) -> Iterator[Entry
             for request in found.requests:
                 for op in request.ops:
                     if op.writes:
-                        entry = Entry(found.time_us, found.number, request.session, request.seq, op)
+                        entry = AuditEntry(found.time_us, found.number, request.session, request.seq, op)
                         if wanted.lets_through(entry):
                             yield entry
