@@ -941,8 +941,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a query touches no key", "protocol/operations.py",
-        "    accesses = _the_whole_table\n    weight = _a_page\n    values = _its_subvalue\n    check = _check_subkey\n\n    def subkey",
-        "    accesses = _no_key\n    weight = _a_page\n    values = _its_subvalue\n    check = _check_subkey\n\n    def subkey",
+        "    accesses = the_whole_table\n    weight = _a_page\n    values = _its_subvalue\n    check = _check_subkey\n\n    def subkey",
+        "    accesses = no_key\n    weight = _a_page\n    values = _its_subvalue\n    check = _check_subkey\n\n    def subkey",
         OPERATIONS + "test_an_operation_tells_only_of_keys_that_it_says_it_touches", 10,
     ),
     Mutant(

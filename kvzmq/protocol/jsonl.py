@@ -14,8 +14,9 @@ from msgspec import UNSET, Raw, Struct
 
 from kvzmq import errors
 from kvzmq.protocol import messages, msgpack, operations, validation
+from kvzmq.protocol.declaration import Operation, Scope, method_of
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request
-from kvzmq.protocol.operations import OPERATIONS, Operation, Scope, method_of
+from kvzmq.protocol.operations import OPERATIONS
 
 
 def _json_type(wire_type: Any) -> Any:

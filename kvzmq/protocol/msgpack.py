@@ -16,8 +16,8 @@ from msgspec import Meta, Raw, Struct
 
 from kvzmq import errors
 from kvzmq.protocol import messages, operations, validation
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request
-from kvzmq.protocol.operations import Operation
 
 encode_value: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 """Encode a value as MessagePack; raises TypeError or OverflowError for what it cannot say."""

@@ -1,10 +1,8 @@
 """The operations: each declared once, in one class, from which everything else about it follows.
 
-An operation is a msgspec Struct that reads and writes as the array `[method, argument, ...]`: the tag is the
-method, the fields are the arguments. Beside its fields the class says whether it writes, whom it concerns, which
-keys it touches, what it weighs, which of its arguments are values and what else is to be checked. The decoders of
-both encodings, the sets below, the checks, the keys of the audit trail and of an access check, the table's dispatch
-and the trace's marks are made from these declarations. CONTRIBUTING.md has the steps of adding one.
+`declaration` says what a class declares. The decoders of both encodings, the sets below, the checks, the keys of the
+audit trail and of an access check, the table's dispatch and the trace's marks are made from the declarations.
+CONTRIBUTING.md has the steps of adding one.
 
 Values stay MessagePack bytes (`msgspec.Raw`) from the wire to the table, the log and back. Nothing here executes
 an operation, and nothing here knows how a message is framed.
@@ -14,13 +12,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from enum import Enum
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from msgspec import Meta, Raw, Struct
 
 from kvzmq import errors
+from kvzmq.protocol.declaration import (
+    Access,
+    Operation,
+    Scope,
+    Write,
+    its_key,
+    its_keys,
+    its_prefix,
+    method_of,
+    no_key,
+    the_whole_table,
+)
 
 KEY_CHARS_MAX = 65_536
 """The longest key, code points."""
@@ -52,116 +61,7 @@ Maybe = Annotated[list[Raw], Meta(max_length=1)]
 """A value or its absence: `[value]` or `[]`."""
 
 
-class Scope(Enum):
-    """Whom an operation concerns, and so who executes it."""
-
-    TABLE = "table"
-    """The table: `store/table.py`, which does the same whenever the log is replayed."""
-    SERVER = "server"
-    """The server that is asked: the dispatcher."""
-    CONNECTION = "connection"
-    """What is pushed on the connection that asks: the dispatcher. Not at the bridge, where nothing can be pushed."""
-
-
-class Access(NamedTuple):
-    """Keys that an operation touches, and how.
-
-    writes  whether it may change their rows; its result may tell of them in either case
-    keys    those it names
-    prefix  if not None, all keys that begin with it instead: "" for the whole table
-    """
-
-    writes: bool
-    keys: tuple[str, ...] = ()
-    prefix: str | None = None
-
-
-class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """Base class of operations: of those that only read, and that concern the table if nothing else is said.
-
-    The docstring of a subclass says what it does, its payload and its own errors.
-    """
-
-    writes: ClassVar[bool] = False
-    """Whether it may change the table, and so has to be in the log first."""
-    scope: ClassVar[Scope] = Scope.TABLE
-    """Whom it concerns."""
-    scans: ClassVar[bool] = False
-    """Whether it looks through rows: it may have to wait for an index, or for rows that are due to be removed."""
-    ordered: ClassVar[bool] = False
-    """Whether it asks for the keys in their order, for which there is an index."""
-    pushes: ClassVar[bool] = False
-    """Whether it begins a watch, whose events are pushed."""
-    in_transactions: ClassVar[bool] = False
-    """Whether a transaction may hold it."""
-    from_clients: ClassVar[bool] = True
-    """Whether a client may ask for it; otherwise it stands in logs only."""
-    mark: ClassVar[str]
-    """How `kvzmq trace` draws it, one character: capitals and signs write, small letters read."""
-
-    def accesses(self) -> tuple[Access, ...]:
-        """Return which keys it touches; every operation has to say so, and none that it leaves out is protected."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which keys it touches")
-
-    def named_keys(self) -> list[str]:
-        """Return the keys it names, in the order of its arguments."""
-        return [key for access in self.accesses() for key in access.keys]
-
-    def weight(self) -> int:
-        """Return how many rows it may read or write."""
-        return 1
-
-    def subkey_asked(self) -> str | None:
-        """Return the subkey whose index it asks, or None."""
-        return None
-
-    def values(self) -> Iterable[Raw]:
-        """Return those of its arguments that are values of the table."""
-        return ()
-
-    def check(self) -> None:
-        """Refuse arguments that no client may send any more, besides values.
-
-        Not in the types of the fields, by which logs are read, too: they may hold what was accepted before there was
-        a limit.
-
-        Raises:
-            InvalidRequest: an argument is too long, too much or not finite
-        """
-
-
-def method_of(operation: Operation | type[Operation]) -> str:
-    """Return the name of an operation's method."""
-    return str(operation.__struct_config__.tag)
-
-
-class Write(Operation):
-    """Base class of operations that may change the table."""
-
-    writes: ClassVar[bool] = True
-
-
-# ---- what several operations have in common: each is a method of those that name it
-
-
-def _no_key(op: Operation) -> tuple[Access, ...]:
-    return ()
-
-
-def _its_key(op: Any) -> tuple[Access, ...]:
-    return (Access(op.writes, (op.key,)),)
-
-
-def _its_keys(op: Any) -> tuple[Access, ...]:
-    return (Access(op.writes, tuple(op.keys)),)
-
-
-def _its_prefix(op: Any) -> tuple[Access, ...]:
-    return (Access(op.writes, prefix=op.prefix),)
-
-
-def _the_whole_table(op: Operation) -> tuple[Access, ...]:
-    return (Access(op.writes, prefix=""),)
+# ---- weights, values and checks, each the method of the operations that name it
 
 
 def _many_keys(op: Any) -> int:
@@ -218,7 +118,7 @@ class Open(Write, tag="open"):
     """Open the request's session. Payload: a map with `lineage` and `epoch`, or null for a table without."""
 
     mark = "O"
-    accesses = _no_key
+    accesses = no_key
 
 
 class Insert(Write, tag="insert"):
@@ -230,7 +130,7 @@ class Insert(Write, tag="insert"):
 
     mark = "I"
     in_transactions = True
-    accesses = _its_key
+    accesses = its_key
     values = _its_value
 
 
@@ -241,7 +141,7 @@ class Remove(Write, tag="remove"):
 
     mark = "R"
     in_transactions = True
-    accesses = _its_key
+    accesses = its_key
 
 
 class InsertMany(Write, tag="insert_many"):
@@ -272,7 +172,7 @@ class RemoveMany(Write, tag="remove_many"):
 
     mark = "X"
     in_transactions = True
-    accesses = _its_keys
+    accesses = its_keys
     weight = _many_keys
     check = _check_keys
 
@@ -285,7 +185,7 @@ class CompareAndSet(Write, tag="compare_and_set"):
     value: Maybe
 
     mark = "C"
-    accesses = _its_key
+    accesses = its_key
 
     def values(self) -> Iterable[Raw]:
         return (*self.expected, *self.value)
@@ -299,7 +199,7 @@ class SetDefault(Write, tag="setdefault"):
 
     mark = "D"
     in_transactions = True
-    accesses = _its_key
+    accesses = its_key
     values = _its_value
 
 
@@ -311,7 +211,7 @@ class Increment(Write, tag="increment"):
 
     mark = "+"
     in_transactions = True
-    accesses = _its_key
+    accesses = its_key
 
     def check(self) -> None:
         if not math.isfinite(self.by):
@@ -326,7 +226,7 @@ class Expire(Write, tag="expire"):
 
     mark = "E"
     in_transactions = True
-    accesses = _its_key
+    accesses = its_key
 
 
 class Transact(Write, tag="transaction"):
@@ -368,7 +268,7 @@ class BeginEpoch(Write, tag="epoch"):
 
     mark = "B"
     from_clients = False
-    accesses = _no_key
+    accesses = no_key
 
 
 # ---- reads
@@ -381,7 +281,7 @@ class Lookup(Operation, tag="lookup"):
 
     mark = "l"
     in_transactions = True
-    accesses = _its_key
+    accesses = its_key
 
 
 class LookupMany(Operation, tag="lookup_many"):
@@ -391,7 +291,7 @@ class LookupMany(Operation, tag="lookup_many"):
 
     mark = "m"
     in_transactions = True
-    accesses = _its_keys
+    accesses = its_keys
     weight = _many_keys
     check = _check_keys
 
@@ -401,7 +301,7 @@ class Size(Operation, tag="size"):
 
     mark = "s"
     scans = True
-    accesses = _the_whole_table
+    accesses = the_whole_table
 
 
 class Query(Operation, tag="query"):
@@ -415,7 +315,7 @@ class Query(Operation, tag="query"):
 
     mark = "q"
     scans = True
-    accesses = _the_whole_table
+    accesses = the_whole_table
     weight = _a_page
     values = _its_subvalue
     check = _check_subkey
@@ -434,7 +334,7 @@ class Keys(Operation, tag="keys"):
     mark = "k"
     scans = True
     ordered = True
-    accesses = _its_prefix
+    accesses = its_prefix
     weight = _its_limit
     check = _check_page
 
@@ -452,7 +352,7 @@ class Items(Operation, tag="items"):
     mark = "i"
     scans = True
     ordered = True
-    accesses = _its_prefix
+    accesses = its_prefix
     weight = _its_limit
     check = _check_page
 
@@ -463,14 +363,14 @@ class Ttl(Operation, tag="ttl"):
     key: Key
 
     mark = "t"
-    accesses = _its_key
+    accesses = its_key
 
 
 class Ping(Operation, tag="ping"):
     """Do nothing. Payload: the string "pong"."""
 
     mark = "p"
-    accesses = _no_key
+    accesses = no_key
 
 
 # ---- the server's
@@ -494,7 +394,7 @@ class Hello(Operation, tag="hello"):
 
     mark = "h"
     scope = Scope.SERVER
-    accesses = _no_key
+    accesses = no_key
 
 
 class Stats(Operation, tag="stats"):
@@ -502,7 +402,7 @@ class Stats(Operation, tag="stats"):
 
     mark = "?"
     scope = Scope.SERVER
-    accesses = _no_key
+    accesses = no_key
 
 
 class Watch(Operation, tag="watch"):
@@ -521,7 +421,7 @@ class Watch(Operation, tag="watch"):
     mark = "w"
     scope = Scope.CONNECTION
     pushes = True
-    accesses = _its_prefix
+    accesses = its_prefix
     weight = _a_page
     check = _check_prefix
 
@@ -537,7 +437,7 @@ class WatchQuery(Operation, tag="watch_query"):
     mark = "w"
     scope = Scope.CONNECTION
     pushes = True
-    accesses = _the_whole_table
+    accesses = the_whole_table
     weight = _a_page
     values = _its_subvalue
     check = _check_subkey
@@ -552,7 +452,7 @@ class Progress(Operation, tag="progress"):
 
     mark = "g"
     scope = Scope.CONNECTION
-    accesses = _no_key
+    accesses = no_key
 
 
 class Unwatch(Operation, tag="unwatch"):
@@ -562,7 +462,7 @@ class Unwatch(Operation, tag="unwatch"):
 
     mark = "u"
     scope = Scope.CONNECTION
-    accesses = _no_key
+    accesses = no_key
 
 
 # ---- what follows from the declarations

@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta, Raw
 
 from kvzmq import errors
-from kvzmq.protocol.operations import Operation, check_arguments, values_of
+from kvzmq.protocol.declaration import Operation
+from kvzmq.protocol.operations import check_arguments, values_of
 
 CONTAINERS_MAX = 131_072
 CONTAINER_BYTES = 8

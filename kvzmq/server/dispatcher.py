@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from kvzmq import __version__, errors
 from kvzmq.protocol import messages, msgpack, operations
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server import watches
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
@@ -65,7 +66,7 @@ class Dispatcher:
         self._trace = trace
         self._described: bytes | None = None
         self._request_bytes_max = request_bytes_max
-        self._served: dict[type[operations.Operation], Callable[[Arrival, Any], Any]] = {
+        self._served: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
             operations.Hello: self._hello,
             operations.Stats: self._stats,
             operations.Watch: self._watch,

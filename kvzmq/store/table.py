@@ -19,8 +19,9 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
+from kvzmq.protocol.declaration import Operation, Scope, method_of
 from kvzmq.protocol.messages import LargeResults, Reply, Request
-from kvzmq.protocol.operations import KINDS, Scope, method_of
+from kvzmq.protocol.operations import KINDS
 from kvzmq.store import sections
 from kvzmq.store.budget import Budget
 from kvzmq.store.epochs import Epochs
@@ -60,7 +61,7 @@ class Table:
         self._undo: Undo | None = None
         self._scanning = False  # whether the request looks through rows, so that what it replaces counts
         # Each by the method of its name: `insert` by `_insert`.
-        self._run: dict[type[operations.Operation], Callable[[Any], Any]] = {
+        self._run: dict[type[Operation], Callable[[Any], Any]] = {
             kind: getattr(self, f"_{method_of(kind)}") for kind in KINDS if kind.scope is Scope.TABLE
         }
 
@@ -130,7 +131,7 @@ class Table:
             self.sessions.add(session, request.seq, cached)
         return Reply(request.seq, cached.revision, cached.results)
 
-    def read(self, op: operations.Operation) -> Any:
+    def read(self, op: Operation) -> Any:
         """Execute one reading operation outside a request, and return its payload.
 
         Raises:
@@ -154,7 +155,7 @@ class Table:
         revision, results = self._run_operations(request)
         return revision, msgpack.encode_results(results.pairs) if isinstance(results, LargeResults) else results
 
-    def _result(self, op: operations.Operation) -> tuple[int, Any]:
+    def _result(self, op: Operation) -> tuple[int, Any]:
         try:
             return errors.OK, self._run[type(op)](op)
         except errors.OperationError as error:

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
+from kvzmq.protocol.declaration import Operation, method_of
 from kvzmq.protocol.messages import Refusal, Reply, Request
-from kvzmq.protocol.operations import Operation, method_of
 from kvzmq.server.transport import Arrival
 
 COLUMNS = ("step", "revision", "client", "operation", "key", "changes", "began_us", "took_us")

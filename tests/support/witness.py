@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.compaction import fold
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
@@ -27,7 +28,7 @@ RETRIES = 6
 """How many of the latest requests of each session are sent again after a recovery."""
 
 
-def request(session: bytes | None, seq: int, *ops: operations.Operation) -> Request:
+def request(session: bytes | None, seq: int, *ops: Operation) -> Request:
     """Make a request as it would come from the wire."""
     decoded = msgpack.decode_request(msgpack.encode_request(session, seq, ops))
     assert isinstance(decoded, Request), decoded
@@ -227,7 +228,7 @@ class Clients:
             return raw("x" * random.randrange(self._value_bytes_max))
         return raw(random.choice((random.randrange(1000), {"n": random.randrange(3)}, None, [1, "two"])))
 
-    def _operation(self) -> operations.Operation:
+    def _operation(self) -> Operation:
         random = self._random
         key = f"k{random.randrange(8)}"
         kind = random.randrange(10)

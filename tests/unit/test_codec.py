@@ -17,6 +17,7 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.protocol import jsonl, messages, msgpack, operations, validation
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.store.table import Table
@@ -33,7 +34,7 @@ VALUES: list[Any] = [
     [], {}, [1, [2, [3, [4, [5, [6]]]]]], {"": 1, "a": {"b": {"c": {"d": {"e": None}}}}}, ["x" * 40, 70_000, -70_000, 2**32],
 ]  # fmt: skip
 
-ONE_OF_EACH: list[operations.Operation] = [
+ONE_OF_EACH: list[Operation] = [
     operations.Open(),
     operations.Insert("k", raw({"a": [1, 2.5, "three", None, True]})),
     operations.Insert("k", raw(1), 2.5),
@@ -85,7 +86,7 @@ def test_every_operation_is_tried_here() -> None:
 
 @pytest.mark.parametrize("op", ONE_OF_EACH, ids=IDS)
 @pytest.mark.parametrize("session", [None, SESSION])
-def test_a_request_reads_back_as_it_was_written(op: operations.Operation, session: bytes | None) -> None:
+def test_a_request_reads_back_as_it_was_written(op: Operation, session: bytes | None) -> None:
     frame = msgpack.encode_request(session, 5, [op])
     request = accepted(frame)
     assert (request.session, request.seq, request.ops, request.frame) == (session, 5, [op], frame)
@@ -95,7 +96,7 @@ def test_a_request_reads_back_as_it_was_written(op: operations.Operation, sessio
 
 
 @pytest.mark.parametrize("op", ONE_OF_EACH, ids=IDS)
-def test_every_truncation_and_trailing_byte_is_refused(op: operations.Operation) -> None:
+def test_every_truncation_and_trailing_byte_is_refused(op: Operation) -> None:
     frame = msgpack.encode_request(SESSION, 300, [op, op])
     for length in range(len(frame)):
         refused = msgpack.decode_request(frame[:length])

@@ -18,6 +18,7 @@ from test_table import equal, values
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations, validation
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal
 from kvzmq.protocol.msgpack import decode_group
 from kvzmq.server import deferral
@@ -28,7 +29,7 @@ from kvzmq.store.table import Table
 SECOND_US = 1_000_000
 
 
-def run(table: Table, *ops: operations.Operation) -> list[Any]:
+def run(table: Table, *ops: Operation) -> list[Any]:
     """Execute one request; returns pairs of code and payload."""
     results: list[Any] = msgpack.decode_value(msgpack.encode_reply(table.execute(request(None, 1, *ops))))[2]
     return results

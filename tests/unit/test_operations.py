@@ -18,8 +18,9 @@ from support.witness import dump_of, raw
 import kvzmq
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
+from kvzmq.protocol.declaration import Access, Operation, Scope, Write, method_of
 from kvzmq.protocol.messages import Request
-from kvzmq.protocol.operations import KINDS, OPERATIONS, Operation, Scope, method_of, weight_of
+from kvzmq.protocol.operations import KINDS, OPERATIONS, weight_of
 from kvzmq.store.table import Table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -77,7 +78,7 @@ def execute(table: Table, op: Operation, session: bytes | None = None) -> Any:
     return code, payload
 
 
-def small_table(kept: Iterable[operations.Access] | None = None) -> Table:
+def small_table(kept: Iterable[Access] | None = None) -> Table:
     """Return the table of the examples, or of its rows only those that `kept` covers."""
     table = Table()
     table.advance(1_000_000)
@@ -90,7 +91,7 @@ def small_table(kept: Iterable[operations.Access] | None = None) -> Table:
     return table
 
 
-def covers(accesses: Iterable[operations.Access], key: str) -> bool:
+def covers(accesses: Iterable[Access], key: str) -> bool:
     return any(key in access.keys if access.prefix is None else key.startswith(access.prefix) for access in accesses)
 
 
@@ -234,11 +235,11 @@ def test_a_transaction_reads_what_it_checks_and_writes_what_its_operations_do() 
     checked = ("a", [raw(1)])
     op = operations.Transact([checked], [operations.Lookup("b"), operations.Insert("c", raw(1))])
     assert op.accesses() == (
-        operations.Access(False, ("a",)), operations.Access(False, ("b",)), operations.Access(True, ("c",)),
+        Access(False, ("a",)), Access(False, ("b",)), Access(True, ("c",)),
     )  # fmt: skip
     assert op.named_keys() == ["a", "b", "c"]
 
 
 def test_an_operation_that_does_not_say_which_keys_it_touches_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="keys it touches"):
-        operations.Write().accesses()
+        Write().accesses()

@@ -17,6 +17,7 @@ from support.witness import Clients, copy_of, dump_of, raw, request
 
 from kvzmq import errors
 from kvzmq.protocol import messages, msgpack, operations
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Request
 from kvzmq.store import history, indexes
 from kvzmq.store.expiries import Expiries
@@ -137,7 +138,7 @@ class TableAgainstModel(RuleBasedStateMachine):
         self.model = Model()
         self.twin = Table()
 
-    def run(self, op: operations.Operation, expected: Callable[[], Any]) -> None:
+    def run(self, op: Operation, expected: Callable[[], Any]) -> None:
         TableAgainstModel.steps += 1
         reply = self.table.execute(request(None, 1, op))
         if type(op).writes:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.operations import Operation, Transact, method_of
+from kvzmq.protocol.declaration import Operation, method_of
+from kvzmq.protocol.operations import Transact
 from kvzmq.store.offline.reading import Group, Reading, groups
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
 from kvzmq.store.file.file_log import MAGIC, NAME
@@ -165,7 +166,7 @@ class _Replay:
                     if op.writes:
                         self._follow(op, self.keys)
 
-    def _follow(self, op: operations.Operation, known: set[str]) -> None:
+    def _follow(self, op: Operation, known: set[str]) -> None:
         touched = set(op.named_keys())
         if isinstance(op, _UNCONDITIONAL):
             known |= touched
@@ -177,7 +178,7 @@ class _Replay:
             return
         self._execute(op)
 
-    def _execute(self, op: operations.Operation) -> None:
+    def _execute(self, op: Operation) -> None:
         self.table.execute(Request(None, 1, [op], b""))
 
 
