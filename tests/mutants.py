@@ -71,6 +71,7 @@ TIMED = "tests/fault/test_process_time.py::"
 SESSION = "tests/unit/test_client_session.py::"
 COSTLY = "tests/unit/test_costly_requests.py::"
 DISPATCHER = "tests/unit/test_dispatcher.py::"
+OPERATIONS = "tests/unit/test_operations.py::"
 FILLED = "tests/fault/test_process_full_disk.py::"
 
 # fmt: off
@@ -87,8 +88,8 @@ MUTANTS: list[Mutant] = [
         COSTLY + "test_a_large_value_is_not_decoded_to_be_compared_with_a_small_one", 9,
     ),
     Mutant(
-        "bytes compared not counted over a request", "store/table.py",
-        "            self._compared_bytes += longer + shorter", "            self._compared_bytes = longer + shorter",
+        "bytes compared not counted over a request", "store/budget.py",
+        "        self._compared_bytes += size", "        self._compared_bytes = size",
         COSTLY + "test_one_request_compares_so_many_bytes", 9,
     ),
     Mutant(
@@ -113,13 +114,13 @@ MUTANTS: list[Mutant] = [
         COSTLY + "test_arrays_and_maps_are_counted_right", 9,
     ),
     Mutant(
-        "names without limit", "protocol/validation.py",
-        "        if len(getattr(op, of) or \"\") > messages.KEY_CHARS_MAX:", "        if False:",
+        "names without limit", "protocol/operations.py",
+        "    if len(name or \"\") > KEY_CHARS_MAX:", "    if False:",
         COSTLY + "test_names_rows_and_transactions_have_limits", 9,
     ),
     Mutant(
-        "rows of an operation without limit", "protocol/validation.py",
-        "        if len(getattr(op, of)) > ROWS_MAX:", "        if False:",
+        "rows of an operation without limit", "protocol/operations.py",
+        "    if count > ROWS_MAX:", "    if False:",
         COSTLY + "test_names_rows_and_transactions_have_limits", 9,
     ),
     Mutant(
@@ -128,23 +129,23 @@ MUTANTS: list[Mutant] = [
         COSTLY + "test_a_value_of_nothing_but_empty_arrays_is_refused", 9,
     ),
     Mutant(
-        "transactions without limit", "protocol/validation.py",
-        "    if size > TRANSACTION_MAX:", "    if False:",
+        "transactions without limit", "protocol/operations.py",
+        "        if size > TRANSACTION_MAX:", "        if False:",
         COSTLY + "test_names_rows_and_transactions_have_limits", 9,
     ),
     Mutant(
-        "rows looked through as often as one request likes", "store/table.py",
+        "rows looked through as often as one request likes", "store/budget.py",
         "        if self._scans > SCANS_MAX:", "        if False:",
         COSTLY + "test_one_request_looks_through_rows_so_often_and_finds_so_many", 9,
     ),
     Mutant(
-        "rows found without limit", "store/table.py",
-        "        if self.semantics >= 2 and self._rows_found > ROWS_FOUND_MAX:", "        if False:",
+        "rows found without limit", "store/budget.py",
+        "        if self._semantics >= 2 and self._rows_found > ROWS_FOUND_MAX:", "        if False:",
         COSTLY + "test_one_request_looks_through_rows_so_often_and_finds_so_many", 9,
     ),
     Mutant(
-        "much changed and looked through in one request", "store/table.py",
-        "            self.revision - self._revision_before > CHANGES_BEFORE_SCAN_MAX\n", "            False\n",
+        "much changed and looked through in one request", "store/budget.py",
+        "            revision - self._revision_before > CHANGES_BEFORE_SCAN_MAX\n", "            False\n",
         COSTLY + "test_a_request_that_changes_much_looks_through_rows_afterwards_only_in_another_one", 9,
     ),
     Mutant(
@@ -411,18 +412,18 @@ MUTANTS: list[Mutant] = [
         FILES + "test_a_sealed_log_already_in_the_checkpoint_is_not_applied_again", 8,
     ),
     Mutant(
-        "sections of a checkpoint not bounded in bytes", "store/table.py",
+        "sections of a checkpoint not bounded in bytes", "store/sections.py",
         "    if len(chunk) == 1 or sum(map(bytes_of, chunk)) <= _SECTION_BYTES:", "    if True:",
         TABLE + "test_no_section_outgrows_what_is_read_in_one_piece", 1,
     ),
     Mutant(
         "results not kept", "store/table.py",
-        "            self.sessions.keep(session, request.seq, kept)", "            pass",
+        "            self.sessions.add(session, request.seq, cached)", "            pass",
         LOG + "test_a_retry_after_recovery_gets_the_first_result[file]", 5,
     ),
     Mutant(
         "results not in the checkpoint", "store/sessions.py",
-        "[(seq, *astuple(kept)) for seq, kept in session.kept.items()]", "[]",
+        "[(seq, *astuple(reply)) for seq, reply in session.replies.items()]", "[]",
         CRASH, 5,
     ),
     Mutant(
@@ -437,7 +438,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a number used for another request", "store/sessions.py",
-        "        if kept.digest != digest:", "        if False:",
+        "        if reply.digest != digest:", "        if False:",
         SESSIONS + "test_a_number_may_not_be_used_twice", 5,
     ),
     Mutant(
@@ -448,7 +449,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "results bounded in number alone", "store/sessions.py",
-        "session.bytes + grown > RESULT_BYTES_MAX and len(session.kept) > 1", "False",
+        "session.bytes + grown > CACHED_BYTES_MAX and len(session.replies) > 1", "False",
         SESSIONS + "test_results_are_bounded_in_bytes_but_the_latest_is_kept", 9,
     ),
     Mutant(
@@ -473,9 +474,9 @@ MUTANTS: list[Mutant] = [
         LOG + "test_stores_on_one_log_stay_equal_under_interleaved_commits", 4,
     ),
     Mutant(
-        "a rollback that forgets deadlines", "store/table.py",
-        "            self.rows[key] = before\n        self.expiries.set(key, deadline_us)\n",
-        "            self.rows[key] = before\n",
+        "a rollback that forgets deadlines", "store/undo.py",
+        "                rows[key] = before\n            expiries.set(key, deadline_us)\n",
+        "                rows[key] = before\n",
         TABLE + "test_a_transaction_that_fails_leaves_no_trace", 2,
     ),
     Mutant(
@@ -576,21 +577,21 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "retries not recognised by a real server", "store/sessions.py",
-        "        kept = session.kept.get(seq)", "        kept = None",
+        "        reply = session.replies.get(seq)", "        reply = None",
         KILLED, 5,
     ),
     Mutant(
         "kept results not in the checkpoint", "store/sessions.py",
-        "[(seq, *astuple(kept)) for seq, kept in session.kept.items()]", "[]",
+        "[(seq, *astuple(reply)) for seq, reply in session.replies.items()]", "[]",
         "tests/fault/test_process_compaction.py::test_a_retry_is_recognised_when_only_a_checkpoint_knows_the_request", 5,
     ),
     Mutant(
         "a stale read now and then", "store/table.py",
-        "        return self.spend(self._find(op.key))",
+        "        return self.budget.charge(self._find(op.key))",
         "        value = self._find(op.key)\n"
         "        seen = self.__dict__.setdefault('_seen', {})\n"
         "        if self.revision % 50:\n            seen[op.key] = value\n"
-        "        return self.spend(seen.get(op.key, value))",
+        "        return self.budget.charge(seen.get(op.key, value))",
         LINEARIZABLE, 4,
     ),
     Mutant(
@@ -729,7 +730,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dispatcher.py::test_a_watch_through_an_envelope_is_refused_with_all_of_its_request", 4),
     Mutant("connections are not told apart", "server/transport/router_monitor.py", "zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED", "zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED",
            "tests/unit/test_dispatcher.py::test_stats_counts_the_connections_there_are", 9),
-    Mutant("errors beside a stats outgrow the reply", "server/dispatcher.py", "self.store.table.spend_text(str(error))", "str(error)",
+    Mutant("errors beside a stats outgrow the reply", "server/dispatcher.py", "budget.charge_text(str(error))", "str(error)",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("the number of an unreadable request is lost", "protocol/msgpack.py", "        head = _SEQ_AT_HEAD.match(frame)", "        head = None",
            "tests/unit/test_codec.py::test_the_number_of_a_refused_request_survives_what_is_wrong_behind_it", 11),
@@ -751,7 +752,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_router_transport.py::test_an_ipc_endpoint_is_for_its_owner_alone", 10),
     Mutant("dispatcher commits each request alone", "server/dispatcher.py", "if self._group_commit or not arrivals:", "if not arrivals:",
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
-    Mutant("stats gives every operation the room of a reply", "server/dispatcher.py", "                serve = self._served.get(type(op))\n", "                self.store.table.begin_results(len(request.ops))\n                serve = self._served.get(type(op))\n",
+    Mutant("stats gives every operation the room of a reply", "server/dispatcher.py", "                serve = self._served.get(type(op))\n", "                budget.begin(len(request.ops), table.semantics, table.revision)\n                serve = self._served.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("an event without room is skipped", "server/watches.py", "payload, more):\n                return False\n", "payload, more):\n                pass\n",
            "tests/unit/test_watches.py::test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing", 4),
@@ -766,7 +767,7 @@ MUTANTS: list[Mutant] = [
     Mutant("history counts no keys", "store/history.py", "size = sum(map(len, keys)) + sum(", "size = sum(",
            "tests/unit/test_table.py::test_history_is_bounded_and_says_what_is_gone", 9),
     Mutant("setdefault inserts what its reply has no room for", "store/table.py",
-           "payload = self.spend(bytes(op.value) if present is None else present)", "payload = self.spend(b'' if present is None else present)",
+           "payload = self.budget.charge(bytes(op.value) if present is None else present)", "payload = self.budget.charge(b'' if present is None else present)",
            "tests/unit/test_dispatcher.py::test_a_setdefault_without_room_for_its_result_changes_nothing", 2),
     Mutant("an error of the decoder is not caught", "protocol/msgpack.py",
            "    except errors.InvalidRequest as error:\n        return Refusal(wire.seq",
@@ -869,7 +870,7 @@ MUTANTS: list[Mutant] = [
            LINEAGE + "test_a_watch_is_told_when_the_table_went_on_from_an_older_copy", 12),
     Mutant("the lineage is not compared", "client/core/hello.py", "elif self.lineage != info.lineage:", "elif False:",
            LINEAGE + "test_another_table_under_the_same_url_is_told", 12),
-    Mutant("epochs not in the checkpoint", "store/table.py", "        if self.epochs.lineage is not None:\n            yield", "        if False:\n            yield",
+    Mutant("epochs not in the checkpoint", "store/sections.py", "    if epochs.lineage is not None:\n        yield", "    if False:\n        yield",
            LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
     Mutant("an epoch is not written", "store/store.py", "            frames.insert(0, beginning.frame)", "            pass",
            LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
@@ -887,7 +888,7 @@ MUTANTS: list[Mutant] = [
            TABLE + "test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_step", 9),
     Mutant("watches are told without a bound in time", "server/watches.py", "PUMP_S = 0.02", "PUMP_S = 1e9",
            WATCHES + "test_a_step_spends_a_bounded_time_on_watches_and_all_get_their_turn", 9),
-    Mutant("an old log is replayed with new limits", "store/table.py", "{1: (8 << 20) - 1024,", "{1: messages.RESULT_BYTES_MAX,",
+    Mutant("an old log is replayed with new limits", "store/budget.py", "{1: (8 << 20) - 1024,", "{1: messages.RESULT_BYTES_MAX,",
            "tests/unit/test_table.py::test_the_semantics_of_a_log_decide_what_its_requests_gave", 2),
     # ---- what the operator is told
     Mutant(
@@ -931,6 +932,58 @@ MUTANTS: list[Mutant] = [
         "it says that it listens before a signal is a clean stop", "server/loop.py",
         "        with self._signals() as drain:\n            ready()\n", "        ready()\n        with self._signals() as drain:\n",
         "tests/integration/test_cli_operator.py::test_a_signal_at_once_after_it_listens_is_a_clean_stop", 11,
+    ),
+    # ---- what an operation declares
+    Mutant(
+        "a write declared as a read", "protocol/operations.py",
+        'class Expire(Write, tag="expire"):', 'class Expire(Operation, tag="expire"):',
+        OPERATIONS + "test_what_changes_the_table_is_declared_as_a_write", 1,
+    ),
+    Mutant(
+        "a read declared as a write", "protocol/operations.py",
+        'class Ttl(Operation, tag="ttl"):', 'class Ttl(Write, tag="ttl"):',
+        OPERATIONS + "test_an_operation_is_declared_in_full", 1,
+    ),
+    Mutant(
+        "the rows of an insert_many are not among the keys it touches", "protocol/operations.py",
+        "        return (Access(True, tuple(self.rows)),)", "        return ()",
+        OPERATIONS + "test_an_operation_changes_only_keys_that_it_says_it_writes", 10,
+    ),
+    Mutant(
+        "what a transaction checks is not among the keys it touches", "protocol/operations.py",
+        "        checked = Access(False, tuple(key for key, _ in self.checks))", "        checked = Access(False, ())",
+        OPERATIONS + "test_an_operation_tells_only_of_keys_that_it_says_it_touches", 10,
+    ),
+    Mutant(
+        "a query touches no key", "protocol/operations.py",
+        "    accesses = the_whole_table\n    weight = _a_page\n    values = _its_subvalue\n    check = _check_subkey\n\n    def subkey",
+        "    accesses = no_key\n    weight = _a_page\n    values = _its_subvalue\n    check = _check_subkey\n\n    def subkey",
+        OPERATIONS + "test_an_operation_tells_only_of_keys_that_it_says_it_touches", 10,
+    ),
+    Mutant(
+        "the values of a compare_and_set are not checked", "protocol/operations.py",
+        "        return (*self.expected, *self.value)", "        return ()",
+        OPERATIONS + "test_every_key_prefix_and_value_among_the_arguments_is_declared", 10,
+    ),
+    Mutant(
+        "items does not say that it goes through rows", "protocol/operations.py",
+        '    mark = "i"\n    scans = True\n', '    mark = "i"\n    scans = False\n',
+        OPERATIONS + "test_who_goes_through_rows_says_so_and_which_index_it_asks", 9,
+    ),
+    Mutant(
+        "the store loads zmq by a detour", "store/epochs.py",
+        "from itertools import pairwise\n", "from itertools import pairwise\n\nfrom kvzmq import Client\n",
+        "tests/unit/test_imports.py::test_protocol_and_store_never_load_zmq", 9,
+    ),
+    Mutant(
+        "the audit trail does not look into transactions", "store/offline/audit.py",
+        "            yield from map(method_of, self.op.operations)", "            pass",
+        "tests/unit/test_cli_check.py::test_log_shows_what_the_filters_let_through", 11,
+    ),
+    Mutant(
+        "the audit trail passes over damage", "store/offline/audit.py",
+        "            if not found.torn:\n                gaps.append(found.what)", "            pass",
+        "tests/unit/test_cli_check.py::test_log_shows_what_comes_after_damage_too_and_exits_with_1", 7,
     ),
     # ---- the command line
     Mutant(

@@ -11,7 +11,7 @@ import pytest
 from support.stepped import Stepped
 
 from kvzmq import errors
-from kvzmq.protocol import messages
+from kvzmq.protocol import messages, operations
 from kvzmq.protocol.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT
 from kvzmq.protocol.msgpack import decode_group
 from kvzmq.server import dispatcher
@@ -381,5 +381,5 @@ def test_a_watch_through_an_envelope_is_refused_with_all_of_its_request(table: S
 def test_operations_are_served_or_executed_and_none_is_forgotten(table: Stepped) -> None:
     served = set(table.server.dispatcher._served)
     executed = set(table.store.table._run)
-    assert served == messages.SERVED and served | executed == {*messages.OPERATIONS.values(), messages.BeginEpoch}
+    assert served == operations.SERVED and served | executed == {*operations.OPERATIONS.values(), operations.BeginEpoch}
     assert not served & executed

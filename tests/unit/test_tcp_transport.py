@@ -15,7 +15,8 @@ import pytest
 from support.stepped import Stepped, TcpPeer
 
 from kvzmq import errors
-from kvzmq.protocol.messages import OPERATIONS, Reply
+from kvzmq.protocol.messages import Reply
+from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.server.transport import tcp, tcp_connection
 
 DONE = {"status": "OK", "result": None}

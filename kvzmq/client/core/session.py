@@ -34,7 +34,8 @@ from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.hello import Hello
 from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import OPERATIONS_MAX, SESSION_BYTES, Open
+from kvzmq.protocol.messages import OPERATIONS_MAX, SESSION_BYTES
+from kvzmq.protocol.operations import Open
 
 IN_FLIGHT_MAX = 32
 """How many requests may be unanswered."""
