@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import comparison, many_clients, measuring, readme, remarks, report, sections, watches
-from benchmarks.drivers import Sample
-from benchmarks.measuring import LOAD_FIELDS
+from benchmarks.report import comparison, document, many_clients, readme, remarks, sections
 from benchmarks.results import Results, Writer, spread
-from benchmarks.testperf import FIELDS
+from benchmarks.run import measuring, watches
+from benchmarks.run.drivers import Sample
+from benchmarks.run.measuring import LOAD_FIELDS
+from benchmarks.run.testperf import FIELDS
 
 
 def write_testperf(
@@ -64,7 +65,7 @@ def flat(text: str) -> str:
 
 
 def test_a_report_of_nothing_says_so_in_every_section(tmp_path: Path) -> None:
-    text = report.render(Results(tmp_path))
+    text = document.render(Results(tmp_path))
     assert text.count("Not measured in this run.") >= len(sections.SECTIONS) - 2
 
 
@@ -129,7 +130,7 @@ def test_a_fall_with_more_clients_is_a_surprise(tmp_path: Path) -> None:
 
 def test_a_report_is_written_without_measuring(tmp_path: Path) -> None:
     write_testperf(tmp_path, {1: 1000.0, 8: 4000.0}, {1: 1.0, 8: 5.0})
-    report.main(
+    document.main(
         [
             "--from-results",
             "--results",
@@ -147,7 +148,7 @@ def test_a_report_is_written_without_measuring(tmp_path: Path) -> None:
 
 def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from benchmarks import plots
+    from benchmarks.report import plots
 
     write_group_commit(tmp_path, {1: 1000.0, 16: 9000.0}, {1: 1000.0, 16: 1100.0})
     drawn = plots.draw_all(Results(tmp_path), tmp_path / "docs")
@@ -211,7 +212,7 @@ def test_a_report_of_an_interrupted_run_is_written(tmp_path: Path) -> None:
         writer.add(round=1, contender="kvzmq", operation="insert", clients=1, ops_per_s=10.0)
     with Writer(tmp_path, "testperf", FIELDS) as writer:
         writer.add(round=1, contender="kvzmq", transport="bridge", operation="insert", clients=1, client="sum")
-    text = report.render(Results(tmp_path))
+    text = document.render(Results(tmp_path))
     assert not re.search(r"\bnan\b", text)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.many_clients import level_of
+from benchmarks.report.many_clients import level_of
+from benchmarks.report.targets import TARGETS, Target
+from benchmarks.report.text import bars, table
 from benchmarks.results import Results, Writer, ratio_of, spread
-from benchmarks.targets import TARGETS, Target
-from benchmarks.text import bars, table
 
 
 def write(directory: Path, name: str, rows: list[dict[str, object]]) -> None:
@@ -88,7 +88,7 @@ def test_a_verdict_is_by_the_median_and_says_when_rounds_disagree(
 
 
 def test_every_aim_names_an_experiment_that_exists() -> None:
-    from benchmarks.run import everything
+    from benchmarks.run.suite import everything
 
     assert {target.experiment for target in TARGETS} <= set(everything())
 

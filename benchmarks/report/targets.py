@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from benchmarks.results import NONE, Results, Spread, ratio_of, spread
-from benchmarks.storage import QUERIES_TOGETHER
+from benchmarks.run.storage import QUERIES_TOGETHER
 
 Ratio = Callable[[Results], Spread]
 

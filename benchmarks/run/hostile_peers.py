@@ -1,8 +1,8 @@
 """What peers that mean harm cost the others: the longest wait of a steady client beside each attack, and the server's memory.
 
-    python -m benchmarks.hostile_peers                     every attack, 5 s each
-    python -m benchmarks.hostile_peers --seconds 2 stream idle
-    python -m benchmarks.hostile_peers --source DIR        of the package in DIR, for a comparison with another version
+    python -m benchmarks.run.hostile_peers                     every attack, 5 s each
+    python -m benchmarks.run.hostile_peers --seconds 2 stream idle
+    python -m benchmarks.run.hostile_peers --source DIR        of the package in DIR, for a comparison with another version
 
 Each attack has a server of its own and comes from a process of its own; the steady client, a DEALER that sends one
 small request at a time, is in this one. The longest wait is as the client sees it, with everything on one machine.

@@ -28,7 +28,7 @@ class WorkerFailed(Exception):
 
 def _serve(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the suite, which then ends its workers
-    drivers = importlib.import_module("benchmarks.drivers")
+    drivers = importlib.import_module("benchmarks.run.drivers")
     while True:
         try:
             name, arguments = pipe.recv()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from benchmarks import comparison, growing, many_clients, remarks, watches
+from benchmarks.report import comparison, growing, many_clients, remarks
+from benchmarks.report.targets import TARGETS, Target, format_figure
+from benchmarks.report.text import join, paragraph, table
 from benchmarks.results import Results
-from benchmarks.targets import TARGETS, Target, format_figure
-from benchmarks.text import join, paragraph, table
+from benchmarks.run import watches
 
 Section = Callable[[Results], str]
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import results
-from benchmarks.drivers import Sample
-from benchmarks.peers import PEERS, DidNotStart, NotHere, Running
-from benchmarks.processes import busy_s
-from benchmarks.workers import LEAD_S, WorkerFailed, Workers
+from benchmarks.run.drivers import Sample
+from benchmarks.run.peers import PEERS, DidNotStart, NotHere, Running
+from benchmarks.run.processes import busy_s
+from benchmarks.run.workers import LEAD_S, WorkerFailed, Workers
 from kvzmq.bench.load import summarize
 
 FEW_ROUNDS = 3

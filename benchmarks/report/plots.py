@@ -11,10 +11,10 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
-from benchmarks.comparison import title_of
-from benchmarks.many_clients import STAGES, TRANSPORTS
-from benchmarks.peers import DURABLE, MEMORY, NOTHING, PEERS
+from benchmarks.report.comparison import title_of
+from benchmarks.report.many_clients import STAGES, TRANSPORTS
 from benchmarks.results import Results, number
+from benchmarks.run.peers import DURABLE, MEMORY, NOTHING, PEERS
 
 _MARKS = "os^Dv<>P*X"
 matplotlib.rcParams.update(

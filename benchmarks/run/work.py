@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from benchmarks.tables import TEXT_VALUES
+from benchmarks.run.tables import TEXT_VALUES
 
 KEY_CHARS = 16
 YCSB_ROWS = 10_000

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
 
+from benchmarks.report.text import bars, decimal, join, milliseconds, paragraph, rate, table, times
 from benchmarks.results import Results, number, spread
-from benchmarks.text import bars, decimal, join, milliseconds, paragraph, rate, table, times
 
 STAGES = ("insert", "lookup", "size", "query", "remove")
 TRANSPORTS = {"bridge": "the bridge", "dealer": "DEALER"}

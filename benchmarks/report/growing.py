@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from benchmarks.comparison import title_of
-from benchmarks.many_clients import cores
+from benchmarks.report.comparison import title_of
+from benchmarks.report.many_clients import cores
+from benchmarks.report.text import decimal, milliseconds, paragraph, rate, table, times
 from benchmarks.results import Results, number
-from benchmarks.text import decimal, milliseconds, paragraph, rate, table, times
 
 
 def write(results: Results) -> str:

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.report.text import rate
 from benchmarks.results import Results
-from benchmarks.text import rate
 
 BEGIN, END = "<!-- written by make report -->", "<!-- end -->"
 

@@ -6,12 +6,12 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.drivers import Sample
-from benchmarks.experiments import VALUE_BYTES, Turn, turn_of
-from benchmarks.measuring import WORKERS, Bench, client_of
-from benchmarks.peers import Running
+from benchmarks.report.text import decimal, milliseconds, paragraph, rate, table
 from benchmarks.results import Results, Writer
-from benchmarks.text import decimal, milliseconds, paragraph, rate, table
+from benchmarks.run.drivers import Sample
+from benchmarks.run.experiments import VALUE_BYTES, Turn, turn_of
+from benchmarks.run.measuring import WORKERS, Bench, client_of
+from benchmarks.run.peers import Running
 from kvzmq.bench.load import summarize
 
 CHANGES = 50_000

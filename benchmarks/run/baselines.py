@@ -1,9 +1,9 @@
 """The simplest servers that could be: what the design is compared with, and what bounds it.
 
-    python -m benchmarks.baselines one-sync PORT FILE [ROWS MATCHES]   select, JSON lines, one sync a change: the seed's design
-    python -m benchmarks.baselines router-echo PORT     a ROUTER socket that sends every frame back
-    python -m benchmarks.baselines json-echo PORT       epoll, JSON lines: decodes each, answers with a fixed value
-    python -m benchmarks.baselines manager PORT         multiprocessing's shared dict
+    python -m benchmarks.run.baselines one-sync PORT FILE [ROWS MATCHES]   select, JSON lines, one sync a change: the seed's design
+    python -m benchmarks.run.baselines router-echo PORT     a ROUTER socket that sends every frame back
+    python -m benchmarks.run.baselines json-echo PORT       epoll, JSON lines: decodes each, answers with a fixed value
+    python -m benchmarks.run.baselines manager PORT         multiprocessing's shared dict
 
 Each prints `ready` when it listens, on 127.0.0.1.
 """
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from multiprocessing.managers import BaseManager, DictProxy
 from typing import Any
 
-from benchmarks.work import grouped_row
+from benchmarks.run.work import grouped_row
 
 AUTHKEY = b"benchmarks"
 _RECEIVE_BYTES = 64 << 10

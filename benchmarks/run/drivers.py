@@ -18,8 +18,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from benchmarks import work
-from benchmarks.tables import TABLES
+from benchmarks.run import work
+from benchmarks.run.tables import TABLES
 
 Address = Mapping[str, Any]
 Ready = Callable[[], int]
@@ -266,7 +266,7 @@ def _prepare_load(
         if writes:
             return load, ([encode("insert", key, value)] for key in keys)
         return load, ([encode("lookup", key)] for key in keys)
-    from benchmarks import sockets
+    from benchmarks.run import sockets
 
     encoders: dict[tuple[str, bool], Callable[[str, bytes], sockets.Request]] = {
         ("redis", True): sockets.redis_set,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.processes import DidNotStart, Process, accepts, free_port
-from benchmarks.tables import TABLES
+from benchmarks.run.processes import DidNotStart, Process, accepts, free_port
+from benchmarks.run.tables import TABLES
 
 KVZMQ = (sys.executable, "-c", "from kvzmq.cli import main; main(prog_name='kvzmq')")
 
@@ -203,7 +203,7 @@ def _no_server(directory: Path) -> tuple[None, dict[str, Any]]:
 def _start_baseline(name: str, *arguments: str) -> Callable[[Path], tuple[Process, dict[str, Any]]]:
     def start(directory: Path) -> tuple[Process, dict[str, Any]]:
         port = free_port()
-        process = Process([sys.executable, "-m", "benchmarks.baselines", name, str(port), *arguments], directory)
+        process = Process([sys.executable, "-m", "benchmarks.run.baselines", name, str(port), *arguments], directory)
         process.wait_ready(lambda: "ready" in process.output)
         return process, {"port": port, "url": f"tcp://127.0.0.1:{port}"}
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-DIRECTORY = Path(__file__).parent / "results"
+DIRECTORY = Path(__file__).parent
 
 Row = dict[str, str]
 

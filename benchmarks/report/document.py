@@ -11,11 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import readme, run, sections
+from benchmarks.report import readme, sections
+from benchmarks.report.text import heading
 from benchmarks.results import Results
-from benchmarks.text import heading
+from benchmarks.run import suite
 
-TARGET = Path(__file__).resolve().parents[1] / "REPORT"
+TARGET = Path(__file__).resolve().parents[2] / "REPORT"
 README = TARGET.parent / "README.md"
 PLOTS = TARGET.parent / "docs"
 
@@ -32,7 +33,7 @@ def render(results: Results, plots: Sequence[str] = ()) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description="Measure, and write REPORT.")
-    run.add_options(parser)
+    suite.add_options(parser)
     parser.add_argument(
         "--from-results", action="store_true", help="measure nothing, write from the CSV files that are there"
     )
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     failed: list[str] = []
     if not options.from_results:
         try:
-            failed = run.measure(options)
+            failed = suite.measure(options)
         except KeyboardInterrupt:
             print("interrupted: the report is made from what there is", file=sys.stderr)
     results = Results(options.results)
@@ -56,13 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _draw(results: Results, directory: Path, output: Path) -> list[str]:
     try:
-        from benchmarks import plots
+        from benchmarks.report import plots
     except ImportError:
         print("no plots: matplotlib is not installed (pip install -e '.[bench]')", file=sys.stderr)
         return []
     written = plots.draw_all(results, directory)
     return [str(path.relative_to(output.parent)) if output.parent in path.parents else path.name for path in written]
-
-
-if __name__ == "__main__":
-    main()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from benchmarks.many_clients import STAGES, TRANSPORTS, cores
+from benchmarks.report.many_clients import STAGES, TRANSPORTS, cores
+from benchmarks.report.text import join, paragraph, times
 from benchmarks.results import Results, number, spread
-from benchmarks.text import join, paragraph, times
 
 
 def surprises(results: Results) -> str:

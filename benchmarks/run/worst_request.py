@@ -1,8 +1,8 @@
 """Searches for the request that costs most: what one request can hold everybody up with.
 
-    python -m benchmarks.worst_request                    a minute for all operations
-    python -m benchmarks.worst_request --seconds 600      search longer
-    python -m benchmarks.worst_request --only query,keys  of these operations alone
+    python -m benchmarks.run.worst_request                    a minute for all operations
+    python -m benchmarks.run.worst_request --seconds 600      search longer
+    python -m benchmarks.run.worst_request --only query,keys  of these operations alone
 
 Requests within the default limits are made from pieces (many small operations, one large one, values
 of every shape, texts of every kind), measured against tables of several shapes, and the dearest are

@@ -11,11 +11,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import experiments, results, storage, testperf, watches
-from benchmarks.facts import write_facts
-from benchmarks.measuring import SIZES, WORKERS, Bench
-from benchmarks.processes import temporary_directory
-from benchmarks.workers import Workers
+from benchmarks import results
+from benchmarks.run import experiments, storage, testperf, watches
+from benchmarks.run.facts import write_facts
+from benchmarks.run.measuring import SIZES, WORKERS, Bench
+from benchmarks.run.processes import temporary_directory
+from benchmarks.run.workers import Workers
 from kvzmq.bench.machine import file_system
 
 NOT_A_DISK = ("tmpfs", "ramfs")
@@ -90,7 +91,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("interrupted; what was measured is in the CSV files")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
-
-
-if __name__ == "__main__":
-    main()

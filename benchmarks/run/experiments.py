@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import work
-from benchmarks.measuring import FEW_ROUNDS, WORKERS, Bench
-from benchmarks.peers import Running
 from benchmarks.results import Writer
-from benchmarks.workers import WorkerFailed
+from benchmarks.run import work
+from benchmarks.run.measuring import FEW_ROUNDS, WORKERS, Bench
+from benchmarks.run.peers import Running
+from benchmarks.run.workers import WorkerFailed
 
 ROWS = 10_000
 """What is in a table when single operations are measured."""

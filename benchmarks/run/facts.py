@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.measuring import FEW_ROUNDS, Bench, Size
+from benchmarks.run.measuring import FEW_ROUNDS, Bench, Size
 from kvzmq import __version__
 from kvzmq.bench import machine
 
@@ -78,13 +78,13 @@ def _ask(command: Sequence[str]) -> str:
 
 def _commit() -> str:
     """Return the commit of the sources, and whether they have been changed since; nothing outside a repository."""
-    here = Path(__file__).parent
+    here = Path(__file__).resolve().parents[2]
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
         )
         changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no", "--", "../kvzmq"],
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", "kvzmq"],
             cwd=here, capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from benchmarks.peers import MEMORY, NOTHING, PEERS
+from benchmarks.report.text import bars, decimal, join, milliseconds, paragraph, rate, spread_of, table, times
 from benchmarks.results import Results, Spread
-from benchmarks.storage import HOW, LOG_BYTES_PER_BATCHED_ROW
-from benchmarks.text import bars, decimal, join, milliseconds, paragraph, rate, spread_of, table, times
+from benchmarks.run.peers import MEMORY, NOTHING, PEERS
+from benchmarks.run.storage import HOW, LOG_BYTES_PER_BATCHED_ROW
 
 _NEAR = 0.1
 """Ratios so near to 1 are called even."""

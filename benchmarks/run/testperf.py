@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.measuring import FEW_ROUNDS, WINDOW_MIN, Bench, kvzmq_counts
-from benchmarks.peers import Running
-from benchmarks.processes import busy_s
 from benchmarks.results import Writer
+from benchmarks.run.measuring import FEW_ROUNDS, WINDOW_MIN, Bench, kvzmq_counts
+from benchmarks.run.peers import Running
+from benchmarks.run.processes import busy_s
 
-PROGRAM = Path(__file__).resolve().parents[1] / "clients" / "TestPerf.py"
+PROGRAM = Path(__file__).resolve().parents[2] / "clients" / "TestPerf.py"
 
 FIELDS = (
     "round", "contender", "transport", "clients", "operation", "client", "operations", "seconds", "ops_per_s",

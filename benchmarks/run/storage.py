@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import work
-from benchmarks.drivers import Sample
-from benchmarks.experiments import VALUE_BYTES, turn_of
-from benchmarks.measuring import LOAD_FIELDS, WORKERS, Bench, client_of
-from benchmarks.peers import PEERS, DidNotStart, NotHere, Running, start_kvzmq, start_redis
-from benchmarks.processes import Process, temporary_directory, wait_until
 from benchmarks.results import Writer
-from benchmarks.tables import TABLES
+from benchmarks.run import work
+from benchmarks.run.drivers import Sample
+from benchmarks.run.experiments import VALUE_BYTES, turn_of
+from benchmarks.run.measuring import LOAD_FIELDS, WORKERS, Bench, client_of
+from benchmarks.run.peers import PEERS, DidNotStart, NotHere, Running, start_kvzmq, start_redis
+from benchmarks.run.processes import Process, temporary_directory, wait_until
+from benchmarks.run.tables import TABLES
 from kvzmq.bench.load import summarize
 
 Kind = Callable[[int, bytes, int], None]

@@ -202,7 +202,7 @@ class ManagerTable:
     """The proxy of `multiprocessing.Manager().dict()`."""
 
     def __init__(self, address: Mapping[str, Any]) -> None:
-        from benchmarks.baselines import AUTHKEY, SharedDict
+        from benchmarks.run.baselines import AUTHKEY, SharedDict
 
         manager = SharedDict(("127.0.0.1", address["port"]), AUTHKEY)
         manager.connect()
