@@ -1,32 +1,22 @@
-"""The sections that set kvzmq beside other tables, and beside what bounds it."""
+"""The section that sets kvzmq beside what people use instead."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from benchmarks.report.text import bars, decimal, join, milliseconds, paragraph, rate, spread_of, table, times
+from benchmarks.report.names import in_order, short_of, title_of
+from benchmarks.report.text import bars, decimal, join, milliseconds, paragraph, rate, table
 from benchmarks.results import Results, Spread
 from benchmarks.run.peers import MEMORY, NOTHING, PEERS
-from benchmarks.run.storage import HOW, LOG_BYTES_PER_BATCHED_ROW
 
 _NEAR = 0.1
 """Ratios so near to 1 are called even."""
 
 
-def title_of(contender: str) -> str:
-    """Return a contender's name for people."""
-    return PEERS[contender].title if contender in PEERS else contender
-
-
-def short_of(contender: str) -> str:
-    """Return a contender's name for sentences."""
-    return PEERS[contender].short if contender in PEERS else contender
-
-
 def _contenders(results: Results, experiment: str, **wanted: object) -> list[str]:
     """Return who was measured, in the order of PEERS."""
-    return sorted(results.values(experiment, "contender", **wanted), key=list(PEERS).index)
+    return in_order(results.values(experiment, "contender", **wanted))
 
 
 def write(results: Results) -> str:
@@ -378,189 +368,3 @@ def _values(results: Results) -> list[str]:
         table(header, rows[:-1], left=2),
         paragraph(*sentences),
     ]
-
-
-# ---- limits ----------------------------------------------------------------------------------------------
-
-
-def limits(results: Results) -> str:
-    """Compare with what the parts alone can do."""
-    parts = []
-    sentences = []
-    if results.has("limits"):
-        rows = []
-        for what in sorted(
-            results.values("limits", "what"), key=lambda what: results.median("limits", "bytes", what=what)
-        ):
-            for how in HOW:
-                wanted = {"what": what, "how": how}
-                rows.append(
-                    [
-                        what, how, rate(results.median("limits", "bytes", **wanted)), rate(results.median("limits", "syncs_per_s", **wanted)),
-                        spread_of(results.spread("limits", "syncs_per_s", **wanted)),
-                        decimal(results.median("limits", "bytes_per_s", **wanted) / 1e6, 1),
-                        *(milliseconds(results.median("limits", field, **wanted)) for field in ("p50_ms", "p99_ms", "p999_ms")),
-                    ]
-                )  # fmt: skip
-        parts += [
-            paragraph(
-                "The disk alone: writes with an fdatasync each, as long as what kvzmq commits at once; into a file that grows (`append`),",
-                "one that only has its length (`preallocated`), or one that is full of zeros, as kvzmq's log is (`overwrite`):",
-            ),
-            table(
-                ("as long as", "file", "bytes", "syncs/s", "rounds", "MB/s", "p50 ms", "p99 ms", "p99.9 ms"),
-                rows,
-                left=2,
-            ),
-        ]
-        sentences += _on_disk(results)
-    rows = []
-    for experiment, ours, theirs, what, wanted in (
-        ("clients", "kvzmq", "router-echo", "lookup, 1 blocking client", {"operation": "lookup", "clients": 1}),
-        ("clients", "kvzmq", "router-echo", "lookup, 8 blocking clients", {"operation": "lookup", "clients": 8}),
-        ("clients", "kvzmq-bridge", "json-echo", "bridge lookup, 1 client", {"operation": "lookup", "clients": 1}),
-        ("clients", "kvzmq-bridge", "json-echo", "bridge lookup, 8 clients", {"operation": "lookup", "clients": 8}),
-        ("sockets", "kvzmq", "router-echo", "lookup, 64 connections", {"operation": "lookup", "clients": 64}),
-        (
-            "sockets",
-            "kvzmq-bridge",
-            "json-echo",
-            "bridge lookup, 64 connections",
-            {"operation": "lookup", "clients": 64},
-        ),
-        (
-            "in_flight",
-            "kvzmq",
-            "router-echo",
-            "lookup, 64 in flight of one client",
-            {"operation": "lookup", "in_flight": 64},
-        ),
-        (
-            "in_flight",
-            "kvzmq",
-            "router-echo",
-            "insert, 64 in flight of one client",
-            {"operation": "insert", "in_flight": 64},
-        ),
-    ):
-        mine, bare = {"contender": ours, **wanted}, {"contender": theirs, **wanted}
-        ratio = results.ratio(experiment, "ops_per_s", mine, bare)
-        if ratio.known:
-            costs = [results.median(experiment, "server_cpu_us_per_op", **each) for each in (mine, bare)]
-            rates = [rate(results.median(experiment, "ops_per_s", **each)) for each in (mine, bare)]
-            rows.append(
-                [
-                    what,
-                    *rates,
-                    decimal(ratio.median),
-                    f"{ratio.least:.2f} to {ratio.greatest:.2f}",
-                    *(decimal(cost, 1) for cost in costs),
-                ]
-            )
-    if rows:
-        parts += [
-            paragraph(
-                "The transports alone: echoes in Python that decode nothing (ROUTER) or one line of JSON (epoll), asked by the same clients.",
-                "An echo bounds only what it is asked alone: where its processor is not full, a server with a table may come out ahead.",
-            ),
-            table(("work", "kvzmq/s", "echo/s", "ratio", "rounds", "server us/op", "echo us/op"), rows),
-        ]
-        sentences += _on_echoes(results)
-    return "\n\n".join([*parts, paragraph(*sentences)]) if parts else ""
-
-
-def _on_disk(results: Results) -> list[str]:
-    sentences = []
-    single = results.median("clients", "ops_per_s", contender="kvzmq", operation="insert", clients=1)
-    prepared = results.median("limits", "syncs_per_s", what="1 insert", how="overwrite")
-    if single < prepared:
-        sentences.append(
-            f"One blocking client makes {rate(single)} inserts/s over ROUTER; the disk alone syncs {rate(prepared)} such writes into zeros:"
-            f" of an insert's {1e3 / single:.2f} ms it takes {1e3 / prepared:.2f} ms."
-        )
-    for what in sorted(results.values("limits", "what"), key=lambda what: results.median("limits", "bytes", what=what)):
-        gain = results.ratio(
-            "limits", "syncs_per_s", {"what": what, "how": "overwrite"}, {"what": what, "how": "append"}
-        )
-        if gain.known:
-            length = results.median("limits", "bytes", what=what)
-            sentences.append(
-                f"In pieces of {length:,.0f} bytes zeros take {times(gain.median)} as many syncs as a file that grows ({gain.least:.1f} to {gain.greatest:.1f})."
-            )
-    batched = results.median("batches", "ops_per_s", contender="kvzmq", operation="insert", batch=1000)
-    disk = results.median("limits", "bytes_per_s", what="1,000 batched rows", how="overwrite")
-    if not math.isnan(batched) and not math.isnan(disk):
-        sentences.append(
-            f"Batches of 1,000 rows write {batched * LOG_BYTES_PER_BATCHED_ROW / 1e6:.0f} MB/s into the log; the disk alone takes {disk / 1e6:.0f} MB/s in pieces of that length."
-        )
-    return sentences
-
-
-def _on_echoes(results: Results) -> list[str]:
-    ratio = results.ratio(
-        "in_flight", "ops_per_s", {"contender": "kvzmq", "operation": "insert", "in_flight": 64},
-        {"contender": "router-echo", "operation": "insert", "in_flight": 64},
-    )  # fmt: skip
-    own = results.ratio(
-        "in_flight", "ops_per_s", {"contender": "kvzmq", "operation": "insert", "in_flight": 64},
-        {"contender": "kvzmq", "operation": "lookup", "in_flight": 64},
-    )  # fmt: skip
-    sentences = []
-    if ratio.known:
-        inserts = results.median("in_flight", "ops_per_s", contender="kvzmq", operation="insert", in_flight=64)
-        sentences.append(
-            f"64 unanswered single inserts of one client reach {rate(inserts)} durable inserts/s, {ratio.median:.0%} of what a bare ROUTER does with frames it only sends back."
-        )
-    if own.median > 0.9:
-        sentences.append(
-            f"That is {own.median:.0%} of kvzmq's own lookups: with enough in flight the sync is hidden behind the work."
-        )
-    elif own.known:
-        sentences.append(
-            f"That is {own.median:.0%} of kvzmq's own lookups: the rest is the sync, and what a change costs beyond a lookup."
-        )
-    return sentences
-
-
-# ---- latency ---------------------------------------------------------------------------------------------
-
-
-def latency(results: Results) -> str:
-    """List latencies, and compare their tails."""
-    rows = []
-    for experiment, wanted, who in (
-        ("clients", {"clients": 1}, "1 blocking client"),
-        ("clients", {"clients": 8}, "8 blocking clients"),
-        ("sockets", {"clients": 64}, "64 connections"),
-    ):
-        for operation in ("insert", "lookup"):
-            for contender in ("kvzmq", "kvzmq-bridge", "redis", "one-sync", "sqlite"):
-                one = {**wanted, "operation": operation, "contender": contender}
-                if results.rows(experiment, **one):
-                    figures = [
-                        results.median(experiment, field, **one) for field in ("p50_ms", "p99_ms", "p999_ms", "max_ms")
-                    ]
-                    rows.append([who, operation, title_of(contender), *map(milliseconds, figures)])
-            rows.append([])
-    if not any(rows):
-        return ""
-    while not rows[-1]:
-        rows.pop()
-    sentences = []
-    for count, experiment in ((8, "clients"), (64, "sockets")):
-        one = {"operation": "insert", "clients": count}
-        ours, theirs = (results.median(experiment, "p99_ms", contender=name, **one) for name in ("kvzmq", "one-sync"))
-        if ours < 0.8 * theirs:
-            sentences.append(
-                f"With {count} clients 99 of 100 inserts are done in {milliseconds(ours)} ms; where each waits for its own sync in turn it takes {milliseconds(theirs)} ms."
-            )
-    return "\n\n".join(
-        [
-            "Closed loop: each client sends the next operation when the reply to the last is there. Milliseconds, medians over the rounds,",
-            table(("clients", "operation", "contender", "p50", "p99", "p99.9", "max"), rows, left=3),
-            paragraph(
-                *sentences,
-                "The longest of a run is one event, and differs from run to run more than anything else here.",
-            ),
-        ]
-    ).replace("rounds,\n", "rounds:\n")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from benchmarks.report.comparison import title_of
-from benchmarks.report.many_clients import cores
+from benchmarks.report.names import cores, title_of
 from benchmarks.report.text import decimal, milliseconds, paragraph, rate, table, times
 from benchmarks.results import Results, number
 

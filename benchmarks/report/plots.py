@@ -11,8 +11,7 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
-from benchmarks.report.comparison import title_of
-from benchmarks.report.many_clients import STAGES, TRANSPORTS
+from benchmarks.report.names import STAGES, TRANSPORTS, title_of
 from benchmarks.results import Results, number
 from benchmarks.run.peers import DURABLE, MEMORY, NOTHING, PEERS
 

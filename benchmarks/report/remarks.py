@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from benchmarks.report.many_clients import STAGES, TRANSPORTS, cores
+from benchmarks.report.names import STAGES, TRANSPORTS, cores
 from benchmarks.report.text import join, paragraph, times
 from benchmarks.results import Results, number, spread
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import comparison, document, many_clients, readme, remarks, sections
+from benchmarks.report import comparison, document, group_commit, many_clients, readme, remarks, sections, watches
+from benchmarks.report.names import STAGES
 from benchmarks.results import Results, Writer, spread
-from benchmarks.run import measuring, watches
+from benchmarks.run import measuring
 from benchmarks.run.drivers import Sample
 from benchmarks.run.measuring import LOAD_FIELDS
 from benchmarks.run.testperf import FIELDS
@@ -27,7 +28,7 @@ def write_testperf(
     with Writer(directory, "testperf", FIELDS) as writer:
         for at, transport in ((at, transport) for at in (1, 2, 3) for transport in ("bridge", "dealer")):
             for clients, rate in insert.items():
-                for operation in many_clients.STAGES:
+                for operation in STAGES:
                     total = rate if operation == "insert" else 5000.0
                     common = {
                         "round": at,
@@ -108,7 +109,7 @@ def test_every_client_is_listed(tmp_path: Path) -> None:
 
 def test_group_commit_that_helps_is_said_to_help(tmp_path: Path) -> None:
     write_group_commit(tmp_path, {1: 1000.0, 16: 9000.0}, {1: 1000.0, 16: 1100.0})
-    text = flat(many_clients.group_commit(Results(tmp_path)))
+    text = flat(group_commit.write(Results(tmp_path)))
     assert "For one client both do the same, as there is nothing to share a sync with: its ratio, 1.00," in text
     assert "16 clients get 8.2 times as many inserts" in text
     assert "Without it the rate stays near" in text
@@ -116,7 +117,7 @@ def test_group_commit_that_helps_is_said_to_help(tmp_path: Path) -> None:
 
 def test_group_commit_that_does_not_help_is_not_said_to(tmp_path: Path) -> None:
     write_group_commit(tmp_path, {1: 1000.0, 16: 1000.0}, {1: 1000.0, 16: 1000.0})
-    assert "times as many inserts" not in flat(many_clients.group_commit(Results(tmp_path)))
+    assert "times as many inserts" not in flat(group_commit.write(Results(tmp_path)))
 
 
 def test_nothing_surprises_where_there_are_no_figures(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_report_of_an_interrupted_run_is_written(tmp_path: Path) -> None:
 def test_the_slowest_and_the_fastest_client_are_told(tmp_path: Path) -> None:
     with Writer(tmp_path, "testperf", FIELDS) as writer:
         for clients, rates in ((1, [100.0]), (4, [10.0, 50.0, 60.0, 280.0])):
-            for operation in many_clients.STAGES:
+            for operation in STAGES:
                 common = {
                     "round": 1,
                     "contender": "kvzmq",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report.many_clients import level_of
 from benchmarks.report.targets import TARGETS, Target
+from benchmarks.report.testperf import level_of
 from benchmarks.report.text import bars, table
 from benchmarks.results import Results, Writer, ratio_of, spread
 
