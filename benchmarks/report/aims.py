@@ -44,12 +44,12 @@ def write(results: Results) -> str:
 def _commands() -> dict[str, str]:
     found: dict[str, list[int]] = {}
     for number, target in enumerate(TARGETS, start=1):
-        found.setdefault(target.experiment, []).append(number)
+        found.setdefault(target.source.experiment, []).append(number)
     return {name: ", ".join(map(str, numbers)) for name, numbers in found.items()}
 
 
 def _aim(number: int, target: Target, results: Results) -> list[str]:
-    found = target.measure(results)
+    found = target.source.measure(results)
     bound = f"{'<=' if target.at_most else '>='} {target.bound:,g}{target.unit}"
     median, least, greatest = (format_figure(target, figure) for figure in (found.median, found.least, found.greatest))
     rounds = f"{least} to {greatest}, {found.rounds}" if found.rounds > 1 else "1" if found.known else "-"
@@ -57,5 +57,5 @@ def _aim(number: int, target: Target, results: Results) -> list[str]:
 
 
 def _against(target: Target, results: Results) -> str:
-    figures = target.figures(results) if target.unit == "x" else ""
+    figures = target.source.figures(results) if target.unit == "x" else ""
     return f"{target.against}{': ' if figures else ''}{figures}"

@@ -72,7 +72,8 @@ def _clients(results: Results) -> list[str]:
     counts = (1, 8)
     parts = [
         paragraph(
-            "Blocking clients, a process each, single operations/s, on 10,000 rows with values of 32 bytes. `rounds` is how far the rounds lie",
+            "Blocking clients, a process each, single operations/s, on 10,000 rows with values of 32 bytes."
+            " `rounds` is how far the rounds lie",
             "from their median; a dash, that the clients had no rows left to remove before half of the time was over.",
         )
     ]
@@ -111,7 +112,8 @@ def _clients(results: Results) -> list[str]:
     notes = []
     if files:
         notes.append(
-            f"{join([short_of(name) for name in files])} have no server: every client opens the files, and a lookup is a call into the page cache."
+            f"{join([short_of(name) for name in files])} have no server: every client opens the files, and a"
+            " lookup is a call into the page cache."
         )
     if memory:
         notes.append(
@@ -119,7 +121,8 @@ def _clients(results: Results) -> list[str]:
         )
     if results.rows("clients", contender="etcd"):
         notes.append(
-            "etcd is asked through its JSON gateway, as there is no maintained Python client; its lookups are linearizable, as kvzmq's are."
+            "etcd is asked through its JSON gateway, as there is no maintained Python client; its lookups are"
+            " linearizable, as kvzmq's are."
         )
     return [*parts, paragraph(*sentences), paragraph(*notes)]
 
@@ -162,7 +165,8 @@ def _sockets(results: Results) -> list[str]:
     sentences += _why_redis(results, most)
     return [
         paragraph(
-            "Bare connections of one process, one operation unanswered on each, operations/s. The client is an event loop in Python that does",
+            "Bare connections of one process, one operation unanswered on each, operations/s. The client is an"
+            " event loop in Python that does",
             "nothing else (the last three columns: with the most connections):",
         ),
         table(header, rows[:-1], left=2),
@@ -197,7 +201,10 @@ def _plain(results: Results, experiment: str, title: str, count: int) -> list[st
                 [
                     operation, title_of(contender), rate(results.median(experiment, "ops_per_s", **wanted)),
                     *(milliseconds(results.median(experiment, field, **wanted)) for field in ("p50_ms", "p99_ms")),
-                    *(decimal(results.median(experiment, f"{side}_cpu_us_per_op", **wanted), 1) for side in ("server", "client")),
+                    *(
+                        decimal(results.median(experiment, f"{side}_cpu_us_per_op", **wanted), 1)
+                        for side in ("server", "client")
+                    ),
                     decimal(results.median(experiment, "machine_busy", **wanted), 1),
                 ]
             )  # fmt: skip
@@ -250,8 +257,10 @@ def _batches(results: Results) -> list[str]:
     )
     if many < 0.5 * pipeline:
         sentences.append(
-            f"What a pipeline costs is redis-py's own work on each command, {pipeline:.1f} us a row; with one MSET it is {many:.1f} us."
-            " A kvzmq client is to be compared with both: like a pipeline it may hold any operations, like MSET it is one change, all or nothing."
+            f"What a pipeline costs is redis-py's own work on each command, {pipeline:.1f} us a row; with one"
+            f" MSET it is {many:.1f} us."
+            " A kvzmq client is to be compared with both: like a pipeline it may hold any operations, like MSET"
+            " it is one change, all or nothing."
         )
     return [*parts, paragraph(*sentences)]
 
@@ -290,12 +299,15 @@ def _tasks(results: Results) -> list[str]:
     share = results.median("tasks", "server_busy", contender="kvzmq", operation="lookup", batch="tasks", clients=1000)
     if share < 0.5:
         sentences.append(
-            f"With 1,000 tasks kvzmq's server is busy for {share:.0%} of a processor only: the client's process is what limits."
+            f"With 1,000 tasks kvzmq's server is busy for {share:.0%} of a processor only: the client's process"
+            " is what limits."
         )
     return [
         paragraph(
-            "One process, single operations written the natural way: 1, 64 or 1,000 asyncio tasks with an operation each, awaited together,",
-            "again and again; or 1, 8 or 32 threads that share a client, operations/s (the last two columns: with the most):",
+            "One process, single operations written the natural way: 1, 64 or 1,000 asyncio tasks with an"
+            " operation each, awaited together,",
+            "again and again; or 1, 8 or 32 threads that share a client, operations/s (the last two columns:"
+            " with the most):",
         ),
         table(header, rows[:-1], left=3),
         paragraph(*sentences),
@@ -327,7 +339,8 @@ def _ycsb(results: Results) -> list[str]:
     ]
     return [
         paragraph(
-            "YCSB's workloads A (half of the operations write) and B (a twentieth), 1,000-byte values, keys after Zipf over 10,000 rows,",
+            "YCSB's workloads A (half of the operations write) and B (a twentieth), 1,000-byte values, keys"
+            " after Zipf over 10,000 rows,",
             "with so many clients, operations/s:",
         ),
         table(("contender", *names), rows),

@@ -1,4 +1,7 @@
-"""Writes REPORT, its plots, and the table in README: `python -m benchmarks.report [--quick | --full] [--only ...] [--from-results]`.
+"""Writes REPORT, its plots, and the table in README.
+
+    python -m benchmarks.report [--quick | --full] [--only NAME,...] [--from-results]
+
 
 It measures first, unless told --from-results. The tables show medians over the rounds. No sentence of the
 analysis is fixed: each is made from the figures beside it, or left out when they do not bear it.

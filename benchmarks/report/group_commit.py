@@ -34,7 +34,8 @@ def write(results: Results) -> str:
     return "\n\n".join(
         [
             paragraph(
-                "The same server twice: as it is, and with --no-group-commit, which commits each request alone (columns `alone`).",
+                "The same server twice: as it is, and with --no-group-commit, which commits each request alone"
+                " (columns `alone`).",
                 "The clients are connections of one process with one insert unanswered each.",
             ),
             table(header, rows),
@@ -48,14 +49,16 @@ def _on_group_commit(results: Results, counts: Sequence[int], gains: dict[int, f
     sentences = []
     if first == 1 and not math.isnan(gains[first]):
         sentences.append(
-            f"For one client both do the same, as there is nothing to share a sync with: its ratio, {gains[first]:.2f}, says how exact the others are."
+            "For one client both do the same, as there is nothing to share a sync with: its ratio,"
+            f" {gains[first]:.2f}, says how exact the others are."
         )
     alone = [
         results.median("group_commit", "ops_per_s", contender="kvzmq-one-by-one", clients=count) for count in counts
     ]
     if len(counts) > 1 and max(alone) < 1.6 * min(alone):
         sentences.append(
-            f"Without it the rate stays near {rate(spread(alone).median)}/s however many clients there are: it is the rate of syncs."
+            f"Without it the rate stays near {rate(spread(alone).median)}/s however many clients there are: it"
+            " is the rate of syncs."
         )
     if gains[last] > 1.3:
         sentences.append(f"With it, {last} clients get {times(gains[last])} as many inserts.")
@@ -66,6 +69,7 @@ def _on_group_commit(results: Results, counts: Sequence[int], gains: dict[int, f
     ]
     if both[0] < both[1]:
         sentences.append(
-            f"Latency gains as well: p99 at {last} clients is {milliseconds(both[0])} ms instead of {milliseconds(both[1])} ms, as nobody queues behind others' syncs."
+            f"Latency gains as well: p99 at {last} clients is {milliseconds(both[0])} ms instead of"
+            f" {milliseconds(both[1])} ms, as nobody queues behind others' syncs."
         )
     return sentences

@@ -51,7 +51,8 @@ def _on_operations(results: Results, sizes: Sequence[int]) -> list[str]:
         )
         relation = "the same as" if abs(ratio.median - 1) < 0.05 else f"{ratio.median:.2f} times"
         sentences.append(
-            f"With {sizes[-1]:,} rows {'an insert' if operation == 'insert' else 'a lookup'} costs the server {relation} what it costs with {sizes[0]:,}."
+            f"With {sizes[-1]:,} rows {'an insert' if operation == 'insert' else 'a lookup'} costs the server"
+            f" {relation} what it costs with {sizes[0]:,}."
         )
     return sentences
 
@@ -70,7 +71,8 @@ def _memory(results: Results) -> list[str]:
     ]
     return [
         paragraph(
-            "Memory (what the server's resident memory grew by; 16-byte keys, 32-byte values), and how fast one client filled it, 1,000 rows at",
+            "Memory (what the server's resident memory grew by; 16-byte keys, 32-byte values), and how fast one"
+            " client filled it, 1,000 rows at",
             "a time:",
         ),
         table(("server", "rows", "bytes a row", "rows/s"), rows),
@@ -107,7 +109,8 @@ def _recovery(results: Results) -> list[str]:
                     )
     return [
         paragraph(
-            "From starting the process to the first answer, seconds; and how long a checkpoint takes to write (kvzmq: in a process of its own,",
+            "From starting the process to the first answer, seconds; and how long a checkpoint takes to write"
+            " (kvzmq: in a process of its own,",
             "which recovers first):",
         ),
         table(("rows", "server", "what", "seconds", "rounds", "file, MB"), rows, left=3),
@@ -123,17 +126,22 @@ def _queries(results: Results) -> list[str]:
         for batch in results.numbers("queries", "batch", contender=contender):
             for size in results.numbers("queries", "rows", contender=contender):
                 wanted = {"contender": contender, "batch": batch, "rows": size}
-                rows.append(
-                    [f"{size:,}", title_of(contender), str(batch), rate(results.median("queries", "ops_per_s", **wanted)),
-                     milliseconds(results.median("queries", "p50_ms", **wanted)), decimal(results.median("queries", "server_cpu_us_per_op", **wanted), 1)]
-                )  # fmt: skip
+                made, p50_ms, cpu_us = (
+                    results.median("queries", field, **wanted)
+                    for field in ("ops_per_s", "p50_ms", "server_cpu_us_per_op")
+                )
+                cells = [f"{size:,}", title_of(contender), str(batch)]
+                rows.append([*cells, rate(made), milliseconds(p50_ms), decimal(cpu_us, 1)])
     sentences = []
     for batch in results.numbers("queries", "batch", contender="kvzmq") if len(sizes) > 1 else ():
         least, most = ({"contender": "kvzmq", "rows": size, "batch": batch} for size in (sizes[0], sizes[-1]))
         slower, dearer = (results.ratio("queries", field, most, least) for field in ("p50_ms", "server_cpu_us_per_op"))
         sentences.append(
-            f"From {sizes[0]:,} to {sizes[-1]:,} rows {'a lone query' if batch == 1 else f'one of {batch} together'} takes {decimal(slower.median)} times as long"
-            f" ({decimal(slower.least)} to {decimal(slower.greatest)}) and {decimal(dearer.median)} times the server's processor."
+            f"From {sizes[0]:,} to {sizes[-1]:,} rows"
+            f" {'a lone query' if batch == 1 else f'one of {batch} together'} takes {decimal(slower.median)}"
+            " times as long"
+            f" ({decimal(slower.least)} to {decimal(slower.greatest)}) and {decimal(dearer.median)} times the"
+            " server's processor."
         )
     scanning = {"contender": "one-sync-filled"}
     scan = results.ratio("queries", "ops_per_s", {"contender": "kvzmq", "rows": 100_000, "batch": 1}, scanning)
@@ -142,11 +150,15 @@ def _queries(results: Results) -> list[str]:
     )
     if scan.known:
         sentences.append(
-            f"A scan of 100,000 rows, which the select server holds as Python objects ready to be looked at, takes {times(scan.median)} as long, "
+            "A scan of 100,000 rows, which the select server holds as Python objects ready to be looked at,"
+            f" takes {times(scan.median)} as long, "
             f"and costs its server {times(cost.median)} as much."
         )
     header = ("rows", "server", "together", "queries/s", "p50 ms", "server us")
-    asked = "Queries with 10 matches, one blocking client over DEALER, one by one and 64 in a pipeline (the scan: over lines of JSON):"
+    asked = (
+        "Queries with 10 matches, one blocking client over DEALER, one by one and 64 in a pipeline (the"
+        " scan: over lines of JSON):"
+    )
     return [paragraph(asked), table(header, rows, left=2), paragraph(*sentences)]
 
 
@@ -156,10 +168,9 @@ def compaction(results: Results) -> str:
         return ""
     rows = []
     for row in results.rows("compaction"):
-        rows.append(
-            [row["round"], f"{row['phase']}, {row['phases']} times", decimal(number(row, "seconds"), 1), rate(number(row, "ops_per_s")),
-             *(milliseconds(number(row, field)) for field in ("p50_ms", "p99_ms", "p999_ms", "max_ms"))]
-        )  # fmt: skip
+        latencies = [milliseconds(number(row, field)) for field in ("p50_ms", "p99_ms", "p999_ms", "max_ms")]
+        cells = [row["round"], f"{row['phase']}, {row['phases']} times", decimal(number(row, "seconds"), 1)]
+        rows.append([*cells, rate(number(row, "ops_per_s")), *latencies])
     table_rows = results.numbers("compaction", "rows")[0]
     sentences = []
     quiet, busy = (
@@ -172,7 +183,8 @@ def compaction(results: Results) -> str:
             for field in ("p999_ms", "ops_per_s")
         )
         sentences.append(
-            f"While the child compacts, the client makes {speed.median:.0%} of its usual inserts ({speed.least:.0%} to {speed.greatest:.0%}),"
+            f"While the child compacts, the client makes {speed.median:.0%} of its usual inserts"
+            f" ({speed.least:.0%} to {speed.greatest:.0%}),"
             f" and the p99.9 is {tail.median:.1f} times the usual one ({tail.least:.1f} to {tail.greatest:.1f})."
         )
         longest, usual = (
@@ -182,17 +194,21 @@ def compaction(results: Results) -> str:
             "compaction", "phases", phase="compacting"
         )
         sentences.append(
-            f"The longest insert during any compaction took {longest:.0f} ms, between them {usual:.0f} ms; a compaction took {took:.1f} s."
+            f"The longest insert during any compaction took {longest:.0f} ms, between them {usual:.0f} ms; a"
+            f" compaction took {took:.1f} s."
         )
         if tail.least > 1:
             sentences.append(
-                f"Client, server and child are three processes on {cores(results)} processors; docs/design.md says what was tried against the tail."
+                f"Client, server and child are three processes on {cores(results)} processors; docs/design.md"
+                " says what was tried against the tail."
             )
     return "\n\n".join(
         [
             paragraph(
-                f"One client inserts without end into a table of {table_rows:,} rows, while the server compacts again and again; between, it does not.",
-                "The phases are told apart from outside, by the presence of the sealed log; three of each kind in turn are a round, and its figures are of their inserts together.",
+                f"One client inserts without end into a table of {table_rows:,} rows, while the server compacts"
+                " again and again; between, it does not.",
+                "The phases are told apart from outside, by the presence of the sealed log; three of each kind"
+                " in turn are a round, and its figures are of their inserts together.",
             ),
             table(("round", "phase", "seconds", "inserts/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms"), rows, left=2),
             paragraph(*sentences),

@@ -34,11 +34,13 @@ def write(results: Results) -> str:
         ours, theirs = (results.median(experiment, "p99_ms", contender=name, **one) for name in ("kvzmq", "one-sync"))
         if ours < 0.8 * theirs:
             sentences.append(
-                f"With {count} clients 99 of 100 inserts are done in {milliseconds(ours)} ms; where each waits for its own sync in turn it takes {milliseconds(theirs)} ms."
+                f"With {count} clients 99 of 100 inserts are done in {milliseconds(ours)} ms; where each waits"
+                f" for its own sync in turn it takes {milliseconds(theirs)} ms."
             )
     return "\n\n".join(
         [
-            "Closed loop: each client sends the next operation when the reply to the last is there. Milliseconds, medians over the rounds,",
+            "Closed loop: each client sends the next operation when the reply to the last is there."
+            " Milliseconds, medians over the rounds,",
             table(("clients", "operation", "contender", "p50", "p99", "p99.9", "max"), rows, left=3),
             paragraph(
                 *sentences,

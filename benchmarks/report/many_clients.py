@@ -17,9 +17,12 @@ def write(results: Results) -> str:
         return ""
     parts = [
         paragraph(
-            "TestPerf does single operations one after the other: insert, lookup, size, query (four matches) and remove, each",
-            "stage for the same time, all clients in step. With several clients the sum counts only what was done while all",
-            "of them were at work. Every client is a process of its own. A dash: some had no rows left to remove before half of the",
+            "TestPerf does single operations one after the other: insert, lookup, size, query (four matches)"
+            " and remove, each",
+            "stage for the same time, all clients in step. With several clients the sum counts only what was"
+            " done while all",
+            "of them were at work. Every client is a process of its own. A dash: some had no rows left to"
+            " remove before half of the",
             "time was over.",
         )
     ]
@@ -35,7 +38,8 @@ def write(results: Results) -> str:
         parts += [f"Sums over {name}, operations/s:", table(("clients", *STAGES), rows)]
         parts += [
             paragraph(
-                f"Single clients over {name}, operations/s: the slowest, the middle and the fastest one (the last section has every client):"
+                f"Single clients over {name}, operations/s: the slowest, the middle and the fastest one (the"
+                " last section has every client):"
             ),
             _singles_table(results, transport, counts),
         ]
@@ -47,8 +51,10 @@ def write(results: Results) -> str:
             parts += [f"Sums of {stage} over {name}:", bars(drawn, "/s")]
     parts += [
         paragraph(
-            f"What the machine was doing meanwhile. `server` and `all` are processors kept busy, of {cores(results)}; `server us` and `others us` are what an",
-            "operation took of them, in microseconds: in the server's process, and in everything else, clients and kernel.",
+            "What the machine was doing meanwhile. `server` and `all` are processors kept busy, of"
+            f" {cores(results)}; `server us` and `others us` are what an",
+            "operation took of them, in microseconds: in the server's process, and in everything else, clients"
+            " and kernel.",
         ),
         _machine_table(results),
     ]
@@ -100,7 +106,8 @@ def _machine_table(results: Results) -> str:
                         milliseconds(figure("p50_ms")), milliseconds(figure("p99_ms")),
                         decimal(figure("server_busy")), decimal(figure("machine_busy")),
                         *(decimal(cost, 0) for cost in costs_of(results, transport, count, stage)),
-                        rate(figure("syncs_per_s")) if writes else "", decimal(figure("changes_per_sync"), 1) if writes else "",
+                        rate(figure("syncs_per_s")) if writes else "",
+                        decimal(figure("changes_per_sync"), 1) if writes else "",
                     ]
                 )  # fmt: skip
             rows.append([])
@@ -116,19 +123,15 @@ def every_client(results: Results) -> str:
             lines = [f"{count} clients over {name}, operations/s of client 1 to {count}:"]
             for stage in STAGES:
                 figures = [
-                    rate(
-                        results.median(
-                            "testperf", "ops_per_s", contender="kvzmq", transport=transport, clients=count, operation=stage, client=client
-                        )
-                    )
-                    for client in range(1, count + 1)
-                ]  # fmt: skip
+                    rate(sum_of(results, transport, count, stage, client=client)) for client in range(1, count + 1)
+                ]
                 lines += _wrapped(stage, figures)
             parts.append("\n".join(lines))
     if not parts:
         return ""
     intro = paragraph(
-        "Medians over the rounds; one client's own figures are those of the tables of sums. Latencies and every round are in",
+        "Medians over the rounds; one client's own figures are those of the tables of sums. Latencies and every"
+        " round are in",
         "benchmarks/results/testperf.csv.",
     )
     return "\n\n".join([intro, *parts])

@@ -68,7 +68,8 @@ def write_table(results: Results) -> str:
             return ""
         figures = [rate(results.median(line.experiment, "ops_per_s", **wanted)) for wanted in (ours, theirs)]
         rows.append(
-            f"| {line.work} | {figures[0]} | {figures[1]} | {ratio.median:.1f}x | {ratio.least:.1f} to {ratio.greatest:.1f} |"
+            f"| {line.work} | {figures[0]} | {figures[1]} | {ratio.median:.1f}x | {ratio.least:.1f} to"
+            f" {ratio.greatest:.1f} |"
         )
     rounds = results.spread("batches", "ops_per_s", contender="kvzmq", operation="insert", batch=1000).rounds
     plotted = results.spread(

@@ -33,7 +33,10 @@ def _bridge_beats_router(results: Results) -> str:
         if costs[0] < costs[1]
         else ""
     )
-    return f"For one blocking client plain lines of JSON are {times(ratio.median)} as fast as MessagePack over ZeroMQ{cost}."
+    return (
+        f"For one blocking client plain lines of JSON are {times(ratio.median)} as fast as MessagePack over"
+        f" ZeroMQ{cost}."
+    )
 
 
 def _mset(results: Results) -> str:
@@ -45,13 +48,16 @@ def _mset(results: Results) -> str:
     )
     if not ratio.least > 2:
         return ""
-    costs = [
-        f"{results.median('batches', f'{side}_cpu_us_per_op', contender='redis', operation='insert', batch=1000):.1f} instead of"
-        f" {results.median('batches', f'{side}_cpu_us_per_op', contender='redis-many', operation='insert', batch=1000):.1f} us"
-        for side in ("client", "server")
-    ]
+    costs = []
+    for side in ("client", "server"):
+        pipeline, many = (
+            results.median("batches", f"{side}_cpu_us_per_op", contender=name, operation="insert", batch=1000)
+            for name in ("redis", "redis-many")
+        )
+        costs.append(f"{pipeline:.1f} instead of {many:.1f} us")
     return (
-        f"A thousand rows in one MSET go into Redis {times(ratio.median)} as fast as in a pipeline of a thousand SETs, which is what people write:"
+        f"A thousand rows in one MSET go into Redis {times(ratio.median)} as fast as in a pipeline of a"
+        " thousand SETs, which is what people write:"
         f" a row costs the Python client {costs[0]}, and Redis {costs[1]}."
     )
 
@@ -62,7 +68,10 @@ def _file_growth(results: Results) -> str:
     )
     if not ratio.least > 1.15:
         return ""
-    return f"A sync of a hundred bytes costs less over zeros written before than at the end of a file that grows: {times(ratio.median)} as many a second."
+    return (
+        "A sync of a hundred bytes costs less over zeros written before than at the end of a file that"
+        f" grows: {times(ratio.median)} as many a second."
+    )
 
 
 def _sqlite(results: Results) -> str:
@@ -75,7 +84,8 @@ def _sqlite(results: Results) -> str:
     if not lookups.least > 2:
         return ""
     return (
-        f"For reads from one machine no server comes near a library: SQLite answers a lookup {times(lookups.median)} as fast as Redis does over"
+        "For reads from one machine no server comes near a library: SQLite answers a lookup"
+        f" {times(lookups.median)} as fast as Redis does over"
         " loopback. A server earns its place with several writers at once, with several machines, or with watches."
     )
 
@@ -103,7 +113,10 @@ def _fewer_with_more(results: Results) -> str:
     share, stage, name, best, last = worst
     if share > 0.8:
         return ""
-    return f"More clients can make less together: {stage} over {name} falls to {share:.0%} of its best sum between {best} and {last} clients."
+    return (
+        f"More clients can make less together: {stage} over {name} falls to {share:.0%} of its best sum"
+        f" between {best} and {last} clients."
+    )
 
 
 def _two_beat_one(results: Results) -> str:
@@ -117,7 +130,8 @@ def _two_beat_one(results: Results) -> str:
     if not found:
         return ""
     return (
-        f"Two clients make more than twice of what one makes: {join(found)}. Each is faster than a lone one, which lets the processors"
+        f"Two clients make more than twice of what one makes: {join(found)}. Each is faster than a lone one,"
+        " which lets the processors"
         " rest between its questions; waking them takes time. That is the likely reason, not a measured one."
     )
 
@@ -129,8 +143,10 @@ def _processes_share_less(results: Results) -> str:
     if not connections > 2 * processes:
         return ""
     return (
-        f"64 processes share a sync among {processes:.1f} inserts over DEALER, 64 connections of a single process among {connections:.0f}:"
-        " on so few processors the processes do not get to put their questions while the disk works, an event loop has put them all."
+        f"64 processes share a sync among {processes:.1f} inserts over DEALER, 64 connections of a single"
+        f" process among {connections:.0f}:"
+        " on so few processors the processes do not get to put their questions while the disk works, an event"
+        " loop has put them all."
     )
 
 
@@ -163,20 +179,27 @@ def caveats(results: Results) -> str:
     noise = _noise(results)
     sync_ms = results.median("limits", "p50_ms", what="1 insert", how="overwrite")
     remarks = [
-        "Everything ran on one machine over loopback. A network adds its latency to every single operation, and hides less and less of it"
+        "Everything ran on one machine over loopback. A network adds its latency to every single operation, and"
+        " hides less and less of it"
         " as more is in flight; nothing here says how much.",
-        f"Clients and server share {cores(results)} processors. With several clients a good part of a figure is the clients' own Python:"
+        f"Clients and server share {cores(results)} processors. With several clients a good part of a figure is"
+        " the clients' own Python:"
         " on separate machines the server would reach more, and contenders with costly clients would gain most.",
-        f"The disk answers an fdatasync in {sync_ms:.2f} ms (median). What it promises by that, this suite cannot test; on a slower disk"
-        " the gain of group commit is larger and single inserts are slower, on one with power-loss protection it is the other way round."
+        f"The disk answers an fdatasync in {sync_ms:.2f} ms (median). What it promises by that, this suite"
+        " cannot test; on a slower disk"
+        " the gain of group commit is larger and single inserts are slower, on one with power-loss protection"
+        " it is the other way round."
         if not math.isnan(sync_ms)
         else "",
-        "All loads are closed loops: a slow answer delays the next question, so that queueing under a given arrival rate is not shown.",
-        f"The rounds of one figure lie {noise[0]:.0%} apart in the middle of all figures, and {noise[1]:.0%} in the worst tenth:"
+        "All loads are closed loops: a slow answer delays the next question, so that queueing under a given"
+        " arrival rate is not shown.",
+        f"The rounds of one figure lie {noise[0]:.0%} apart in the middle of all figures, and {noise[1]:.0%} in"
+        " the worst tenth:"
         " differences smaller than that mean nothing unless every round shows them."
         if noise
         else "",
-        "The peers are run with their defaults but for the promise, by their usual Python clients. Other clients, and tuning, move them:"
+        "The peers are run with their defaults but for the promise, by their usual Python clients. Other"
+        " clients, and tuning, move them:"
         " the processor times a server spends on an operation say more about the server than the rates do.",
     ]
     return "\n\n".join(f"  * {paragraph(remark)}".replace("\n", "\n    ") for remark in remarks if remark)

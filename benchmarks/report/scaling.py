@@ -49,11 +49,15 @@ def _on_system(results: Results, transport: str, name: str, counts: Sequence[int
     server, others = costs_of(results, transport, full, "lookup")
     made = sum_of(results, transport, full, "lookup")
     return [
-        f"The whole, over {name}: with {_one(counts[0])} {first:.1f} of {all_cores} processors are busy, and an operation's time is mostly its way and waiting.",
-        f"Lookups have filled the processors with {full} clients, and from there on the sum is what the processors give:",
-        f"one costs {server:.0f} us in the server and {others:.0f} us in clients and kernel, which makes {rate(all_cores * 1e6 / (server + others))}/s"
+        f"The whole, over {name}: with {_one(counts[0])} {first:.1f} of {all_cores} processors are busy, and an"
+        " operation's time is mostly its way and waiting.",
+        f"Lookups have filled the processors with {full} clients, and from there on the sum is what the"
+        " processors give:",
+        f"one costs {server:.0f} us in the server and {others:.0f} us in clients and kernel, which makes"
+        f" {rate(all_cores * 1e6 / (server + others))}/s"
         f" of {all_cores} full processors, and {rate(made)}/s are measured.",
-        f"The others take {others / (server + others):.0%} of it, so this plateau is the machine's. With the clients elsewhere the server would have gone on,"
+        f"The others take {others / (server + others):.0%} of it, so this plateau is the machine's. With the"
+        " clients elsewhere the server would have gone on,"
         f" to some {1e6 / server:,.0f}/s for each processor it can fill: an extrapolation, not a figure.",
     ]
 
@@ -85,7 +89,8 @@ def _on_inserts(results: Results, transport: str, name: str, counts: Sequence[in
         )
         link = "and" if best_syncs > 1.15 * one_syncs else "but"
         sentences.append(
-            f"With {best_at} the server syncs {rate(best_syncs)} times a second, {relation} the {rate(one_syncs)} it makes for one,"
+            f"With {best_at} the server syncs {rate(best_syncs)} times a second, {relation} the"
+            f" {rate(one_syncs)} it makes for one,"
             f" {link} each sync carries {best_changes:.1f} changes: what arrived while it waited for the disk."
         )
     return (
@@ -105,7 +110,8 @@ def _on_lookups(results: Results, transport: str, name: str, counts: Sequence[in
     sentences = [f"Lookups over {name}: {_one(counts[0])} makes {rate(first)}/s{together}."]
     if busy_one < 0.75 and best > 1.2 * first:
         sentences.append(
-            f"One client keeps the server's thread{'s' if transport == 'dealer' else ''} busy for {busy_one:.0%} of a processor:"
+            f"One client keeps the server's thread{'s' if transport == 'dealer' else ''} busy for"
+            f" {busy_one:.0%} of a processor:"
             " the rest of the time the request is with the client, or on its way. More clients fill that time."
         )
     return (
@@ -131,7 +137,10 @@ def _where_it_ends(results: Results, transport: str, stage: str, rates: Sequence
         else f"at {level} clients, stays within {1 - LEVEL:.0%} of the best sum up to {plateau[-1][0]}"
     )
     busy, server = (sum_of(results, transport, best_at, stage, field) for field in ("machine_busy", "server_busy"))
-    start = f"It levels off {within}, and is best with {best_at}, where {busy:.1f} of {cores(results)} processors are busy, {server:.1f} of that with the server"
+    start = (
+        f"It levels off {within}, and is best with {best_at}, where {busy:.1f} of {cores(results)}"
+        f" processors are busy, {server:.1f} of that with the server"
+    )
     if server >= _FULL and transport == "bridge":
         return [f"{start}: its one thread is what ends it."]
     if busy >= _FULL * cores(results):
@@ -142,7 +151,8 @@ def _where_it_ends(results: Results, transport: str, stage: str, rates: Sequence
     share = sum_of(results, transport, best_at, stage, "syncs_per_s") * sync_ms / 1000
     if share >= _SYNCS_MATTER:
         return [
-            f"{start}: neither is full, and the loop waits for the disk, for {share:.0%} of the time if a sync takes the {sync_ms:.2f} ms it takes alone."
+            f"{start}: neither is full, and the loop waits for the disk, for {share:.0%} of the time if a sync"
+            f" takes the {sync_ms:.2f} ms it takes alone."
         ]
     return [
         f"{start}: neither is full, and what is left is waiting for each other: wake-ups and the way there and back."
@@ -171,7 +181,10 @@ def _on_fall(results: Results, transport: str, stage: str, rates: Sequence[tuple
             )
     if not said:
         return [f"{sentence}."]
-    reason = f"{last_at} processes take turns on {cores(results)} processors, and each finds the caches full of the others'; that is the likely reason, not a measured one."
+    reason = (
+        f"{last_at} processes take turns on {cores(results)} processors, and each finds the caches full of"
+        " the others'; that is the likely reason, not a measured one."
+    )
     return [f"{sentence}: one {stage} now costs {join(said)}.", reason if grown else ""]
 
 
@@ -202,7 +215,8 @@ def _on_operations(results: Results, transport: str, name: str, counts: Sequence
         sentences.append("A remove costs what an insert does: both are a line in the log.")
     if single["query"] < 0.9 * single["lookup"]:
         sentences.append(
-            f"A query returns four rows through the index and reaches {single['query'] / single['lookup']:.0%} of a lookup's rate."
+            f"A query returns four rows through the index and reaches {single['query'] / single['lookup']:.0%}"
+            " of a lookup's rate."
         )
     return sentences
 
@@ -221,8 +235,10 @@ def _on_shares(results: Results, transport: str, name: str, counts: Sequence[int
     (least, least_at, least_stage), (most, most_at, most_stage) = min(slowest), max(fastest)
     fair = "Nobody starves" if least > 0.5 else "Not all clients fare alike"
     return [
-        f"{fair} over {name}: in the middle of the runs the slowest client has {middle[0]:.0%} of the average one's rate, and the fastest {middle[1]:.0%};",
-        f"at the worst {least:.0%}, in {least_stage} with {least_at} clients, and {most:.0%}, in {most_stage} with {most_at}.",
+        f"{fair} over {name}: in the middle of the runs the slowest client has {middle[0]:.0%} of the average"
+        f" one's rate, and the fastest {middle[1]:.0%};",
+        f"at the worst {least:.0%}, in {least_stage} with {least_at} clients, and {most:.0%}, in {most_stage}"
+        f" with {most_at}.",
     ]
 
 
@@ -236,7 +252,8 @@ def _on_baseline(results: Results) -> list[str]:
         if ratio.known:
             theirs = sum_of(results, "bridge", count, "insert", contender="one-sync")
             sentences.append(
-                f"{count}: {rate(theirs)}/s, kvzmq {times(ratio.median)} that ({ratio.least:.1f} to {ratio.greatest:.1f})"
+                f"{count}: {rate(theirs)}/s, kvzmq {times(ratio.median)} that ({ratio.least:.1f} to"
+                f" {ratio.greatest:.1f})"
             )
     if not sentences:
         return []

@@ -12,11 +12,17 @@ LEVEL = 0.9
 
 
 def sum_of(
-    results: Results, transport: str, clients: int, operation: str, field: str = "ops_per_s", contender: str = "kvzmq"
+    results: Results,
+    transport: str,
+    clients: int,
+    operation: str,
+    field: str = "ops_per_s",
+    contender: str = "kvzmq",
+    client: int | str = "sum",
 ) -> float:
-    return results.median(
-        "testperf", field, contender=contender, transport=transport, clients=clients, operation=operation, client="sum"
-    )
+    """Return a figure of all clients together, or of one: the median over the rounds, NaN if there is none."""
+    named = {"contender": contender, "transport": transport, "clients": clients, "operation": operation}
+    return results.median("testperf", field, client=client, **named)
 
 
 def counts_of(results: Results, transport: str) -> list[int]:

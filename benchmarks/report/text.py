@@ -57,7 +57,8 @@ def bars(figures: Mapping[str, float], unit: str) -> str:
         return "    (not measured)"
     wide, most = max(map(len, known)), max(known.values())
     return "\n".join(
-        f"    {label.ljust(wide)}  {'#' * max(round(figure / most * _BAR), 0 if not figure else 1):<{_BAR}}  {rate(figure)} {unit}"
+        f"    {label.ljust(wide)}  {'#' * max(round(figure / most * _BAR), 0 if not figure else 1):<{_BAR}} "
+        f" {rate(figure)} {unit}"
         for label, figure in known.items()
     )
 

@@ -63,11 +63,13 @@ def _on_transports(results: Results) -> list[str]:
     if any(math.isnan(figure) for figure in (bridge, router, bridge_client, router_client)):
         return []
     sentences = [
-        f"For one lookup the server spends {bridge:.0f} us on the bridge and {router:.0f} us on ROUTER, the client {bridge_client:.0f} us and {router_client:.0f} us."
+        f"For one lookup the server spends {bridge:.0f} us on the bridge and {router:.0f} us on ROUTER, the"
+        f" client {bridge_client:.0f} us and {router_client:.0f} us."
     ]
     if router > 1.1 * bridge:
         sentences.append(
-            "ROUTER's time includes libzmq's I/O thread: a message crosses from it to the loop and back, with a wake-up each way,"
+            "ROUTER's time includes libzmq's I/O thread: a message crosses from it to the loop and back, with a"
+            " wake-up each way,"
             " while a line of the bridge is read and written by the loop itself."
         )
     elif router < 0.9 * bridge:
@@ -78,10 +80,13 @@ def _on_transports(results: Results) -> list[str]:
     )
     if sum(crowd_router) > 1.2 * sum(crowd_bridge):
         sentences.append(
-            f"With eight clients, when the requests of a step share its poll, it is {crowd_bridge[0]:.0f} and {crowd_router[0]:.0f} us in the server,"
-            f" {crowd_bridge[1]:.0f} and {crowd_router[1]:.0f} us in the client: {times(sum(crowd_router) / sum(crowd_bridge))} as much over ROUTER together."
+            f"With eight clients, when the requests of a step share its poll, it is {crowd_bridge[0]:.0f} and"
+            f" {crowd_router[0]:.0f} us in the server,"
+            f" {crowd_bridge[1]:.0f} and {crowd_router[1]:.0f} us in the client:"
+            f" {times(sum(crowd_router) / sum(crowd_bridge))} as much over ROUTER together."
         )
     sentences.append(
-        "What ROUTER buys is not in this table: many operations in one message, retries that take effect once, bytes as values, watches."
+        "What ROUTER buys is not in this table: many operations in one message, retries that take effect once,"
+        " bytes as values, watches."
     )
     return sentences

@@ -43,7 +43,8 @@ def write(results: Results) -> str:
     return "\n\n".join(
         [
             paragraph(
-                f"Watchers that catch up with {CHANGES:,} changes the server has kept, again and again, a process each; events/s of all",
+                f"Watchers that catch up with {CHANGES:,} changes the server has kept, again and again, a"
+                " process each; events/s of all",
                 "together, and processor time of an event:",
             ),
             table(("client", "watchers", "events/s", "rounds", "server us", "client us"), rows),

@@ -1,6 +1,6 @@
 """The simplest servers that could be: what the design is compared with, and what bounds it.
 
-    python -m benchmarks.run.baselines one-sync PORT FILE [ROWS MATCHES]   select, JSON lines, one sync a change: the seed's design
+    python -m benchmarks.run.baselines one-sync PORT FILE [ROWS MATCHES]   select, JSON lines, one sync a change
     python -m benchmarks.run.baselines router-echo PORT     a ROUTER socket that sends every frame back
     python -m benchmarks.run.baselines json-echo PORT       epoll, JSON lines: decodes each, answers with a fixed value
     python -m benchmarks.run.baselines manager PORT         multiprocessing's shared dict

@@ -15,7 +15,7 @@ import threading
 import time
 from array import array
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from benchmarks.run import work
@@ -125,7 +125,8 @@ def call_in_turn(
 
 
 def call_until(
-    table: str, address: Address, operation: str, client: int, rows: int, value_bytes: int, ready: Ready, seconds: float,
+    table: str, address: Address, operation: str, client: int, rows: int, value_bytes: int,
+    ready: Ready, seconds: float,
     stop: str,
 ) -> Sample:  # fmt: skip
     """Be one blocking client until a file of this name appears, `seconds` at most."""
@@ -144,7 +145,7 @@ def call_until(
 def call_queries(
     table: str, address: Address, rows: int, matches: int, batch: int, ready: Ready, seconds: float
 ) -> Sample:
-    """Be one blocking client that queries for groups of rows, evenly drawn; several in a pipeline if `batch` says so."""
+    """Be one blocking client that queries for groups of rows, evenly drawn; `batch` of them in a pipeline."""
     opened = _open(table, address)
     groups = itertools.cycle([int(key[4:]) // matches for key in itertools.islice(work.any_rows(rows, 5), 1000)])
     found = opened.query("group", next(groups))
@@ -182,12 +183,10 @@ def call_with_batches(
             for at in range(_prepared(batch))
         ]
         _inserted[identity] = (first, following + len(maps) * batch)
-        call, arguments = opened.insert_many, itertools.cycle(maps)
-    else:
-        keys = work.any_rows(rows, 1)
-        lists = [(list(itertools.islice(keys, batch)),) for _ in range(_prepared(batch))]
-        call, arguments = opened.lookup_many, itertools.cycle(lists)
-    return _time_calls(call, arguments, ready, seconds)._replace(operations=batch)
+        return _time_calls(opened.insert_many, itertools.cycle(maps), ready, seconds)._replace(operations=batch)
+    keys = work.any_rows(rows, 1)
+    lists = [(list(itertools.islice(keys, batch)),) for _ in range(_prepared(batch))]
+    return _time_calls(opened.lookup_many, itertools.cycle(lists), ready, seconds)._replace(operations=batch)
 
 
 def _prepared(batch: int) -> int:
@@ -381,7 +380,7 @@ def catch_up(table: str, address: Address, shell: str, changes: int, ready: Read
             for _ in range(_EVENTS):
                 await anext(stream_async)
 
-        async def events_async() -> AsyncIterator[Any]:
+        async def events_async() -> AsyncGenerator[Any, None]:
             while True:
                 async with own.watch(from_revision=revision) as watch:
                     for _ in range(changes):
@@ -424,7 +423,8 @@ def follow(table: str, address: Address, writes: bool, ready: Ready, seconds: fl
 
 
 def run_threads(
-    table: str, address: Address, operation: str, threads: int, rows: int, value_bytes: int, ready: Ready, seconds: float,
+    table: str, address: Address, operation: str, threads: int, rows: int, value_bytes: int,
+    ready: Ready, seconds: float,
     worker: int = 0, shared: bool = True,
 ) -> Sample:  # fmt: skip
     """Have so many threads use one blocking client, or each its own."""

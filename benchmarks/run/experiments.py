@@ -240,11 +240,10 @@ _VALUE_ROWS = 500
 def values(bench: Bench) -> None:
     """One client, values of 32 bytes, 1 KiB and 100 KiB."""
     contenders = ("kvzmq", "kvzmq-bridge", "redis", "sqlite")
-    turns = []
     with bench.writer("values") as writer:
         for length in VALUES:
             with bench.running(*contenders) as servers:
-                turns = []
+                turns: list[Turn] = []
                 for running in servers.values():
                     bench.fill(running, _VALUE_ROWS, length)
                     arguments = _clients(1, bench.size.seconds, length, _VALUE_ROWS)

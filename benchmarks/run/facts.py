@@ -46,7 +46,10 @@ def write_facts(bench: Bench) -> None:
 
 def _size_text(size: Size) -> str:
     few = min(FEW_ROUNDS, size.rounds)
-    return f"{size.name}: {size.rounds} rounds of {size.seconds:g} s a measurement, {few} rounds and other times where one takes long"
+    return (
+        f"{size.name}: {size.rounds} rounds of {size.seconds:g} s a measurement, {few} rounds and other"
+        " times where one takes long"
+    )
 
 
 def _versions() -> dict[str, str]:

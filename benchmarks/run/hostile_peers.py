@@ -1,8 +1,8 @@
-"""What peers that mean harm cost the others: the longest wait of a steady client beside each attack, and the server's memory.
+"""What hostile peers cost the others: the longest wait of a steady client beside each attack, and the server's memory.
 
     python -m benchmarks.run.hostile_peers                     every attack, 5 s each
     python -m benchmarks.run.hostile_peers --seconds 2 stream idle
-    python -m benchmarks.run.hostile_peers --source DIR        of the package in DIR, for a comparison with another version
+    python -m benchmarks.run.hostile_peers --source DIR        another version of the package, in DIR
 
 Each attack has a server of its own and comes from a process of its own; the steady client, a DEALER that sends one
 small request at a time, is in this one. The longest wait is as the client sees it, with everything on one machine.
@@ -249,12 +249,12 @@ def fill(url: str) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as peer:
         peer.linger = 0
         peer.connect(url)
-        ops = [["insert", f"big/{number}", "x" * ROW_BYTES] for number in range(ROWS)]
+        ops: list[list[object]] = [["insert", f"big/{number}", "x" * ROW_BYTES] for number in range(ROWS)]
         ops.append(["insert", "page", "x" * 100_000])
         ops.append(["insert_many", {f"row/{number}": {"n": number} for number in range(PAGE_ROWS)}])
         for op in [*ops, ["items", "row/", None, 1]]:
             peer.send(msgspec.msgpack.encode([None, 1, [op]]))
-            assert peer.poll(TIMEOUT_S * 1000), "no reply"
+            assert peer.poll(int(TIMEOUT_S * 1000)), "no reply"
             peer.recv()
 
 

@@ -188,7 +188,8 @@ WINDOW_MIN = 0.5
 def combine(samples: Sequence[Sample], asked_s: float) -> dict[str, Any]:
     """Put together what several workers did in the time in which all of them were at work.
 
-    Where that is less than WINDOW_MIN of the time asked for, as when clients run out of rows to remove, there are no figures.
+    Where that is less than WINDOW_MIN of the time asked for, as when clients run out of rows to remove,
+    there are no figures.
     """
     start_ns = max(sample.start_ns for sample in samples)
     end_ns = min(sample.end_ns for sample in samples)

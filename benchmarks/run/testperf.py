@@ -120,7 +120,7 @@ def _turn(
             if row["client"] == "1" and clients == 1:
                 continue  # the sum says the same
             seen = sampler.between(float(row["start_s"]), float(row["end_s"])) if row["client"] == "sum" else {}
-            figures = {name: row[name] for name in FIELDS if name in row}
+            figures: dict[str, str | None] = {name: row[name] for name in FIELDS if name in row}
             if float(row["seconds"]) < WINDOW_MIN * seconds:  # someone had no rows left to remove
                 figures |= dict.fromkeys(_FIGURES)
                 seen = {}
@@ -140,7 +140,8 @@ def _run(target: Path, running: Running, transport: str, clients: int, seconds: 
     command = [sys.executable, str(PROGRAM), *where, "--clients", str(clients), "--seconds", str(seconds)]
     done = subprocess.run(
         [*command, "--csv", str(target), "--quiet"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=_RUN_TIMEOUT_S, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        timeout=_RUN_TIMEOUT_S, check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"TestPerf ended with {done.returncode}: {done.stderr.strip()[-300:]}")

@@ -57,12 +57,26 @@ def _array(items: int, item: bytes) -> bytes:
 
 
 ITEMS: dict[str, bytes] = {
-    "ints": b"\x01", "true": b"\xc3", "floats": b"\xcb" + struct.pack(">d", 1.5), "whole floats": b"\xca" + struct.pack(">f", 1.0),
-    "texts": b"\xa1a", "empty texts": b"\xa0", "long heads": b"\xdb\0\0\0\0", "bytes": b"\xc4\0", "empty arrays": b"\x90",
-    "empty maps": b"\x80", "maps": b"\x81\xa1a\x01", "pairs": b"\x92\x01\x02", "chains": b"\x91" * 58 + b"\x90",
-    "chains of maps": b"\x81\xa0" * 58 + b"\x80", "big ints": b"\xcf" + b"\xff" * 8, "mixed": b"\x92\xc3\xcb" + b"\0" * 8 + b"\xc4\0",
-    "deep and bytes": b"\x91" * 8 + b"\xc4\0", "infinite": b"\xcb\x7f\xf0" + b"\0" * 6, "key that is no text": b"\x81\x01\x01",
-}  # fmt: skip
+    "ints": b"\x01",
+    "true": b"\xc3",
+    "floats": b"\xcb" + struct.pack(">d", 1.5),
+    "whole floats": b"\xca" + struct.pack(">f", 1.0),
+    "texts": b"\xa1a",
+    "empty texts": b"\xa0",
+    "long heads": b"\xdb\0\0\0\0",
+    "bytes": b"\xc4\0",
+    "empty arrays": b"\x90",
+    "empty maps": b"\x80",
+    "maps": b"\x81\xa1a\x01",
+    "pairs": b"\x92\x01\x02",
+    "chains": b"\x91" * 58 + b"\x90",
+    "chains of maps": b"\x81\xa0" * 58 + b"\x80",
+    "big ints": b"\xcf" + b"\xff" * 8,
+    "mixed": b"\x92\xc3\xcb" + b"\0" * 8 + b"\xc4\0",
+    "deep and bytes": b"\x91" * 8 + b"\xc4\0",
+    "infinite": b"\xcb\x7f\xf0" + b"\0" * 6,
+    "key that is no text": b"\x81\x01\x01",
+}
 
 
 def value(kind: str, size: int, depth: int) -> bytes:
@@ -145,7 +159,9 @@ OPERATIONS: dict[str, Make] = {
     "remove": _each(lambda source, key, each: ["remove", key]),
     "insert_many": lambda source, recipe: [["insert_many", _rows(source, recipe)]],
     "remove_many": lambda source, recipe: [["remove_many", _keys(source, recipe)]],
-    "compare_and_set": _each(lambda source, key, each: ["compare_and_set", source.choice(["large", "map", key]), [each], [each]]),
+    "compare_and_set": _each(
+        lambda source, key, each: ["compare_and_set", source.choice(["large", "map", key]), [each], [each]]
+    ),
     "setdefault": _each(lambda source, key, each: ["setdefault", key, each]),
     "increment": _each(lambda source, key, each: ["increment", key]),
     "expire": _each(lambda source, key, each: ["expire", key, 1.0]),
@@ -153,14 +169,21 @@ OPERATIONS: dict[str, Make] = {
     "lookup": _each(lambda source, key, each: ["lookup", key]),
     "lookup_many": lambda source, recipe: [["lookup_many", _keys(source, recipe)]],
     "query": _each(lambda source, key, each: ["query", source.choice(["n", "m", key]), each]),
-    "query for many": lambda source, recipe: [["query", source.choice("nm"), source.randrange(2)]] * min(recipe[0], 100_000),
-    "keys": lambda source, recipe: [["keys", text(source, recipe[1])[:3] if recipe[-1] else "", None, 10_000]] * min(recipe[0], 50_000),
+    "query for many": lambda source, recipe: (
+        [["query", source.choice("nm"), source.randrange(2)]] * min(recipe[0], 100_000)
+    ),
+    "keys": lambda source, recipe: (
+        [["keys", text(source, recipe[1])[:3] if recipe[-1] else "", None, 10_000]] * min(recipe[0], 50_000)
+    ),
     "items": lambda source, recipe: [["items", "", _known(source), 10_000]] * min(recipe[0], 50_000),
     "ttl": _each(lambda source, key, each: ["ttl", key]),
     "size and ping": lambda source, recipe: [["size"], ["ping"]] * min(recipe[0], 50_000),
     "unknown": lambda source, recipe: [["frobnicate"]] * min(recipe[0], 100_000),
-    "write, then query": lambda source, recipe: [["insert_many", _rows(source, recipe)], *[["query", f"s{n}", 1] for n in range(16)]],
-}  # fmt: skip
+    "write, then query": lambda source, recipe: [
+        ["insert_many", _rows(source, recipe)],
+        *[["query", f"s{n}", 1] for n in range(16)],
+    ],
+}
 
 
 # ---- tables
@@ -251,7 +274,8 @@ def main() -> None:
     gc.set_threshold(10_000, 50, 1_000_000)  # as the server does
     source = random.Random(options.seed)
     print(
-        "| operation | ms | reading | executing | bytes | table | how many, name, value, its bytes, deep, choice | refused |"
+        "| operation | ms | reading | executing | bytes | table | how many, name, value, its bytes, deep,"
+        " choice | refused |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for name in names:
