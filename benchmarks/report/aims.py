@@ -35,7 +35,7 @@ def write(results: Results) -> str:
                     [f"{name} (aim{'s' if ',' in numbers else ''} {numbers})" for name, numbers in _commands().items()]
                 )
                 + ".",
-                "Where the time goes in those that are missed: docs/design.md." if met < len(measured) else "",
+                "Where the time goes in those that are missed: docs/performance.md." if met < len(measured) else "",
             ),
         ]
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from benchmarks.report.names import in_order, short_of, title_of
+from benchmarks.report.names import in_order, measured, promise_of, short_of, title_of
 from benchmarks.report.text import bars, decimal, join, milliseconds, paragraph, rate, table
 from benchmarks.results import Results, Spread
-from benchmarks.run.peers import MEMORY, NOTHING, PEERS
+from benchmarks.run.peers import MEMORY, NOTHING
 
 _NEAR = 0.1
 """Ratios so near to 1 are called even."""
@@ -72,15 +72,19 @@ def _clients(results: Results) -> list[str]:
     counts = (1, 8)
     parts = [
         paragraph(
-            "Blocking clients, a process each, single operations/s, on 10,000 rows with values of 32 bytes."
-            " `rounds` is how far the rounds lie",
-            "from their median; a dash, that the clients had no rows left to remove before half of the time was over.",
-        )
+            "Contenders take turns within each round. A ratio of two is the median of the rounds' ratios, which is not",
+            'the ratio of the medians. "Ahead" and "behind" are said of a tenth or more.',
+        ),
+        paragraph(
+            "Blocking clients, a process each, single operations/s, on 10,000 rows with values of 32 bytes. `rounds` is",
+            "how far the rounds lie from their median; a dash: the clients had no rows left to remove before half of the",
+            "time was over.",
+        ),
     ]
     for operation in ("insert", "lookup", "remove"):
         rows = []
         for contender in _contenders(results, "clients", operation=operation):
-            cells = [title_of(contender), PEERS[contender].promise]
+            cells = [title_of(contender), promise_of(contender)]
             for count in counts:
                 found = results.spread("clients", "ops_per_s", contender=contender, operation=operation, clients=count)
                 p99 = results.median("clients", "p99_ms", contender=contender, operation=operation, clients=count)
@@ -100,7 +104,7 @@ def _clients(results: Results) -> list[str]:
         others = [
             name
             for name in _contenders(results, "clients", operation=operation)
-            if PEERS[name].promise != NOTHING and (promise is None or PEERS[name].promise == promise)
+            if promise_of(name) != NOTHING and (promise is None or promise_of(name) == promise)
         ]
         for count in counts:
             what = f"{'Durable insert' if promise else 'Lookup'}, {count} client{'s' if count > 1 else ''}"
@@ -108,7 +112,7 @@ def _clients(results: Results) -> list[str]:
                 judge(what, _against(results, "clients", "kvzmq", others, operation=operation, clients=count))
             )
     files = [name for name in ("sqlite", "diskcache") if results.rows("clients", contender=name)]
-    memory = [short_of(name) for name in _contenders(results, "clients") if PEERS[name].promise == MEMORY]
+    memory = [short_of(name) for name in _contenders(results, "clients") if promise_of(name) == MEMORY]
     notes = []
     if files:
         notes.append(
@@ -271,7 +275,7 @@ def _tasks(results: Results) -> list[str]:
     rows = []
     for kind, counts in (("tasks", (1, 64, 1000)), ("threads", (1, 8, 32))):
         for operation in ("insert", "lookup"):
-            for contender in ("kvzmq", "redis"):
+            for contender in measured(results, "tasks", ("kvzmq", "redis"), operation=operation, batch=kind):
                 wanted = {"contender": contender, "operation": operation, "batch": kind}
                 if results.rows("tasks", **wanted):
                     rates = [rate(results.median("tasks", "ops_per_s", clients=count, **wanted)) for count in counts]

@@ -26,7 +26,7 @@ PLOTS = TARGET.parent / "docs"
 
 def render(results: Results, plots: Sequence[str] = ()) -> str:
     """Return the text of the report."""
-    parts = [heading("kvzmq: what was measured, and what it says", "="), sections.preface(plots)]
+    parts = [heading("kvzmq: one client, and many at once", "="), sections.preface(plots)]
     for number, (title, write) in enumerate(sections.SECTIONS, start=1):
         body = write(results)
         parts += [heading(f"{number}. {title}"), body if body else "Not measured in this run."]

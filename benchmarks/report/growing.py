@@ -156,7 +156,7 @@ def _queries(results: Results) -> list[str]:
         )
     header = ("rows", "server", "together", "queries/s", "p50 ms", "server us")
     asked = (
-        "Queries with 10 matches, one blocking client over DEALER, one by one and 64 in a pipeline (the"
+        "Queries with 10 matches, one blocking client over ZeroMQ, one by one and 64 in a pipeline (the"
         " scan: over lines of JSON):"
     )
     return [paragraph(asked), table(header, rows, left=2), paragraph(*sentences)]
@@ -199,8 +199,8 @@ def compaction(results: Results) -> str:
         )
         if tail.least > 1:
             sentences.append(
-                f"Client, server and child are three processes on {cores(results)} processors; docs/design.md"
-                " says what was tried against the tail."
+                f"Client, server and child are three processes on {cores(results)} processors;"
+                " docs/performance.md says what was tried against the tail."
             )
     return "\n\n".join(
         [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks.report.names import title_of
+from benchmarks.report.names import measured, title_of
 from benchmarks.report.text import milliseconds, paragraph, table
 from benchmarks.results import Results
+
+_CONTENDERS = ("kvzmq", "kvzmq-bridge", "redis", "one-sync", "sqlite")
 
 
 def write(results: Results) -> str:
@@ -16,7 +18,7 @@ def write(results: Results) -> str:
         ("sockets", {"clients": 64}, "64 connections"),
     ):
         for operation in ("insert", "lookup"):
-            for contender in ("kvzmq", "kvzmq-bridge", "redis", "one-sync", "sqlite"):
+            for contender in measured(results, experiment, _CONTENDERS):
                 one = {**wanted, "operation": operation, "contender": contender}
                 if results.rows(experiment, **one):
                     figures = [

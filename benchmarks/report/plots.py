@@ -11,9 +11,9 @@ import matplotlib
 matplotlib.use("svg")
 from matplotlib import pyplot
 
-from benchmarks.report.names import STAGES, TRANSPORTS, title_of
+from benchmarks.report.names import BRIDGE, STAGES, measured, promise_of, title_of, transports_of
 from benchmarks.results import Results, number
-from benchmarks.run.peers import DURABLE, MEMORY, NOTHING, PEERS
+from benchmarks.run.peers import DURABLE, MEMORY, NOTHING
 
 _MARKS = "os^Dv<>P*X"
 matplotlib.rcParams.update(
@@ -63,10 +63,13 @@ def _line(axes: Any, points: Sequence[tuple[float, Any]], label: str, at: int) -
 
 
 def _clients(results: Results) -> Any:
-    if not results.has("testperf"):
+    ways = transports_of(results)
+    if not ways:
         return None
-    figure, panels = pyplot.subplots(1, 2, figsize=(11, 5), layout="constrained", sharey=True)
-    for axes, (transport, name) in zip(panels, TRANSPORTS.items()):
+    figure, (panels,) = pyplot.subplots(
+        1, len(ways), figsize=(5.5 * len(ways), 5), layout="constrained", sharey=True, squeeze=False
+    )
+    for axes, (transport, name) in zip(panels, ways.items()):
         counts = results.numbers("testperf", "clients", contender="kvzmq", transport=transport)
         for at, stage in enumerate(STAGES):
             wanted = {"contender": "kvzmq", "transport": transport, "operation": stage, "client": "sum"}
@@ -76,7 +79,7 @@ def _clients(results: Results) -> Any:
                 stage,
                 at,
             )
-        if transport == "bridge":
+        if transport == BRIDGE:
             wanted = {"contender": "one-sync", "operation": "insert", "client": "sum"}
             compared = results.numbers("testperf", "clients", contender="one-sync")
             _line(
@@ -149,7 +152,7 @@ def _comparison(results: Results) -> Any:
             [found[name].greatest - found[name].median for name in order],
         ]
         places = range(len(order))
-        promises = {title_of(name): PEERS[name].promise for name in results.values("clients", "contender")}
+        promises = {title_of(name): promise_of(name) for name in results.values("clients", "contender")}
         # Points, not bars: a logarithmic axis has no zero for a bar to begin at.
         axes.errorbar(middles, places, xerr=ranges, fmt="none", ecolor="tab:gray", capsize=3)
         for promise, mark in ((DURABLE, "o"), (MEMORY, "s"), (NOTHING, "x")):
@@ -213,7 +216,9 @@ def _latency(results: Results) -> Any:
     if not results.has("clients"):
         return None
     figure, axes = pyplot.subplots(figsize=(6.5, 4.2), layout="constrained")
-    for at, contender in enumerate(("kvzmq", "kvzmq-bridge", "redis", "one-sync", "sqlite")):
+    for at, contender in enumerate(
+        measured(results, "clients", ("kvzmq", "kvzmq-bridge", "redis", "one-sync", "sqlite"))
+    ):
         wanted = {"contender": contender, "operation": "insert", "clients": 8}
         spreads = [results.spread("clients", field, **wanted) for field in fields.values()]
         _line(axes, [(place + at / 25, found) for place, found in enumerate(spreads)], title_of(contender), at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from benchmarks.report.names import STAGES, TRANSPORTS, cores
+from benchmarks.report.names import BRIDGE, STAGES, cores, transports_of, zeromq_of
 from benchmarks.report.text import join, paragraph, times
 from benchmarks.results import Results, number, spread
 
@@ -18,7 +18,8 @@ def surprises(results: Results) -> str:
 
 def _bridge_beats_router(results: Results) -> str:
     wanted = {"contender": "kvzmq", "operation": "lookup", "client": "sum", "clients": 1}
-    ratio = results.ratio("testperf", "ops_per_s", {**wanted, "transport": "bridge"}, {**wanted, "transport": "dealer"})
+    bridge, zeromq = ({**wanted, "transport": way} for way in (BRIDGE, zeromq_of(results)))
+    ratio = results.ratio("testperf", "ops_per_s", bridge, zeromq)
     if not ratio.least > 1.1:
         return ""
     costs = [
@@ -92,7 +93,7 @@ def _sqlite(results: Results) -> str:
 
 def _fewer_with_more(results: Results) -> str:
     worst = (1.0, "", "", 0, 0)
-    for transport, name in TRANSPORTS.items():
+    for transport, name in transports_of(results).items():
         for stage in STAGES:
             counts = results.numbers("testperf", "clients", contender="kvzmq", transport=transport)
             sums = {
@@ -121,7 +122,7 @@ def _fewer_with_more(results: Results) -> str:
 
 def _two_beat_one(results: Results) -> str:
     found = []
-    for transport, name in TRANSPORTS.items():
+    for transport, name in transports_of(results).items():
         for stage in STAGES:
             wanted = {"contender": "kvzmq", "transport": transport, "operation": stage, "client": "sum"}
             ratio = results.ratio("testperf", "ops_per_s", {**wanted, "clients": 2}, {**wanted, "clients": 1})
@@ -132,21 +133,22 @@ def _two_beat_one(results: Results) -> str:
     return (
         f"Two clients make more than twice of what one makes: {join(found)}. Each is faster than a lone one,"
         " which lets the processors"
-        " rest between its questions; waking them takes time. That is the likely reason, not a measured one."
+        " sleep between its requests; waking them takes time. That is the likely reason, not a measured one."
     )
 
 
 def _processes_share_less(results: Results) -> str:
     wanted = {"contender": "kvzmq", "clients": 64, "operation": "insert"}
-    processes = results.median("testperf", "changes_per_sync", transport="dealer", client="sum", **wanted)
+    way = zeromq_of(results)
+    processes = results.median("testperf", "changes_per_sync", transport=way, client="sum", **wanted)
     connections = results.median("group_commit", "changes_per_sync", **wanted)
     if not connections > 2 * processes:
         return ""
     return (
-        f"64 processes share a sync among {processes:.1f} inserts over DEALER, 64 connections of a single"
-        f" process among {connections:.0f}:"
-        " on so few processors the processes do not get to put their questions while the disk works, an event"
-        " loop has put them all."
+        f"64 processes share a sync among {processes:.1f} inserts over {transports_of(results)[way]}, 64"
+        f" connections of a single process among {connections:.0f}:"
+        " with so few processors the processes do not get to send their requests while the disk works; one event"
+        " loop has sent them all."
     )
 
 

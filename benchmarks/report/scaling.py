@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import dropwhile, takewhile
 
-from benchmarks.report.names import STAGES, TRANSPORTS, cores
+from benchmarks.report.names import BRIDGE, STAGES, cores, transports_of
 from benchmarks.report.testperf import LEVEL, costs_of, counts_of, level_of, rates_by_round, sum_of
 from benchmarks.report.text import join, rate, times
 from benchmarks.results import Results, spread
@@ -23,7 +23,7 @@ _ALIKE = 1.1
 
 def analyse(results: Results) -> list[list[str]]:
     found: list[list[str]] = []
-    for transport, name in TRANSPORTS.items():
+    for transport, name in transports_of(results).items():
         counts = counts_of(results, transport)
         if len(counts) < 2:
             continue
@@ -34,6 +34,57 @@ def analyse(results: Results) -> list[list[str]]:
         found.append(_on_shares(results, transport, name, counts))
     found.append(_on_baseline(results))
     return found
+
+
+def summary(results: Results, transport: str, name: str) -> list[str]:
+    """Say in short what one client makes and what many make, why that grows, and why it ends: a paragraph each."""
+    counts = counts_of(results, transport)
+    rates = {
+        stage: [(count, made) for count in counts if not math.isnan(made := sum_of(results, transport, count, stage))]
+        for stage in STAGES
+    }
+    if any(len(rates[stage]) < 2 for stage in ("insert", "lookup")):
+        return []
+    best = {stage: max(pairs, key=lambda pair: pair[1]) for stage, pairs in rates.items() if pairs}
+    alone = [f"{rate(rates[stage][0][1])} {stage}s/s" for stage in ("insert", "lookup")]
+    many = [
+        f"{rate(best[stage][1])} {stage}s/s ({best[stage][0]} clients, {times(gain)} as many)"
+        for stage in ("insert", "lookup")
+        for gain in (best[stage][1] / rates[stage][0][1],)
+    ]
+    levels = [
+        f"{stage} {f'at {level}' if level else 'not yet'}"
+        for stage, pairs in rates.items()
+        if len(pairs) > 1
+        for level in (level_of(pairs),)
+    ]
+    return [
+        f"Over {name} {_one(counts[0])} makes {join(alone)}. Many at once make up to {join(many)}. The sums level off,"
+        f" that is, come within {1 - LEVEL:.0%} of the best, with so many clients: {join(levels)}.",
+        *_why_it_grows(results, transport, best),
+        "Why the sums end there: "
+        + "; ".join(
+            f"{stage}s are best with {best[stage][0]} clients, {_limit(results, transport, stage, best[stage][0])}"
+            for stage in ("insert", "lookup")
+        )
+        + ".",
+    ]
+
+
+def _why_it_grows(results: Results, transport: str, best: Mapping[str, tuple[int, float]]) -> list[str]:
+    first, many = counts_of(results, transport)[0], best["insert"][0]
+    said = []
+    alone, shared = (sum_of(results, transport, count, "insert", "changes_per_sync") for count in (first, many))
+    if alone < 1.2 and shared > 1.5:
+        said.append(
+            f"a lone insert waits for a sync of its own, and with {many} clients {shared:.1f} inserts share one"
+        )
+    busy = sum_of(results, transport, first, "lookup", "server_busy")
+    if busy < 0.75 and best["lookup"][0] > first:
+        said.append(
+            f"one client's lookups keep the server busy for {busy:.0%} of the time, and more clients fill the rest"
+        )
+    return [f"Why they grow: {'; '.join(said)}."] if said else []
 
 
 def _on_system(results: Results, transport: str, name: str, counts: Sequence[int]) -> list[str]:
@@ -49,15 +100,13 @@ def _on_system(results: Results, transport: str, name: str, counts: Sequence[int
     server, others = costs_of(results, transport, full, "lookup")
     made = sum_of(results, transport, full, "lookup")
     return [
-        f"The whole, over {name}: with {_one(counts[0])} {first:.1f} of {all_cores} processors are busy, and an"
-        " operation's time is mostly its way and waiting.",
-        f"Lookups have filled the processors with {full} clients, and from there on the sum is what the"
-        " processors give:",
-        f"one costs {server:.0f} us in the server and {others:.0f} us in clients and kernel, which makes"
-        f" {rate(all_cores * 1e6 / (server + others))}/s"
-        f" of {all_cores} full processors, and {rate(made)}/s are measured.",
-        f"The others take {others / (server + others):.0%} of it, so this plateau is the machine's. With the"
-        " clients elsewhere the server would have gone on,"
+        f"The machine as a whole, over {name}: with {_one(counts[0])} {first:.1f} of {all_cores} processors are"
+        " busy; an operation is mostly waiting, and on its way.",
+        f"With {full} clients lookups keep all processors busy, and from there on the processors set the sum:",
+        f"one lookup costs {server:.0f} us in the server and {others:.0f} us in clients and kernel, which makes"
+        f" {rate(all_cores * 1e6 / (server + others))}/s of {all_cores} full processors; {rate(made)}/s are measured.",
+        f"Clients and kernel take {others / (server + others):.0%} of that, so this limit is the machine's. With the"
+        " clients on other machines the server would have gone on,"
         f" to some {1e6 / server:,.0f}/s for each processor it can fill: an extrapolation, not a figure.",
     ]
 
@@ -110,7 +159,7 @@ def _on_lookups(results: Results, transport: str, name: str, counts: Sequence[in
     sentences = [f"Lookups over {name}: {_one(counts[0])} makes {rate(first)}/s{together}."]
     if busy_one < 0.75 and best > 1.2 * first:
         sentences.append(
-            f"One client keeps the server's thread{'s' if transport == 'dealer' else ''} busy for"
+            f"One client keeps the server's thread{'' if transport == BRIDGE else 's'} busy for"
             f" {busy_one:.0%} of a processor:"
             " the rest of the time the request is with the client, or on its way. More clients fill that time."
         )
@@ -136,27 +185,27 @@ def _where_it_ends(results: Results, transport: str, stage: str, rates: Sequence
         if len(plateau) == 1
         else f"at {level} clients, stays within {1 - LEVEL:.0%} of the best sum up to {plateau[-1][0]}"
     )
-    busy, server = (sum_of(results, transport, best_at, stage, field) for field in ("machine_busy", "server_busy"))
-    start = (
-        f"It levels off {within}, and is best with {best_at}, where {busy:.1f} of {cores(results)}"
-        f" processors are busy, {server:.1f} of that with the server"
-    )
-    if server >= _FULL and transport == "bridge":
-        return [f"{start}: its one thread is what ends it."]
+    return [f"It levels off {within}, and is best with {best_at}, {_limit(results, transport, stage, best_at)}."]
+
+
+def _limit(results: Results, transport: str, stage: str, count: int) -> str:
+    """Say how busy the processors are with so many clients, and what ends the growth."""
+    busy, server = (sum_of(results, transport, count, stage, field) for field in ("machine_busy", "server_busy"))
+    start = f"where {busy:.1f} of {cores(results)} processors are busy, {server:.1f} of that with the server"
+    if server >= _FULL and transport == BRIDGE:
+        return f"{start}: its one thread is what ends it"
     if busy >= _FULL * cores(results):
-        return [f"{start}: the processors are what ends it, and the clients take {1 - server / busy:.0%} of them."]
+        return f"{start}: the processors are what ends it, and the clients take {1 - server / busy:.0%} of them"
     if server >= _FULL:
-        return [f"{start}, whose two threads, the loop's and libzmq's, share that: one of them may be full."]
+        return f"{start}, whose two threads, the loop's and libzmq's, share that: one of them may be full"
     sync_ms = results.median("limits", "p50_ms", what="1 insert", how="overwrite")
-    share = sum_of(results, transport, best_at, stage, "syncs_per_s") * sync_ms / 1000
+    share = sum_of(results, transport, count, stage, "syncs_per_s") * sync_ms / 1000
     if share >= _SYNCS_MATTER:
-        return [
+        return (
             f"{start}: neither is full, and the loop waits for the disk, for {share:.0%} of the time if a sync"
-            f" takes the {sync_ms:.2f} ms it takes alone."
-        ]
-    return [
-        f"{start}: neither is full, and what is left is waiting for each other: wake-ups and the way there and back."
-    ]
+            f" takes the {sync_ms:.2f} ms it takes alone"
+        )
+    return f"{start}: neither is full, and what is left is waiting for each other: wake-ups and the way there and back"
 
 
 def _on_fall(results: Results, transport: str, stage: str, rates: Sequence[tuple[int, float]]) -> list[str]:

@@ -16,7 +16,7 @@ from benchmarks.report import (
     transports,
     watches,
 )
-from benchmarks.report.text import paragraph
+from benchmarks.report.text import join, paragraph
 from benchmarks.results import Results
 
 Section = Callable[[Results], str]
@@ -24,13 +24,11 @@ Section = Callable[[Results], str]
 
 def preface(plots: Sequence[str]) -> str:
     """Say what this is and how to read it."""
-    text = paragraph(
-        "This file is written by `make report`, from figures that program has measured: benchmarks/results/*.csv.",
-        "Figures are medians over the rounds of a run; contenders took turns within each round.",
-        "A ratio of two contenders is the median of the rounds' ratios, which is not the ratio of the medians.",
-        "A change counts when it is on the disk, unless a table says otherwise.",
+    return paragraph(
+        "Written by `make report` from what it has measured, benchmarks/results/*.csv. Figures are medians over the",
+        "rounds of a run. A change counts when it is on the disk, unless a table says otherwise.",
+        f"Plots: {join(plots)}." if plots else "",
     )
-    return text + (f"\n\nPlots: {', '.join(plots)}" if plots else "")
 
 
 def machine(results: Results) -> str:
@@ -51,19 +49,20 @@ def machine(results: Results) -> str:
 
 
 SECTIONS: tuple[tuple[str, Section], ...] = (
-    ("The machine", machine),
-    ("The aims, and what this run says", aims.write),
-    ("The question: one client, then ever more at once", many_clients.write),
+    ("The question: how much for one client, how much for many at once?", many_clients.answer),
+    ("The same in detail", many_clients.write),
     ("What group commit changes", group_commit.write),
     ("What the bridge costs or saves against ROUTER", transports.write),
     ("Beside what people use instead", comparison.write),
-    ("Limits: what the disk, ROUTER and epoll give with no table behind them", limits.write),
-    ("Latency", latency.write),
-    ("Watches", watches.write),
     ("Growth: rows, memory, recovery, queries", growing.write),
     ("Compaction", growing.compaction),
+    ("Latency", latency.write),
+    ("Watches", watches.write),
+    ("Limits: what the disk, ROUTER and epoll give with no table behind them", limits.write),
     ("What surprised", remarks.surprises),
     ("What these figures do not show", remarks.caveats),
+    ("The machine", machine),
     ("Every client's figures", many_clients.every_client),
+    ("The aims, and what this run says", aims.write),
 )
-"""The sections, in order."""
+"""The sections, in order: the course's question first, what only those who measure again need last."""

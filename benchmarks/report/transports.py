@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.report.names import STAGES
+from benchmarks.report.names import BRIDGE, STAGES, transports_of, zeromq_of
 from benchmarks.report.testperf import counts_of
 from benchmarks.report.text import decimal, paragraph, table, times
 from benchmarks.results import Results
@@ -13,20 +13,19 @@ from benchmarks.results import Results
 def write(results: Results) -> str:
     """Compare the bridge with ROUTER."""
     parts = []
-    counts = [count for count in counts_of(results, "bridge") if count in counts_of(results, "dealer")]
+    way = zeromq_of(results)
+    counts = [count for count in counts_of(results, BRIDGE) if count in counts_of(results, way)]
     if counts:
         rows = []
         for count in counts:
             ratios = []
             for stage in STAGES:
                 wanted = {"contender": "kvzmq", "operation": stage, "client": "sum", "clients": count}
-                ratio = results.ratio(
-                    "testperf", "ops_per_s", {**wanted, "transport": "bridge"}, {**wanted, "transport": "dealer"}
-                )
-                ratios.append(decimal(ratio.median))
+                ours, theirs = ({**wanted, "transport": each} for each in (BRIDGE, way))
+                ratios.append(decimal(results.ratio("testperf", "ops_per_s", ours, theirs).median))
             rows.append([str(count), *ratios])
         parts += [
-            "TestPerf, sum over the bridge divided by sum over DEALER (above 1 the bridge is faster):",
+            f"TestPerf, sum over the bridge by sum over {transports_of(results)[way]} (above 1: the bridge is ahead):",
             table(("clients", *STAGES), rows),
         ]
     if results.has("clients"):
@@ -63,7 +62,7 @@ def _on_transports(results: Results) -> list[str]:
     if any(math.isnan(figure) for figure in (bridge, router, bridge_client, router_client)):
         return []
     sentences = [
-        f"For one lookup the server spends {bridge:.0f} us on the bridge and {router:.0f} us on ROUTER, the"
+        f"For one lookup the server spends {bridge:.0f} us at the bridge and {router:.0f} us at ROUTER, the"
         f" client {bridge_client:.0f} us and {router_client:.0f} us."
     ]
     if router > 1.1 * bridge:
@@ -73,7 +72,7 @@ def _on_transports(results: Results) -> list[str]:
             " while a line of the bridge is read and written by the loop itself."
         )
     elif router < 0.9 * bridge:
-        sentences.append("Here the bridge is the dearer one, JSON included.")
+        sentences.append("Here the bridge costs more, JSON included.")
     crowd_bridge, crowd_router = (
         [_cpu(results, contender, "lookup", 8, side) for side in ("server", "client")]
         for contender in ("kvzmq-bridge", "kvzmq")
@@ -86,7 +85,6 @@ def _on_transports(results: Results) -> list[str]:
             f" {times(sum(crowd_router) / sum(crowd_bridge))} as much over ROUTER together."
         )
     sentences.append(
-        "What ROUTER buys is not in this table: many operations in one message, retries that take effect once,"
-        " bytes as values, watches."
+        "What ZeroMQ gives in return is not in this table: many operations in one message, bytes as values, watches."
     )
     return sentences

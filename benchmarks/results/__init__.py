@@ -1,6 +1,7 @@
 """The raw figures: one CSV file for each experiment, a line as soon as it is measured.
 
-An interrupted run leaves what it has measured. Cells are text; `number` reads one.
+An interrupted run leaves what it has measured. Cells are text; `number` reads one. A contender that was measured over
+another transport than its usual one is read as another contender, `kvzmq, pyzmq`, so that their figures never mix.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 DIRECTORY = Path(__file__).parent
+
+OVER = ", "
+"""Between a contender's name and its transport."""
+
+USUAL_TRANSPORT = "plain socket"
+_TRANSPORT_APART = ("testperf",)
+"""Experiments that compare transports, and ask for one by its column."""
 
 Row = dict[str, str]
 
@@ -85,6 +93,13 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def _named(experiment: str, row: Row) -> Row:
+    transport = row.get("transport")
+    if not transport or transport == USUAL_TRANSPORT or experiment in _TRANSPORT_APART:
+        return row
+    return {**row, "contender": row["contender"] + OVER + transport}
+
+
 class Results:
     """All figures of a run, read from its directory."""
 
@@ -92,7 +107,7 @@ class Results:
         self._files: dict[str, list[Row]] = {}
         for path in sorted(directory.glob("*.csv")):
             with path.open(newline="", encoding="utf-8") as file:
-                self._files[path.stem] = list(csv.DictReader(file))
+                self._files[path.stem] = [_named(path.stem, row) for row in csv.DictReader(file)]
 
     def rows(self, experiment: str, **wanted: object) -> list[Row]:
         """Return an experiment's rows that hold what is wanted; none if it was not measured."""
