@@ -76,9 +76,9 @@ def _clients(results: Results) -> list[str]:
             'the ratio of the medians. "Ahead" and "behind" are said of a tenth or more.',
         ),
         paragraph(
-            "Blocking clients, a process each, single operations/s, on 10,000 rows with values of 32 bytes. `rounds` is",
-            "how far the rounds lie from their median; a dash: the clients had no rows left to remove before half of the",
-            "time was over.",
+            "Blocking clients, a process each, single operations/s, on 10,000 rows with values of 32 bytes. `rounds`",
+            "is how far the rounds lie from their median; a dash: the clients had no rows left to remove before half",
+            "of the time was over.",
         ),
     ]
     for operation in ("insert", "lookup", "remove"):
