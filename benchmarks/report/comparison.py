@@ -121,7 +121,7 @@ def _clients(results: Results) -> list[str]:
         )
     if memory:
         notes.append(
-            f"{join(memory)} forget everything when they end; their inserts, where shown, are no peer of a durable one."
+            f"{join(memory)} forget everything when they end; their inserts cannot be compared with durable ones."
         )
     if results.rows("clients", contender="etcd"):
         notes.append(

@@ -282,7 +282,7 @@ def _on_shares(results: Results, transport: str, name: str, counts: Sequence[int
         return []
     middle = [spread(share for share, _, _ in shares).median for shares in (slowest, fastest)]
     (least, least_at, least_stage), (most, most_at, most_stage) = min(slowest), max(fastest)
-    fair = "Nobody starves" if least > 0.5 else "Not all clients fare alike"
+    fair = "All clients get their share" if least > 0.5 else "Not all clients fare alike"
     return [
         f"{fair} over {name}: in the middle of the runs the slowest client has {middle[0]:.0%} of the average"
         f" one's rate, and the fastest {middle[1]:.0%};",
