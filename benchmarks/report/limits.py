@@ -92,7 +92,7 @@ def write(results: Results) -> str:
             paragraph(
                 "The transports alone: echoes in Python that decode nothing (ROUTER) or one line of JSON"
                 " (epoll), asked by the same clients.",
-                "An echo is a bound only where its processor is full; elsewhere a server with a table may come out ahead.",
+                "An echo is a bound only where its processor is full; else a server with a table may come out ahead.",
             ),
             table(("work", "kvzmq/s", "echo/s", "ratio", "rounds", "server us/op", "echo us/op"), rows),
         ]
