@@ -58,7 +58,7 @@ def _lines() -> list[_Line]:
 def write_table(results: Results) -> str:
     """Return the table, or nothing if a figure is missing."""
     rows = [
-        "| operations a second | kvzmq | Redis, `appendfsync always`, redis-py | ratio | rounds |",
+        "| operations a second | kvzmq | Redis, `appendfsync always`, redis-py | ratio | of the rounds |",
         "|---|--:|--:|--:|--:|",
     ]
     for line in _lines():

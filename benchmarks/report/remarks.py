@@ -195,8 +195,8 @@ def caveats(results: Results) -> str:
         else "",
         "All loads are closed loops: a slow answer delays the next question, so that queueing under a given"
         " arrival rate is not shown.",
-        f"The rounds of one figure lie {noise[0]:.0%} apart for the middle one of all figures, {noise[1]:.0%} or more for"
-        " a tenth of them:"
+        f"The rounds of one figure lie {noise[0]:.0%} apart for the middle one of all figures, and {noise[1]:.0%} or"
+        " more for a tenth of them:"
         " differences smaller than that mean nothing unless every round shows them."
         if noise
         else "",

@@ -120,7 +120,7 @@ class OneSyncTable:
 
 
 def serve_one_sync(port: int, path: str, grouped_rows: str = "0", matches: str = "1") -> None:
-    """Be the seed's server: select over all connections, each request on its own.
+    """Be a simple server: select over all connections, each request on its own.
 
     `grouped_rows` rows are there from the beginning, `matches` of them of a group: synced one by one
     they would take minutes.
