@@ -168,7 +168,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "an index built at once however long it takes", "server/deferral.py",
-        "        return store.table.is_ready(request)\n\n    def _is_overdue", "        return True\n\n    def _is_overdue",
+        "and self._store.is_indexed(request)\n\n    def _is_overdue", "\n\n    def _is_overdue",
         COSTLY + "test_others_are_served_while_an_index_is_built_and_a_peer_keeps_its_order", 9,
     ),
     Mutant(
@@ -188,7 +188,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "indexes built that drive each other out", "server/deferral.py",
-        "        if indexes.fit(subkeys):", "        if True:",
+        "        if self._store.fit_indexes(request):", "        if True:",
         COSTLY + "test_a_request_whose_indexes_are_too_large_together_is_refused", 9,
     ),
     Mutant(
@@ -213,7 +213,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "rows that are due counted and listed", "server/deferral.py",
-        "        if store.trouble is None and self._is_overdue(time_us):  # with trouble nothing could be removed\n            return False\n", "",
+        "return not self._is_overdue(time_us) and self", "return self",
         COSTLY + "test_looking_through_rows_waits_for_those_that_are_due_unless_nothing_can_be_written", 4,
     ),
     Mutant(
@@ -224,8 +224,7 @@ MUTANTS: list[Mutant] = [
     # ---- store, in process
     Mutant(
         "no sync in commit", "store/file/file_log.py",
-        "        yield group\n        try:\n            file.sync()",
-        "        yield group\n        try:\n            pass",
+        "        try:\n            self._file.sync()\n", "        try:\n            pass\n",
         CRASH, 1,
     ),
     Mutant(
@@ -270,16 +269,16 @@ MUTANTS: list[Mutant] = [
         CRASH, 8,
     ),
     Mutant(
-        "the sealed log let go before its removal is on the disk", "store/file/compaction.py",
-        "        directory.unlink(NAME_SEALED)\n        directory.sync()",
-        "        directory.unlink(NAME_SEALED)\n        sealed.close()\n        sealed = directory.create(\"other\")\n        directory.sync()",
+        "the sealed log let go before its removal is on the disk", "store/file/file_log.py",
+        "            self.directory.unlink(NAME_SEALED)\n            self.directory.sync()",
+        "            self.directory.unlink(NAME_SEALED)\n            self._sealed.close()  # type: ignore[attr-defined]\n"
+        "            self._sealed = self.directory.create(\"other\")\n            self.directory.sync()",
         CRASH, 8,
     ),
     Mutant(
-        "sealed log removed before the checkpoint is renamed", "store/file/compaction.py",
-        "        checkpoint.write(directory, log.group, store.table.dump())\n        directory.unlink(NAME_SEALED)",
-        "        sections = list(store.table.dump())\n        directory.unlink(NAME_SEALED)\n"
-        "        checkpoint.write(directory, log.group, sections)",
+        "sealed log removed before the checkpoint is renamed", "store/store.py",
+        "    log.write_checkpoint(Checkpoint(log.group, store.table.dump()))\n    log.truncate(log.group)",
+        "    log.truncate(log.group)\n    log.write_checkpoint(Checkpoint(log.group, store.table.dump()))",
         CRASH, 8,
     ),
     Mutant(
@@ -327,15 +326,14 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "executed although it could not be written", "store/store.py",
-        "            self._refused.update(map(id, writes))\n            return\n",
-        "            pass\n",
+        "            if reply is None and self.state is _REJECTED:", "            if False:",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
         "applied before the log has it", "store/store.py",
-        "        try:\n            self._append(msgpack.encode_group(",
-        "        for request in writes:\n            self.execute(request)\n"
-        "        try:\n            self._append(msgpack.encode_group(",
+        "        try:\n            others = self.log.append(group)",
+        "        for request, _ in step._writes:\n            self.table.execute(request)\n"
+        "        try:\n            others = self.log.append(group)",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
@@ -443,8 +441,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a retry executed unlogged when its step pushed its session out", "store/store.py",
-        "        if self._kept and id(request) in self._kept:",
-        "        if False:",
+        "                cached = table.find_cached(request)\n                writes.append((request, cached))\n",
+        "                cached = table.find_cached(request)\n                writes.append((request, None))\n",
         LOG + "test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed[file]", 5,
     ),
     Mutant(
@@ -454,7 +452,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "expiry by the local clock", "store/store.py",
-        "        if writes or table.is_due(time_us):\n", "        table.advance(time_us)\n        if writes:\n",
+        "        if frames or (table.expiries and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
         LOG + "test_rows_expire_by_a_commit_of_their_own[file]", 2,
     ),
     Mutant(
@@ -464,13 +462,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "no barrier before a read", "store/store.py",
-        "            for group in self.log.barrier():\n                self._replay(group)\n", "",
+        "                for group in self.log.barrier():\n                    self._replay(group)\n", "                pass\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
         "others' groups skipped", "store/store.py",
-        "            if committed is group:\n                break\n            self._replay(committed)",
-        "            if committed is group:\n                break",
+        "        for group in others:\n            self._replay(group)\n", "",
         LOG + "test_stores_on_one_log_stay_equal_under_interleaved_commits", 4,
     ),
     Mutant(
@@ -508,31 +505,49 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "synced before it is written", "store/file/file_log.py",
-        "        self._write(file, frame)\n        file.start_sync(self.log_bytes, len(frame))\n        self.group += 1\n"
-        "        self.log_bytes += len(frame)\n        yield group\n        try:\n            file.sync()",
-        "        file.sync()\n        self._write(file, frame)\n        file.start_sync(self.log_bytes, len(frame))\n"
-        "        self.group += 1\n        self.log_bytes += len(frame)\n        yield group\n        try:\n            pass",
+        '        self._write(file, frame)\n'
+        '        file.start_sync(self.log_bytes, len(frame))\n'
+        '        self.group += 1\n'
+        '        self.log_bytes += len(frame)\n'
+        '        return ()\n'
+        '\n'
+        '    def sync(self) -> None:\n'
+        '        """Return when what was appended is on the disk; see Log.sync."""\n'
+        '        self._check()\n'
+        '        assert self._file is not None, "sync before recover"\n'
+        '        try:\n'
+        '            self._file.sync()\n',
+        '        file.sync()\n'
+        '        self._write(file, frame)\n'
+        '        file.start_sync(self.log_bytes, len(frame))\n'
+        '        self.group += 1\n'
+        '        self.log_bytes += len(frame)\n'
+        '        return ()\n'
+        '\n'
+        '    def sync(self) -> None:\n'
+        '        """Return when what was appended is on the disk; see Log.sync."""\n'
+        '        self._check()\n'
+        '        assert self._file is not None, "sync before recover"\n'
+        '        try:\n'
+        '            pass\n',
         POWER + "[ext4]", 3,
     ),
     Mutant(
         "replies sent while the disk works", "server/dispatcher.py",
-        "        self.store.settle()\n        for arrival, reply in held:\n            arrival.transport.send(arrival.peer, reply)\n",
-        "        for arrival, reply in held:\n            arrival.transport.send(arrival.peer, reply)\n            arrival.transport.flush()\n"
-        "        self.store.settle()\n",
+        "        self._send(unsent, step.sync())\n",
+        "        self._send(unsent, step._replies)\n        for arrival in arrivals:\n            arrival.transport.flush()\n"
+        "        step.sync()\n",
         DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
     ),
     Mutant(
         "replies for which there is no room do not wait for the disk", "server/dispatcher.py",
-        "                self._release(held)\n                held_bytes = 0",
-        "                for one, other in held:\n                    one.transport.send(one.peer, other)\n                held.clear()\n"
-        "                held_bytes = 0",
+        "                replies = step.release()\n", "                replies, step._replies = step._replies, []\n",
         DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
     ),
     Mutant(
         "replies sent although the sync has failed", "server/dispatcher.py",
-        "        self.store.settle()\n        for arrival, reply in held:\n            arrival.transport.send(arrival.peer, reply)\n",
-        "        try:\n            self.store.settle()\n        finally:\n            for arrival, reply in held:\n"
-        "                arrival.transport.send(arrival.peer, reply)\n",
+        "        self._send(unsent, step.sync())\n",
+        "        try:\n            step.sync()\n        finally:\n            self._send(unsent, step._replies)\n",
         DISPATCHER + "test_when_the_disk_fails_nothing_is_sent", 6,
     ),
     Mutant(
@@ -548,7 +563,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "reads answered after a failed sync", "store/file/file_log.py",
-        "        self._check()\n        return iter(())", "        return iter(())",
+        "        self._check()\n        return ()", "        return ()",
         FAILED_LOG + "a_sync_that_failed_nothing_is_committed_any_more", 6,
     ),
     Mutant(
@@ -557,22 +572,22 @@ MUTANTS: list[Mutant] = [
         FAILED_LOG + "a_sync_that_failed_nothing_is_committed_any_more", 6,
     ),
     Mutant(
-        "nobody waits for the disk", "server/dispatcher.py",
-        "        self.store.settle()\n", "",
+        "nobody waits for the disk", "store/store.py",
+        "        self.log.sync()\n", "",
         POWER + "[ext4]", 3,
     ),
     Mutant(
         "watches and stats are served last", "server/dispatcher.py",
-        "        for arrival in arrivals:\n            reply = self._answer(arrival)\n",
-        "        for arrival in sorted(arrivals, key=lambda one: isinstance(one.request, Request) and one.request.served):\n"
-        "            reply = self._answer(arrival)\n",
+        "        for arrival in arrivals:\n            held_bytes += len(self._answer(step, arrival).results)\n",
+        "        unsent = sorted(arrivals, key=lambda one: isinstance(one.request, Request) and one.request.served)\n"
+        "        for arrival in unsent:\n            held_bytes += len(self._answer(step, arrival).results)\n",
         DISPATCHER + "test_watches_and_stats_keep_their_place_among_the_requests_of_a_step", 2,
     ),
     Mutant(
         "replies sent before the log is written", "store/store.py",
-        "            self._append(msgpack.encode_group(time_us, frames)",
-        "            late, self._late = getattr(self, '_late', None), (msgpack.encode_group(time_us, frames), len(writes))\n"
-        "            late and self._append(*late)\n            0 and self._append(msgpack.encode_group(time_us, frames)",
+        "            others = self.log.append(group)",
+        "            late, self._late = getattr(self, '_late', None), group\n"
+        "            others = self.log.append(late) if late else ()",
         KILLED, 3,
     ),
     Mutant(
@@ -750,7 +765,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_router_transport.py::test_replies_to_a_peer_that_has_gone_are_counted", 9),
     Mutant("router's ipc socket is for everyone", "server/transport/listen.py", "os.umask(0o077)", "os.umask(0o022)",
            "tests/unit/test_router_transport.py::test_an_ipc_endpoint_is_for_its_owner_alone", 10),
-    Mutant("dispatcher commits each request alone", "server/dispatcher.py", "if self._group_commit or not arrivals:", "if not arrivals:",
+    Mutant("dispatcher commits each request alone", "server/dispatcher.py", "self._run_all = self._run if group_commit else", "self._run_all = self._run if False else",
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
     Mutant("stats gives every operation the room of a reply", "server/dispatcher.py", "                serve = self._served.get(type(op))\n", "                budget.begin(len(request.ops), table.semantics, table.revision)\n                serve = self._served.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
@@ -872,7 +887,7 @@ MUTANTS: list[Mutant] = [
            LINEAGE + "test_another_table_under_the_same_url_is_told", 12),
     Mutant("epochs not in the checkpoint", "store/sections.py", "    if epochs.lineage is not None:\n        yield", "    if False:\n        yield",
            LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
-    Mutant("an epoch is not written", "store/store.py", "            frames.insert(0, beginning.frame)", "            pass",
+    Mutant("an epoch is not written", "store/store.py", "            frames = [self._beginning.frame, *frames]", "            pass",
            LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
     Mutant("a stopped server is not noticed", "client/core/watch_channel.py", "gone = now_s - self._heard_s > SILENCE_S_MAX", "gone = False",
            "tests/integration/test_silence.py::test_a_stopped_server_is_noticed_by_an_idle_watcher", 9),
@@ -892,8 +907,8 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_table.py::test_the_semantics_of_a_log_decide_what_its_requests_gave", 2),
     # ---- what the operator is told
     Mutant(
-        "a full disk leaves nothing in the log", "server/journal.py",
-        "        if (self._store.trouble is None) != (self._trouble_s is None):", "        if False:",
+        "a full disk leaves nothing in the log", "server/loop.py",
+        "        store.on_trouble = self._journal.trouble\n", "",
         "tests/integration/test_cli_operator.py"
         "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 9,
     ),
