@@ -7,7 +7,6 @@ durable the replies leave, in the same order. Nothing here knows a socket or a f
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
