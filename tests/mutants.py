@@ -72,6 +72,7 @@ SESSION = "tests/unit/test_client_session.py::"
 COSTLY = "tests/unit/test_costly_requests.py::"
 DISPATCHER = "tests/unit/test_dispatcher.py::"
 OPERATIONS = "tests/unit/test_operations.py::"
+SHARED = "tests/unit/test_shared_log_server.py::"
 FILLED = "tests/fault/test_process_full_disk.py::"
 
 # fmt: off
@@ -905,6 +906,82 @@ MUTANTS: list[Mutant] = [
            WATCHES + "test_a_step_spends_a_bounded_time_on_watches_and_all_get_their_turn", 9),
     Mutant("an old log is replayed with new limits", "store/budget.py", "{1: (8 << 20) - 1024,", "{1: messages.RESULT_BYTES_MAX,",
            "tests/unit/test_table.py::test_the_semantics_of_a_log_decide_what_its_requests_gave", 2),
+    # ---- steps, the log's outcomes, timers, observers
+    Mutant(
+        "a step gives its replies out before its sync", "store/store.py",
+        "        if store._is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
+        LOG + "test_the_replies_of_a_step_come_when_its_group_is_durable[file]", 3,
+    ),
+    Mutant(
+        "appended while the fate of a group is unknown", "store/store.py",
+        "        if self._step is not None:\n            raise AssertionError(\"a step begins", "        if False:\n            raise AssertionError(\"a step begins",
+        LOG + "test_nothing_is_appended_while_the_fate_of_a_group_is_unknown", 5,
+    ),
+    Mutant(
+        "an unknown fate taken for a refusal", "store/store.py",
+        "            step.state = _UNKNOWN\n", "            step.state = _REJECTED\n",
+        LOG + "test_a_step_of_unknown_fate_is_executed_or_refused_when_it_is_known[True]", 11,
+    ),
+    Mutant(
+        "writes of a step executed in another order", "store/store.py",
+        "            if expected is not request:", "            if False:",
+        LOG + "test_a_step_that_is_misused_fails_at_once[file]", 2,
+    ),
+    Mutant(
+        "groups truncated that the checkpoint does not hold", "store/file/file_log.py",
+        "        if self.sealed and self._sealed_group <= group:", "        if self.sealed:",
+        LOG + "test_a_truncation_keeps_what_the_checkpoint_does_not_hold[file]", 8,
+    ),
+    Mutant(
+        "an idle server does not hear what others append", "server/loop.py",
+        "            self._poller.register(descriptor, zmq.POLLIN)\n", "            pass\n",
+        SHARED + "test_a_watch_at_an_idle_server_sees_what_another_server_writes", 4,
+    ),
+    Mutant(
+        "a server that is woken does not catch up", "server/loop.py",
+        "            self.store.catch_up()\n", "            pass\n",
+        SHARED + "test_a_watch_at_an_idle_server_sees_what_another_server_writes", 4,
+    ),
+    Mutant(
+        "a copy of a request of unknown fate is refused", "server/unknown.py",
+        "isinstance(request, Request) and (request.session, request.seq) in self._writes", "False",
+        SHARED + "test_a_copy_of_a_request_of_unknown_fate_is_not_said_to_be_refused", 11,
+    ),
+    Mutant(
+        "later requests overtake one of unknown fate", "server/unknown.py",
+        "(arrival.transport, arrival.peer) in self._peers or (", "False or (",
+        SHARED + "test_while_the_log_cannot_tell_what_needs_it_waits_and_the_rest_is_answered[True]", 4,
+    ),
+    Mutant(
+        "requests wait for the log without bound", "server/loop.py",
+        "[] if self.dispatcher.is_full else self._drain(ready)", "self._drain(ready)",
+        SHARED + "test_what_waits_for_the_log_is_bounded", 9,
+    ),
+    Mutant(
+        "a timer that is late is never called", "server/timers.py",
+        "if timer.due_s <= now_s)", "if now_s - 1.0 < timer.due_s <= now_s)",
+        "tests/unit/test_timers.py::test_a_late_timer_is_called_once_and_takes_no_turn_from_the_others", 9,
+    ),
+    Mutant(
+        "a timer that is always due takes every turn", "server/timers.py",
+        "key=lambda timer: timer.due_s):", "key=lambda timer: timer.due_s)[:1]:",
+        "tests/unit/test_timers.py::test_a_late_timer_is_called_once_and_takes_no_turn_from_the_others", 9,
+    ),
+    Mutant(
+        "the loop does not wake for a timer", "server/loop.py",
+        "self.timers.wait_s(self.dispatcher.wait_s(timeout_s))", "self.dispatcher.wait_s(timeout_s)",
+        "tests/unit/test_timers.py::test_the_loop_calls_a_timer_in_time_and_late_ones_beside_requests", 9,
+    ),
+    Mutant(
+        "commits are timed though nobody listens", "store/store.py",
+        "        began_ns = time.perf_counter_ns() if self.observers else 0\n        self.log.sync()", "        began_ns = time.perf_counter_ns()\n        self.log.sync()",
+        "tests/unit/test_observers.py::test_nothing_is_timed_when_nobody_listens", 9,
+    ),
+    Mutant(
+        "a retry is told as executed", "server/dispatcher.py",
+        "runs = request.served or step.will_execute(request)", "runs = True",
+        "tests/unit/test_trace.py::test_a_retried_request_is_not_executed_and_has_no_line", 5,
+    ),
     # ---- what the operator is told
     Mutant(
         "a full disk leaves nothing in the log", "server/loop.py",
