@@ -231,7 +231,8 @@ def test_pages_hold_while_others_write(table: Any) -> None:
 
 def test_query_finds_rows_by_what_they_hold(table: Any) -> None:
     table.insert_many({
-        "z": {"color": "red", "n": 1}, "a": {"color": "red", "n": 1.0}, "b": {"color": "blue"}, "c": "red", "d": {"n": None},
+        "z": {"color": "red", "n": 1}, "a": {"color": "red", "n": 1.0}, "b": {"color": "blue"}, "c": "red",
+        "d": {"n": None},
     })  # fmt: skip
     assert table.query("color", "red") == [("a", {"color": "red", "n": 1.0}), ("z", {"color": "red", "n": 1})]
     assert [key for key, _ in table.query("n", 1)] == ["a", "z"]
@@ -356,8 +357,8 @@ def test_transactions_move_money_without_losing_any(table: Any) -> None:
 # ---- values
 
 GOOD = [
-    None, True, False, 0, -1, 2**63, 2**64 - 1, -(2**63), 1.5, -0.0, 1e308, "", "text", "\0\n\u00e9\u0065\u0301\U0001f600",
-    b"", b"\x00\xff", [], {}, [1, [2, [3]]], {"": {"a b": [b"x"]}}, ["x"] * 1000,
+    None, True, False, 0, -1, 2**63, 2**64 - 1, -(2**63), 1.5, -0.0, 1e308, "", "text",
+    "\0\n\u00e9\u0065\u0301\U0001f600", b"", b"\x00\xff", [], {}, [1, [2, [3]]], {"": {"a b": [b"x"]}}, ["x"] * 1000,
     {"deep": [[[[[[[[["down"]]]]]]]]]},
 ]  # fmt: skip
 

@@ -25,7 +25,7 @@ from kvzmq.store.file.file_log import NAME_SEALED
 
 @pytest.fixture(autouse=True)
 def the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no more than a page of zeros ahead, and stop the clock that names torn tails: every run has to be the same."""
+    """Write no more than a page of zeros ahead, and stop the clock that names torn tails: all runs must be the same."""
     monkeypatch.setattr(file_log, "PREPARED_BYTES", 4096)
     monkeypatch.setattr(file_log.time, "strftime", lambda *_: "TIME")
     monkeypatch.setattr(logging.getLogger("kvzmq.store.file.file_log"), "disabled", True)

@@ -177,7 +177,7 @@ def test_a_failing_call_leaves_no_part_of_a_refused_group_behind() -> None:
 
 
 def test_what_a_failed_sync_left_in_the_cache_is_made_durable_before_it_is_shown() -> None:
-    """Guarantee 3: the kernel takes the pages for clean after a failed sync, so a second one alone says yes and does nothing.
+    """Guarantee 3: the kernel takes the pages for clean after a failed sync: a second one alone says yes, does nothing.
 
     Turned red by a recovery that syncs the last group without writing it again.
     """

@@ -23,7 +23,7 @@ DURATION_S = 8.0
 DURATION_FULL_S = 30.0
 
 RSS_GROWTH_BYTES_MAX = 64 << 20
-"""What the server may have grown by: 32 MiB are the history that watches go back in, the rest rows, results, buffers."""
+"""What the server may have grown by: 32 MiB of history that watches go back in, the rest rows, results, buffers."""
 
 GIVE_BACK = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "16384"}
 """Has glibc give back what is freed, so that the figure shows what the server holds. By itself glibc keeps what

@@ -396,9 +396,10 @@ def test_export_and_import_keep_times_to_live(run: Any, table: kvzmq.Client, ser
 
 @pytest.mark.parametrize(
     "line",
-    ["nonsense", '{"key":"a","value":1,"expires":"2030-01-01T00:00:00"}', "{}", '{"key": 1, "value": 1}', '{"key": "a"}', '{"key": "a", "value": 1, "msgpack": "AA=="}', '{"key":"a","msgpack":"!"}',
-     '{"key":"a","msgpack":"wQ=="}', '{"key":"a","value":1,"extra":2}', '{"key":"a","value":36893488147419103232}', '{"key":"a","value":1e999}',
-     "[" * 10_000],
+    ["nonsense", '{"key":"a","value":1,"expires":"2030-01-01T00:00:00"}', "{}", '{"key": 1, "value": 1}',
+     '{"key": "a"}', '{"key": "a", "value": 1, "msgpack": "AA=="}', '{"key":"a","msgpack":"!"}',
+     '{"key":"a","msgpack":"wQ=="}', '{"key":"a","value":1,"extra":2}', '{"key":"a","value":36893488147419103232}',
+     '{"key":"a","value":1e999}', "[" * 10_000],
 )  # fmt: skip
 def test_import_stops_at_a_bad_line_with_its_number_and_what_is_done(
     table: kvzmq.Client, server: ServerProcess, line: str

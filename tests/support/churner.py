@@ -152,8 +152,9 @@ class Churner:
         self.requests += 1
         key = b"churn/%d" % self.dice.randrange(200)
         return self.dice.choice([
-            b'{"method": "insert", "key": "%s", "value": {"n": 7}}\n' % key, b'{"method": "lookup", "key": "%s"}\n' % key,
-            b'{"method": "remove", "key": "%s"}\n' % key, b'{"method": "size"}\n', b'{"method": "frobnicate"}\n',
+            b'{"method": "insert", "key": "%s", "value": {"n": 7}}\n' % key,
+            b'{"method": "lookup", "key": "%s"}\n' % key, b'{"method": "remove", "key": "%s"}\n' % key,
+            b'{"method": "size"}\n', b'{"method": "frobnicate"}\n',
             b'{"method": "query", "subkey": "n", "subvalue": 7}\n', b"\x00\xff\xfe\n", b"\n",
         ])  # fmt: skip
 

@@ -201,7 +201,8 @@ class LoadClient:
             if mine == rows:
                 return count
         raise Wrong(
-            f"{self.prefix}: none of {len(later) + 1} possible states; after the last of them it lacks or has otherwise "
+            f"{self.prefix}: none of {len(later) + 1} possible states; "
+            "after the last of them it lacks or has otherwise "
             f"{sorted((k, str(v)[:60], str(mine.get(k))[:60]) for k, v in rows.items() if mine.get(k) != v)}, "
             f"and has too much {sorted(mine.keys() - rows.keys())}"
         )

@@ -54,8 +54,9 @@ def write_group_commit(directory: Path, grouped: dict[int, float], alone: dict[i
             for contender, rates in (("kvzmq", grouped), ("kvzmq-one-by-one", alone)):
                 for clients, rate in rates.items():
                     writer.add(
-                        round=at, contender=contender, operation="insert", clients=clients, ops_per_s=rate * (0.99 + at / 200),
-                        changes_per_sync=clients if contender == "kvzmq" else 1, p99_ms=clients,
+                        round=at, contender=contender, operation="insert", clients=clients,
+                        ops_per_s=rate * (0.99 + at / 200), changes_per_sync=clients if contender == "kvzmq" else 1,
+                        p99_ms=clients,
                     )  # fmt: skip
 
 
@@ -159,8 +160,8 @@ def test_sums_that_fall_are_told_with_what_an_operation_costs_then(tmp_path: Pat
     write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 2000.0}, {1: 1.0, 8: 5.0, 16: 9.0}, machine=1.9)
     text = flat(many_clients.write(Results(tmp_path)))
     assert (
-        "With 16 the sum has fallen again, to 2,000/s: one insert now costs the server 250 us instead of 125 and clients and kernel 700 us instead of 350"
-        in text
+        "With 16 the sum has fallen again, to 2,000/s: one insert now costs the server 250 us instead of 125 "
+        "and clients and kernel 700 us instead of 350" in text
     )
     assert "and is best with 8" in text
 
@@ -240,7 +241,8 @@ def test_who_is_ahead_even_and_behind_is_said_of_rounds_that_agree() -> None:
         "etcd": spread([0.4, 0.5, 0.6]), "memcached": spread([0.4, 0.5, 1.1]),
     }  # fmt: skip
     assert comparison.judge("Insert", ratios) == (
-        "Insert: kvzmq is ahead of Redis (synced) (1.5x); ahead, but not in every round, of Redis (synced, MSET and MGET) (1.5x); "
+        "Insert: kvzmq is ahead of Redis (synced) (1.5x); "
+        "ahead, but not in every round, of Redis (synced, MSET and MGET) (1.5x); "
         "even with SQLite; behind, but not in every round, memcached (2.0x); behind etcd (2.0x)."
     )
 
@@ -253,8 +255,8 @@ def test_batches_are_compared_with_everybody(tmp_path: Path) -> None:
     text = flat(comparison.write(Results(tmp_path)))
     for operation in ("Insert", "Lookup"):
         assert (
-            f"{operation}, 1,000 rows at a time: kvzmq is ahead of Redis (synced) (1.5x) and Redis (synced, MSET and MGET) (1.5x)."
-            in text
+            f"{operation}, 1,000 rows at a time: kvzmq is ahead of Redis (synced) (1.5x) "
+            "and Redis (synced, MSET and MGET) (1.5x)." in text
         )
 
 
@@ -271,8 +273,10 @@ def test_a_window_in_which_not_all_were_at_work_for_long_gives_no_figures() -> N
 
 
 def write_comparison(directory: Path, ours: float, theirs: float) -> None:
-    for name, columns in {"batches": {"batch": 1000}, "tasks": {"batch": "tasks", "clients": 1000}, "libraries": {"clients": 64},
-                          "clients": {"clients": 8}}.items():  # fmt: skip
+    for name, columns in {
+        "batches": {"batch": 1000}, "tasks": {"batch": "tasks", "clients": 1000},
+        "libraries": {"clients": 64}, "clients": {"clients": 8},
+    }.items():  # fmt: skip
         with Writer(directory, name, LOAD_FIELDS) as writer:
             for at in (1, 2, 3):
                 for operation in ("insert", "lookup"):

@@ -342,8 +342,9 @@ def test_what_repair_keeps_apart_agrees_with_the_true_table(built: Builder, full
             key, other = dice.choices("abcdefgh", k=2)
             value = dice.randrange(3)
             random_built.group(dice.choice([
-                ("insert", key, value), ("insert", key, value, dice.choice([2.5, 100.0])), ("remove", key), ("increment", key),
-                ("setdefault", key, value), ("compare_and_set", key, [value], dice.choice([[], [7]])), ("expire", key, None),
+                ("insert", key, value), ("insert", key, value, dice.choice([2.5, 100.0])), ("remove", key),
+                ("increment", key), ("setdefault", key, value), ("expire", key, None),
+                ("compare_and_set", key, [value], dice.choice([[], [7]])),
                 ("insert_many", {key: value, other: value}), ("remove_many", [key, other]),
                 ("transaction", [[key, [value]]], [["insert", other, value], ["remove", key]]),
             ]))  # fmt: skip

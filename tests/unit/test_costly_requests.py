@@ -48,9 +48,10 @@ def test_every_limit_is_what_the_page_says() -> None:
         int(re.sub(r"[^\d]", "", value)) for value in re.findall(r"^\| .* \| ([\d,]+)[^|]* \|$", section, re.MULTILINE)
     ]
     assert stated == [
-        validation.ROWS_MAX, validation.TRANSACTION_MAX, messages.KEY_CHARS_MAX, validation.CONTAINERS_MAX, table_module.SCANS_MAX,
-        indexes.INDEXES_MAX, table_module.ROWS_FOUND_MAX, table_module.CHANGES_BEFORE_SCAN_MAX,
-        table_module.CHANGED_BYTES_BEFORE_SCAN_MAX, table_module.COMPARED_BYTES_MAX, indexes.INDEXES_MAX, indexes.INDEX_BYTES_MAX,
+        validation.ROWS_MAX, validation.TRANSACTION_MAX, messages.KEY_CHARS_MAX, validation.CONTAINERS_MAX,
+        table_module.SCANS_MAX, indexes.INDEXES_MAX, table_module.ROWS_FOUND_MAX, table_module.CHANGES_BEFORE_SCAN_MAX,
+        table_module.CHANGED_BYTES_BEFORE_SCAN_MAX, table_module.COMPARED_BYTES_MAX, indexes.INDEXES_MAX,
+        indexes.INDEX_BYTES_MAX,
     ]  # fmt: skip
     assert (
         f"{deferral.WAITING_OF_ONE_MAX:,} requests or 1 MiB" in section and deferral.WAITING_BYTES_OF_ONE_MAX == 1 << 20

@@ -339,7 +339,7 @@ def test_a_step_is_bounded_in_requests_of_each_transport(table: Stepped) -> None
 
 
 def test_stats_counts_the_connections_there_are(table: Stepped) -> None:
-    """Red when those that had asked within the last minute were counted: 59 after one-shot commands, 0 with one idle."""
+    """Red when those that asked within the last minute were counted: 59 after one-shot commands, 0 with one idle."""
 
     def clients() -> int:
         table.step()

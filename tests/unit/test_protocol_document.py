@@ -95,15 +95,17 @@ def test_every_limit_is_what_the_code_says() -> None:
     limits = {what: int(re.sub(r"[^\d]", "", value)) for what, value in rows("Limits")}
     assert list(limits.values()) == [
         messages.REQUEST_BYTES_MAX, messages.REQUEST_BYTES_LIMIT, messages.REPLY_BYTES_MAX,
-        messages.request_line_bytes_max(messages.REQUEST_BYTES_MAX), messages.REPLY_LINE_BYTES_MAX, messages.OPERATIONS_MAX, messages.KEY_CHARS_MAX, messages.DEPTH_MAX, messages.PAGE_ROWS_MAX,
-        messages.TTL_S_MAX, sessions.RESULTS_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX, router.QUEUED_MESSAGES_MAX,
+        messages.request_line_bytes_max(messages.REQUEST_BYTES_MAX), messages.REPLY_LINE_BYTES_MAX,
+        messages.OPERATIONS_MAX, messages.KEY_CHARS_MAX, messages.DEPTH_MAX, messages.PAGE_ROWS_MAX, messages.TTL_S_MAX,
+        sessions.RESULTS_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX, router.QUEUED_MESSAGES_MAX,
         router.UNSENT_BYTES_MAX, router.RECEIVED_MESSAGES_MAX, router.IDENTITY_BYTES_MAX, router.ENVELOPE_FRAMES_MAX,
         router.ENVELOPE_BYTES_MAX, tcp.CONNECTIONS_MAX, tcp.UNREAD_BYTES_MAX, tcp.HELD_BYTES_MAX,
     ]  # fmt: skip
     assert messages.LARGE_BYTES_MIN == 16 << 10 and messages.JSON_GROWTH == 7 and "seven" in DOCUMENT
     for stated, number in (
-        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.RESULTS_MAX), ("latest 65,536 changes", history.CHANGES_KEPT),
-        ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20), ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.RESULT_BYTES_MAX >> 20),
+        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.RESULTS_MAX),
+        ("latest 65,536 changes", history.CHANGES_KEPT), ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20),
+        ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.RESULT_BYTES_MAX >> 20),
         ("128 MiB in all", sessions.ALL_BYTES_MAX >> 20), ("nothing for 10\nseconds", int(messages.SILENCE_S_MAX)),
         ("after 1,000 changes", watches.PROGRESS_CHANGES),
     ):  # fmt: skip

@@ -134,8 +134,8 @@ def test_a_probe_is_not_answered(table: Stepped, frames: tuple[bytes, ...]) -> N
 
 @pytest.mark.parametrize(
     ("frames", "envelope"),
-    [((b"a", b"b"), ()), ((b"", b"a", b"b"), (b"",)), ((b"",) * 3, (b"",)), ((b"a",) * 1000, ()), ((b"a", b"", b"b", b"c"), (b"a", b"")),
-     ((b"a",) * 16 + (b"", b"b"), ()), ((b"a" * 4097, b"", b"b"), ())],
+    [((b"a", b"b"), ()), ((b"", b"a", b"b"), (b"",)), ((b"",) * 3, (b"",)), ((b"a",) * 1000, ()),
+     ((b"a", b"", b"b", b"c"), (b"a", b"")), ((b"a",) * 16 + (b"", b"b"), ()), ((b"a" * 4097, b"", b"b"), ())],
 )  # fmt: skip
 def test_a_message_of_several_frames_is_refused_whole_and_the_next_is_served(
     table: Stepped, frames: tuple[bytes, ...], envelope: tuple[bytes, ...]
@@ -252,7 +252,7 @@ def test_replies_to_a_peer_that_has_gone_are_counted(table: Stepped) -> None:
 
 
 def test_a_client_that_comes_back_under_its_identity_is_served_within_a_second(table: Stepped) -> None:
-    """Red with ROUTER_HANDOVER 0: libzmq took the first request for a name when the old connection was not quite gone."""
+    """Red with ROUTER_HANDOVER 0: libzmq took the first request for a name when the old connection was not yet gone."""
     for turn in range(30):
         peer = table.zmq(routing_id=b"same")
         began_s = time.monotonic()
@@ -430,7 +430,7 @@ def test_no_socket_anywhere_sets_libzmqs_heartbeats() -> None:
 
 
 def test_the_first_anonymous_identity_cannot_be_guessed(table: Stepped) -> None:
-    """Red when C's rand was left unseeded: it begins at 0x6b8b4567, and who claims the next number aborts the server."""
+    """Red when C's rand was left unseeded: it begins at 0x6b8b4567; who claims the next number aborts the server."""
     seen = set()
     for _ in range(3):
         transport = RouterTransport(table.context, ["tcp://127.0.0.1:0"])

@@ -83,7 +83,8 @@ EXCHANGES: list[tuple[bytes, Any]] = [
     (b'{"method": "expire", "key": "brief"}', DONE),
     (b'{"method": "ttl", "key": "brief"}', ok(None)),
     (b'{"method": "transaction", "checks": [{"key": "a", "expected": 3.5}, {"key": "ghost"}],'
-     b' "operations": [{"method": "insert", "key": "t", "value": 1}, {"method": "lookup", "key": "a"}]}', ok([None, 3.5])),
+     b' "operations": [{"method": "insert", "key": "t", "value": 1}, {"method": "lookup", "key": "a"}]}',
+     ok([None, 3.5])),
     (b'{"method": "transaction", "checks": [{"key": "t"}], "operations": []}', "CheckFailed"),
     (b'{"method": "ping"}', ok("pong")),
     (b'{"method": "open", "session": "%s", "seq": 1}' % SESSION.encode(), DONE),
@@ -522,8 +523,8 @@ POST = (
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 @pytest.mark.parametrize(
     "head",
-    [POST, POST.lower(), POST.replace(b"\r", b""), b"\t" + POST, POST.replace(b"POST", b"PUT"), POST.replace(b"POST", b"FROB"),
-     b"POST \n"],
+    [POST, POST.lower(), POST.replace(b"\r", b""), b"\t" + POST, POST.replace(b"POST", b"PUT"),
+     POST.replace(b"POST", b"FROB"), b"POST \n"],
     ids=["post", "lower case", "bare newlines", "indented", "put", "unknown method", "no target"],
 )  # fmt: skip
 def test_a_line_in_the_body_of_a_browsers_request_is_not_executed(table: Stepped, head: bytes, chunk: int) -> None:

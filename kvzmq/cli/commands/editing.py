@@ -31,7 +31,10 @@ _MANY_KEYS = ("lookup", "remove")
 
 @contextlib.contextmanager
 def history(path: Path) -> Iterator[None]:
-    """Take the history from `path`, and put it back, for its owner's eyes only. A history that cannot be kept is none."""
+    """Take the history from `path`, and put it back, for its owner's eyes only.
+
+    A history that cannot be kept is none.
+    """
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_history_length(HISTORY_LINES_MAX)
