@@ -120,9 +120,11 @@ class Churn:
     def add(self) -> None:
         arguments = [self.server.url, self.server.port, self.dice.randrange(1 << 30), self.counters, self.slots]
         self.slots += 1
-        command = [sys.executable, churner.__file__, *map(str, arguments)]
+        command = [sys.executable, "-m", churner.__name__, *map(str, arguments)]
         self.processes.append(
-            subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=servers._end_with_the_tests)
+            subprocess.Popen(
+                command, cwd=servers.TESTS, stderr=subprocess.DEVNULL, preexec_fn=servers._end_with_the_tests
+            )
         )
 
     def disturb(self) -> None:

@@ -1,6 +1,6 @@
 """A process full of clients that come and go in every way but the polite one, and in that one too.
 
-    python churner.py URL PORT SEED COUNTERS SLOT
+    python -m support.churner URL PORT SEED COUNTERS SLOT
 
 It goes on until it is killed. COUNTERS is a file of 64-bit integers, of which two at SLOT are this
 process's: how often it connected, and how many requests it sent.
