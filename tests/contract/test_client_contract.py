@@ -21,6 +21,8 @@ from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
 
+Call = Callable[[], object]
+
 
 @pytest.fixture(scope="module")
 def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -89,7 +91,8 @@ def test_expire_sets_and_lifts_a_time_to_live(table: Any) -> None:
     assert table.ttl("a") is None
     table.expire("a", 0.05)
     wait_until(lambda: not table.contains("a"))
-    for call in (lambda: table.expire("a", 1), lambda: table.ttl("a")):
+    calls: list[Call] = [lambda: table.expire("a", 1), lambda: table.ttl("a")]
+    for call in calls:
         with pytest.raises(KeyError):
             call()
 
@@ -439,7 +442,7 @@ def test_a_bad_value_is_refused_before_anything_is_sent(
     table: Any, value: Any, kind: type[Exception], message: str
 ) -> None:
     before = operations_sent(table)
-    calls = [
+    calls: list[Call] = [
         lambda: table.insert("k", value),
         lambda: table.insert_many({"ok": 1, "k": value}),
         lambda: table.setdefault("k", value),
@@ -697,7 +700,8 @@ def test_ping_stats_and_revision(table: Any) -> None:
 def test_without_a_server_everything_is_a_timeout_that_says_where(kind: str) -> None:
     url = f"tcp://127.0.0.1:{free_port()}"
     with open_shell(kind, url, timeout=0.2) as client:
-        for call in (lambda: client.lookup("a"), lambda: client.insert("a", 1), lambda: client.watch()):
+        calls: list[Call] = [lambda: client.lookup("a"), lambda: client.insert("a", 1), lambda: client.watch()]
+        for call in calls:
             with pytest.raises(kvzmq.Timeout, match=url):
                 call()
         with pytest.raises(kvzmq.Timeout), client.pipeline() as p:
@@ -709,11 +713,12 @@ def test_without_a_server_everything_is_a_timeout_that_says_where(kind: str) -> 
 @pytest.mark.parametrize("connect", [kvzmq.connect, kvzmq.connect_async])
 def test_bad_arguments_of_a_watch_are_refused_before_there_is_a_connection(connect: Any) -> None:
     client = connect(f"tcp://127.0.0.1:{free_port()}")
-    for call in (
+    calls: list[Call] = [
         lambda: client.watch(5),
         lambda: client.watch_query("a", {1, object()}),
         lambda: client.watch("a", "5"),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(TypeError):
             call()
 

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from support.forgetful import Disk
 from support.shared_log import SharedGroups, SharedLog
+from support.wire import results_of
 from support.witness import Clients, apply, copy_of, dump_of, raw, request
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import messages
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
@@ -55,7 +56,7 @@ def run(store: Store, time_us: int, *requests: Request) -> list[Reply]:
 
 
 def payload(reply: Reply) -> Any:
-    ((code, found),) = msgpack.decode_value(reply.results)
+    ((code, found),) = results_of(reply)
     return errors.error_of(code, found) if code else found
 
 

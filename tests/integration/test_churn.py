@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from support import churner, servers
 from support.servers import ServerProcess, wait_until
@@ -65,9 +66,9 @@ class Steady(threading.Thread):
         except BaseException as error:
             self.failure = error
 
-    def timed(self, call: Callable[[], object]) -> object:
+    def timed(self, call: Callable[..., Any], *arguments: object, **fields: object) -> Any:
         began_s = time.perf_counter()
-        answer = call()
+        answer = call(*arguments, **fields)
         self.worst_s = max(self.worst_s, time.perf_counter() - began_s)
         self.requests += 1
         return answer
@@ -78,9 +79,9 @@ class Steady(threading.Thread):
             turn, revision = 0, 0
             while not self.stopping.is_set():
                 key, turn = f"steady/{self.number}/{turn % 20}", turn + 1
-                now, answer = self.timed(lambda key=key, turn=turn: client.call("insert", key, {"turn": turn}))  # type: ignore[misc]
+                now, answer = self.timed(client.call, "insert", key, {"turn": turn})
                 assert answer == (0, None) and now > revision
-                revision, answer = self.timed(lambda key=key: client.call("lookup", key))  # type: ignore[misc]
+                revision, answer = self.timed(client.call, "lookup", key)
                 assert answer == (0, {"turn": turn}) and revision >= now
                 time.sleep(0.002)
 
@@ -97,9 +98,9 @@ class Steady(threading.Thread):
             turn = 0
             while not self.stopping.is_set():
                 key, turn = f"steady/{self.number}/{turn % 20}", turn + 1
-                insert = self.timed(lambda key=key, turn=turn: call(method="insert", key=key, value=[turn]))
+                insert = self.timed(call, method="insert", key=key, value=[turn])
                 assert insert == {"status": "OK", "result": None}
-                lookup = self.timed(lambda key=key: call(method="lookup", key=key))
+                lookup = self.timed(call, method="lookup", key=key)
                 assert lookup == {"status": "OK", "result": [turn]}
                 time.sleep(0.002)
 

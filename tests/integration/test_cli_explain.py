@@ -118,7 +118,7 @@ def test_the_port_is_of_another_protocol() -> None:
 
 
 def test_the_port_says_nothing() -> None:
-    with listening(lambda connection: threading.Event().wait(5)) as url:  # type: ignore[arg-type,return-value]
+    with listening(lambda connection: threading.Event().wait(5)) as url:  # type: ignore[arg-type]
         assert "accepts the connection and says nothing" in wrong(url)
 
 

@@ -130,7 +130,7 @@ def test_the_log_tells_who_is_refused_and_does_not_grow_with_it(tmp_path: Path) 
                 answered += peer.recv(1 << 16)
             address = "{}:{}".format(*peer.getsockname())
         wait_until(lambda: "refused" in server.stderr, what="the log")
-        context = zmq.Context.instance()
+        context: zmq.Context[Any] = zmq.Context.instance()
         with context.socket(zmq.DEALER) as sock:
             sock.linger = 0
             sock.connect(server.url)

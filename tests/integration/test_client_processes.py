@@ -253,7 +253,7 @@ def drain(changes: kvzmq.Watch) -> list[Any]:
 def poll_zmq(changes: kvzmq.Watch) -> Callable[[float], bool]:
     poller = zmq.Poller()
     poller.register(changes, zmq.POLLIN)
-    return lambda wait_s: bool(poller.poll(wait_s * 1000))
+    return lambda wait_s: bool(poller.poll(int(wait_s * 1000)))
 
 
 def poll_select(changes: kvzmq.Watch) -> Callable[[float], bool]:

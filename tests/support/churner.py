@@ -76,7 +76,7 @@ class Churner:
         return msgspec.msgpack.encode([None, 1 + self.dice.randrange(9), [op]])
 
     def zmq(self, kind: int = zmq.DEALER) -> zmq.Socket[bytes]:
-        sock = self.context.socket(kind)
+        sock: zmq.Socket[bytes] = self.context.socket(kind)
         sock.linger = 0
         sock.rcvhwm = 1
         sock.connect(self.url)

@@ -28,6 +28,7 @@ from kvzmq.server.loop import Server
 from kvzmq.server.transport import Arrival
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
+from kvzmq.store.log import SEMANTICS
 from kvzmq.store.store import Store
 from kvzmq.tracing.trace import Trace
 
@@ -36,6 +37,8 @@ DEADLINE_S = 20.0
 
 class MemoryLog:
     """A log without a disk: every commit is one group of a list."""
+
+    semantics = SEMANTICS
 
     def __init__(self) -> None:
         self.groups: list[bytes] = []
@@ -192,10 +195,18 @@ class Stepped:
         self.server._visit_s = 0.0  # every transport looks after its peers in every step: the clock is ours
         return self.server.step(0.005)
 
-    def until(self, condition: Callable[[], object], timeout_s: float = DEADLINE_S) -> None:
-        """Turn the loop until `condition` holds."""
+    def until(
+        self,
+        condition: Callable[[], object],
+        timeout_s: float = DEADLINE_S,
+        first: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Turn the loop until `condition` holds; call `first` before each look at it."""
         deadline_s = time.monotonic() + timeout_s
-        while not condition():
+        while True:
+            first()
+            if condition():
+                return
             assert time.monotonic() < deadline_s, "it did not come true in time"
             self.step()
 
@@ -256,7 +267,7 @@ class Stepped:
 
     def events(self, peer: ZmqPeer, count: int) -> list[Any]:
         """Turn the loop until `count` events have come; return these."""
-        self.until(lambda: (peer.events.extend(peer.replies()), len(peer.events) >= count)[1])
+        self.until(lambda: len(peer.events) >= count, first=lambda: peer.events.extend(peer.replies()))
         found, peer.events = peer.events[:count], peer.events[count:]
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -273,10 +274,11 @@ def test_a_window_in_which_not_all_were_at_work_for_long_gives_no_figures() -> N
 
 
 def write_comparison(directory: Path, ours: float, theirs: float) -> None:
-    for name, columns in {
+    loads: dict[str, dict[str, Any]] = {
         "batches": {"batch": 1000}, "tasks": {"batch": "tasks", "clients": 1000},
         "libraries": {"clients": 64}, "clients": {"clients": 8},
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, columns in loads.items():
         with Writer(directory, name, LOAD_FIELDS) as writer:
             for at in (1, 2, 3):
                 for operation in ("insert", "lookup"):

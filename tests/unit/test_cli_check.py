@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -245,12 +245,13 @@ def test_a_reading_cannot_write(built: Builder) -> None:
     with Reading(built.path) as reading:
         with pytest.raises(OSError):
             reading.open(NAME).write(0, b"x")
-        for refused in (
+        changes: list[Callable[[], object]] = [
             lambda: reading.create("x"),
             lambda: reading.rename(NAME, "x"),
             lambda: reading.unlink(NAME),
             reading.sync,
-        ):
+        ]
+        for refused in changes:
             with pytest.raises(OSError):
                 refused()
     assert (built.path / NAME).exists()

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
+from support.wire import results_of
 
 from kvzmq import errors
 from kvzmq.protocol import jsonl, messages, msgpack, validation
@@ -253,7 +254,7 @@ def nested(depth: int, inner: Any = 1) -> Any:
 def test_values_come_back_as_they_went_in(value: Any) -> None:
     request = accepted(msgpack.encode_value([None, 1, [["insert", "k", value], ["lookup", "k"]]]))
     reply = Table().execute(request)
-    (_, done), (_, found) = msgpack.decode_value(reply.results)
+    (_, done), (_, found) = results_of(reply)
     assert done is None and found == value and type(found) is type(value)
     assert math.copysign(1, found) == math.copysign(1, value) if isinstance(value, float) else True
     read_back(Table().execute(accepted(msgpack.encode_value([None, 1, [["setdefault", "k", value]]]))))
@@ -330,7 +331,7 @@ def test_any_key_and_value_of_json_go_through_both_encodings(key: str, value: An
         table.execute(request)
         reply = table.execute(accepted(msgpack.encode_request(None, 1, [messages.Lookup(key)])))
         assert json.loads(jsonl.encode_line(reply))["result"] == value
-        assert msgpack.decode_value(reply.results)[0][1] == value
+        assert results_of(reply)[0][1] == value
 
 
 # ---- lines
@@ -489,7 +490,7 @@ def test_a_reply_is_the_array_of_the_protocol(reply: Reply) -> None:
     assert msgspec.msgpack.decode(msgpack.encode_reply(reply)) == [
         reply.seq,
         reply.revision,
-        msgpack.decode_value(reply.results),
+        results_of(reply),
     ]
     read_back(reply)
 

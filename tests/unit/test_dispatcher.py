@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
+from support.calls import noting
 from support.stepped import Stepped
 
 from kvzmq import errors
@@ -28,12 +30,11 @@ def table() -> Iterator[Stepped]:
 
 def test_a_step_commits_all_that_several_clients_change_as_one_group(table: Stepped) -> None:
     """Red when each request was committed alone."""
-    peers = [table.zmq() for _ in range(5)] + [table.tcp() for _ in range(5)]
-    for number, peer in enumerate(peers):
-        if number < 5:
-            peer.send(["insert", f"k{number}", number])
-        else:
-            peer.send(b'{"method": "insert", "key": "k%d", "value": %d}\n' % (number, number))
+    by_frame, by_line = [table.zmq() for _ in range(5)], [table.tcp() for _ in range(5)]
+    for number, dealer in enumerate(by_frame):
+        dealer.send(["insert", f"k{number}", number])
+    for number, line in enumerate(by_line, start=5):
+        line.send(b'{"method": "insert", "key": "k%d", "value": %d}\n' % (number, number))
     table.gather(10)
     assert len(table.log.groups) == 1
     _, requests = decode_group(table.log.groups[0])
@@ -74,7 +75,7 @@ def test_no_reply_leaves_before_the_steps_changes_are_durable(table: Stepped, mo
     send = table.router.send
     monkeypatch.setattr(table.log, "commit", commit)
     monkeypatch.setattr(table.server.store, "execute", execute)
-    monkeypatch.setattr(table.router, "send", lambda peer, reply: (seen.append("send"), send(peer, reply))[1])
+    monkeypatch.setattr(table.router, "send", noting(lambda *_: seen.append("send"), send))
     peer = table.zmq()
     peer.send(["lookup", "a"])
     peer.send(["insert", "a", "x" * dispatcher.WAITING_BYTES_MAX])
@@ -287,9 +288,9 @@ def test_a_reply_without_room_is_not_searched_for(table: Stepped, monkeypatch: p
     """Red when keys and queries looked for rows first and for room afterwards: 100,000 of them took minutes."""
     peer = table.zmq()
     table.call(peer, "insert_many", {f"{number}": {"a": 1} for number in range(10_000)})
-    looked = []
+    looked: list[Any] = []
     keys = table.store.table.indexes.keys
-    monkeypatch.setattr(table.store.table.indexes, "keys", lambda *args: (looked.append(1), keys(*args))[1])
+    monkeypatch.setattr(table.store.table.indexes, "keys", noting(lambda *args: looked.append(args), keys))
     peer.send(*[["keys", "", None, 10_000]] * 20_000)
     table.until(lambda: table.server.dispatcher.requests == 2)
     ((_, _, results),) = table.replies(peer)
@@ -333,7 +334,12 @@ def test_a_step_is_bounded_in_requests_of_each_transport(table: Stepped) -> None
         peer.send(["size"])
     other.send(b'{"method": "size"}\n' * 3000)
     table.server._poller.poll(1000)
-    table.until(lambda: (other.read(), peer.replies(), table.server.dispatcher.requests == 6000)[2])
+
+    def take_replies() -> None:
+        other.read()
+        peer.replies()
+
+    table.until(lambda: table.server.dispatcher.requests == 6000, first=take_replies)
     steps = table.server.dispatcher.steps
     assert steps >= 6000 // (1024 + tcp.LINES_MAX)
 
