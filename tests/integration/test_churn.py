@@ -15,9 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support import churner, servers
 from support.servers import ServerProcess, wait_until
 from support.wire import WireClient
+
+pytestmark = pytest.mark.unmeasured  # the crowd would be a small one
 
 CHURNERS = 8
 DURATION_S = 8.0
