@@ -202,7 +202,7 @@ def ask_in_vain(table: Stepped, value_bytes: int, requests: int) -> None:
         worst_s = max(worst_s, time.perf_counter() - began_s)
         waiting = [size for sent in table.router._unsent.values() for tracker, size in sent if not tracker.done]
         assert sum(waiting) <= router.UNSENT_BYTES_MAX
-    assert worst_s < 2.0
+    assert worst_s < 5.0  # also while other tests share the machine
     assert table.router.stats()["router_replies_to_the_stuck"] > 0
     assert list(table.router.undelivered.values()) == [table.router.stats()["router_replies_to_the_stuck"]]
 
