@@ -65,8 +65,8 @@ _HOMES = {
 __all__ = [
     "ABSENT", "AsyncClient", "AsyncWatch", "CatalogError", "CheckFailed", "Client", "Event", "InvalidMethod",
     "InvalidRequest", "KvzmqError", "NoSuchKey", "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge",
-    "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout", "Transaction", "Watch",
-    "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
+    "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout", "Transaction",
+    "Watch", "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
 ]  # fmt: skip
 
 

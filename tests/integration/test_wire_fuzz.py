@@ -21,6 +21,9 @@ from support.wire import WireClient
 
 FRAMES, FRAMES_FULL = 20_000, 100_000
 HANDSHAKES, HANDSHAKES_FULL = 300, 5_000
+CLAIMS = (b"\xdd\xff\xff\xff\xff", b"\xc9\x7f\xff\xff\xff\x01", b"\xc6\xff\xff\xff\xff", b"\x91" * 2000)
+"""Heads of an array, an extension and bytes that claim far more than follows; and a deep nest."""
+
 WINDOW = 200
 
 VALUES: list[Any] = [
@@ -79,13 +82,14 @@ class Mutator:
     def spoil(self, data: bytes) -> bytes:
         dice = self.dice
         at = dice.randrange(len(data) + 1)
-        return dice.choice([
+        ways: list[Callable[[], bytes]] = [
             lambda: data[:at],
             lambda: data[:at] + dice.randbytes(dice.randrange(1, 9)) + data[at:],
             lambda: data[:at] + bytes([dice.randrange(256)]) + data[at + 1 :],
             lambda: data[:at] + data[at : at + 4] * dice.randrange(2, 300) + data[at:],
-            lambda: data[:at] + dice.choice([b"\xdd\xff\xff\xff\xff", b"\xc9\x7f\xff\xff\xff\x01", b"\xc6\xff\xff\xff\xff", b"\x91" * 2000]) + data[at:],
-        ])()  # fmt: skip
+            lambda: data[:at] + dice.choice(CLAIMS) + data[at:],
+        ]
+        return dice.choice(ways)()
 
 
 @pytest.fixture
@@ -110,7 +114,7 @@ def test_every_mutated_frame_gets_one_reply(
     mutator = Mutator(seed=11)
     frames = FRAMES_FULL if full else FRAMES
     refused = executed = 0
-    client = zmq.Context.instance().socket(zmq.DEALER)
+    client: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     client.linger = 0
     client.connect(server.url)
     try:
@@ -144,10 +148,12 @@ def test_every_mutated_line_gets_one_reply(
     dice = random.Random(12)
     lines = FRAMES_FULL if full else FRAMES
     requests = [
-        {"method": "insert", "key": "k", "value": {"a": [1, None, "é"]}}, {"method": "lookup", "key": "k"}, {"method": "size"},
-        {"method": "query", "subkey": "a", "subvalue": 1}, {"method": "remove", "key": "k"}, {"method": "insert_many", "rows": {"a": 1}},
-        {"method": "increment", "key": "n", "by": 1, "session": "00" * 16, "seq": 1}, {"method": "items", "prefix": "", "limit": 3},
-        {"method": "transaction", "checks": [{"key": "k"}], "operations": [{"method": "insert", "key": "t", "value": 1}]},
+        {"method": "insert", "key": "k", "value": {"a": [1, None, "é"]}}, {"method": "lookup", "key": "k"},
+        {"method": "size"}, {"method": "query", "subkey": "a", "subvalue": 1}, {"method": "remove", "key": "k"},
+        {"method": "insert_many", "rows": {"a": 1}}, {"method": "items", "prefix": "", "limit": 3},
+        {"method": "increment", "key": "n", "by": 1, "session": "00" * 16, "seq": 1},
+        {"method": "transaction", "checks": [{"key": "k"}],
+         "operations": [{"method": "insert", "key": "t", "value": 1}]},
     ]  # fmt: skip
     noise = [
         b"[" * 3000,
@@ -217,7 +223,7 @@ def test_a_flood_of_large_requests_delays_and_costs_a_bounded_amount(
     server: ServerProcess, steady: Callable[[], None], count: Callable[[str, int], None]
 ) -> None:
     """A peer may have 32 requests of a megabyte waiting in libzmq, which counts messages and not bytes."""
-    client = zmq.Context.instance().socket(zmq.DEALER)
+    client: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     client.linger = 0
     client.connect(server.url)
     frame = msgspec.msgpack.encode([None, 1, [["query", "a", "y" * 1_000_000]]])
