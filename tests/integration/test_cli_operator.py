@@ -166,7 +166,7 @@ def journal() -> Any:
             self.now_s = 0.0
             self.transport = _Loud()
             self.counts = {"steps": 0}
-            self.journal = Journal([self.transport], lambda: dict(self.counts), lambda: self.now_s)  # type: ignore[arg-type,list-item]
+            self.journal = Journal([self.transport], lambda: dict(self.counts), lambda: self.now_s)  # type: ignore[list-item]
 
     return Setting()
 

@@ -153,7 +153,8 @@ class Connection:
 
     __slots__ = (
         "address", "ended", "line_bytes_max", "lines_max", "moved_s", "number", "owed", "polled", "queued",
-        "queued_bytes", "read_at", "received", "request_bytes_max", "requests", "searched", "skipping", "socket", "state",
+        "queued_bytes", "read_at", "received", "request_bytes_max", "requests", "searched", "skipping", "socket",
+        "state",
     )  # fmt: skip
 
     def __init__(self, number: int, sock: socket.socket, address: str, now_s: float, request_bytes_max: int) -> None:
