@@ -169,7 +169,7 @@ class Deferral:
         arrival.request = refusal
 
     def _take(self, line: _Line, scans_max: int, time_us: int, released: list[Arrival]) -> None:
-        """Take what can be executed from the front of a line, up to a request that lacks something, or a step's worth."""
+        """Take what can be executed from the front of a line, to a request that lacks something, or a step's worth."""
         written = weight = 0
         while line.arrivals and weight < STEP_WEIGHT_MAX:
             request = line.arrivals[0].request
