@@ -105,7 +105,7 @@ def test_every_limit_is_what_the_code_says() -> None:
     ]  # fmt: skip
     assert messages.LARGE_BYTES_MIN == 16 << 10 and messages.JSON_GROWTH == 7 and "seven" in DOCUMENT
     for stated, number in (
-        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.CACHED_REPLIES_MAX),
+        ("65,536 sessions", sessions.SESSIONS_MAX), ("latest 128 replies", sessions.CACHED_REPLIES_MAX),
         ("latest 65,536 changes", history.CHANGES_KEPT), ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20),
         ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.CACHED_BYTES_MAX >> 20),
         ("128 MiB in all", sessions.ALL_CACHED_BYTES_MAX >> 20),
