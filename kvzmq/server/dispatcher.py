@@ -98,7 +98,7 @@ class Dispatcher:
             StorageFatal: the disk cannot be trusted: nothing that is not durable was sent; stop
         """
         self.steps += 1
-        self.watches.hear(arrivals)
+        self.watches.note_received(arrivals)
         if self.observers:
             self._stamp(arrivals)
         if self._unknown is not None:
@@ -345,7 +345,7 @@ class Dispatcher:
 
     def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
         if op.info is not None and op.info.heartbeat_s is not None:
-            self.watches.promise(arrival, op.info.heartbeat_s)
+            self.watches.expect_heartbeats(arrival, op.info.heartbeat_s)
         return {
             "version": __version__,
             **self.store.identity(),
