@@ -174,12 +174,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "later requests overtake the one that waits", "server/deferral.py",
-        "            if self._lines and peer in self._lines:", "            if False:",
+        "            if self._queues and peer in self._queues:", "            if False:",
         COSTLY + "test_others_are_served_while_an_index_is_built_and_a_peer_keeps_its_order", 4,
     ),
     Mutant(
         "waiting requests not bounded for each peer", "server/deferral.py",
-        "                len(line.arrivals) > WAITING_OF_ONE_MAX\n", "                False\n",
+        "                len(queue.arrivals) > WAITING_OF_ONE_MAX\n", "                False\n",
         COSTLY + "test_who_sends_too_much_meanwhile_is_refused_what_is_not_built", 9,
     ),
     Mutant(
@@ -880,7 +880,7 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_cli_operator.py::test_what_happens_often_is_said_now_and_then_with_its_number", 11),
     Mutant("all of a first line is looked at again and again", "server/transport/tcp_connection.py", "if len(self.received) - received_bytes >= _HEAD_BYTES:", "if False:",
            "tests/unit/test_tcp_transport.py::test_a_first_line_without_end_is_looked_at_only_at_its_head", 9),
-    Mutant("the journal takes an old refusal for a new one", "server/journal.py", "        if not found:\n            return  # those refused", "        if False:\n            return  # those refused",
+    Mutant("the journal takes an old refusal for a new one", "server/journal.py", "        if not found:\n            return  # the refused ones", "        if False:\n            return  # the refused ones",
            "tests/integration/test_cli_operator.py::test_a_refusal_that_had_waited_does_not_end_the_server", 10),
     Mutant("every epoch reaches for ever", "store/epochs.py", "return revision <= end", "return True",
            LINEAGE + "test_a_watch_is_told_when_the_table_went_on_from_an_older_copy", 12),
