@@ -866,7 +866,7 @@ MUTANTS: list[Mutant] = [
            LINEAGE + "test_a_position_that_a_program_has_kept_is_refused_by_another_history", 12),
     Mutant("a half-closed connection does not wait for what waits", "server/transport/tcp_connection.py", " and not self.owed", "",
            "tests/unit/test_costly_requests.py::test_who_sends_no_more_still_gets_the_reply_that_waits_for_an_index", 10),
-    Mutant("late for ever", "store/table.py", "        self._late = False  # what was due", "        pass  # what was due",
+    Mutant("late for ever", "store/table.py", "        self._late = False  # rows that were due", "        pass  # rows that were due",
            "tests/unit/test_costly_requests.py::test_nothing_is_late_when_what_was_due_has_been_written_again", 9),
     Mutant("an ipc endpoint in use is taken over", "server/transport/listen.py", "if path and _somebody_listens(path):", "if False:",
            "tests/unit/test_router_transport.py::test_an_ipc_endpoint_in_use_is_not_taken_over_and_its_file_goes_with_the_server", 9),
