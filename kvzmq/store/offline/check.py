@@ -1,5 +1,5 @@
-"""Says what is in a table's files: goes through every frame of every file, past damage too, and then
-does in memory what a server would: recover. Changes nothing.
+"""Checks a table's files: reads every frame of every file, those after damage too, and then recovers the table in
+memory as a server would. Changes nothing.
 """
 
 from __future__ import annotations
@@ -51,30 +51,30 @@ class Report(msgspec.Struct):
     replayed: int = 0
     """Groups that recovery applies after the checkpoint."""
     torn_bytes: int = 0
-    """What recovery cuts, and saves aside."""
+    """How many bytes of a torn tail recovery would truncate, and save in a file of their own."""
 
     @property
     def damaged(self) -> bool:
-        """Whether anything is not what was written, a torn tail excepted."""
+        """Whether a file is damaged; a torn tail is not damage."""
         return self.refusal is not None or any(file.damage for file in self.files)
 
 
-def look(reading: Reading) -> Report:
+def inspect(reading: Reading) -> Report:
     """Read everything in a directory, and recover from it in memory."""
     files = []
     for name in NAMES:
         if reading.exists(name):
             file = reading.open(name)
-            read = _look_at_checkpoint if name == checkpoint.NAME else _look_at_log
+            read = _inspect_checkpoint if name == checkpoint.NAME else _inspect_log
             files.append(read(file, name, last=name == NAME))
     report = Report(str(reading.path), reading.in_use, files)
     _recover(reading, report)
     return report
 
 
-def _look_at_checkpoint(file: File, name: str, last: bool) -> FileReport:
+def _inspect_checkpoint(file: File, name: str, last: bool) -> FileReport:
     report = FileReport(name, file.size())
-    with contextlib.suppress(errors.CorruptionError):  # which `regions` will tell
+    with contextlib.suppress(errors.CorruptionError):  # `regions` reports it
         report.last_group = frames.read_header(file, checkpoint.MAGIC, name).number
     for found in regions(file, checkpoint.MAGIC, name, last):
         if isinstance(found, Gap):
@@ -84,7 +84,7 @@ def _look_at_checkpoint(file: File, name: str, last: bool) -> FileReport:
     return report
 
 
-def _look_at_log(file: File, name: str, last: bool) -> FileReport:
+def _inspect_log(file: File, name: str, last: bool) -> FileReport:
     report = FileReport(name, file.size())
     for found in regions(file, MAGIC, name, last):
         if isinstance(found, Gap):
@@ -111,7 +111,7 @@ def _look_at_log(file: File, name: str, last: bool) -> FileReport:
 
 
 def _recover(reading: Reading, report: Report) -> None:
-    """Do what a server would, in memory."""
+    """Recover the table in memory, as a server would."""
     log = FileLog(reading, read_only=True)
     store = Store(log)
     try:
