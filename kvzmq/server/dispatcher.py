@@ -365,9 +365,9 @@ class Dispatcher:
         return self._start_watch(arrival, watches.by_query(op.subkey, op.subvalue), op)
 
     def _start_watch(
-        self, arrival: Arrival, payload: watches.Filter, op: operations.Watch | operations.WatchQuery
+        self, arrival: Arrival, filter_: watches.Filter, op: operations.Watch | operations.WatchQuery
     ) -> int | list[Any]:
-        number = self.watches.add(arrival, payload, op.from_revision, op.epoch, marks=op.epoch != "")
+        number = self.watches.add(arrival, filter_, op.from_revision, op.epoch, marks=op.epoch != "")
         identity = self.store.identity()
         return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
 

@@ -7,7 +7,7 @@ watches at most and continues in the next step.
 
 The changes of one request are pushed as separate events. To a watch that asked for it (`marks`), all of them but
 the last carry the mark `more`; where the filter skips the last change, an event without a change follows. So a
-client can apply the changes of a request together.
+client can apply the changes of a request watches.
 
 A connection with watches is sent something at least every HEARTBEAT_S. When a peer that has promised heartbeats
 (`hello`) sends nothing for longer than it promised, its watches end with WatchIdle.
@@ -39,7 +39,7 @@ PUMP_S = 0.02
 """How long one step pushes events; the rest is pushed in the next step, which does not wait for requests."""
 
 TURN_CHANGES = 256
-"""For how many changes a group of watches at the same revision is advanced, at most, before the next group."""
+"""For how many changes watches at the same revision are advanced, at most, before others."""
 
 _CLOCK_EVERY = 16
 """After how many events the clock is read: one event may be as large as a row."""
@@ -97,24 +97,24 @@ Filter = Callable[[_View], "tuple[str, list[Raw]] | None"]
 def by_prefix(prefix: str) -> Filter:
     """Let through the changes of keys that begin with `prefix`."""
 
-    def payload(change: _View) -> tuple[str, list[Raw]] | None:
+    def event_payload(change: _View) -> tuple[str, list[Raw]] | None:
         if not change.key.startswith(prefix):
             return None
         return change.key, [] if change.after is None else [Raw(change.after)]
 
-    return payload
+    return event_payload
 
 
 def by_query(subkey: str, subvalue: Raw) -> Filter:
     """Let through the rows that hold `subvalue` under `subkey`, and as removed those that cease to."""
     wanted = comparable(msgpack.decode_value(subvalue))
 
-    def payload(change: _View) -> tuple[str, list[Raw]] | None:
+    def event_payload(change: _View) -> tuple[str, list[Raw]] | None:
         if change.after is not None and change.subvalue(True, subkey) == wanted:
             return change.key, [Raw(change.after)]
         return (change.key, []) if change.before is not None and change.subvalue(False, subkey) == wanted else None
 
-    return payload
+    return event_payload
 
 
 class _Peer:
@@ -139,18 +139,18 @@ class _Watch:
         "had_room_s",
         "number",
         "mid_request",
-        "payload",
+        "filter",
         "peer",
         "position",
         "last_round",
         "sent_revision",
     )
 
-    def __init__(self, number: int, peer: _Peer, payload: Filter, position: int, marks: bool, now_s: float) -> None:
+    def __init__(self, number: int, peer: _Peer, filter_: Filter, position: int, marks: bool, now_s: float) -> None:
         self.marks = marks  # whether its events say where a request ends
         self.number = number
         self.peer = peer
-        self.payload = payload
+        self.filter = filter_
         self.position = position
         self.sent_revision = position  # of the last event that was pushed
         self.mid_request = False  # the last event had the mark `more`: the request's end is still to be pushed
@@ -191,7 +191,7 @@ class Watches:
     def add(
         self,
         arrival: Arrival,
-        payload: Filter,
+        filter_: Filter,
         from_revision: int | None,
         epoch: str | None = None,
         marks: bool = False,
@@ -223,7 +223,7 @@ class Watches:
         if len(peer.watches) >= WATCHES_OF_ONE_MAX:
             raise errors.ResultTooLarge(f"this connection has {WATCHES_OF_ONE_MAX} watches already")
         self._last_number += 1
-        watch = _Watch(self._last_number, peer, payload, position, marks, self._clock())
+        watch = _Watch(self._last_number, peer, filter_, position, marks, self._clock())
         # It begins within a request: the request's end has to be pushed even if the filter skips the rest of it.
         watch.mid_request = marks and position > 0 and history.last_of_request(position) > position
         self._watches[watch.number] = peer.watches[watch.number] = watch
@@ -318,22 +318,23 @@ class Watches:
         """Advance the watches in turns, those at the same revision together."""
         self._round += 1
         self._found_room = False
-        groups: dict[int, list[_Watch]] = {}
+        by_position: dict[int, list[_Watch]] = {}
         for watch in lagging:
-            groups.setdefault(watch.position, []).append(watch)
+            by_position.setdefault(watch.position, []).append(watch)
             if watch.position >= self._step_began:
                 watch.had_room_s = now_s  # it was up to date
         # First the watches that had no turn in the last round; of these, first the ones with the fewest changes left.
         waiting = sorted(
-            groups.values(), key=lambda group: (min(each.last_round for each in group), -group[0].position)
+            by_position.values(),
+            key=lambda watches: (min(each.last_round for each in watches), -watches[0].position),
         )
         stop_s = now_s + PUMP_S
         while waiting and self._clock() < stop_s:
             later = []
-            for group in waiting:
+            for watches in waiting:
                 if self._clock() >= stop_s:
                     break
-                if left := self._advance(group, stop_s):
+                if left := self._advance(watches, stop_s):
                     later.append(left)
             waiting = later
         if self._clock() >= stop_s:
@@ -344,12 +345,12 @@ class Watches:
             reading = any(now_s - watch.had_room_s < READING_S for watch in lagging)
             self.wait_s = min(max(2 * self.wait_s, RETRY_S), RETRY_S_MAX if reading else STALLED_RETRY_S)
 
-    def _advance(self, group: list[_Watch], stop_s: float) -> list[_Watch]:
+    def _advance(self, watches: list[_Watch], stop_s: float) -> list[_Watch]:
         """Push the next changes to watches at the same revision; return those that have room and changes left."""
         history = self._table.history
-        position = group[0].position
+        position = watches[0].position
         going = []
-        for watch in group:
+        for watch in watches:
             watch.last_round = self._round
             if watch.error is None and position < history.first:
                 watch.error = errors.RevisionGone(
@@ -375,16 +376,18 @@ class Watches:
             self._push_progress(watch)
         return [watch for watch in going if watch.position < history.revision]
 
-    def _push_change(self, group: list[_Watch], revision: int, last: int, change: _View, stop_s: float) -> list[_Watch]:
+    def _push_change(
+        self, watches: list[_Watch], revision: int, last: int, change: _View, stop_s: float
+    ) -> list[_Watch]:
         """Push one change to watches, until the time is over; return those that were advanced past it.
 
         Args:
             last: the last revision of the request that made this one
         """
-        if len(group) == 1:
-            return group if self._push_to(group[0], revision, last, change) else []
+        if len(watches) == 1:
+            return watches if self._push_to(watches[0], revision, last, change) else []
         advanced = []
-        for count, watch in enumerate(group, start=1):
+        for count, watch in enumerate(watches, start=1):
             if self._push_to(watch, revision, last, change):
                 advanced.append(watch)
             if count % _CLOCK_EVERY == 0 and self._clock() >= stop_s:
@@ -397,7 +400,7 @@ class Watches:
         Returns:
             False if its peer has no room, or has disconnected
         """
-        payload = watch.payload(change)
+        payload = watch.filter(change)
         if payload is not None:
             more = watch.marks and revision < last
             if not self._push_event(watch, revision, errors.OK, payload, more):
