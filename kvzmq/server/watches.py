@@ -7,7 +7,7 @@ watches at most and continues in the next step.
 
 The changes of one request are pushed as separate events. To a watch that asked for it (`marks`), all of them but
 the last carry the mark `more`; where the filter skips the last change, an event without a change follows. So a
-client can apply the changes of a request watches.
+client can apply the changes of a request together.
 
 A connection with watches is sent something at least every HEARTBEAT_S. When a peer that has promised heartbeats
 (`hello`) sends nothing for longer than it promised, its watches end with WatchIdle.
