@@ -50,6 +50,8 @@ class Mutant(NamedTuple):
 
 
 LINEAGE = "tests/integration/test_lineage.py::"
+ZMTP = "tests/unit/test_zmtp.py::"
+ZMTP_CONVERSATIONS = ZMTP + "test_a_conversation_gives_the_same_however_it_is_cut"
 WATCHES = "tests/unit/test_watches.py::"
 CRASH = "tests/fault/test_crash_points.py::test_every_crash_point_recovers_what_was_acknowledged[power]"
 RECOVERY = "tests/fault/test_crash_points.py::test_a_crash_at_every_call_of_the_recovery_loses_nothing"
@@ -945,6 +947,108 @@ MUTANTS: list[Mutant] = [
         "a port above 65,535 wraps around", "client/core/urls.py",
         "port.isdigit() and 1 <= int(port) <= PORT_MAX:", "port.isdigit():",
         "tests/integration/test_cli_reach.py::test_a_port_that_is_none_is_refused_by_every_client", 11,
+    ),
+    # ---- the client's ZMTP
+    Mutant(
+        "ZMTP: the limit of a frame's length is ignored", "client/core/zmtp.py",
+        "            if length > self._limits.get(flags, -1):", "            if flags not in self._limits:",
+        ZMTP + "test_a_length_beyond_the_limit_reserves_nothing", 9,
+    ),
+    Mutant(
+        "ZMTP: reserved flags are accepted", "client/core/zmtp.py",
+        "            if length > self._limits.get(flags, -1):", "            if length > self._limits.get(flags & 7, -1):",
+        ZMTP_CONVERSATIONS, 10,
+    ),
+    Mutant(
+        "ZMTP: the frames of a message are messages", "client/core/zmtp.py",
+        "            if flags & ~LONG or self._frames:", "            if flags & COMMAND:",
+        ZMTP_CONVERSATIONS, 11,
+    ),
+    Mutant(
+        "ZMTP: the last frame of a message is a message", "client/core/zmtp.py",
+        "            if flags & ~LONG or self._frames:", "            if flags & ~LONG:",
+        ZMTP + "test_a_rep_answers_who_sends_a_delimiter_and_nobody_is_confused", 11,
+    ),
+    Mutant(
+        "ZMTP: a message may have any number of frames", "client/core/zmtp.py",
+        "            if self._frames == FRAMES_MAX:", "            if False:",
+        ZMTP_CONVERSATIONS, 10,
+    ),
+    Mutant(
+        "ZMTP: PONG has no context", "client/core/zmtp.py",
+        "data[2 : 2 + CONTEXT_BYTES_MAX])", "b\"\")",
+        ZMTP_CONVERSATIONS, 10,
+    ),
+    Mutant(
+        "ZMTP: a context may be of any length", "client/core/zmtp.py",
+        "data[2 : 2 + CONTEXT_BYTES_MAX])", "data[2:])",
+        ZMTP_CONVERSATIONS, 9,
+    ),
+    Mutant(
+        "ZMTP: PING is not answered", "client/core/zmtp.py",
+        "            self._waiting += pong", "            pass",
+        ZMTP + "test_heartbeats_are_answered", 10,
+    ),
+    Mutant(
+        "ZMTP: any number of PONGs waits for a peer that does not read", "client/core/zmtp.py",
+        "        if len(self._waiting) + len(pong) <= WAITING_BYTES_MAX:", "        if True:",
+        ZMTP + "test_endless_commands_and_frames_cost_no_memory", 9,
+    ),
+    Mutant(
+        "ZMTP: messages are taken before READY", "client/core/zmtp.py",
+        "Event.MECHANISM: State.READY}", "Event.MECHANISM: State.OPEN}",
+        ZMTP_CONVERSATIONS, 10,
+    ),
+    Mutant(
+        "ZMTP: commands before READY have no end", "client/core/zmtp.py",
+        "            self._handshake_bytes_left -= _HEADER_BYTES_MAX + len(body)", "            pass",
+        ZMTP_CONVERSATIONS, 10,
+    ),
+    Mutant(
+        "ZMTP: any mechanism is taken for ours", "client/core/zmtp.py",
+        "        if mechanism != _NULL:", "        if False:",
+        ZMTP + "test_a_server_with_plain_is_told_from_one_that_fails", 10,
+    ),
+    Mutant(
+        "ZMTP: our mechanism is told before the peer's version is there", "client/core/zmtp.py",
+        "        self._waiting = _GREETING[:_VERSION_END]", "        self._waiting = _GREETING",
+        ZMTP + "test_a_server_with_plain_is_told_from_one_that_fails", 10,
+    ),
+    Mutant(
+        "ZMTP: a peer of ZMTP 2.0 is spoken to", "client/core/zmtp.py",
+        "        elif data[_VERSION_AT] < 3:", "        elif False:",
+        ZMTP_CONVERSATIONS, 10,
+    ),
+    Mutant(
+        "ZMTP: a socket of any type is spoken to", "client/core/zmtp.py",
+        "        if kind not in PEERS:", "        if kind is None:",
+        ZMTP_CONVERSATIONS, 10,
+    ),
+    Mutant(
+        "ZMTP: ERROR is skipped", "client/core/zmtp.py",
+        "    b\"ERROR\": (Event.ERROR, Connection._take_error),\n", "",
+        ZMTP + "test_a_refusal_by_authentication_says_its_code", 11,
+    ),
+    Mutant(
+        "ZMTP: a fault takes the messages before it along", "client/core/zmtp.py",
+        "            at = self._read_frames(data, at, messages)",
+        "            at = self._read_frames(data, at, messages)\n            messages = messages if self.error is None else []",
+        ZMTP_CONVERSATIONS, 11,
+    ),
+    Mutant(
+        "ZMTP: the parts of a frame are written over each other", "client/core/zmtp.py",
+        "memoryview(self._body)[self._filled :]", "memoryview(self._body)[: len(self._body) - self._filled]",
+        ZMTP + "test_a_frame_received_in_its_place_is_the_same", 10,
+    ),
+    Mutant(
+        "ZMTP: a property may reach beyond its READY", "client/core/zmtp.py",
+        "        if value_at > len(data) or value_end > len(data):", "        if False:",
+        ZMTP_CONVERSATIONS, 10,
+    ),
+    Mutant(
+        "ZMTP: READY may have any number of properties", "client/core/zmtp.py",
+        "        if len(properties) == PROPERTIES_MAX:", "        if False:",
+        ZMTP_CONVERSATIONS, 9,
     ),
 ]
 # fmt: on
