@@ -3,15 +3,15 @@
     open_socket(endpoint) ──> connecting ──MADE──> connected ──LOST──> connecting ...
                                   └──FAILED, REFUSED──> tries again by itself
 
-A socket connects to one endpoint, and connects anew by itself, after growing pauses, until it is closed. It keeps no
-frame for a connection that is yet to come, and sends none twice: what is sent again is the session's business.
+A socket connects to one endpoint, and connects anew by itself, after growing pauses, until it is closed; some do so
+only while somebody waits with them or calls `poll_events`. It keeps no frame for a connection that is yet to come, and sends none twice: what is sent again is the session's business.
 
 Nothing here blocks but `wait` and `receive` with a timeout. Connection events are queued by the socket until
 `poll_events` hands them out, and `connected` changes only then. So nobody sends on a new connection without having been
 told that it is new: another table may answer there.
 
 One thread at a time uses a socket. An event loop watches its `descriptors`, and calls `poll_events` and `receive` when
-one is ready.
+one is ready, and `poll_events` when it is due.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ WAIT_S_MAX = 0.05
 class Change(enum.Enum):
     """What became of a connection."""
 
+    ACCEPTED = enum.auto()  # somebody listens there, and has yet to shake hands; not every socket tells
     MADE = enum.auto()  # the handshake is done: frames can be sent
     LOST = enum.auto()
     FAILED = enum.auto()  # a try to connect has failed, for want of a listener most often
@@ -59,6 +60,14 @@ class Socket(Protocol):
         on until `readable` and `has_events` say no before waiting for a descriptor: it need not tell of what is
         left unread.
         """
+        ...
+
+    on_closing: Callable[[int], None] | None
+    """Told of a descriptor of `descriptors` before it is closed, except by `close`: an event loop has to forget it first."""
+
+    @property
+    def due_s(self) -> float:
+        """When `poll_events` is due, on the monotonic clock, whatever the descriptors tell; math.inf for never."""
         ...
 
     @property
@@ -97,6 +106,10 @@ class Socket(Protocol):
 
     def close(self) -> None:
         """Drop the connection, and what was not sent of it."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of it in a forked child, without disturbing the connection of the parent."""
         ...
 
 

@@ -21,8 +21,8 @@ from kvzmq import errors
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
-from kvzmq.client.core.socket import OpenSocket
 from kvzmq.client.core.timeouts import check_timeout, deadline
+from kvzmq.client.core.transports import Opener
 
 CATALOG_PAUSE_S = 0.2
 """How long to wait after a catalog has not helped."""
@@ -56,7 +56,7 @@ class Connection:
         open_socket: makes a socket to one of them
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: OpenSocket) -> None:
+    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener) -> None:
         self.urls = urls
         self.timeout_s = timeout_s
         self.open_socket = open_socket
@@ -70,6 +70,9 @@ class Connection:
             channel = SessionChannel(Endpoints(self.urls), self.open_socket, self.lineage)
             # setdefault is atomic: no lock, which another thread might have held when the process forked.
             shared = self._channels.setdefault(pid, _SharedChannel(channel))
+            for owner, inherited in list(self._channels.items()):
+                if owner != pid:
+                    inherited.channel.forget()
         return shared
 
     @property
