@@ -200,7 +200,7 @@ class AsyncConnection:
         socket = self._channel.socket
         if self._loop is not None and socket is not None:
             self._wakeups.follow(socket)
-            if socket.readable:  # sending may have taken the descriptor's sign
+            if socket.readable:  # sending may have cleared the descriptor
                 self._loop.call_soon(self._on_ready)
 
     def _open_soon(self) -> None:

@@ -17,8 +17,8 @@ from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import Event
 from kvzmq.client.sync.watch import FORKED
 
-_LOOK_S = 0.5
-"""How often a watch that hears nothing looks after its connection."""
+_TICK_S = 0.5
+"""How often a watch that waits looks after its connection."""
 
 _EVENTS_MAX = 1000
 """From how many unread events on nothing more is read: the server keeps the rest, as long as it can."""
@@ -126,7 +126,7 @@ class AsyncWatch:
                     self._wakeups.start(self._channel.socket)
         else:
             self._on_ready()  # and ask again if no answer came
-            if self._channel.should_fail_over(now_s):
+            if self._channel.fail_over(now_s):
                 self._drop()
                 return
         if reached() or self._state.error is not None:
@@ -135,7 +135,7 @@ class AsyncWatch:
         self._waiter = loop.create_future()
         socket = self._channel.socket
         due_s = deadline_s if socket is None else min(deadline_s, socket.due_s)
-        timer = loop.call_later(max(0.0, min(_LOOK_S, due_s - now_s)), self._wake)
+        timer = loop.call_later(max(0.0, min(_TICK_S, due_s - now_s)), self._wake)
         try:
             await self._waiter
         finally:

@@ -12,13 +12,13 @@ CONNECT_S = 1.0
 """How long to wait for a connection before the next server is tried."""
 
 FAILED_S = 0.03
-"""The same where a try has failed already: not at once, or a client would do nothing else while all servers are away."""
+"""The same where a try has failed already: not 0, or a client would do nothing else while all servers are away."""
 
-_ANSWERED = (Change.ACCEPTED, Change.REFUSED)
+_ANSWERED = (Change.SILENT, Change.REFUSED)
 _REPLACED: dict[Change, tuple[Change | None, ...]] = {
-    Change.FAILED: (None, Change.ACCEPTED),
-    Change.ACCEPTED: (None, Change.FAILED),
-    Change.REFUSED: (None, Change.FAILED, Change.ACCEPTED, Change.REFUSED),
+    Change.FAILED: (None, Change.SILENT),
+    Change.SILENT: (None, Change.FAILED),
+    Change.REFUSED: (None, Change.FAILED, Change.SILENT, Change.REFUSED),
 }
 """Why there is no connection: what is replaced by which news. That somebody answers, and what, says most."""
 
@@ -87,9 +87,9 @@ class Channel:
         if failure is not None and failure.change in _ANSWERED:
             return f"what answers at {where} {failure.reason}"
         among = f" (one of {endpoints.count} endpoints)" if endpoints.count > 1 else ""
+        why = f", {failure.reason}" if failure is not None and failure.reason else ""
         known = f"; {endpoints.catalog_error}" if endpoints.catalog_error else ""
-        why = (failure.reason if failure is not None else "") or "is a server running there?"
-        return f"no connection to {where}{among}: {why}{known}"
+        return f"no connection to {where}{among}{why}: is a server running there?{known}"
 
     def _poll_events(self, socket: Socket) -> bool:
         """Take note of what became of the connection; True if there is a new one."""
@@ -108,5 +108,5 @@ class Channel:
 
     def _connects_too_long(self, now_s: float) -> bool:
         """Say whether there should be a connection by now."""
-        failed = self._failure is not None and self._failure.change is not Change.ACCEPTED
+        failed = self._failure is not None and self._failure.change is not Change.SILENT
         return now_s - self._opened_s > (FAILED_S if failed else CONNECT_S)

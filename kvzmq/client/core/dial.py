@@ -33,6 +33,9 @@ CONNECT_S_MAX = 10.0
 ADDRESSES_MAX = 16
 """How many addresses of a name are tried."""
 
+PATH_BYTES_MAX = 107
+"""The longest path that a socket has on Linux."""
+
 LOOKUPS_MAX = 4
 """How many lookups of one client may be under way: where the name server is silent, each takes as long as the system lets it."""
 
@@ -66,6 +69,8 @@ def parse_endpoint(endpoint: str) -> tuple[str, int] | Address:
     """
     scheme, _, rest = endpoint.partition("://")
     if scheme == "ipc" and rest:
+        if len(os.fsencode(rest)) > PATH_BYTES_MAX:
+            raise ValueError(f"cannot connect to {endpoint!r}: the path is longer than {PATH_BYTES_MAX} bytes")
         return Address(socket.AF_UNIX, "\0" + rest[1:] if rest[0] == "@" else rest)
     host, _, port = rest.rpartition(":")
     if scheme != "tcp" or not host or ";" in host or not (port.isascii() and port.isdigit() and int(port) <= PORT_MAX):

@@ -40,7 +40,10 @@ RECONNECT_S_MAX = 1.0
 HANDSHAKE_S = 5.0
 """How long a peer may take from the connection to its READY."""
 
-UNSENT_BYTES_MAX = 2 << 20
+SILENT_S = 0.2
+"""After how much of that it is told that the peer has not shaken hands."""
+
+UNSENT_BYTES_MAX = 8 << 20
 """How much may wait for a connection that takes no more; a single larger frame still waits whole."""
 
 _RECEIVE_BYTES = 64 << 10
@@ -98,8 +101,8 @@ class PlainSocket:
         self._clock = clock
         self._jitter = jitter
         self.connected = False
-        self.descriptors: Mapping[int, int] = _NONE
         self.due_s = 0.0
+        self._watched = self._watched_unread = _NONE
         self.on_closing: Callable[[int], None] | None = None
         self._stage = _Stage.PAUSING
         self._intact = True
@@ -107,14 +110,22 @@ class PlainSocket:
         self._dial: Dial | None = None
         self._sock: socket.socket | None = None
         self._zmtp = zmtp.Connection(REPLY_BYTES_MAX)
-        self._made_s = 0.0
+        self._made_s = self._handshake_ends_s = 0.0
         self._pause_s = RECONNECT_S
         self._frames: deque[bytes] = deque()  # received
         self._at_end = False  # the last read has found the end of what there was
         self._unsent: deque[memoryview] = deque()
         self._unsent_bytes = 0
 
+        self._go_on()
+        self._intact = True
+
     # ---- the connection
+
+    @property
+    def descriptors(self) -> Mapping[int, int]:
+        """What to watch; not what comes while frames are left unread."""
+        return self._watched_unread if self._frames else self._watched
 
     @property
     def has_events(self) -> bool:
@@ -123,6 +134,16 @@ class PlainSocket:
 
     def poll_events(self) -> list[ConnectionEvent]:
         """Go on with connecting, greeting and what is half sent; return what happened."""
+        self._go_on()
+        events = self._events
+        for event in events:
+            self.connected = event.change is Change.MADE
+        self._events = []
+        self._intact = True
+        return events
+
+    def _go_on(self) -> None:
+        """Do what can be done without waiting, until the stage stays the same."""
         if not self._intact:
             self._drop("an interrupt came between")
         self._intact = False
@@ -131,12 +152,6 @@ class PlainSocket:
             stage = self._stage
             _STEPS[stage](self)
         self._look_at_descriptors()
-        events = self._events
-        for event in events:
-            self.connected = event.change is Change.MADE
-        self._events = []
-        self._intact = True
-        return events
 
     def _look_after_pause(self) -> None:
         now_s = self._clock()
@@ -157,13 +172,18 @@ class PlainSocket:
             self._sock, self._dial = sock, None
             self._zmtp = zmtp.Connection(REPLY_BYTES_MAX)
             self._stage = _Stage.GREETING
-            self.due_s = self._clock() + HANDSHAKE_S
-            self._events.append(ConnectionEvent(Change.ACCEPTED, _SILENT))
+            now_s = self._clock()
+            self._handshake_ends_s = now_s + HANDSHAKE_S
+            self.due_s = now_s + SILENT_S
 
     def _greet(self) -> None:
         connection = self._zmtp
-        if self._clock() >= self.due_s:
+        now_s = self._clock()
+        if now_s >= self._handshake_ends_s:
             self._lose(None, ConnectionEvent(Change.REFUSED, _SILENT))
+        elif now_s >= self.due_s:
+            self._events.append(ConnectionEvent(Change.SILENT, _SILENT))
+            self.due_s = self._handshake_ends_s
         self._answer()
         while self._stage is _Stage.GREETING and connection.state is not zmtp.State.OPEN and self._read(_DONTWAIT):
             self._answer()
@@ -172,6 +192,11 @@ class PlainSocket:
             self.due_s = math.inf
             self._made_s = self._clock()
             self._events.append(ConnectionEvent(Change.MADE))
+
+    def _look_after_connection(self) -> None:
+        self._write()
+        if self._sock is not None and not self._frames:
+            self._read(_DONTWAIT)  # the end of the stream, perhaps
 
     def _lose(self, error: OSError | None = None, event: ConnectionEvent | None = None) -> None:
         """Drop the connection, or the try to make one, and note why, and when to try again."""
@@ -195,9 +220,8 @@ class PlainSocket:
             return ConnectionEvent(Change.LOST, "" if fault is None else str(fault))
         if self._stage is _Stage.GREETING and fault is not None:
             return ConnectionEvent(Change.REFUSED, str(fault))
-        if error is None or isinstance(error, (ConnectionError, FileNotFoundError)):
-            return ConnectionEvent(Change.FAILED)  # nobody listens there
-        return ConnectionEvent(Change.FAILED, str(error.strerror))
+        text = "" if error is None else str(error.strerror)
+        return ConnectionEvent(Change.FAILED, text[:1].lower() + text[1:])
 
     def _drop(self, reason: str) -> None:
         """Drop a connection of which nobody knows how far it is."""
@@ -219,7 +243,7 @@ class PlainSocket:
             sock.close()
         self._unsent.clear()
         self._unsent_bytes = 0
-        self.descriptors = _NONE
+        self._watched = self._watched_unread = _NONE
 
     def _before_closing(self, fd: int) -> None:
         if self.on_closing is not None:
@@ -227,14 +251,14 @@ class PlainSocket:
 
     def _look_at_descriptors(self) -> None:
         """Have `descriptors` say what to watch now."""
-        now = _NONE
         if self._dial is not None:
-            now = self._dial.descriptors
+            self._watched = self._watched_unread = self._dial.descriptors
         elif self._sock is not None:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)
-            now = {self._sock.fileno(): events}
-        if now != self.descriptors or self._dial is not None:
-            self.descriptors = now
+            fd = self._sock.fileno()
+            now = {fd: selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)}
+            if now != self._watched:
+                self._watched = now
+                self._watched_unread = {fd: selectors.EVENT_WRITE} if self._unsent else _NONE
 
     # ---- frames in
 
@@ -417,7 +441,7 @@ _STEPS: dict[_Stage, Callable[[PlainSocket], None]] = {
     _Stage.PAUSING: PlainSocket._look_after_pause,
     _Stage.CONNECTING: PlainSocket._connect,
     _Stage.GREETING: PlainSocket._greet,
-    _Stage.OPEN: PlainSocket._write,
+    _Stage.OPEN: PlainSocket._look_after_connection,
 }
 """What `poll_events` does at each stage, until the stage stays the same."""
 

@@ -252,7 +252,7 @@ class ClientSession:
         if reply.revision > self.revision:
             self.revision = reply.revision
 
-    def refuse_table(self) -> None:
+    def fail_table_changed(self) -> None:
         """End all calls, as another table answers; those that the former one may have executed as unknown."""
         for call in self._waiting:
             if not call.done:

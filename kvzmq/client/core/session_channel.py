@@ -67,7 +67,7 @@ class SessionChannel(Channel):
                 self.poll_events(now_s)
         if socket.connected:
             if session.hello.changed_to is not None and not self.endpoints.has_alternatives:
-                session.refuse_table()
+                session.fail_table_changed()
             if not session.asking:
                 self._heard_s = now_s
             requests = session.flush(now_s)
@@ -84,7 +84,7 @@ class SessionChannel(Channel):
             if self.socket is not None:
                 self._send(self.socket, session.reconnected(now_s))
         elif session.hello.changed_to is not None and not self.endpoints.has_alternatives:
-            session.refuse_table()
+            session.fail_table_changed()
 
     def tick(self, now_s: float) -> bool:
         """Look after connection and deadlines; due every TICK_S while the channel is open.

@@ -6,9 +6,9 @@
 A socket connects to one endpoint, and connects anew by itself, after growing pauses, until it is closed; some do so
 only while somebody waits with them or calls `poll_events`. It keeps no frame for a connection that is yet to come, and sends none twice: what is sent again is the session's business.
 
-Nothing here blocks but `wait` and `receive` with a timeout. Connection events are queued by the socket until
-`poll_events` hands them out, and `connected` changes only then. So nobody sends on a new connection without having been
-told that it is new: another table may answer there.
+Nothing here blocks but `wait` and `receive` with a timeout, and nothing is raised for what the peer or the network
+does: that is an event. Events are queued by the socket until `poll_events` hands them out, and `connected` changes only
+then: whoever sends has to know that a connection is new, as another table may answer there.
 
 One thread at a time uses a socket. An event loop watches its `descriptors`, and calls `poll_events` and `receive` when
 one is ready, and `poll_events` when it is due.
@@ -30,7 +30,7 @@ WAIT_S_MAX = 0.05
 class Change(enum.Enum):
     """What became of a connection."""
 
-    ACCEPTED = enum.auto()  # somebody listens there, and has yet to shake hands; not every socket tells
+    SILENT = enum.auto()  # somebody accepts the connection, and has not shaken hands so far; not every socket tells
     MADE = enum.auto()  # the handshake is done: frames can be sent
     LOST = enum.auto()
     FAILED = enum.auto()  # a try to connect has failed, for want of a listener most often
@@ -38,7 +38,10 @@ class Change(enum.Enum):
 
 
 class ConnectionEvent(NamedTuple):
-    """One change of a connection, and why, as the end of a sentence about the peer; "" if nobody knows."""
+    """One change of a connection, and why; "" if nobody knows.
+
+    REFUSED and SILENT say what the peer does, as in "does not speak ZeroMQ"; FAILED and LOST say why, as in "connection refused".
+    """
 
     change: Change
     reason: str = ""
@@ -58,7 +61,8 @@ class Socket(Protocol):
 
         Another object whenever it has changed, so that comparing with `is` will do. It may change with any call. Read
         on until `readable` and `has_events` say no before waiting for a descriptor: it need not tell of what is
-        left unread.
+        left unread. A watch may leave frames unread for long, and looks at `poll_events` and `readable` all the same:
+        a descriptor that these do not quieten must not be among them meanwhile, or a loop would never sleep.
         """
         ...
 
@@ -72,7 +76,7 @@ class Socket(Protocol):
 
     @property
     def reconnect_s_min(self) -> float:
-        """How long after `poll_events` the connection is the same one at least, or lost."""
+        """How long after `poll_events` the connection can be no other one. Later, ask `has_events` before `send`."""
         ...
 
     @property
@@ -90,7 +94,11 @@ class Socket(Protocol):
         ...
 
     def send(self, frame: bytes) -> bool:
-        """Send a frame, or keep what the connection does not take of it at once; False if there is no connection, or no room."""
+        """Send a frame, and keep what the connection does not take of it at once.
+
+        Returns:
+            False if nothing of it was taken: there is no connection, or no room
+        """
         ...
 
     def receive(self, timeout_s: float = 0.0) -> bytes | None:

@@ -53,8 +53,12 @@ class WatchChannel(Channel):
         socket.send(frame)
         self._sent_s = now_s
 
-    def should_fail_over(self, now_s: float) -> bool:
-        """Say whether to give up this connection: close the channel then, and open it again, to the next server if any."""
+    def fail_over(self, now_s: float) -> bool:
+        """Turn to the next server, if there is one and this one seems gone.
+
+        Returns:
+            whether it seems gone: close the channel then, and open it again
+        """
         if self.connected:
             gone = now_s - self._heard_s > SILENCE_S_MAX
         else:

@@ -15,10 +15,13 @@ from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import Event
 from kvzmq.client.sync.connection import CATALOG_PAUSE_S, resolve_endpoint
 
-_SLICE_S = 0.1
-"""How long to wait without a look at the connection."""
+_TICK_S = 0.1
+"""How often a watch that waits looks after its connection."""
 
-FORKED = "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, epoch=watch.epoch to go on from there"
+FORKED = (
+    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, "
+    "epoch=watch.epoch to go on from there"
+)
 """What a forked child is told: two processes on one socket would take each other's events."""
 
 
@@ -138,7 +141,7 @@ class Watch(Iterator[Event]):
     def _look_after(self, deadline_s: float) -> None:
         now_s = time.monotonic()
         channel = self._channel
-        wait_s = max(0.0, min(_SLICE_S, deadline_s - now_s))
+        wait_s = max(0.0, min(_TICK_S, deadline_s - now_s))
         if not channel.is_open:
             try:
                 resolve_endpoint(channel.endpoints, self._state.lineage, max(wait_s, min(1.0, deadline_s - now_s)))
@@ -147,7 +150,7 @@ class Watch(Iterator[Event]):
                 return
             channel.open(time.monotonic())
         channel.tick(now_s)
-        if channel.should_fail_over(now_s):
+        if channel.fail_over(now_s):
             channel.close()
         elif channel.socket is not None:
             channel.socket.wait(wait_s)
