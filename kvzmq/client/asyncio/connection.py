@@ -148,7 +148,7 @@ class AsyncConnection:
         loop = asyncio.get_running_loop()
         if loop is not self._loop or os.getpid() != self._pid:
             self._move_to(loop)
-        call.deadline_s = deadline(self.timeout_s if timeout_s is None else check_timeout(timeout_s))
+        call.deadline_s = deadline(time.monotonic(), self.timeout_s if timeout_s is None else check_timeout(timeout_s))
         future = call.waiter = loop.create_future()
         call.on_done = _set_outcome
         waiting = self._channel.session.submit(call)

@@ -46,6 +46,10 @@ SILENT_S = 0.2
 UNSENT_BYTES_MAX = 8 << 20
 """How much may wait for a connection that takes no more; a single larger frame still waits whole."""
 
+LOOK_S = 0.001
+"""After which time a look is due whether the peer has gone, before something is sent: a connection that is lost takes a
+frame like any other, and then nobody knows whether it was executed."""
+
 _RECEIVE_BYTES = 64 << 10
 _COPIED_BYTES_MAX = 16 << 10
 """Up to this size a frame is copied behind its header: cheaper than handing over two buffers."""
@@ -87,7 +91,7 @@ class PlainSocket:
         ValueError: it is no endpoint
     """
 
-    reconnect_s_min = math.inf  # `poll_events` alone begins a new connection
+    reconnect_s_min = LOOK_S
 
     def __init__(
         self,
@@ -129,7 +133,11 @@ class PlainSocket:
 
     @property
     def has_events(self) -> bool:
-        """Whether there is something to tell, or to do that the descriptors do not tell of."""
+        """Whether there is something to tell, or to do that the descriptors do not tell of; looks whether the peer has gone."""
+        if self._stage is _Stage.OPEN and self._intact:
+            self._intact = False
+            self._look()
+            self._intact = True
         return bool(self._events) or not self._intact or (self.due_s < math.inf and self._clock() >= self.due_s)
 
     def poll_events(self) -> list[ConnectionEvent]:
@@ -195,8 +203,20 @@ class PlainSocket:
 
     def _look_after_connection(self) -> None:
         self._write()
+        self._look()
+
+    def _look(self) -> None:
+        """Look whether the peer has gone; what it has sent stays where it is."""
         if self._sock is not None and not self._frames:
-            self._read(_DONTWAIT)  # the end of the stream, perhaps
+            try:
+                gone = not self._sock.recv(1, _DONTWAIT | socket.MSG_PEEK)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._lose(error)
+            else:
+                if gone:
+                    self._read(_DONTWAIT)
 
     def _lose(self, error: OSError | None = None, event: ConnectionEvent | None = None) -> None:
         """Drop the connection, or the try to make one, and note why, and when to try again."""
@@ -224,13 +244,11 @@ class PlainSocket:
         return ConnectionEvent(Change.FAILED, text[:1].lower() + text[1:])
 
     def _drop(self, reason: str) -> None:
-        """Drop a connection of which nobody knows how far it is."""
-        if self._stage is _Stage.PAUSING:
-            self.due_s = min(self.due_s, self._clock() + RECONNECT_S)
-            self._release()
-            return
+        """Drop a connection of which nobody knows how far it is, and make another at once."""
         opened = self._stage is _Stage.OPEN or self.connected
         self._lose(None, ConnectionEvent(Change.LOST if opened else Change.FAILED, reason))
+        self._pause_s = RECONNECT_S
+        self.due_s = self._clock()
 
     def _release(self) -> None:
         """Close what there is."""
