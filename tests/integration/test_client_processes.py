@@ -23,6 +23,8 @@ from support.servers import ServerProcess, wait_until
 import kvzmq
 from kvzmq.server.watches import PROGRESS_CHANGES
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
