@@ -119,6 +119,25 @@ def test_frames_leave_whole_and_in_order_through_a_peer_that_takes_little_at_a_t
         assert peer.receive(7) == zmtp.frame(b"after")
 
 
+def test_what_a_peer_does_not_take_of_a_small_frame_follows_later() -> None:
+    """Seen red with what the connection did not take dropped."""
+    with contextlib.closing(Peer(receive_bytes=2048)) as peer, contextlib.closing(PlainOpener()(peer.url)) as client:
+        sock = peer.shake_hands(client)
+        sent = 0
+        while not client._unsent:
+            assert client.send(bytes([sent % 256]) * 1000)
+            sent += 1
+        assert list(client.descriptors.values()) == [3]
+        sock.setblocking(True)
+        for number in range(sent):
+            while not select.select([sock], [], [], 0.01)[0]:
+                client.poll_events()
+            client.poll_events()
+            assert peer.receive(1009) == zmtp.frame(bytes([number % 256]) * 1000)
+        client.poll_events()
+        assert list(client.descriptors.values()) == [1]
+
+
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 70_000])
 def test_frames_come_whole_from_a_peer_that_sends_little_at_a_time(peer: Peer, client: PlainSocket, size: int) -> None:
     sock = peer.shake_hands(client)
@@ -146,6 +165,42 @@ def test_a_peer_that_dies_within_a_frame_is_lost_and_the_next_begins_anew(
     assert not client.send(b"nobody")
     peer.shake_hands(client).sendall(zmtp.frame(b"new"))
     wait_until(lambda: client.receive() == b"new")
+
+
+def test_a_connection_that_is_lost_is_noticed_before_a_send(peer: Peer, client: PlainSocket) -> None:
+    """As far as the kernel knows it; what has come before is not lost. Seen red without the look."""
+    sock = peer.shake_hands(client)
+    sock.sendall(zmtp.frame(b"last"))
+    sock.close()
+    fd = list(client.descriptors)
+    assert select.select(fd, [], [], 10)[0]
+    assert not client.has_events
+    wait_until(lambda: client.receive() == b"last")
+    wait_until(lambda: client.has_events)
+    assert not client.send(b"late")
+    await_change(client, Change.LOST)
+
+
+def test_a_loop_is_told_of_each_descriptor_before_it_is_closed(peer: Peer, client: PlainSocket) -> None:
+    """Another file may have its number in the next moment. Seen red without."""
+    closed: list[int] = []
+    client.on_closing = lambda fd: (os.fstat(fd), closed.append(fd))[1]
+    for _ in range(3):
+        peer.shake_hands(client).close()
+        (fd,) = client.descriptors
+        await_change(client, Change.LOST)
+        assert closed[-1] == fd
+
+
+def test_a_descriptor_says_nothing_while_frames_are_left_unread(peer: Peer, client: PlainSocket) -> None:
+    """A watch may leave them for long, and a loop must not spin meanwhile. Seen red without."""
+    peer.shake_hands(client).sendall(zmtp.frame(b"1") + zmtp.frame(b"2"))
+    before = client.descriptors
+    assert before
+    wait_until(lambda: client.receive() == b"1")
+    assert client.readable and not client.descriptors
+    assert client.receive() == b"2"
+    assert client.descriptors is before
 
 
 # ---- bounds
@@ -384,8 +439,12 @@ def test_a_socket_that_tcp_has_connected_with_itself_is_not_taken() -> None:
     """A port for outgoing connections that nobody listens on. Seen red: the client held its server's port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        sock.connect(sock.getsockname())
-        assert dial._leads_to_itself(sock)
+        place = sock.getsockname()
+        sock.connect(place)
+        one = Dial(Address(socket.AF_INET, place), Resolver(), 0.0)
+        one._pending[sock.fileno()] = (sock, Address(socket.AF_INET, place))
+        assert one._ended(sock.fileno(), 0) is None
+        assert sock.fileno() == -1
 
 
 # ---- interrupts and forks

@@ -56,7 +56,7 @@ def _explain(connection: Connection, as_json: bool) -> int:
             stats = table.stats()
             answered, code = True, DONE
             findings.append(Finding(True, (
-                f"the table answers: kvzmq {stats.get('version')}, {count(int(stats.get('keys', 0)), 'row')}, revision {stats.get('revision')}"
+                f"the table answers: kvzmq {stats.get('version')}, {count(int(stats.get('keys', 0)), 'row')}, revision {stats.get('revision')} (transport={table.transport})"
             )))  # fmt: skip
             if stats.get("storage_trouble"):
                 code = STORAGE_FAILED

@@ -323,6 +323,11 @@ class AsyncClient:
         return described
 
     @property
+    def transport(self) -> str:
+        """How this client reaches its server: `plain` or `pyzmq`, or both, separated by commas, where its URLs differ."""
+        return self._connection.open_socket.describe(self._connection.urls)
+
+    @property
     def revision(self) -> int:
         """The highest revision of the table that a reply has told this client."""
         return self._connection.revision
@@ -376,6 +381,5 @@ class AsyncClient:
     def __repr__(self) -> str:
         connection = self._connection
         place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
-        transport = connection.open_socket.describe(connection.urls)
         state = " closed" if self._closed else ""
-        return f"<kvzmq.AsyncClient {','.join(connection.urls)} transport={transport}{place}{state}>"
+        return f"<kvzmq.AsyncClient {','.join(connection.urls)} transport={self.transport}{place}{state}>"
