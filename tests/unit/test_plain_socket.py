@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import select
 import socket
@@ -220,18 +221,22 @@ def test_what_a_peer_does_not_take_is_bounded(peer: Peer, client: PlainSocket) -
     assert time.monotonic() - began_s < 1.0
 
 
-def test_pings_without_end_cost_neither_memory_nor_the_callers_time(peer: Peer, client: PlainSocket) -> None:
+def test_pings_without_end_cost_neither_memory_nor_the_callers_time() -> None:
     """The peer reads none of the answers. Seen red with answers that pile up."""
-    sock = peer.shake_hands(client)
-    pings = zmtp.frame(b"\x04PING\x00\x0a" + bytes(16), command=True) * 1000
-    sock.setblocking(False)
-    for _ in range(200):
-        with contextlib.suppress(BlockingIOError):
-            sock.send(pings)
-        began_s = time.monotonic()
-        assert client.receive() is None
-        assert time.monotonic() - began_s < 1.0
-        assert client._unsent_bytes + len(client._zmtp._waiting) < 4096
+    with contextlib.closing(Peer(receive_bytes=2048)) as peer, contextlib.closing(PlainOpener()(peer.url)) as client:
+        sock = peer.shake_hands(client)
+        assert client._sock is not None
+        client._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        pings = zmtp.frame(b"\x04PING\x00\x0a" + bytes(16), command=True) * 1000
+        sock.setblocking(False)
+        for _ in range(100):
+            with contextlib.suppress(BlockingIOError):
+                sock.send(pings)
+            began_s = time.monotonic()
+            assert client.receive() is None
+            assert time.monotonic() - began_s < 1.0
+            assert client._unsent_bytes + len(client._zmtp._waiting) < 4096
+        assert client._unsent
 
 
 # ---- shaking hands
@@ -460,7 +465,7 @@ def interrupted_at(line: int, work: Callable[[], Any]) -> bool:
 
     def trace(frame: Any, event: str, argument: object) -> Any:
         nonlocal left
-        if frame.f_code.co_filename != plain_socket.__file__:
+        if frame.f_code.co_filename not in (plain_socket.__file__, dial.__file__):
             return None
         if event == "line":
             left -= 1
@@ -479,38 +484,97 @@ def interrupted_at(line: int, work: Callable[[], Any]) -> bool:
     return False
 
 
-def test_an_interrupt_anywhere_leaves_whole_frames_and_a_socket_that_works(
-    peer: Peer, client: PlainSocket, count: Callable[[str, int], None]
-) -> None:
-    """Before each line of the module, while frames leave and come. Seen red without `_intact`."""
-    line = 0
-    while True:
-        sock = peer.shake_hands(client) if not client.connected or peer.sock is None else peer.sock
-        frame = bytes([line % 256]) * 300
-        sock.sendall(zmtp.frame(b"reply"))
+def test_an_interrupt_anywhere_leaves_whole_frames_or_another_connection(count: Callable[[str, int], None]) -> None:
+    """Before each line of the module, while half a frame leaves and half a frame comes. Seen red without `_intact`."""
+    frame, reply = bytes(range(256)) * 200, b"reply" * 100
+    answer = zmtp.frame(reply)
+    line = kept = 0
+    with contextlib.closing(Peer(receive_bytes=2048)) as peer, contextlib.closing(PlainOpener()(peer.url)) as client:
 
-        def work(frame: bytes = frame) -> None:
+        def work() -> None:
             client.send(frame)
             client.receive(1.0)
             client.poll_events()
 
-        if not interrupted_at(line, work):
-            break
-        line += 1
-        client.poll_events()
-        if client.connected:
-            continue_with = client.send(b"probe")
-            assert continue_with
-            received = peer.receive(len(zmtp.frame(b"probe")))
-            while not received.endswith(zmtp.frame(b"probe")):
-                received += peer.receive(1)
-            assert received in (zmtp.frame(b"probe"), zmtp.frame(frame) + zmtp.frame(b"probe"))
-            list(frames(client))
-        else:
-            peer.sock = None
-            sock.close()
-    assert line > 30
+        peer.shake_hands(client)
+        while True:
+            assert client._sock is not None and peer.sock is not None
+            client._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+            peer.sock.sendall(answer[:200])
+            interrupted = interrupted_at(line, work)
+            events = client.poll_events()
+            if client.connected:
+                kept += 1
+                peer.sock.sendall(answer[200:] + zmtp.frame(b"marker"))
+                assert received_until_marker(client) == [reply, b"marker"]
+                sent = sent_until_probe(client, peer.sock)
+                assert sent in (zmtp.frame(b"probe"), zmtp.frame(frame) + zmtp.frame(b"probe"))
+            else:
+                assert "interrupt" in events[0].reason
+                peer.shake_hands(client)
+            if not interrupted:
+                break
+            line += 1
+    assert line > 50 and kept > 5
     count("lines before which a send or a receive was interrupted", line)
+
+
+def test_an_interrupt_anywhere_while_it_connects_leaves_a_socket_that_connects(
+    peer: Peer, count: Callable[[str, int], None]
+) -> None:
+    """Before each line until the connection is told. Seen red with events that are forgotten before they are told."""
+    ends: list[socket.socket] = []
+
+    def shake_hands() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = peer.listener.accept()
+                sock.sendall(zmtp.greeting() + zmtp.ready(b"ROUTER"))
+                ends.append(sock)
+
+    threading.Thread(target=shake_hands, daemon=True).start()
+    line = 0
+    descriptors = len(os.listdir("/proc/self/fd"))
+    going_on = True
+    while going_on:
+        with contextlib.closing(PlainOpener()(peer.url)) as client:
+
+            def connect(client: PlainSocket = client) -> None:
+                while not client.connected:
+                    client.poll_events()
+                    client.wait(0.05)
+
+            going_on = interrupted_at(line, connect)
+            deadline_s = time.monotonic() + 10
+            while not client.send(b"x"):
+                assert time.monotonic() < deadline_s, f"interrupted before line {line} it never connects"
+                client.wait(0.05)
+                client.poll_events()
+        line += 1
+    for end in ends:
+        end.close()
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert line > 100
+    count("lines before which connecting was interrupted", line)
+
+
+def received_until_marker(client: PlainSocket) -> list[bytes]:
+    received: list[bytes] = []
+    wait_until(lambda: received.extend(frames(client)) or received[-1:] == [b"marker"] or not client._sock)  # type: ignore[func-returns-value]
+    return received
+
+
+def sent_until_probe(client: PlainSocket, sock: socket.socket) -> bytes:
+    assert client.send(b"probe")
+    sent = bytearray()
+    deadline_s = time.monotonic() + 10
+    while not sent.endswith(zmtp.frame(b"probe")):
+        assert time.monotonic() < deadline_s
+        client.poll_events()
+        if select.select([sock], [], [], 0.001)[0]:
+            sent += sock.recv(65536)
+    return bytes(sent)
 
 
 def test_a_forked_child_lets_go_and_the_parent_goes_on(peer: Peer, client: PlainSocket) -> None:
