@@ -581,24 +581,27 @@ def test_a_forked_child_lets_go_and_the_parent_goes_on(peer: Peer, client: Plain
     """The connection also ends when the parent ends it, whatever the child still holds."""
     sock = peer.shake_hands(client)
     read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        client.forget()
-        os.read(read, 1)
-        os._exit(0)
-    second = os.fork()
-    if second == 0:  # one that does not know what it holds
-        os.read(read, 1)
-        os._exit(0)
-    assert client.send(b"on")
-    assert peer.receive(4) == zmtp.frame(b"on")
-    client.close()
-    assert sock.recv(10) == b""
-    os.write(write, b"xx")
-    for pid in (child, second):
-        os.waitpid(pid, 0)
-    os.close(read)
-    os.close(write)
+
+    def fork(work: Callable[[], None]) -> int:
+        child = os.fork()
+        if child == 0:
+            os.close(write)
+            work()
+            os.read(read, 1)  # until the parent has finished, or failed
+            os._exit(0)
+        return child
+
+    children = [fork(client.forget), fork(lambda: None)]
+    try:
+        assert client.send(b"on")
+        assert peer.receive(4) == zmtp.frame(b"on")
+        client.close()
+        assert sock.recv(10) == b""
+    finally:
+        os.close(write)
+        for child in children:
+            os.waitpid(child, 0)
+        os.close(read)
 
 
 # ---- which transport

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import zmq
-from zmtp import INSTEAD_OF_A_HANDSHAKE, frame
+from support.zmtp import INSTEAD_OF_A_HANDSHAKE, frame
 
 from kvzmq.client.core import zmtp
 from kvzmq.client.core.zmtp import Connection, Kind, State
