@@ -1,6 +1,6 @@
 """Which socket leads to an endpoint: a plain one that speaks ZMTP, or a DEALER of libzmq's.
 
-    plain   tcp:// and ipc://: a third of the processor time of a call, no thread, nothing of libzmq in the program
+    plain   tcp:// and ipc://: less processor time a call, no thread, nothing of libzmq in the program
     pyzmq   also inproc://, and tcp:// from an address of one's own, tcp://SOURCE;HOST:PORT
 
 The URL decides, unless somebody has asked for pyzmq. pyzmq is imported when it is needed: that takes longer than all
