@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import zmq
-from support.client_shells import SHELLS, open_shell
+from support.client_shells import SHELLS, open_shell, shell_of
 from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
@@ -294,7 +294,7 @@ def test_a_client_that_knows_its_table_is_led_to_no_other(names: Names, kind: st
 
     def led_to(lineage: str | None) -> str:
         endpoints = Endpoints([names.url])
-        if kind == "asyncio":
+        if shell_of(kind)[0] == "asyncio":
             asyncio.run(aio_connection.resolve_endpoint(endpoints, lineage))
         else:
             connection.resolve_endpoint(endpoints, lineage, 1.0)

@@ -18,6 +18,8 @@ from support.servers import ServerProcess, wait_until
 import kvzmq
 from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 NOTICED_S = SILENCE_S_MAX + HEARTBEAT_S + 2.0
 """The promise, the longest time since the last sign before it, and something for a busy machine."""
 

@@ -57,7 +57,7 @@ def _explain(connection: Connection, as_json: bool) -> int:
             answered, code = True, DONE
             findings.append(Finding(True, (
                 f"the table answers: kvzmq {stats.get('version')}, {count(int(stats.get('keys', 0)), 'row')}, "
-                f"revision {stats.get('revision')}"
+                f"revision {stats.get('revision')} (transport={table.transport})"
             )))  # fmt: skip
             if stats.get("storage_trouble"):
                 code = STORAGE_FAILED

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from kvzmq import errors
 from kvzmq.client.asyncio.connection import AsyncConnection
@@ -16,13 +16,16 @@ from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.pyzmq_socket import Context, PyzmqOpener
 from kvzmq.client.core.timeouts import check_timeout
+from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
 from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.client import TIMEOUT_S
+
+if TYPE_CHECKING:
+    from kvzmq.client.core.pyzmq_socket import Context
 
 T = TypeVar("T")
 
@@ -31,20 +34,29 @@ def connect_async(
     url: str | None = None,
     timeout: float | None = TIMEOUT_S,
     *,
+    transport: str | None = None,
     context: Context | None = None,
 ) -> AsyncClient:
     """Return an asyncio client of the server at `url`; see `connect`. Use it in an `async with` block.
 
     Raises:
-        ValueError: the URL is malformed, or the timeout not above 0
+        ValueError: the URL is malformed, the timeout not above 0, or the transport none for it
         TypeError: one of them is of another type
     """
-    return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
+    urls = parse_urls(url)
+    timeout_s = math.inf if timeout is None else check_timeout(timeout)
+    return open_client(urls, timeout_s, "", check_transport(transport, context, urls), context)
 
 
-def open_client(urls: Sequence[str], timeout_s: float, prefix: str = "", context: Context | None = None) -> AsyncClient:
+def open_client(
+    urls: Sequence[str],
+    timeout_s: float,
+    prefix: str = "",
+    transport: str | None = None,
+    context: Context | None = None,
+) -> AsyncClient:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return AsyncClient(AsyncConnection(urls, timeout_s, PyzmqOpener(context)), prefix)
+    return AsyncClient(AsyncConnection(urls, timeout_s, Opener(transport, context)), prefix)
 
 
 class AsyncClient:
@@ -311,6 +323,11 @@ class AsyncClient:
         return described
 
     @property
+    def transport(self) -> str:
+        """How this client reaches its server: `plain` or `pyzmq`; or both, comma-separated, where its URLs differ."""
+        return self._connection.open_socket.describe(self._connection.urls)
+
+    @property
     def revision(self) -> int:
         """The highest revision of the table that a reply has told this client."""
         return self._connection.revision
@@ -353,8 +370,16 @@ class AsyncClient:
         return self.namespace("")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
+        connection = self._connection
+        return open_client, (
+            connection.urls,
+            connection.timeout_s,
+            self._calls.prefix,
+            connection.open_socket.transport,
+        )
 
     def __repr__(self) -> str:
+        connection = self._connection
         place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
-        return f"<kvzmq.AsyncClient {','.join(self._connection.urls)}{place}{' closed' if self._closed else ''}>"
+        state = " closed" if self._closed else ""
+        return f"<kvzmq.AsyncClient {','.join(connection.urls)} transport={self.transport}{place}{state}>"

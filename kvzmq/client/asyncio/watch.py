@@ -133,7 +133,9 @@ class AsyncWatch:
             return
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = loop.call_later(max(0.0, min(_TICK_S, deadline_s - now_s)), self._wake)
+        socket = self._channel.socket
+        due_s = deadline_s if socket is None else min(deadline_s, socket.due_s)
+        timer = loop.call_later(max(0.0, min(_TICK_S, due_s - now_s)), self._wake)
         try:
             await self._waiter
         finally:

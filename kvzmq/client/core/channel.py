@@ -14,6 +14,14 @@ CONNECT_S = 1.0
 FAILED_S = 0.03
 """The same where a try has failed already: not 0, or a client would do nothing else while all servers are away."""
 
+_ANSWERED = (Change.SILENT, Change.REFUSED)
+_REPLACED: dict[Change, tuple[Change | None, ...]] = {
+    Change.FAILED: (None, Change.SILENT),
+    Change.SILENT: (None, Change.FAILED),
+    Change.REFUSED: (None, Change.FAILED, Change.SILENT, Change.REFUSED),
+}
+"""Why there is no connection: what is replaced by which news. That somebody answers, and what, says most."""
+
 
 class Channel:
     """A socket to one of several servers.
@@ -48,6 +56,12 @@ class Channel:
             self.socket.close()
             self.socket = None
 
+    def forget(self) -> None:
+        """Let go of the socket in a forked child, without disturbing the parent's connection."""
+        if self.socket is not None:
+            self.socket.forget()
+            self.socket = None
+
     @property
     def is_open(self) -> bool:
         """Whether there is a socket."""
@@ -70,7 +84,7 @@ class Channel:
         if self.connected:
             return f"connected to {where}, which is too busy to take the request"
         failure = self._failure
-        if failure is not None and failure.change is Change.REFUSED:
+        if failure is not None and failure.change in _ANSWERED:
             return f"what answers at {where} {failure.reason}"
         among = f" (one of {endpoints.count} endpoints)" if endpoints.count > 1 else ""
         why = f", {failure.reason}" if failure is not None and failure.reason else ""
@@ -85,10 +99,14 @@ class Channel:
                 made = True
                 self._failure = None
                 self.endpoints.reached()
-            elif event.change is Change.REFUSED or (event.change is Change.FAILED and self._failure is None):
+            elif (
+                event.change in _REPLACED
+                and (None if self._failure is None else self._failure.change) in _REPLACED[event.change]
+            ):
                 self._failure = event
         return made and socket.connected
 
     def _connects_too_long(self, now_s: float) -> bool:
         """Say whether there should be a connection by now."""
-        return now_s - self._opened_s > (CONNECT_S if self._failure is None else FAILED_S)
+        failed = self._failure is not None and self._failure.change is not Change.SILENT
+        return now_s - self._opened_s > (FAILED_S if failed else CONNECT_S)

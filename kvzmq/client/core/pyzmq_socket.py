@@ -13,7 +13,7 @@ import math
 import os
 import selectors
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import zmq
@@ -72,6 +72,8 @@ class PyzmqSocket:
         OSError: there can be no further socket
     """
 
+    due_s = math.inf  # libzmq has a thread for what is due
+    on_closing: Callable[[int], None] | None = None
     reconnect_s_min = 0.8 * RECONNECT_MS / 1000  # with libzmq's jitter
 
     def __init__(self, endpoint: str, context: Context) -> None:
@@ -164,6 +166,9 @@ class PyzmqSocket:
             self._dealer.monitor(None, 0)
             self._dealer.close(linger=0)
             self._monitor.close(linger=0)
+
+    def forget(self) -> None:
+        """Leave it alone: the parent's libzmq cannot be used in a forked child, not even to close."""
 
 
 class PyzmqOpener:

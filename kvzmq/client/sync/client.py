@@ -18,15 +18,15 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from kvzmq import errors
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.pyzmq_socket import Context, PyzmqOpener
 from kvzmq.client.core.timeouts import check_timeout
+from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
 from kvzmq.client.core.watch_channel import WatchChannel
@@ -34,6 +34,9 @@ from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.connection import Connection
 from kvzmq.client.sync.views import Copies, Copy, Items, Keys, Values
 from kvzmq.client.sync.watch import Watch
+
+if TYPE_CHECKING:
+    from kvzmq.client.core.pyzmq_socket import Context
 
 T = TypeVar("T")
 
@@ -45,6 +48,7 @@ def connect(
     url: str | None = None,
     timeout: float | None = TIMEOUT_S,
     *,
+    transport: str | None = None,
     context: Context | None = None,
 ) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
@@ -54,18 +58,28 @@ def connect(
             commas, are tried in turn. None stands for the environment's KVZMQ_URL, or where that is
             not set for tcp://127.0.0.1:5570
         timeout: seconds a call may take in all, retries and reconnects included; None for no limit
-        context: the ZeroMQ context to use instead of the process's own
+        transport: `plain`, sockets of kvzmq's own for tcp:// and ipc://; `pyzmq`, sockets of libzmq; None for the
+            environment's KVZMQ_TRANSPORT, or where that is not set `plain` wherever the URL allows
+        context: the ZeroMQ context to use instead of the process's own; asks for `pyzmq`
 
     Raises:
-        ValueError: the URL is malformed, or the timeout not above 0
+        ValueError: the URL is malformed, the timeout not above 0, or the transport none for it
         TypeError: one of them is of another type
     """
-    return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
+    urls = parse_urls(url)
+    timeout_s = math.inf if timeout is None else check_timeout(timeout)
+    return open_client(urls, timeout_s, "", check_transport(transport, context, urls), context)
 
 
-def open_client(urls: Sequence[str], timeout_s: float, prefix: str = "", context: Context | None = None) -> Client:
+def open_client(
+    urls: Sequence[str],
+    timeout_s: float,
+    prefix: str = "",
+    transport: str | None = None,
+    context: Context | None = None,
+) -> Client:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return Client(Connection(urls, timeout_s, PyzmqOpener(context)), prefix)
+    return Client(Connection(urls, timeout_s, Opener(transport, context)), prefix)
 
 
 class Client(MutableMapping[str, Any]):
@@ -326,6 +340,11 @@ class Client(MutableMapping[str, Any]):
         return described
 
     @property
+    def transport(self) -> str:
+        """How this client reaches its server: `plain` or `pyzmq`; or both, comma-separated, where its URLs differ."""
+        return self._connection.open_socket.describe(self._connection.urls)
+
+    @property
     def revision(self) -> int:
         """The highest revision of the table that a reply has told this client."""
         return self._connection.revision
@@ -473,8 +492,16 @@ class Client(MutableMapping[str, Any]):
         return self.namespace("")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
+        connection = self._connection
+        return open_client, (
+            connection.urls,
+            connection.timeout_s,
+            self._calls.prefix,
+            connection.open_socket.transport,
+        )
 
     def __repr__(self) -> str:
+        connection = self._connection
         place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
-        return f"<kvzmq.Client {','.join(self._connection.urls)}{place}{' closed' if self._closed else ''}>"
+        state = " closed" if self._closed else ""
+        return f"<kvzmq.Client {','.join(connection.urls)} transport={self.transport}{place}{state}>"
