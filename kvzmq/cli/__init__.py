@@ -30,6 +30,7 @@ URL_OPTION = "kvzmq.cli.url"
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Server": {
         "server": ("kvzmq.cli.commands.server:server", "Serve a table until SIGTERM or Ctrl-C."),
+        "keygen": ("kvzmq.cli.commands.keygen:keygen", "Make a pair of keys, for a client or a server."),
         "ping": ("kvzmq.cli.commands.ping:ping", "Say whether the server answers, or why not."),
         "stats": ("kvzmq.cli.commands.ping:stats", "Show what the server says of itself."),
     },
@@ -246,7 +247,7 @@ def main(ctx: click.Context, url: str, timeout_s: float, no_wait: bool) -> None:
         if sys.stdin.isatty() and sys.stdout.isatty():
             click.echo("\nTo type commands: kvzmq shell")
         ctx.exit(DONE if sys.stdout.isatty() else USAGE)
-    if ctx.invoked_subcommand not in ("server", "catalog", "trace", "bench"):
+    if ctx.invoked_subcommand not in ("server", "keygen", "catalog", "trace", "bench"):
         from kvzmq.cli.connection import Connection
 
         ctx.obj = Connection(url, timeout_s, no_wait)

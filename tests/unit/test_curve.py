@@ -1,0 +1,78 @@
+"""Keys and the files they are in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import zmq.auth
+from hypothesis import given
+from hypothesis import strategies as st
+from support.curve import BOB, SERVER
+from zmq.utils import z85
+
+from kvzmq.curve import BadKey, ClientKeys, KeyPair, client_keys, is_key, read_key_pair
+
+
+def test_a_file_of_zmq_auth_is_read(tmp_path: Path) -> None:
+    _, path = zmq.auth.create_certificates(tmp_path, "bob", {"team": "robots"})
+    Path(path).chmod(0o600)
+    public, secret = zmq.auth.load_certificate(path)
+    assert secret is not None
+    assert read_key_pair(path) == KeyPair(public.decode(), secret.decode())
+
+
+def test_a_secret_key_is_not_printed() -> None:
+    assert BOB.secret not in f"{ClientKeys(KeyPair(*BOB), SERVER.public)}"
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_every_key_is_one(key: bytes) -> None:
+    assert is_key(z85.encode(key).decode())
+
+
+@pytest.mark.parametrize("text", ["", BOB.public[:-1], BOB.public + "0", "~" * 40, "#" * 40, "é" * 40, "\0" * 40])
+def test_what_is_no_key_is_none(text: str) -> None:
+    """The 40 `#` are more than 32 bytes: libzmq refuses them, too."""
+    assert not is_key(text)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_secret_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = BOB.write(tmp_path / "bob.key_secret")
+    assert read_key_pair(path) == KeyPair(*BOB)
+    path.chmod(mode)
+    with pytest.raises(BadKey, match=r"may be read by others: chmod 600 .*bob\.key_secret"):
+        read_key_pair(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "holds no secret key"),
+        (f'curve\n    public-key = "{BOB.public}"\n', "holds no secret key"),
+        (f'secret-key = "{BOB.secret}"\n', "has no public-key of 40 characters"),
+        (f'public-key = "{BOB.public}"\nsecret-key = "x"\n', "has no secret-key of 40 characters"),
+        ("\xff\0" * 100_000, "holds no secret key"),
+    ],
+)
+def test_a_file_without_keys_is_refused(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "bob.key_secret"
+    path.write_text(text)
+    path.chmod(0o600)
+    with pytest.raises(BadKey, match=fault):
+        read_key_pair(path)
+    with pytest.raises(BadKey, match="cannot be read: No such file"):
+        read_key_pair(tmp_path / "none")
+
+
+def test_a_client_needs_both_keys(tmp_path: Path) -> None:
+    path = BOB.write(tmp_path / "bob.key_secret")
+    assert client_keys(None, None) is None
+    assert client_keys(path, SERVER.public) == ClientKeys(KeyPair(*BOB), SERVER.public)
+    with pytest.raises(BadKey, match="without server_key"):
+        client_keys(path, None)
+    with pytest.raises(BadKey, match="without curve_key"):
+        client_keys(None, SERVER.public)
+    with pytest.raises(BadKey, match="it is the public key of the server"):
+        client_keys(path, "x")
