@@ -130,7 +130,7 @@ def stream(server: Server, seconds: float) -> float:
     return 0.0
 
 
-def deaf(server: Server, seconds: float) -> float:
+def unread_large(server: Server, seconds: float) -> float:
     """Ask for 7 MB from each of 190 peers, and read nothing."""
     peers = [shake_hands(server.url, receive_bytes=4096) for _ in range(190)]
     for peer in peers:
@@ -139,7 +139,7 @@ def deaf(server: Server, seconds: float) -> float:
     return 0.0
 
 
-def greedy(server: Server, seconds: float) -> float:
+def unread(server: Server, seconds: float) -> float:
     """Ask for a row of 100 KB as fast as can be from one DEALER that reads nothing."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as peer:
         peer.linger, peer.rcvhwm = 0, 1
@@ -198,7 +198,7 @@ def lines(server: Server, seconds: float) -> float:
 
 
 ATTACKS: dict[str, Callable[[Server, float], float]] = {
-    attack.__name__: attack for attack in (pile_up, stream, deaf, greedy, pages, identities, idle, lines)
+    attack.__name__: attack for attack in (pile_up, stream, unread_large, unread, pages, identities, idle, lines)
 }
 
 

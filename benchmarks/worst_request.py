@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw
 
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.messages import Refusal, Request
 from kvzmq.store.table import Table, indexes_of
 
@@ -170,10 +170,10 @@ def _table(row: Callable[[int], bytes], ttl: bool = False) -> Table:
     table = Table()
     table.advance(1_000_000)
     for number in range(ROWS):
-        deadline = messages.Insert(f"{number:06}", Raw(row(number)), 1e6 if ttl else None)
+        deadline = operations.Insert(f"{number:06}", Raw(row(number)), 1e6 if ttl else None)
         table.execute(Request(None, 1, [deadline], b""))
-    table.execute(Request(None, 1, [messages.Insert("large", Raw(value("ints", REQUEST_BYTES - 100, 0)))], b""))
-    table.execute(Request(None, 1, [messages.Insert("map", Raw(value("chains", 130_000, 0)))], b""))
+    table.execute(Request(None, 1, [operations.Insert("large", Raw(value("ints", REQUEST_BYTES - 100, 0)))], b""))
+    table.execute(Request(None, 1, [operations.Insert("map", Raw(value("chains", 130_000, 0)))], b""))
     return table
 
 

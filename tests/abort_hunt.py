@@ -345,28 +345,27 @@ def attack_client(listener: socket.socket, disconnects: int, seed: int, alive: C
 
 
 def be_attacked(url: str) -> None:
-    """Be the client under attack: links that are used and hardly read, for as long as somebody listens to us."""
-    from kvzmq.client.core import socket as link
+    """Be the client under attack: connections that are used and hardly read, for as long as somebody listens to us."""
+    from kvzmq.client.core import pyzmq_socket
 
-    link._OPTIONS = tuple(  # the time between two attempts is not what is tested
+    pyzmq_socket._OPTIONS = tuple(  # the time between two attempts is not what is tested
         (option, 1 if option in (zmq.RECONNECT_IVL, zmq.RECONNECT_IVL_MAX) else value)
-        for option, value in link._OPTIONS
+        for option, value in pyzmq_socket._OPTIONS
     )
     dice = random.Random(1)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    links = [link.Link([url], context) for _ in range(LINKS)]
-    for one in links:
-        one.open(url)
+    sockets = [pyzmq_socket.PyzmqSocket(url, context) for _ in range(LINKS)]
     connected_s = [time.monotonic()] * LINKS
     reading = [True] * LINKS
     while True:
         now_s = time.monotonic()
-        for number, one in enumerate(links):
-            one.news()
+        for number, one in enumerate(sockets):
+            one.poll_events()
             if one.connected:
                 connected_s[number] = now_s
             elif now_s - connected_s[number] > 0.1:  # after noise libzmq does not connect again
-                one.open(url)
+                one.close()
+                sockets[number] = one = pyzmq_socket.PyzmqSocket(url, context)
                 connected_s[number] = now_s
             for _ in range(dice.choice((0, 0, 1, 40))):
                 one.send(request(["ping"]))
@@ -375,9 +374,10 @@ def be_attacked(url: str) -> None:
             for _ in range(dice.choice((0, 0, 0, 500))):
                 if not (reading[number] and one.readable):
                     break
-                one.socket.recv()
+                one.receive()
             if dice.random() < 0.001:
-                one.open(url)
+                one.close()
+                sockets[number] = pyzmq_socket.PyzmqSocket(url, context)
         time.sleep(0.002)
 
 

@@ -1,6 +1,6 @@
 """The name service: announce a server, look one up, serve the list.
 
-A server tells a catalog about itself once a minute; whoever looks for it asks the catalog and takes the
+A server tells a catalog about itself once a minute; a client that looks for it asks the catalog and takes the
 newest entry of the wanted type and project. The protocol is that of the Cooperative Computing Tools
 (cctools), whose `catalog_server` and `catalog_query` work with everything here:
 
@@ -13,7 +13,7 @@ newest entry of the wanted type and project. The protocol is that of the Coopera
     entry     what was announced, and what the catalog adds: name, address, lastheardfrom (epoch seconds)
 
 Two updates are from the same server when they come from the same address and name the same port and `uuid`.
-There is no authentication: an entry is a hint where to look, never a proof of who is there.
+There is no authentication: an entry is a hint where to look, and proves nothing about what is there.
 
 The sources are cctools' manual pages and published source, and what Debian's coop-computing-tools 8.0.0 and 9.9
 were seen to send and to accept; tests/integration/test_catalog_original.py runs them. Our catalog leaves out
@@ -27,7 +27,7 @@ updates in the format before JSON, /query.xml, the two kinds of ClassAds, and mo
     pages        HTTP request in, answer out. No I/O.
     server       the sockets
 
-This package is what servers and clients need; who serves a catalog imports `kvzmq.catalog.server`.
+This package is what servers and clients need; a program that serves a catalog imports `kvzmq.catalog.server`.
 """
 
 from kvzmq.catalog.addresses import (

@@ -1,6 +1,6 @@
 """Addresses: where a catalog is, what an announced endpoint says, which machine is meant.
 
-Strings from a catalog are anybody's: what they are is decided here, by one pattern, before ZeroMQ sees them.
+Anybody can put any string into a catalog, so one pattern decides here what it is before ZeroMQ sees it.
 """
 
 from __future__ import annotations

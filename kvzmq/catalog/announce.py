@@ -17,7 +17,7 @@ TABLE = "hashtable"
 """The type of a server that has the bridge: `port` is where it takes lines of JSON."""
 
 TABLE_WITHOUT_BRIDGE = "hashtable-zeromq"
-"""The type of a server that has `endpoint` only: who looks for a port of JSON lines must not find it."""
+"""The type of a server that has `endpoint` only: a client that looks for a port of JSON lines must not find it."""
 
 TABLE_TYPES = (TABLE, TABLE_WITHOUT_BRIDGE)
 """The types of entries that clients of ZeroMQ take."""
@@ -35,7 +35,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
-    """Say what a server wants to be known by. What is unset is not sent.
+    """What a server wants to be known by. What is unset is not sent.
 
     Catalogs tell the servers of one machine apart by `port` and `uuid`. `port` is the bridge's, and never
     that of the ZeroMQ endpoint; a server without a bridge has a `uuid` instead. `lineage` and `epoch` are
@@ -56,7 +56,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
-    """Take an announcement's place in a catalog, and be found by nobody who looks for a table."""
+    """What takes an announcement's place in a catalog when its server stops. No lookup of a table finds it."""
 
     type: str = STOPPED
     owner: str
@@ -109,7 +109,7 @@ def send_datagram(data: bytes, host: str, port: int) -> None:
 
 
 class Announcer:
-    """Tell a catalog about a server, without ever holding up who calls.
+    """Tells a catalog about a server, and never makes its caller wait.
 
     A daemon thread resolves the catalog's name and sends; it keeps the newest announcement only, so a
     slow name server costs announcements, never memory. What fails is logged once, until something else
@@ -130,7 +130,7 @@ class Announcer:
         self._thread.start()
 
     def announce(self, announcement: Announcement) -> None:
-        """Have this announcement sent soon, instead of any that still waits. Return at once."""
+        """Send this announcement soon, instead of any that still waits. Returns at once."""
         with self._changed:
             self._newest = announcement
             self._withdrawal = _Withdrawal(
@@ -139,7 +139,7 @@ class Announcer:
             self._changed.notify()
 
     def withdraw(self) -> None:
-        """Have the catalog told that the server goes, if it was announced. Return at once; `close` waits for it.
+        """Tell the catalog that the server stops, if it was announced. Returns at once; `close` waits for it.
 
         The entry is replaced by one of another type, which no lookup takes, and which the catalog drops soon.
         """

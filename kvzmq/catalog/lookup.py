@@ -8,7 +8,7 @@ an answer to be well formed, or short.
     ├── AnotherTable          the project's servers have another table than the one that was used so far
     ├── NoUsableServer        the project's servers cannot be reached from here with ZeroMQ
     ├── CatalogUnreachable    try again, or mend the address
-    └── BadCatalogAnswer      call whoever runs what answers there
+    └── BadCatalogAnswer      call the operator of what answers there
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ _ID = re.compile("[0-9a-f]{32}")
 
 
 class NoSuchProject(CatalogError):
-    """Say that the catalog answered, and does not know the project."""
+    """The catalog answered, and does not know the project."""
 
 
 class AnotherTable(CatalogError):
-    """Say that all servers of the project have another table than the client has worked with."""
+    """All servers of the project have another table than the client has worked with."""
 
 
 class NoUsableServer(CatalogError):
-    """Say that the project is announced, but with nothing that this machine can connect to."""
+    """The project is announced, but with nothing that this machine can connect to."""
 
 
 class CatalogUnreachable(CatalogError):
-    """Say that the catalog's answer did not come, or not in time."""
+    """The catalog's answer did not come, or not in time."""
 
 
 class BadCatalogAnswer(CatalogError):
-    """Say that what answered is not a catalog, or is one in trouble."""
+    """What answered is not a catalog, or is a catalog that reports an error."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold what a catalog says of one server. Absent or nonsensical fields are empty, or 0."""
+    """What a catalog says of one server. Absent or nonsensical fields are empty, or 0."""
 
     type: str
     project: str
@@ -77,7 +77,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str = ""
 
     def machine(self, catalog_host: str = "") -> str:
-        """Return the host that the server runs on, as seen by whoever reaches the catalog as `catalog_host`.
+        """Return the host that the server runs on, as seen by a client that reaches the catalog as `catalog_host`.
 
         What a catalog has heard from its loopback runs on its own machine.
         """
@@ -87,7 +87,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         """Return where ZeroMQ clients connect: the endpoint, with a host in the place of "all interfaces".
 
         That host is the server's, as `machine` gives it. Empty if the server announced no endpoint of
-        tcp://, or one that makes no sense: what is announced is anybody's.
+        tcp://, or one that makes no sense: anybody can announce anything.
         """
         endpoint = parse_endpoint(self.endpoint)
         if endpoint is not None and endpoint.is_everywhere:

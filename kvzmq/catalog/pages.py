@@ -43,7 +43,7 @@ _NOT_EVALUATED = (
 
 
 class Pages:
-    """Answer the HTTP requests that come to a catalog."""
+    """The answers to the HTTP requests that come to a catalog."""
 
     def __init__(self, catalog: Catalog, here: str) -> None:
         """Serve what `catalog` knows. `here` is its address, HOST:PORT, to be shown to people."""
@@ -293,7 +293,7 @@ $rows
 </table>
 </div>
 <p>kvzmq's clients try the servers of a project from the newest entry on. Programs that look for a port take
-the newest of their type and project; the others are grey. Quiet is who was not heard for $quiet: killed or cut off.
+the newest of their type and project; the others are grey. A server is quiet if it was not heard for $quiet: killed or cut off.
 To be listed: <code>kvzmq server --project NAME --catalog $here</code></p>
 $left_out$refused
 </body>

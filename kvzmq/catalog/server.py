@@ -5,7 +5,7 @@
     TCP PORT + 1  updates, one a connection
 
 Where a limit is reached, the oldest connection makes room: an ordinary request is over in milliseconds, so
-whoever is oldest then is slow, on purpose or not, and cannot keep the others out.
+the oldest is a slow one, on purpose or not, and cannot keep the others out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONNECTION_S_MAX = 15.0
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024
 """The most that all connections together may have left to read."""
 
-# Bounds a step to 0.1 s even when the catalog is full and every update costs a search for the greediest: 1.2 ms.
+# Bounds a step to 0.1 s even when the catalog is full and every update costs a search for the address with most: 1.2 ms.
 _DATAGRAMS_A_STEP_MAX = 64
 _ACCEPTS_A_STEP_MAX = 32
 _RECEIVE_BYTES = 64 * 1024
@@ -56,7 +56,7 @@ class _Connection:
 
 
 class CatalogServer:
-    """Serve a catalog on one port number, UDP and TCP."""
+    """A catalog served on one port number, UDP and TCP."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ UPDATE_BYTES_MAX = 64 * 1024
 
 UPDATE_DEPTH_MAX = 16
 """The deepest nesting believed. Python's own JSON reader gives up at about 1,000, and one such entry would
-spoil the whole list for whoever reads it with that."""
+spoil the whole list for every client that reads it with that."""
 
 ENTRIES_MAX = 10_000
 CATALOG_BYTES_MAX = 16 * 1024 * 1024
@@ -44,7 +44,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Record(msgspec.Struct):
-    """Hold one entry of a catalog: the JSON that is served, its place in time, and when to forget it."""
+    """One entry of a catalog: the JSON that is served, its place in time, and when to forget it."""
 
     json: bytes
     number: int
@@ -61,7 +61,7 @@ class Record(msgspec.Struct):
 
 
 class Catalog:
-    """Hold what was announced, each entry until it is too old. No I/O.
+    """What was announced, each entry until it is too old. No I/O.
 
     Age is measured on the monotonic clock: a step of the wall clock drops nothing. `lastheardfrom` is wall
     clock time, and never runs back, so that the newest entry has the largest one.
@@ -140,8 +140,8 @@ class Catalog:
         self._records.setdefault(address, {})[place] = record
         self._account(address, record.cost_bytes(), 1)
         while self._count > ENTRIES_MAX or self._total_bytes > CATALOG_BYTES_MAX:
-            greediest = max(self._cost_bytes, key=self._cost_bytes.__getitem__)
-            self._drop(greediest, next(iter(self._records[greediest])))
+            largest = max(self._cost_bytes, key=self._cost_bytes.__getitem__)
+            self._drop(largest, next(iter(self._records[largest])))
 
     def _drop(self, address: str, place: _Place) -> None:
         record = self._records[address].pop(place)

@@ -23,8 +23,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from kvzmq import catalog, errors
-from kvzmq.client.core.candidates import needs_lookup
-from kvzmq.client.core.socket import catalog_of, parse_urls
+from kvzmq.client.core.urls import catalog_of, needs_lookup, parse_urls
 from kvzmq.client.sync.client import connect
 
 _GREETING_BYTES = 64

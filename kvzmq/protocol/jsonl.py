@@ -7,19 +7,21 @@ bridge, the log included, knows one kind of request.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Union, get_args
+from typing import Any, Union
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack, validation
-from kvzmq.protocol.messages import REQUEST_BYTES_MAX, LargeResults, Operation, Refusal, Reply, Request
+from kvzmq.protocol import messages, msgpack, operations, validation
+from kvzmq.protocol.declaration import Operation, Scope, method_of
+from kvzmq.protocol.messages import REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request
+from kvzmq.protocol.operations import OPERATIONS
 
 
 def _json_type(wire_type: Any) -> Any:
     """Return what stands in JSON for a field of the wire: decoded values instead of raw bytes."""
-    replaced = {Raw: Any, messages.Maybe: Any, dict[messages.Key, Raw]: dict[messages.Key, Any]}
+    replaced = {Raw: Any, operations.Maybe: Any, dict[operations.Key, Raw]: dict[operations.Key, Any]}
     return replaced.get(wire_type, wire_type)
 
 
@@ -31,7 +33,7 @@ def _json_twin(kind: type[Operation]) -> type[Struct]:
             fields.append((field.name, list[_JsonStep]))
         elif field.encode_name == "checks":
             fields.append((field.name, list[_JsonCheck]))
-        elif field.type is messages.Maybe or field.type == messages.Maybe:
+        elif field.type is operations.Maybe or field.type == operations.Maybe:
             fields.append((field.name, Any, UNSET))
         elif field.required:
             fields.append((field.name, _json_type(field.type)))
@@ -40,22 +42,26 @@ def _json_twin(kind: type[Operation]) -> type[Struct]:
     fields.append(("session", Union[str, None], None))
     fields.append(("seq", Union[messages.Seq, None], None))
     return msgspec.defstruct(
-        f"Json{kind.__name__}", fields, tag_field="method", tag=kind.__struct_config__.tag, kw_only=True, gc=False
+        f"Json{kind.__name__}", fields, tag_field="method", tag=method_of(kind), kw_only=True, gc=False
     )
 
 
 class _JsonCheck(Struct, gc=False):
-    key: messages.Key
+    key: operations.Key
     expected: Any = UNSET
 
 
-_STREAMED = (messages.Watch, messages.WatchQuery, messages.Progress, messages.Unwatch)
-"""Not at the bridge: a line of the dialect answers a request, it cannot push."""
+def _is_at_bridge(kind: type[Operation]) -> bool:
+    """Say whether a line can ask for it: a line answers a request, it cannot push."""
+    return kind.scope is not Scope.CONNECTION
 
-_TWINS: dict[type[Operation], type[Struct]] = {kind: _json_twin(kind) for kind in get_args(messages.Step)}
+
+_TWINS: dict[type[Operation], type[Struct]] = {
+    kind: _json_twin(kind) for kind in OPERATIONS.values() if kind.in_transactions
+}
 _JsonStep: Any = Union[tuple(_TWINS.values())]
 _TWINS.update(
-    (kind, _json_twin(kind)) for kind in messages.OPERATIONS.values() if kind not in _TWINS and kind not in _STREAMED
+    (kind, _json_twin(kind)) for kind in OPERATIONS.values() if not kind.in_transactions and _is_at_bridge(kind)
 )
 _KINDS: dict[type[Struct], type[Operation]] = {twin: kind for kind, twin in _TWINS.items()}
 
@@ -70,10 +76,10 @@ def _maybe(value: Any) -> list[Raw]:
 
 _FROM_JSON: dict[Any, Callable[[Any], Any]] = {
     Raw: _raw,
-    messages.Maybe: _maybe,
-    dict[messages.Key, Raw]: lambda rows: {key: _raw(value) for key, value in rows.items()},
-    list[messages.Step]: lambda steps: [_from_json(step) for step in steps],
-    list[tuple[messages.Key, messages.Maybe]]: lambda pairs: [(pair.key, _maybe(pair.expected)) for pair in pairs],
+    operations.Maybe: _maybe,
+    dict[operations.Key, Raw]: lambda rows: {key: _raw(value) for key, value in rows.items()},
+    list[operations.TransactionOperation]: lambda twins: [_from_json(twin) for twin in twins],
+    list[tuple[operations.Key, operations.Maybe]]: lambda pairs: [(pair.key, _maybe(pair.expected)) for pair in pairs],
 }
 
 _PLANS: dict[type[Struct], tuple[type[Operation], list[tuple[str, Callable[[Any], Any] | None]]]] = {
@@ -146,10 +152,10 @@ def _explain_line(line: bytes, error: Exception) -> Refusal:
         return Refusal(None, errors.InvalidRequest.code, f"not a line of JSON: {unreadable}")
     if isinstance(request, dict) and "method" in request:
         method = request["method"]
-        if not (isinstance(method, str) and method in messages.OPERATIONS):
+        if not (isinstance(method, str) and method in OPERATIONS):
             named = method[:100] if isinstance(method, str) else type(method).__name__
             return Refusal(None, errors.InvalidMethod.code, f"no method {named!r}")
-        if messages.OPERATIONS[method] in _STREAMED:
+        if not _is_at_bridge(OPERATIONS[method]):
             return Refusal(None, errors.InvalidMethod.code, f"{method} needs a ZeroMQ client: a line cannot push")
     return Refusal(None, errors.InvalidRequest.code, str(error)[: msgpack.EXPLANATION_CHARS_MAX])
 

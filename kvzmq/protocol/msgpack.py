@@ -1,6 +1,6 @@
 """Bytes to messages and back, in MessagePack: the ROUTER's frames and the log's records. No I/O.
 
-The typed decoder refuses malformed MessagePack and wrong arguments; `checks` refuses values that the
+The typed decoder refuses malformed MessagePack and wrong arguments; `validation` refuses values that the
 table does not take.
 """
 
@@ -15,8 +15,9 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from kvzmq import errors
-from kvzmq.protocol import messages, validation
-from kvzmq.protocol.messages import LargeResults, Operation, Refusal, Reply, Request
+from kvzmq.protocol import messages, operations, validation
+from kvzmq.protocol.declaration import Operation
+from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request
 
 encode_value: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 """Encode a value as MessagePack; raises TypeError or OverflowError for what it cannot say."""
@@ -28,13 +29,13 @@ decode_value: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder().decode
 class _WireRequest(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     session: Annotated[bytes, Meta(min_length=messages.SESSION_BYTES, max_length=messages.SESSION_BYTES)] | None
     seq: messages.Seq
-    ops: Annotated[list[messages.AnyOperation], Meta(min_length=1, max_length=messages.OPERATIONS_MAX)]
+    ops: Annotated[list[operations.AnyOperation], Meta(min_length=1, max_length=messages.OPERATIONS_MAX)]
 
 
 class _LoggedRequest(Struct, array_like=True, gc=False):
     session: bytes | None
     seq: int
-    ops: list[messages.LoggedOperation]
+    ops: list[operations.LoggedOperation]
 
 
 class _WireEnvelope(Struct, array_like=True, gc=False):
@@ -109,7 +110,7 @@ def _strange_method(frame: bytes) -> str | None:
     try:
         for op in islice(_decode_raws(_decode_envelope(frame).ops), _EXPLAINED_MAX):
             method = _decode_method(_decode_raws(op)[0])
-            if method not in messages.OPERATIONS:
+            if method not in operations.OPERATIONS:
                 return method
     except (*_UNREADABLE, IndexError):
         pass

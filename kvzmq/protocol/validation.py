@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Meta, Raw
 
 from kvzmq import errors
-from kvzmq.protocol import messages
-from kvzmq.protocol.messages import Operation
+from kvzmq.protocol.declaration import Operation
+from kvzmq.protocol.operations import check_arguments, values_of
 
 CONTAINERS_MAX = 131_072
 CONTAINER_BYTES = 8
@@ -29,11 +29,8 @@ of them where that is more.
 Each costs 0.2 us to make and to forget whenever the value is decoded; a million of them, empty, fit 1 MiB.
 """
 
-ROWS_MAX = 100_000
-"""The most rows or keys in one operation."""
-
-TRANSACTION_MAX = 30_000
-"""The most operations in a transaction, where a row and a key of an operation on many counts as one."""
+DEPTH_MAX = 64
+"""The deepest nesting of a value: `[]` is 1 deep."""
 
 _LOOKED_AT_MAX = 50_000
 """How many items are looked at, or values, to tell the place of what is wrong: it takes 20 ms."""
@@ -171,7 +168,7 @@ def _check_deep(data: bytes | Raw) -> None:
     try:
         value = _decode(data)
     except RecursionError:
-        raise errors.InvalidRequest(f"value nested deeper than {messages.DEPTH_MAX}") from None
+        raise errors.InvalidRequest(f"value nested deeper than {DEPTH_MAX}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise errors.InvalidRequest(f"value is not MessagePack: {error}") from None
     reason = _find_fault([value])
@@ -187,12 +184,12 @@ def _check_deep(data: bytes | Raw) -> None:
 
 
 _NOT_FINITE = "is not finite: JSON has no NaN and no infinities"
-_TOO_DEEP = f"is nested deeper than {messages.DEPTH_MAX}"
+_TOO_DEEP = f"is nested deeper than {DEPTH_MAX}"
 
 
 def _find_fault(level: list[Any]) -> str | None:
     """Return what is wrong with one of the values, or None."""
-    for depth in range(messages.DEPTH_MAX + 1):
+    for depth in range(DEPTH_MAX + 1):
         types = list(map(type, level))
         kinds = set(types)
         if float in kinds and not all(map(math.isfinite, compress(level, map(is_, types, repeat(float))))):
@@ -202,7 +199,7 @@ def _find_fault(level: list[Any]) -> str | None:
             return None
         if kinds - {list, dict}:
             return _not_supported((kinds - {list, dict}).pop())
-        if depth == messages.DEPTH_MAX:
+        if depth == DEPTH_MAX:
             return _TOO_DEEP
         arrays = compress(level, map(is_, types, repeat(list)))
         maps = list(compress(level, map(is_, types, repeat(dict))))
@@ -217,7 +214,7 @@ def _not_supported(kind: type) -> str:
 
 
 class _Fault(Exception):
-    """Carry what is wrong and, innermost first, the keys and positions that lead there."""
+    """What is wrong and, innermost first, the keys and positions that lead there."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -231,7 +228,7 @@ def _look_for_fault(value: object, depth: int, looks: Iterator[int]) -> None:
         return
     if not isinstance(value, (list, dict)):
         raise _Fault(_not_supported(type(value)))
-    if depth >= messages.DEPTH_MAX:
+    if depth >= DEPTH_MAX:
         raise _Fault(_TOO_DEEP)
     for step, item in value.items() if isinstance(value, dict) else enumerate(value):
         if next(looks, None) is None:
@@ -252,96 +249,11 @@ def _quote(key: object) -> str:
 # ---- operations
 
 
-def _check_increment(op: messages.Increment) -> None:
-    if not math.isfinite(op.by):
-        raise errors.InvalidRequest("by is not finite")
-
-
-def _check_many(of: str) -> Callable[[Any], None]:
-    def check(op: Any) -> None:
-        if len(getattr(op, of)) > ROWS_MAX:
-            raise errors.InvalidRequest(f"more than {ROWS_MAX} {of} in one operation: send several requests")
-
-    return check
-
-
-def _check_transaction(op: messages.Transaction) -> None:
-    size = len(op.checks)
-    for step in op.operations:
-        many: Any = getattr(step, "rows", None) or getattr(step, "keys", ())
-        size += max(1, len(many))
-    if size > TRANSACTION_MAX:
-        raise errors.InvalidRequest(f"a transaction of more than {TRANSACTION_MAX} checks and changes")
-    _check_arguments(op.operations)
-
-
-def _check_name(of: str) -> Callable[[Any], None]:
-    def check(op: Any) -> None:
-        if len(getattr(op, of) or "") > messages.KEY_CHARS_MAX:
-            raise errors.InvalidRequest(f"{of} is longer than {messages.KEY_CHARS_MAX} code points")
-
-    return check
-
-
-def _check_page(op: Any) -> None:
-    _check_prefix(op)
-    _check_after(op)
-
-
-_check_prefix, _check_after, _check_subkey = _check_name("prefix"), _check_name("after"), _check_name("subkey")
-
-_CHECKS: dict[type[Operation], Callable[[Any], None]] = {
-    messages.InsertMany: _check_many("rows"),
-    messages.RemoveMany: _check_many("keys"),
-    messages.LookupMany: _check_many("keys"),
-    messages.Increment: _check_increment,
-    messages.Transaction: _check_transaction,
-    messages.Query: _check_subkey,
-    messages.Keys: _check_page,
-    messages.Items: _check_page,
-    messages.Watch: _check_prefix,
-    messages.WatchQuery: _check_subkey,
-}
-"""What is to be checked of an operation besides its values. Not in the types of `messages`, by which logs are read, too:
-they may hold what was accepted before there was a limit."""
-
-_VALUES: dict[type[Operation], Callable[[Any], Iterable[Raw]]] = {
-    messages.Insert: lambda op: (op.value,),
-    messages.SetDefault: lambda op: (op.value,),
-    messages.InsertMany: lambda op: op.rows.values(),
-    messages.CompareAndSet: lambda op: (*op.expected, *op.value),
-    messages.Transaction: lambda op: (*(chain.from_iterable(map(_second, op.checks))), *_values_of(op.operations)),
-    messages.Query: lambda op: (op.subvalue,),
-    messages.WatchQuery: lambda op: (op.subvalue,),
-}
-"""The values of an operation."""
-
-
-def _second(pair: tuple[str, list[Raw]]) -> list[Raw]:
-    return pair[1]
-
-
-def _values_of(ops: Iterable[Operation]) -> list[Raw]:
-    values: list[Raw] = []
-    for op in ops:
-        of = _VALUES.get(type(op))
-        if of is not None:
-            values += of(op)
-    return values
-
-
-def _check_arguments(ops: Iterable[Operation]) -> None:
-    for op in ops:
-        check = _CHECKS.get(type(op))
-        if check is not None:
-            check(op)
-
-
 def check_operations(ops: Iterable[Operation]) -> None:
     """Refuse operations of which a value, a number or a name is not one for the table.
 
     Raises:
         InvalidRequest: saying what is wrong, and of values that are not too large where
     """
-    _check_arguments(ops)
-    _check_values(_values_of(ops))
+    check_arguments(ops)
+    _check_values(values_of(ops))

@@ -14,7 +14,8 @@ from typing import Any
 from msgspec import Raw
 
 from kvzmq import __version__, errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import messages, msgpack, operations
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server import watches
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
@@ -25,7 +26,6 @@ from kvzmq.tracing.trace import Trace
 WAITING_BYTES_MAX = 1 << 20
 """How many bytes of results wait for the disk, and one reply more: a step may ask for a thousand of 8 MiB each."""
 
-_PUSHED = frozenset((messages.Watch, messages.WatchQuery))
 _NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
 
 
@@ -66,13 +66,13 @@ class Dispatcher:
         self._trace = trace
         self._described: bytes | None = None
         self._request_bytes_max = request_bytes_max
-        self._served: dict[type[messages.Operation], Callable[[Arrival, Any], Any]] = {
-            messages.Hello: self._hello,
-            messages.Stats: self._stats,
-            messages.Watch: self._watch,
-            messages.WatchQuery: self._watch_query,
-            messages.Progress: self._progress,
-            messages.Unwatch: self._unwatch,
+        self._served: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
+            operations.Hello: self._hello,
+            operations.Stats: self._stats,
+            operations.Watch: self._watch,
+            operations.WatchQuery: self._watch_query,
+            operations.Progress: self._progress,
+            operations.Unwatch: self._unwatch,
         }
         if trace is not None:
             store.execute = trace.around(store.execute, lambda: store.table.revision)
@@ -180,7 +180,7 @@ class Dispatcher:
 
     def _admit(self, arrival: Arrival, request: Request) -> Request | Refusal:
         """Refuse, in the arrival itself, a watch by a peer that could not tell its events from replies."""
-        if not _PUSHED.isdisjoint(map(type, request.ops)) and not arrival.transport.can_push(arrival.peer):
+        if not operations.PUSHED.isdisjoint(map(type, request.ops)) and not arrival.transport.can_push(arrival.peer):
             arrival.request = Refusal(request.seq, errors.InvalidRequest.code, _NO_PUSH)
         return arrival.request
 
@@ -188,23 +188,24 @@ class Dispatcher:
 
     def _serve(self, arrival: Arrival, request: Request) -> Reply:
         results: list[tuple[int, Any]] = []
-        self.store.table.begin_results(len(request.ops))
+        table, budget = self.store.table, self.store.table.budget
+        budget.begin(len(request.ops), table.semantics, table.revision)
         self._described = None
         for op in request.ops:
             try:
                 serve = self._served.get(type(op))
-                results.append((errors.OK, serve(arrival, op) if serve is not None else self.store.table.read(op)))
+                results.append((errors.OK, serve(arrival, op) if serve is not None else table.read(op)))
             except errors.OperationError as error:
-                results.append((error.code, self.store.table.spend_text(str(error))))
+                results.append((error.code, budget.charge_text(str(error))))
         self.watches.forget(arrival)
-        return Reply(request.seq, self.store.table.revision, self.store.table.encode(results))
+        return Reply(request.seq, table.revision, budget.encode(results))
 
-    def _stats(self, arrival: Arrival, op: messages.Stats) -> Raw:
+    def _stats(self, arrival: Arrival, op: operations.Stats) -> Raw:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
             self._described = msgpack.encode_value(self._describe())
-        return self.store.table.spend(self._described)
+        return self.store.table.budget.charge(self._described)
 
-    def _hello(self, arrival: Arrival, op: messages.Hello) -> dict[str, Any]:
+    def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
         if op.info is not None and op.info.heartbeat_s is not None:
             self.watches.promise(arrival, op.info.heartbeat_s)
         table = self.store.table
@@ -216,21 +217,21 @@ class Dispatcher:
             "heartbeat_s": messages.HEARTBEAT_S,
         }
 
-    def _watch(self, arrival: Arrival, op: messages.Watch) -> Any:
+    def _watch(self, arrival: Arrival, op: operations.Watch) -> Any:
         return self._start_watch(arrival, watches.by_prefix(op.prefix), op)
 
-    def _watch_query(self, arrival: Arrival, op: messages.WatchQuery) -> Any:
+    def _watch_query(self, arrival: Arrival, op: operations.WatchQuery) -> Any:
         return self._start_watch(arrival, watches.by_query(op.subkey, op.subvalue), op)
 
     def _start_watch(
-        self, arrival: Arrival, payload: watches.Filter, op: messages.Watch | messages.WatchQuery
+        self, arrival: Arrival, payload: watches.Filter, op: operations.Watch | operations.WatchQuery
     ) -> int | list[Any]:
         number = self.watches.add(arrival, payload, op.from_revision, op.epoch, marks=op.epoch != "")
         identity = self.store.table.identity()
         return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
 
-    def _progress(self, arrival: Arrival, op: messages.Progress) -> bool:
+    def _progress(self, arrival: Arrival, op: operations.Progress) -> bool:
         return self.watches.ask_progress(arrival, op.watch)
 
-    def _unwatch(self, arrival: Arrival, op: messages.Unwatch) -> None:
+    def _unwatch(self, arrival: Arrival, op: operations.Unwatch) -> None:
         self.watches.remove(arrival, op.watch)

@@ -1,10 +1,10 @@
-"""What a server says in its log while it runs: for whoever wants to know afterwards what happened.
+"""What a server writes to its log while it runs, so that one can find out afterwards what happened.
 
 At `info` and above: start, stop, storage trouble when it begins and ends, requests that are refused,
 clients that do not read or are dropped. At `debug`: once a second at most, what has been going on.
 
 However fast something happens, it is said once and then again when EVERY_S has passed, with how
-often it happened meanwhile: no peer can fill the disk with the log of its misdeeds.
+often it happened meanwhile: no peer can fill the disk with log lines.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ EVERY_S = 60.0
 LOOK_S = 1.0
 """How often the counters are looked at, and a line written at debug."""
 
-_TROUBLE_WORDS = ("dropped", "refused", "failures", "stuck", "rejected", "stalled")
+_WARNED_WORDS = ("_dropped_", "_failed")
 """What the name of a transport's counter has in it if an operator wants to know that it grows."""
+
+_NOT_WARNED = "_dropped_disconnected"
+"""How the name of one ends that grows whenever a client stops before its last reply, which is nobody's trouble."""
 
 _REASON_CHARS = 200
 
@@ -125,7 +128,11 @@ class Journal:
         found: dict[str, Any] = {}
         for transport in self._transports:
             found |= transport.stats()
-        return {name: count for name, count in found.items() if any(word in name for word in _TROUBLE_WORDS)}
+        return {
+            name: count
+            for name, count in found.items()
+            if any(word in name for word in _WARNED_WORDS) and not name.endswith(_NOT_WARNED)
+        }
 
     def _look_at_troubles(self, now_s: float) -> None:
         found = self._troubles()

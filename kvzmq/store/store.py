@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import TABLE_ID_BYTES, BeginEpoch, Reply, Request
+from kvzmq.protocol.messages import Reply, Request
+from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.table import Table
 
@@ -113,7 +114,7 @@ class Store:
         writes: list[Request] = []
         for request in requests:
             if request.writes:
-                kept = table.find_kept(request)
+                kept = table.find_cached(request)
                 if kept is None:
                     writes.append(request)
                 else:

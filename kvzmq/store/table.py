@@ -13,51 +13,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Union
+from typing import Any
 
-import msgspec
 from msgspec import Raw
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack, operations
+from kvzmq.protocol.declaration import Operation, Scope, method_of
 from kvzmq.protocol.messages import LargeResults, Reply, Request
+from kvzmq.protocol.operations import KINDS
+from kvzmq.store import sections
+from kvzmq.store.budget import Budget
 from kvzmq.store.epochs import Epochs
 from kvzmq.store.equality import ENCODING_RATIO_MAX, are_equal
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
 from kvzmq.store.indexes import INDEXES_MAX, Indexes
 from kvzmq.store.log import SEMANTICS
-from kvzmq.store.sessions import Kept, Sessions
-
-_RESULT_BYTES_MAX = {1: (8 << 20) - 1024, SEMANTICS: messages.RESULT_BYTES_MAX}
-"""What the results of one request may take, by the semantics under which it is executed."""
-
-_TEXT_BYTES_FREE = 512
-"""How much of the room around the results the texts of errors may take."""
-
-_RESULT_BYTES = 8
-"""What a result takes beside its payload: an array's head, a code, a text's head."""
+from kvzmq.store.sessions import CachedReply, Sessions
+from kvzmq.store.undo import Undo
 
 EXPIRED_ROWS_MAX = 5000
 """How many rows expire with one group; those left expire with the next ones. Removing them takes 15 ms."""
-
-COMPARED_BYTES_MAX = 2 << 20
-"""How many bytes of values one request may have compared other than byte by byte; decoding these takes up to 40 ms."""
-
-SCANS_MAX = 1000
-"""How many `query`, `keys` and `items` one request may hold: even where they find nothing each takes 5 us."""
-
-ROWS_FOUND_MAX = 100_000
-"""How many rows the `query`, `keys` and `items` of one request may find together; finding them takes 60 ms."""
-
-CHANGES_BEFORE_SCAN_MAX = 1000
-CHANGED_BYTES_BEFORE_SCAN_MAX = 1 << 20
-"""How many rows one request may change, and how many bytes that it replaces, before it looks through rows: each of the
-indexes it asks has to follow these changes at once."""
-
-_SECTION_ITEMS = 10_000
-_SECTION_BYTES = 4 << 20
-"""A section holds no more items, and few more bytes: a frame is written and read in one piece."""
 
 _DONE = msgpack.encode_results([(errors.OK, None)])
 _PONG = "pong"
@@ -79,36 +56,13 @@ class Table:
         self.expiries = Expiries()
         self.indexes = Indexes(self.rows)
         self.history = History(0)
-        self._undo: list[tuple[str, bytes | None, bytes | None, int | None]] | None = None
-        self._budget = 0
-        self._text_bytes = 0
-        self._subkeys: set[str] = set()  # that the request has queried
-        self._scans = 0
-        self._rows_found = 0
-        self._compared_bytes = 0
-        self._replaced_bytes = 0
+        self.budget = Budget()
+        """What the request that is being executed may still take."""
+        self._undo: Undo | None = None
         self._scanning = False  # whether the request looks through rows, so that what it replaces counts
-        self._revision_before = 0  # the request
-        self._run: dict[type[messages.Operation], Callable[[Any], Any]] = {
-            messages.BeginEpoch: self._begin_epoch,
-            messages.Open: self._open,
-            messages.Insert: self._insert,
-            messages.Remove: self._remove,
-            messages.InsertMany: self._insert_many,
-            messages.RemoveMany: self._remove_many,
-            messages.CompareAndSet: self._compare_and_set,
-            messages.SetDefault: self._setdefault,
-            messages.Increment: self._increment,
-            messages.Expire: self._expire,
-            messages.Transaction: self._transaction,
-            messages.Lookup: self._lookup,
-            messages.LookupMany: self._lookup_many,
-            messages.Size: self._size,
-            messages.Query: self._query,
-            messages.Keys: self._list_keys,
-            messages.Items: self._items,
-            messages.Ttl: self._ttl,
-            messages.Ping: self._ping,
+        # Each by the method of its name: `insert` by `_insert`.
+        self._run: dict[type[Operation], Callable[[Any], Any]] = {
+            kind: getattr(self, f"_{method_of(kind)}") for kind in KINDS if kind.scope is Scope.TABLE
         }
 
     # ---- the way in
@@ -150,7 +104,7 @@ class Table:
         """Say whether the indexes that a request asks are built, or nearly so; see `indexes.want`."""
         return self.indexes.are_ready(*indexes_of(request))
 
-    def find_kept(self, request: Request) -> Reply | None:
+    def find_cached(self, request: Request) -> Reply | None:
         """Return what the request got when it was executed before: it need not be logged again.
 
         One that would be refused now has got nothing: an earlier request of the same step may open its session.
@@ -158,10 +112,10 @@ class Table:
         if request.session is None:
             return None
         try:
-            kept = self.sessions.find(request.session, request.seq, request.digest)
+            cached = self.sessions.find(request.session, request.seq, request.digest)
         except errors.RequestRefused:
             return None
-        return None if kept is None else Reply(request.seq, kept.revision, kept.results)
+        return None if cached is None else Reply(request.seq, cached.revision, cached.results)
 
     def execute(self, request: Request) -> Reply:
         """Execute a request, or give a retried one what it got the first time."""
@@ -169,23 +123,15 @@ class Table:
         if session is None or not request.writes:
             return Reply(request.seq, *self._run_operations(request))
         try:
-            kept = self.sessions.find(session, request.seq, request.digest)
+            cached = self.sessions.find(session, request.seq, request.digest)
         except errors.RequestRefused as error:
             return msgpack.refuse(request.seq, self.revision, error.code, str(error))
-        if kept is None:
-            kept = Kept(request.digest, *self._execute(request))
-            self.sessions.keep(session, request.seq, kept)
-        return Reply(request.seq, kept.revision, kept.results)
+        if cached is None:
+            cached = CachedReply(request.digest, *self._execute(request))
+            self.sessions.add(session, request.seq, cached)
+        return Reply(request.seq, cached.revision, cached.results)
 
-    def begin_results(self, count: int) -> None:
-        """Give the `count` results that follow the room of one reply."""
-        self._budget = _RESULT_BYTES_MAX[self.semantics] - _RESULT_BYTES * (count - 1)
-        self._text_bytes = 0
-        self._subkeys.clear()
-        self._scans = self._rows_found = self._compared_bytes = self._replaced_bytes = 0
-        self._revision_before = self.revision
-
-    def read(self, op: messages.Operation) -> Any:
+    def read(self, op: Operation) -> Any:
         """Execute one reading operation outside a request, and return its payload.
 
         Raises:
@@ -193,60 +139,27 @@ class Table:
         """
         return self._run[type(op)](op)
 
-    def spend(self, payload: bytes) -> Raw:
-        """Pass an encoded payload to the reply as it is, while the reply has room.
-
-        Raises:
-            ResultTooLarge: it has none left
-        """
-        self._budget -= len(payload)
-        self.check_room()
-        return Raw(payload)
-
-    def check_room(self) -> None:
-        """Refuse to look for results that the reply has no room for.
-
-        Raises:
-            ResultTooLarge: it has none left
-        """
-        if self._budget < 0:
-            raise errors.ResultTooLarge(
-                f"the results exceed {_RESULT_BYTES_MAX[self.semantics]} bytes: ask for less at a time"
-            )
-
-    def encode(self, pairs: list[tuple[int, Any]]) -> bytes | LargeResults:
-        """Encode the results that were gathered since `begin_results`; large ones later, when they are sent."""
-        return msgpack.results_of(pairs, _RESULT_BYTES_MAX[self.semantics] - max(0, self._budget))  # below 0: refused
-
     def _run_operations(self, request: Request) -> tuple[int, bytes | LargeResults]:
         before = self.revision
         self._scanning = request.scans
-        self.begin_results(len(request.ops))
+        self.budget.begin(len(request.ops), self.semantics, before)
         results = [self._result(op) for op in request.ops]
         if self.revision - before > 1:
             self.history.join(before, self.revision)
         if len(results) == 1 and results[0] == (errors.OK, None):
             return self.revision, _DONE
-        return self.revision, self.encode(results)
+        return self.revision, self.budget.encode(results)
 
     def _execute(self, request: Request) -> tuple[int, bytes]:
-        """Execute a request whose results are kept, so encoded at once."""
+        """Execute a request whose reply is cached, so encoded at once."""
         revision, results = self._run_operations(request)
         return revision, msgpack.encode_results(results.pairs) if isinstance(results, LargeResults) else results
 
-    def _result(self, op: messages.Operation) -> tuple[int, Any]:
+    def _result(self, op: Operation) -> tuple[int, Any]:
         try:
             return errors.OK, self._run[type(op)](op)
         except errors.OperationError as error:
-            return error.code, self.spend_text(str(error))
-
-    def spend_text(self, text: str) -> str:
-        """Return an error's text, or nothing of it when the reply has no room: the first ones always have."""
-        self._text_bytes += len(text)
-        if self._text_bytes <= _TEXT_BYTES_FREE:
-            return text
-        self._budget -= len(text)
-        return text if self._budget >= 0 else ""
+            return error.code, self.budget.charge_text(str(error))
 
     # ---- the only places where a row changes
 
@@ -268,7 +181,7 @@ class Table:
         self.rows.update(zip(keys, afters))
         self.revision += len(keys)
         if self._scanning:
-            self._replaced_bytes += sum(map(len, filter(None, befores)))
+            self.budget.replaced_bytes += sum(map(len, filter(None, befores)))
         self.history.extend(keys, befores, afters)
         if self.expiries:
             self.expiries.forget(keys)
@@ -281,7 +194,7 @@ class Table:
     def _changed(self, key: str, before: bytes | None, after: bytes | None, deadline_us: int | None) -> None:
         self.revision += 1
         if self._scanning and before is not None:
-            self._replaced_bytes += len(before)
+            self.budget.replaced_bytes += len(before)
         if self._undo is not None:
             self._undo.append((key, before, after, self.expiries.get(key)))
         else:
@@ -308,12 +221,12 @@ class Table:
     def _deadline(self, ttl_s: float | None) -> int | None:
         return None if ttl_s is None else self.time_us + math.ceil(ttl_s * 1e6)
 
-    def _begin_epoch(self, op: messages.BeginEpoch) -> None:
+    def _epoch(self, op: operations.BeginEpoch) -> None:
         if op.lineage is not None:
             self.epochs.lineage = op.lineage
         self.epochs.begin(op.id, self.revision)
 
-    def _open(self, op: messages.Open) -> dict[str, str | None] | None:
+    def _open(self, op: operations.Open) -> dict[str, str | None] | None:
         return self.identity() if self.epochs.lineage is not None else None
 
     def identity(self) -> dict[str, str | None]:
@@ -324,17 +237,17 @@ class Table:
             "epoch": None if epoch is None else epoch.hex(),
         }
 
-    def _insert(self, op: messages.Insert) -> None:
+    def _insert(self, op: operations.Insert) -> None:
         self._put(op.key, bytes(op.value), self._deadline(op.ttl_s))
 
-    def _remove(self, op: messages.Remove) -> None:
+    def _remove(self, op: operations.Remove) -> None:
         self._find(op.key)
         self._drop(op.key)
 
-    def _insert_many(self, op: messages.InsertMany) -> None:
+    def _insert_many(self, op: operations.InsertMany) -> None:
         self._put_rows(op.rows)
 
-    def _remove_many(self, op: messages.RemoveMany) -> int:
+    def _remove_many(self, op: operations.RemoveMany) -> int:
         removed = 0
         for key in op.keys:
             if self._present(key) is not None:
@@ -342,7 +255,7 @@ class Table:
                 removed += 1
         return removed
 
-    def _compare_and_set(self, op: messages.CompareAndSet) -> bool:
+    def _compare_and_set(self, op: operations.CompareAndSet) -> bool:
         if not self._holds(op.key, op.expected):
             return False
         if op.value:
@@ -362,19 +275,18 @@ class Table:
             shorter, longer = sorted((len(present), len(wanted)))
             if longer > ENCODING_RATIO_MAX * shorter:
                 return False
-            self._compared_bytes += longer + shorter
-            if self._compared_bytes > COMPARED_BYTES_MAX:
-                raise errors.ResultTooLarge(f"a request may compare {COMPARED_BYTES_MAX} bytes of values")
+            self.budget.charge_comparison(longer + shorter)
         return are_equal(present, wanted)
 
-    def _setdefault(self, op: messages.SetDefault) -> Raw:
+    def _setdefault(self, op: operations.SetDefault) -> Raw:
         present = self._present(op.key)
-        payload = self.spend(bytes(op.value) if present is None else present)  # first: who fails changes nothing
+        # First: who fails changes nothing.
+        payload = self.budget.charge(bytes(op.value) if present is None else present)
         if present is None:
             self._put(op.key, bytes(op.value))
         return payload
 
-    def _increment(self, op: messages.Increment) -> int | float:
+    def _increment(self, op: operations.Increment) -> int | float:
         present = self._present(op.key)
         number: Any = 0 if present is None else msgpack.decode_value(present)
         if isinstance(number, bool) or not isinstance(number, (int, float)):
@@ -390,37 +302,29 @@ class Table:
         total: int | float = number
         return total
 
-    def _expire(self, op: messages.Expire) -> None:
+    def _expire(self, op: operations.Expire) -> None:
         self._put(op.key, self._find(op.key), self._deadline(op.ttl_s))
 
-    def _transaction(self, op: messages.Transaction) -> list[Any]:
+    def _transaction(self, op: operations.Transact) -> list[Any]:
         for key, expected in op.checks:
             if not self._holds(key, expected):
                 raise errors.CheckFailed(f"{_short(key)} does not hold what was expected")
-        self._undo = []
+        self._undo = undo = Undo()
         revision = self.revision
         try:
             payloads = [self._run[type(step)](step) for step in op.operations]
         except errors.OperationError:
-            undo, self._undo = self._undo, None
-            for key, before, _, deadline_us in reversed(undo):
-                self._restore(key, before, deadline_us)
+            undo.take_back(self.rows, self.expiries)
             self.revision = revision
             raise
-        done, self._undo = self._undo, None
-        for key, before, after, _ in done:
+        finally:
+            self._undo = None
+        for key, before, after, _ in undo:
             self.history.add(key, before, after)
-        if self.indexes.active and done:
-            keys, befores, afters, _ = zip(*done)
+        if self.indexes.active and undo:
+            keys, befores, afters, _ = zip(*undo)
             self.indexes.extend(keys, befores, afters)
         return payloads
-
-    def _restore(self, key: str, before: bytes | None, deadline_us: int | None) -> None:
-        if before is None:
-            del self.rows[key]
-        else:
-            self.rows[key] = before
-        self.expiries.set(key, deadline_us)
 
     # ---- reads
 
@@ -430,135 +334,75 @@ class Table:
             raise errors.NoSuchKey(f"no key {_short(key)}")
         return value
 
-    def _lookup(self, op: messages.Lookup) -> Raw:
-        return self.spend(self._find(op.key))
+    def _lookup(self, op: operations.Lookup) -> Raw:
+        return self.budget.charge(self._find(op.key))
 
-    def _lookup_many(self, op: messages.LookupMany) -> dict[str, Raw]:
+    def _lookup_many(self, op: operations.LookupMany) -> dict[str, Raw]:
         get = self._get if self._late else self.rows.get
         found = {key: value for key in op.keys if (value := get(key)) is not None}
-        # All at once: one by one the room would cost more than the rows.
-        self._budget -= sum(map(len, found.values())) + 4 * sum(map(len, found)) + 5 * len(found)
-        self.check_room()
+        self.budget.charge_rows(found.keys(), found.values())
         return dict(zip(found, map(Raw, found.values())))
 
-    def _spend_row(self, key: str) -> Raw:
-        self._budget -= 4 * len(key) + 5  # the most a key takes in UTF-8
-        return self.spend(self.rows[key])
-
-    def _size(self, op: messages.Size) -> int:
+    def _size(self, op: operations.Size) -> int:
         return len(self.rows)
 
-    def _begin_scan(self) -> None:
-        """Refuse to look through rows where that could hold up everybody.
-
-        Raises:
-            ResultTooLarge: the request has done so too often, or it has changed too much before
-        """
-        self.check_room()
-        if self.semantics < 2:
-            return
-        self._count_found(0)
-        self._scans += 1
-        if self._scans > SCANS_MAX:
-            raise errors.ResultTooLarge(f"a request may hold {SCANS_MAX} query, keys and items: send more requests")
-        if (
-            self.revision - self._revision_before > CHANGES_BEFORE_SCAN_MAX
-            or self._replaced_bytes > CHANGED_BYTES_BEFORE_SCAN_MAX
-        ):
-            raise errors.ResultTooLarge(
-                f"after {CHANGES_BEFORE_SCAN_MAX} changes of rows, or {CHANGED_BYTES_BEFORE_SCAN_MAX} bytes, "
-                "query, keys and items go in a request of their own"
-            )
-
-    def _count_found(self, count: int) -> None:
-        self._rows_found += count
-        if self.semantics >= 2 and self._rows_found > ROWS_FOUND_MAX:
-            raise errors.ResultTooLarge(f"a request may find {ROWS_FOUND_MAX} rows: ask for less at a time")
-
-    def _query(self, op: messages.Query) -> list[tuple[str, Raw]]:
-        self._begin_scan()
-        self._subkeys.add(op.subkey)
-        if len(self._subkeys) > INDEXES_MAX:  # each may take an index to be built, while everybody waits
-            raise errors.ResultTooLarge(f"a request may query {INDEXES_MAX} different subkeys: send more requests")
+    def _query(self, op: operations.Query) -> list[tuple[str, Raw]]:
+        self.budget.charge_scan(self.revision)
+        self.budget.charge_subkey(op.subkey)
         index = self.indexes.on(op.subkey)
         subvalue = msgpack.decode_value(op.subvalue)
-        self._count_found(index.count(subvalue))
+        self.budget.charge_found(index.count(subvalue))
         keys = index.find(subvalue)
         values = list(map(self.rows.__getitem__, keys))
-        self._budget -= sum(map(len, values)) + 4 * sum(map(len, keys)) + 5 * len(keys)
-        self.check_room()
+        self.budget.charge_rows(keys, values)
         return list(zip(keys, map(Raw, values)))
 
-    def _list_keys(self, op: messages.Keys) -> list[str]:
-        self._begin_scan()
+    def _keys(self, op: operations.Keys) -> list[str]:
+        self.budget.charge_scan(self.revision)
         keys = list(islice(self.indexes.keys(op.prefix, op.after), op.limit))
-        self._count_found(len(keys))
-        self._budget -= sum(4 * len(key) + 5 for key in keys)
-        if self._budget < 0:
-            raise errors.ResultTooLarge("the keys are too long for one page: ask for a smaller limit")
+        self.budget.charge_found(len(keys))
+        self.budget.charge_keys(keys)
         return keys
 
-    def _items(self, op: messages.Items) -> list[tuple[str, Raw]]:
-        self._begin_scan()
+    def _items(self, op: operations.Items) -> list[tuple[str, Raw]]:
+        self.budget.charge_scan(self.revision)
         page: list[tuple[str, Raw]] = []
         for key in islice(self.indexes.keys(op.prefix, op.after), op.limit):
-            if page and self._budget < len(self.rows[key]) + 4 * len(key) + 5:
+            value = self.rows[key]
+            if page and not self.budget.has_room(key, value):
                 break
-            page.append((key, self._spend_row(key)))
-        self._count_found(len(page))
+            page.append((key, self.budget.charge_row(key, value)))
+        self.budget.charge_found(len(page))
         return page
 
-    def _ttl(self, op: messages.Ttl) -> float | None:
+    def _ttl(self, op: operations.Ttl) -> float | None:
         self._find(op.key)
         deadline_us = self.expiries.get(op.key)
         return None if deadline_us is None else max(0, deadline_us - self._now_us) / 1e6
 
-    def _ping(self, op: messages.Ping) -> str:
+    def _ping(self, op: operations.Ping) -> str:
         return _PONG
 
     # ---- checkpoints
 
     def dump(self) -> Iterator[bytes]:
-        """Yield the table as sections `[kind, content]` of a checkpoint."""
-        head = {
-            "revision": self.revision,
-            "time_us": self.time_us,
-            "rows": len(self.rows),
-            "sessions": len(self.sessions),
-        }
-        yield msgpack.encode_value(("head", head))
-        if self.epochs.lineage is not None:
-            yield msgpack.encode_value(("epochs", self.epochs.dump()))
-        for rows in _chunks(self.rows.items(), lambda row: 4 * len(row[0]) + len(row[1])):
-            yield msgpack.encode_value(("rows", dict(rows)))
-        for deadlines in _chunks(self.expiries.items(), lambda deadline: 4 * len(deadline[0])):
-            yield msgpack.encode_value(("deadlines", dict(deadlines)))
-        for sessions in _chunks(self.sessions.dump(), lambda session: sum(len(kept[3]) for kept in session[2])):
-            yield msgpack.encode_value(("sessions", sessions))
+        """Yield the table as sections of a checkpoint; see `sections`."""
+        return sections.dump(self._parts, self.revision, self.time_us)
 
-    def load(self, sections: Iterable[bytes]) -> None:
-        """Take the sections that `dump` gave into this table, which must be empty."""
-        head: dict[str, int] = {}
-        for data in sections:
-            section = _decode_section(data)
-            if section.kind == "rows":
-                self.rows.update(_decode_rows(section.content))
-            elif section.kind == "deadlines":
-                self.expiries.load(_decode_deadlines(section.content))
-            elif section.kind == "sessions":
-                self.sessions.load(_decode_sessions(section.content))
-            elif section.kind == "epochs":
-                self.epochs.load(*_decode_epochs(section.content))
-            else:
-                head = _decode_head(section.content)
-        if head.get("rows") != len(self.rows) or head.get("sessions") != len(self.sessions):
-            raise errors.CorruptionError(
-                f"the checkpoint holds {len(self.rows)} rows and {len(self.sessions)} sessions, not {head}"
-            )
-        self.revision = head["revision"]
-        self.time_us = self._now_us = head["time_us"]
+    def load(self, dumped: Iterable[bytes]) -> None:
+        """Take the sections that `dump` gave into this table, which must be empty.
+
+        Raises:
+            CorruptionError: they do not hold as much as they say
+        """
+        self.revision, self.time_us = sections.load(self._parts, dumped)
+        self._now_us = self.time_us
         self.history = History(self.revision)
         self._late = self.semantics >= 2 and self.is_due(self.time_us)
+
+    @property
+    def _parts(self) -> sections.Parts:
+        return sections.Parts(self.epochs, self.rows, self.expiries, self.sessions)
 
 
 def indexes_of(request: Request) -> tuple[frozenset[str], bool]:
@@ -572,43 +416,11 @@ def _look_for_indexes(request: Request) -> tuple[frozenset[str], bool]:
     subkeys: dict[str, None] = {}
     order = False
     for op in request.ops:
-        if isinstance(op, messages.Query):
-            if len(subkeys) < INDEXES_MAX:
-                subkeys[op.subkey] = None
-        elif isinstance(op, (messages.Keys, messages.Items)):
-            order = True
+        subkey = op.subkey_asked()
+        if subkey is not None and len(subkeys) < INDEXES_MAX:
+            subkeys[subkey] = None
+        order = order or op.ordered
     return frozenset(subkeys), order
-
-
-class _Section(msgspec.Struct, array_like=True, gc=False):
-    kind: str
-    content: Raw
-
-
-_decode_section: Callable[[bytes], _Section] = msgspec.msgpack.Decoder(_Section).decode
-_decode_head: Callable[[Any], dict[str, int]] = msgspec.msgpack.Decoder(dict[str, int]).decode
-_decode_epochs: Callable[[Any], tuple[Union[bytes, None], list[tuple[bytes, int]]]] = msgspec.msgpack.Decoder(
-    tuple[Union[bytes, None], list[tuple[bytes, int]]]
-).decode
-_decode_rows: Callable[[Any], dict[str, bytes]] = msgspec.msgpack.Decoder(dict[str, bytes]).decode
-_decode_deadlines: Callable[[Any], dict[str, int]] = msgspec.msgpack.Decoder(dict[str, int]).decode
-_decode_sessions: Callable[[Any], list[list[Any]]] = msgspec.msgpack.Decoder(list[list[Any]]).decode
-
-
-def _chunks(items: Iterable[Any], bytes_of: Callable[[Any], int]) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, _SECTION_ITEMS)):
-        yield from _split(chunk, bytes_of)
-
-
-def _split(chunk: list[Any], bytes_of: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Halve what is too large for one section, as often as it takes."""
-    if len(chunk) == 1 or sum(map(bytes_of, chunk)) <= _SECTION_BYTES:
-        yield chunk
-    else:
-        middle = len(chunk) // 2
-        yield from _split(chunk[:middle], bytes_of)
-        yield from _split(chunk[middle:], bytes_of)
 
 
 def _short(key: str) -> str:

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from kvzmq.tracing.trace import THE_SERVER, Line, parse
+from kvzmq.protocol.operations import OPERATIONS
+from kvzmq.tracing.trace import EXPIRED, THE_SERVER, Line, parse
 
 ROUNDING_US = 0.15
 """By how much two times may seem to overlap: each is rounded to a tenth of a microsecond."""
 
 
-class BadLine(Exception):
-    """Say which line, counted from 1, is not of a trace, and why."""
+class BadTraceLine(Exception):
+    """A line, counted from 1, that is not of a trace, and why."""
 
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(f"line {number}: {reason}")
@@ -72,7 +73,7 @@ def read(texts: Iterable[str]) -> Iterator[Numbered]:
     """Yield the lines of a trace; a last line cut off while it was being written is left out.
 
     Raises:
-        BadLine: a line is not of a trace
+        BadTraceLine: a line is not of a trace
     """
     for number, text in enumerate(texts, start=1):
         try:
@@ -80,7 +81,7 @@ def read(texts: Iterable[str]) -> Iterator[Numbered]:
         except ValueError as error:
             if not text.endswith("\n"):
                 return
-            raise BadLine(number, str(error)) from None
+            raise BadTraceLine(number, str(error)) from None
         if line is not None:
             yield Numbered(number, line)
 
@@ -168,10 +169,10 @@ def _longest(runs: Iterable[_Run], first_of: dict[str, int], last_of: dict[str, 
 
 
 class Block(NamedTuple):
-    """A stretch of the trace as it is drawn, like a system of a score.
+    """A stretch of the trace as it is drawn: as many columns as fit the width, a lane below the other.
 
     steps    where each step begins: its number, and its column
-    lanes    by client, one mark a column: the operation's, or a rest while another one executes
+    lanes    by client, one mark a column: the operation's, or a dot while another client's executes
     width    columns
     """
 
@@ -182,12 +183,7 @@ class Block(NamedTuple):
 
 REST, BAR = "·", "│"
 
-MARKS = {
-    "insert": "I", "insert_many": "M", "remove": "R", "remove_many": "X", "increment": "+", "compare_and_set": "C",
-    "setdefault": "D", "transaction": "T", "expire": "E", "open": "O", "expired": "x",
-    "lookup": "l", "lookup_many": "m", "size": "s", "query": "q", "keys": "k", "items": "i", "ttl": "t", "ping": "p",
-    "stats": "?", "watch": "w", "watch_query": "w", "unwatch": "u",
-}  # fmt: skip
+MARKS = {**{method: kind.mark for method, kind in OPERATIONS.items()}, EXPIRED: "x"}
 """How an operation is drawn: capitals and signs write, small letters read."""
 
 UNKNOWN_MARK = "o"

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, TextIO
 
 import msgspec
 
-from kvzmq.protocol.messages import OPERATIONS, Operation, Refusal, Reply, Request
+from kvzmq.protocol.declaration import Operation, method_of
+from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server.transport import Arrival
 
 COLUMNS = ("step", "revision", "client", "operation", "key", "changes", "began_us", "took_us")
@@ -35,7 +36,6 @@ EXPIRED = "expired"
 """The operation of the line that accounts for rows whose time had come."""
 
 _log = logging.getLogger(__name__)
-_METHODS = {kind: method for method, kind in OPERATIONS.items()}
 _encode_json = msgspec.json.Encoder().encode
 
 
@@ -146,7 +146,7 @@ class Trace:
 
 def _describe(request: Request) -> tuple[str, str]:
     first: Operation = request.ops[0]
-    operation = _METHODS[type(first)]
+    operation = method_of(first)
     if len(request.ops) > 1:
         operation += f"+{len(request.ops) - 1}"
     key: Any = getattr(first, "key", None)

@@ -17,7 +17,7 @@ from support.shared_log import SharedGroups, SharedLog
 from support.witness import Clients, apply, copy_of, dump_of, raw, request
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
@@ -115,8 +115,8 @@ def test_a_store_is_what_its_log_says(open_log: Opener, count: Callable[[str, in
 def test_a_retry_after_recovery_gets_the_first_result(open_log: Opener) -> None:
     """Guarantee 5. Turned red by not keeping results, and by a floor that is ignored."""
     store = opened(open_log)
-    run(store, 1, request(SESSION, 1, messages.Open()), request(SESSION, 2, messages.Insert("a", raw(1))))
-    remove = request(SESSION, 3, messages.Remove("a"))
+    run(store, 1, request(SESSION, 1, operations.Open()), request(SESSION, 2, operations.Insert("a", raw(1))))
+    remove = request(SESSION, 3, operations.Remove("a"))
     (first,) = run(store, 2, remove)
     store.close()
     store = opened(open_log)
@@ -128,18 +128,18 @@ def test_a_retry_after_recovery_gets_the_first_result(open_log: Opener) -> None:
 
 def test_a_number_with_another_body_is_refused(open_log: Opener) -> None:
     store = opened(open_log)
-    run(store, 1, request(SESSION, 1, messages.Open()), request(SESSION, 2, messages.Insert("a", raw(1))))
-    (refused,) = run(store, 2, request(SESSION, 2, messages.Insert("a", raw(2))))
+    run(store, 1, request(SESSION, 1, operations.Open()), request(SESSION, 2, operations.Insert("a", raw(1))))
+    (refused,) = run(store, 2, request(SESSION, 2, operations.Insert("a", raw(2))))
     assert isinstance(payload(refused), errors.SequenceReused)
-    assert payload(run(store, 3, request(None, 1, messages.Lookup("a")))[0]) == 1
+    assert payload(run(store, 3, request(None, 1, operations.Lookup("a")))[0]) == 1
     store.close()
 
 
 def test_the_same_request_twice_in_one_step_executes_once(open_log: Opener) -> None:
     """Guarantee 5. Turned red by not looking for kept results at execution."""
     store = opened(open_log)
-    run(store, 1, request(SESSION, 1, messages.Open()))
-    increment = request(SESSION, 2, messages.Increment("n"))
+    run(store, 1, request(SESSION, 1, operations.Open()))
+    increment = request(SESSION, 2, operations.Increment("n"))
     assert [payload(reply) for reply in run(store, 2, increment, increment, increment)] == [1, 1, 1]
     expected = dump_of(store.table)
     store.close()
@@ -157,10 +157,10 @@ def test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed(
     """
     monkeypatch.setattr("kvzmq.store.sessions.SESSIONS_MAX", 2)
     store = opened(open_log)
-    first = request(b"1" * 16, 1, messages.Increment("n"))
+    first = request(b"1" * 16, 1, operations.Increment("n"))
     run(store, 1, first)
-    run(store, 2, request(b"2" * 16, 1, messages.Open()))
-    replies = run(store, 3, request(b"3" * 16, 1, messages.Open()), first)
+    run(store, 2, request(b"2" * 16, 1, operations.Open()))
+    replies = run(store, 3, request(b"3" * 16, 1, operations.Open()), first)
     assert payload(replies[1]) == 1
     expected = dump_of(store.table)
     assert store.table.revision == 1
@@ -173,7 +173,7 @@ def test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed(
 def test_rows_expire_by_a_commit_of_their_own(open_log: Opener) -> None:
     """Guarantee 2: expiry is in the log. Turned red by expiring rows when they are read."""
     store = opened(open_log)
-    run(store, 1_000_000, request(None, 1, messages.Insert("a", raw(1), 1.0)))
+    run(store, 1_000_000, request(None, 1, operations.Insert("a", raw(1), 1.0)))
     run(store, 1_999_999)
     assert len(store.table.rows) == 1 and store.groups == 1
     run(store, 2_000_000)
@@ -187,8 +187,8 @@ def test_rows_expire_by_a_commit_of_their_own(open_log: Opener) -> None:
 def test_the_table_s_time_never_runs_back(open_log: Opener) -> None:
     """Turned red by taking the step's time as it is."""
     store = opened(open_log)
-    run(store, 5_000_000, request(None, 1, messages.Insert("a", raw(1), 1.0)))
-    run(store, 1_000_000, request(None, 1, messages.Insert("b", raw(1), 1.0)))
+    run(store, 5_000_000, request(None, 1, operations.Insert("a", raw(1), 1.0)))
+    run(store, 1_000_000, request(None, 1, operations.Insert("b", raw(1), 1.0)))
     assert store.table.time_us == 5_000_000
     assert store.table.expiries.get("b") == 6_000_000
     expected = dump_of(store.table)
@@ -201,8 +201,8 @@ def test_the_table_s_time_never_runs_back(open_log: Opener) -> None:
 def test_a_time_to_live_shrinks_while_nothing_is_written(open_log: Opener) -> None:
     """Turned red by reading it against the time of the last write."""
     store = opened(open_log)
-    run(store, 1_000_000, request(None, 1, messages.Insert("a", raw(1), 10.0)))
-    assert payload(run(store, 5_000_000, request(None, 1, messages.Ttl("a")))[0]) == 6.0
+    run(store, 1_000_000, request(None, 1, operations.Insert("a", raw(1), 10.0)))
+    assert payload(run(store, 5_000_000, request(None, 1, operations.Ttl("a")))[0]) == 6.0
     assert store.groups == 1
     store.close()
 
@@ -242,7 +242,7 @@ def test_stores_on_one_log_stay_equal_under_interleaved_commits(count: Callable[
             run(store, clients.time() + skew_us, *clients.batch())
             assert all(after.table.time_us >= before for before, after in zip(times, stores))
         for store in stores:
-            apply(store, [request(None, 1, messages.Size())], 0)
+            apply(store, [request(None, 1, operations.Size())], 0)
         newcomer = Store(SharedLog(shared))
         newcomer.recover()
         dumps = [dump_of(store.table) for store in (*stores, newcomer)]
@@ -260,13 +260,13 @@ def test_a_retry_through_the_other_store_gets_the_first_result(pair: Pair) -> No
     Turned red by not looking for kept results again after the others' groups are applied.
     """
     one, two, _ = pair
-    run(one, 1, request(SESSION, 1, messages.Open()))
-    increment = request(SESSION, 2, messages.Increment("n"))
+    run(one, 1, request(SESSION, 1, operations.Open()))
+    increment = request(SESSION, 2, operations.Increment("n"))
     (first,) = run(one, 2, increment)
     assert two.table.revision == 0, "the other store has not seen it"
     (again,) = run(two, 3, increment)
     assert again == first and payload(again) == 1
-    run(one, 4, request(None, 1, messages.Size()))
+    run(one, 4, request(None, 1, operations.Size()))
     assert dump_of(one.table) == dump_of(two.table)
 
 
@@ -274,32 +274,32 @@ def test_a_read_sees_what_the_other_store_has_acknowledged(pair: Pair) -> None:
     """Guarantee 4. Turned red by leaving out the barrier."""
     one, two, _ = pair
     for number in range(5):
-        run(one, number, request(None, 1, messages.Insert("a", raw(number))))
-        assert payload(run(two, number, request(None, 1, messages.Lookup("a")))[0]) == number
+        run(one, number, request(None, 1, operations.Insert("a", raw(number))))
+        assert payload(run(two, number, request(None, 1, operations.Lookup("a")))[0]) == number
 
 
 def test_expiry_agrees_whoever_notices_it(pair: Pair) -> None:
     """Turned red by expiring rows by the local clock, outside the log."""
     one, two, _ = pair
-    run(one, 1_000_000, request(None, 1, messages.Insert("a", raw(1), 1.0)))
+    run(one, 1_000_000, request(None, 1, operations.Insert("a", raw(1), 1.0)))
     run(two, 900_000)
     run(two, 3_000_000)
     assert "a" not in two.table.rows
-    assert isinstance(payload(run(one, 1_500_000, request(None, 1, messages.Lookup("a")))[0]), errors.NoSuchKey)
+    assert isinstance(payload(run(one, 1_500_000, request(None, 1, operations.Lookup("a")))[0]), errors.NoSuchKey)
     assert dump_of(one.table) == dump_of(two.table)
 
 
 def test_a_refused_commit_changes_neither_store(pair: Pair) -> None:
     """Guarantee 11. Turned red by executing before the log has it."""
     one, two, shared = pair
-    run(one, 1, request(SESSION, 1, messages.Open()), request(None, 1, messages.Insert("a", raw(1))))
+    run(one, 1, request(SESSION, 1, operations.Open()), request(None, 1, operations.Insert("a", raw(1))))
     shared.fails = errors.WriteRejected
-    write = request(SESSION, 2, messages.Remove("a"))
-    replies = run(two, 2, write, request(None, 1, messages.Size()))
+    write = request(SESSION, 2, operations.Remove("a"))
+    replies = run(two, 2, write, request(None, 1, operations.Size()))
     assert isinstance(payload(replies[0]), errors.WriteRejected)
-    assert payload(run(one, 3, request(None, 1, messages.Size()))[0]) == 1
+    assert payload(run(one, 3, request(None, 1, operations.Size()))[0]) == 1
     assert payload(run(two, 4, write)[0]) is None
-    run(one, 5, request(None, 1, messages.Size()))
+    run(one, 5, request(None, 1, operations.Size()))
     assert dump_of(one.table) == dump_of(two.table)
 
 
@@ -307,5 +307,5 @@ def test_a_log_that_fails_for_good_leaves_the_table_as_it_was(pair: Pair) -> Non
     one, _, shared = pair
     shared.fails = errors.StorageFatal
     with pytest.raises(errors.StorageFatal):
-        run(one, 1, request(None, 1, messages.Insert("a", raw(1))))
+        run(one, 1, request(None, 1, operations.Insert("a", raw(1))))
     assert one.table.revision == 0

@@ -17,7 +17,7 @@ import pytest
 from support.forgetful import Call, Choose, Crash, Disk, Verdict, every_choice
 from support.witness import Clients, Witnessed, dump_of, raw, request
 
-from kvzmq.protocol import messages
+from kvzmq.protocol import operations
 from kvzmq.store.file import compaction as compact
 from kvzmq.store.file import file_log
 from kvzmq.store.file.file_log import NAME_SEALED
@@ -37,18 +37,20 @@ B = b"b" * 16
 
 def script(witnessed: Witnessed) -> Iterator[bool]:
     """Commit, rotate, fold, twice over; yields whether the process still lives."""
-    yield witnessed.step([request(A, 1, messages.Open()), request(B, 1, messages.Open())], 1_000_000)
-    yield witnessed.step([request(A, 2, messages.Insert("a", raw(1), 2.0))], 2_000_000)
-    yield witnessed.step([request(B, 2, messages.Increment("n")), request(A, 3, messages.Remove("absent"))], 3_000_000)
+    yield witnessed.step([request(A, 1, operations.Open()), request(B, 1, operations.Open())], 1_000_000)
+    yield witnessed.step([request(A, 2, operations.Insert("a", raw(1), 2.0))], 2_000_000)
+    yield witnessed.step(
+        [request(B, 2, operations.Increment("n")), request(A, 3, operations.Remove("absent"))], 3_000_000
+    )
     yield witnessed.rotate()
-    yield witnessed.step([request(B, 3, messages.Increment("n"))], 3_500_000)
+    yield witnessed.step([request(B, 3, operations.Increment("n"))], 3_500_000)
     witnessed.fold()
     yield witnessed.store is not None
-    yield witnessed.step([request(A, 4, messages.Insert("b", raw("x" * 5000)))], 5_000_000)
+    yield witnessed.step([request(A, 4, operations.Insert("b", raw("x" * 5000)))], 5_000_000)
     yield witnessed.rotate()
     witnessed.fold()
     yield witnessed.store is not None
-    yield witnessed.step([request(None, 1, messages.Remove("b"))], 6_000_000)
+    yield witnessed.step([request(None, 1, operations.Remove("b"))], 6_000_000)
 
 
 def crash_at(number: int) -> Callable[[Call], Verdict]:
@@ -89,7 +91,7 @@ def finish(witnessed: Witnessed) -> None:
     """Recover for good, and see that the table goes on working."""
     witnessed.start()
     witnessed.retry()
-    assert witnessed.step([request(None, 1, messages.Insert("after", raw(True)))], 7_000_000)
+    assert witnessed.step([request(None, 1, operations.Insert("after", raw(True)))], 7_000_000)
     if witnessed.sealed:
         assert witnessed.fold()
     assert witnessed.rotate()
@@ -240,7 +242,7 @@ def test_a_late_compaction_does_not_remove_a_log_sealed_after_it_looked() -> Non
     disk = Disk()
     witnessed = Witnessed(disk)
     witnessed.start()
-    witnessed.step([request(None, 1, messages.Insert("a", raw(1)))], 1)
+    witnessed.step([request(None, 1, operations.Insert("a", raw(1)))], 1)
     witnessed.rotate()
     late = disk.open()
     opened = late.open(NAME_SEALED)
@@ -251,7 +253,7 @@ def test_a_late_compaction_does_not_remove_a_log_sealed_after_it_looked() -> Non
     def lock_late(wait: bool) -> bool:
         opened_again.append("now")
         assert witnessed.fold()
-        witnessed.step([request(None, 1, messages.Insert("b", raw(2)))], 2)
+        witnessed.step([request(None, 1, operations.Insert("b", raw(2)))], 2)
         witnessed.rotate()
         return lock(wait)
 

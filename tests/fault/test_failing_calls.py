@@ -16,7 +16,7 @@ from support.forgetful import CHANGES, Call, Disk, Verdict
 from support.witness import Clients, Witnessed, apply, raw, request
 
 from kvzmq import errors
-from kvzmq.protocol import messages
+from kvzmq.protocol import operations
 from kvzmq.store.file import file_log
 
 
@@ -85,7 +85,7 @@ def test_a_failing_call_is_answered_for_what_it_did(
                 witnessed.die(power=bool(number % 2))
                 witnessed.start()
                 witnessed.retry()
-            assert witnessed.step([request(None, 1, messages.Insert("later", raw(1)))], clients.time())
+            assert witnessed.step([request(None, 1, operations.Insert("later", raw(1)))], clients.time())
             assert witnessed.store is not None and witnessed.store.trouble is None, "a later write does not work"
             if witnessed.sealed:
                 assert witnessed.fold()
@@ -117,7 +117,7 @@ def test_a_failing_call_of_a_recovery_refuses_to_start_and_harms_nothing(kind: s
             run(witnessed, clients)
             if torn:
                 disk.judge = lambda call: "crash" if call.kind == "write" else None
-                witnessed.step([request(None, 1, messages.Insert("torn", raw("x" * 3000)))], clients.time())
+                witnessed.step([request(None, 1, operations.Insert("torn", raw("x" * 3000)))], clients.time())
             witnessed.die(power=False)
             disk.judge = failing(kind, number, "fail", True)
             try:
@@ -141,11 +141,11 @@ def test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again()
     disk = Disk(lambda n: n - 1)
     witnessed = Witnessed(disk)
     witnessed.start()
-    witnessed.step([request(session, 1, messages.Open())], 1)
+    witnessed.step([request(session, 1, operations.Open())], 1)
     store = witnessed.store
     assert store is not None
-    write = request(session, 2, messages.Increment("n"))
-    read = request(None, 1, messages.Size())
+    write = request(session, 2, operations.Increment("n"))
+    read = request(None, 1, operations.Size())
     disk.judge = lambda call: "full" if call.kind == "write" else None
     refused, answered = apply(store, [write, read], 2)
     assert refused.results[1:3] == bytes([0x92, errors.WriteRejected.code])
@@ -168,7 +168,7 @@ def test_a_failing_call_leaves_no_part_of_a_refused_group_behind() -> None:
         witnessed = Witnessed(disk)
         witnessed.start()
         disk.judge = lambda call: "full" if call.kind == "write" else None
-        witnessed.step([request(None, 1, messages.Insert("refused", raw("x" * 200)))], 1)
+        witnessed.step([request(None, 1, operations.Insert("refused", raw("x" * 200)))], 1)
         assert witnessed.refused == 1
         witnessed.die(power=False)
         disk.judge = lambda call: None
@@ -185,7 +185,7 @@ def test_what_a_failed_sync_left_in_the_cache_is_made_durable_before_it_is_shown
     witnessed = Witnessed(disk)
     witnessed.start()
     disk.judge = lambda call: "fail" if call.kind == "sync" else None
-    assert not witnessed.step([request(None, 1, messages.Insert("k", raw(1)))], 1)
+    assert not witnessed.step([request(None, 1, operations.Insert("k", raw(1)))], 1)
     disk.judge = lambda call: None
     witnessed.die(power=False)
     witnessed.start()

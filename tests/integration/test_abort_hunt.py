@@ -28,11 +28,10 @@ def test_programs_that_watch_survive_their_servers(full: bool, count: Callable[[
 
 SERVER_GONE_WHILE_BUSY = """
 import socket, struct, time, zmq, abort_hunt
-from kvzmq.client.core.socket import Link
+from kvzmq.client.core.pyzmq_socket import PyzmqSocket
 listener = socket.create_server(("127.0.0.1", 0))
 url = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
-link = Link([url], zmq.Context())
-link.open(url)
+client = PyzmqSocket(url, zmq.Context())
 server, _ = listener.accept()
 server.settimeout(2.0)
 try:
@@ -46,7 +45,7 @@ except TimeoutError:
 server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 server.close()
 time.sleep(4.0)  # still busy; a heartbeat would be due
-link.news()
+client.poll_events()
 """
 
 

@@ -153,7 +153,11 @@ class _Loud:
     """A transport whose counters a test sets."""
 
     def __init__(self) -> None:
-        self.counts = {"tcp_dropped_stalled": 0, "tcp_accepted": 0}
+        self.counts = {
+            "tcp_connections_dropped_stalled": 0,
+            "tcp_connections_accepted": 0,
+            "router_replies_dropped_disconnected": 0,
+        }
 
     def stats(self) -> dict[str, int]:
         return dict(self.counts)
@@ -184,15 +188,17 @@ def test_what_happens_often_is_said_now_and_then_with_its_number(
     arrival = Arrival(journal.transport, 7, Refusal(None, errors.InvalidRequest.code, "no method 'x'"))
     for second in range(int(2 * EVERY_S)):
         journal.now_s = second + 0.5
-        journal.transport.counts["tcp_dropped_stalled"] += 3
+        journal.transport.counts["tcp_connections_dropped_stalled"] += 3
+        journal.transport.counts["tcp_connections_accepted"] += 1  # no trouble, and so is the next: it is not said
+        journal.transport.counts["router_replies_dropped_disconnected"] += 1
         for _ in range(5):
             journal.journal.refused([arrival, arrival])
             journal.journal.look()
     assert [record.getMessage() for record in caplog.records] == [
         "refused 2 requests, the latest from peer-7: no method 'x'",
-        "clients in trouble: tcp_dropped_stalled 3 more, 3 in all",
+        "clients in trouble: tcp_connections_dropped_stalled 3 more, 3 in all",
         "refused 600 requests, the latest from peer-7: no method 'x'",
-        "clients in trouble: tcp_dropped_stalled 180 more, 183 in all",
+        "clients in trouble: tcp_connections_dropped_stalled 180 more, 183 in all",
     ]
 
 
@@ -217,7 +223,10 @@ def test_debug_tells_of_connections_and_sessions(tmp_path: Path) -> None:
     ):
         table.insert("a", 1)
         with socket.create_connection(("127.0.0.1", server.port)):
-            wait_until(lambda: "tcp_accepted +1" in server.stderr and "sessions +1" in server.stderr, what="the log")
+            wait_until(
+                lambda: "tcp_connections_accepted +1" in server.stderr and "sessions +1" in server.stderr,
+                what="the log",
+            )
 
 
 # ---- refusing to start

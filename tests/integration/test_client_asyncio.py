@@ -134,7 +134,7 @@ def test_no_wakeup_is_lost_under_load(server: ServerProcess, full: bool, count: 
         nonlocal slow
         async with kvzmq.connect_async(server.url, timeout=20) as table:
             await table.insert("k", 1)
-            session = table._connection._conversation.session
+            session = table._connection._channel.session
             overdue = session.overdue
             session.overdue = lambda now_s: [  # type: ignore[method-assign]
                 request for request in overdue(now_s) if not asked_again.append(request)

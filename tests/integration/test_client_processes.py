@@ -183,7 +183,7 @@ def test_a_watch_is_not_a_forked_childs(server: ServerProcess) -> None:
         table["a"] = 1
         changes.get(10)
         table["b"] = 2
-        wait_until(lambda: changes._link.readable)
+        wait_until(lambda: changes._channel.socket.readable)
 
         def work() -> None:
             began_s = time.process_time()
@@ -286,9 +286,9 @@ def test_a_watchs_descriptor_stays_when_its_socket_is_another(tmp_path: Path) ->
             ready = poll_zmq(changes)
             number = changes.fileno()
             for value in range(2):
-                first = changes._link._socket
+                first = changes._channel.socket
                 proxy.refuse()
-                wait_until(lambda first=first: drain(changes) or changes._link._socket not in (first, None))  # type: ignore[misc]
+                wait_until(lambda first=first: drain(changes) or changes._channel.socket not in (first, None))  # type: ignore[misc]
                 proxy.flow()
                 table["k"] = value
                 seen: list[int] = []
@@ -308,7 +308,7 @@ def test_a_watch_does_not_say_that_nothing_came_while_something_is_unread(
 
     Seen red without the look at what is unread before Timeout.
     """
-    monkeypatch.setattr("kvzmq.client.core.channel.FRAMES_MAX", 1)
+    monkeypatch.setattr("kvzmq.client.core.socket.FRAMES_MAX", 1)
     with kvzmq.connect(server.url, timeout=20) as table, table.watch("c") as changes:
         ready = poll_zmq(changes)
         for value in range(5):
@@ -317,7 +317,7 @@ def test_a_watch_does_not_say_that_nothing_came_while_something_is_unread(
                 table.insert_many({f"other{number}": 0 for number in range(PROGRESS_CHANGES)})
             table["c"] = value
             seen: list[int] = []
-            wait_until(lambda: changes._link.readable)
+            wait_until(lambda: changes._channel.socket.readable)
             while not seen:
                 seen += drain(changes)
                 assert seen or ready(10)

@@ -283,7 +283,7 @@ def test_a_server_that_is_not_there_costs_a_moment_where_there_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Red when each dead URL took a second: a call with a shorter deadline failed by chance."""
-    monkeypatch.setattr("kvzmq.client.core.socket.random.randrange", lambda count: 0)
+    monkeypatch.setattr("kvzmq.client.core.endpoints.random.randrange", lambda count: 0)
     dead = ",".join(f"tcp://127.0.0.1:{free_port()}" for _ in range(3))
     with ServerProcess(tmp_path / "data") as server:
         for _ in range(3):

@@ -17,10 +17,12 @@ from support.proxy import Proxy
 from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
-from kvzmq.client.core.channel import Conversation
-from kvzmq.client.core.session import RESEND_S
-from kvzmq.client.core.socket import Link
-from kvzmq.client.sync.connection import _Crew
+from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.outgoing import RESEND_S
+from kvzmq.client.core.pyzmq_socket import PyzmqOpener, PyzmqSocket
+from kvzmq.client.core.session_channel import SessionChannel
+from kvzmq.client.core.socket import Change
+from kvzmq.client.sync.connection import _SharedChannel
 
 SLACK_S = 2.0
 """How late a busy machine may make what is due."""
@@ -108,28 +110,28 @@ def test_operations_of_all_kinds_at_once(table: kvzmq.Client) -> None:
     in_threads(8, work)
 
 
-@pytest.mark.parametrize("lead_s", [0.1, 0.3])
-def test_every_thread_has_its_own_deadline(silent: str, lead_s: float) -> None:
-    """The leader's is the shortest, and nobody is answered."""
+@pytest.mark.parametrize("first_s", [0.1, 0.3])
+def test_every_thread_has_its_own_deadline(silent: str, first_s: float) -> None:
+    """The reader's is the shortest, and nobody is answered."""
     with kvzmq.connect(silent, timeout=60) as table:
 
         def work(number: int) -> float:
             time.sleep(0.02 * number)
             began_s = time.monotonic()
             with pytest.raises(kvzmq.Timeout):
-                table.lookup("k", timeout=lead_s * (1 + number))
+                table.lookup("k", timeout=first_s * (1 + number))
             return time.monotonic() - began_s
 
         for number, took_s in enumerate(in_threads(4, work)):
-            assert lead_s * (1 + number) - 0.01 <= took_s < lead_s * (1 + number) + SLACK_S
+            assert first_s * (1 + number) - 0.01 <= took_s < first_s * (1 + number) + SLACK_S
 
 
-def test_a_leader_whose_time_is_over_hands_over(server: ServerProcess) -> None:
-    """The others are answered when answers come again. Seen red with a lead that is not handed over."""
+def test_a_reader_whose_time_is_over_passes_its_turn(server: ServerProcess) -> None:
+    """The others are answered when answers come again. Seen red with a turn that is not passed."""
     with Proxy(int(server.url.rpartition(":")[2])) as proxy, kvzmq.connect(proxy.url, timeout=60) as table:
         table["k"] = 1
         proxy.stall()
-        crew = table._connection._crew()
+        shared = table._connection._shared()
 
         def work(number: int) -> float:
             if number == 0:
@@ -137,7 +139,7 @@ def test_a_leader_whose_time_is_over_hands_over(server: ServerProcess) -> None:
                     table.lookup("k", timeout=0.5)
                 proxy.flow()
             else:
-                wait_until(lambda: crew.leader is not None)
+                wait_until(lambda: shared.reader is not None)
                 assert table.lookup("k") == 1
             return time.monotonic()
 
@@ -150,7 +152,7 @@ def test_a_lost_reply_is_asked_for_again_also_while_others_are_answered(
 ) -> None:
     """Neither the others nor the one whose reply is lost wait for its whole deadline. Seen red without `overdue`."""
     table.insert_many({"k": 1, "lost": "lost"})
-    session = table._connection._crew().conversation.session
+    session = table._connection._shared().channel.session
     receive = session.receive
     losses = 1
 
@@ -181,8 +183,8 @@ class Interrupt(BaseException):
     """What a signal raises."""
 
 
-def test_an_interrupted_leader_hands_over(silent: str) -> None:
-    """A signal ends the main thread's call, which leads; the follower is answered by its own deadline."""
+def test_an_interrupted_reader_passes_its_turn(silent: str) -> None:
+    """A signal ends the main thread's call, which reads; the one that waits is answered by its own deadline."""
 
     def on_signal(*_: object) -> None:
         raise Interrupt
@@ -192,19 +194,19 @@ def test_an_interrupted_leader_hands_over(silent: str) -> None:
         with kvzmq.connect(silent, timeout=60) as table:
             ended: list[float] = []
 
-            def follow() -> None:
+            def wait_for_turn() -> None:
                 began_s = time.monotonic()
                 with pytest.raises(kvzmq.Timeout):
                     table.lookup("k", timeout=0.8)
                 ended.append(time.monotonic() - began_s)
 
-            crew = table._connection._crew()
-            follower = threading.Thread(target=follow)
+            shared = table._connection._shared()
+            waiting = threading.Thread(target=wait_for_turn)
 
             def interrupt() -> None:
-                wait_until(lambda: crew.leader is not None)
-                follower.start()
-                wait_until(lambda: crew._followers)
+                wait_until(lambda: shared.reader is not None)
+                waiting.start()
+                wait_until(lambda: shared._waiting)
                 os.kill(os.getpid(), signal.SIGUSR1)
 
             interrupter = threading.Thread(target=interrupt)
@@ -212,9 +214,9 @@ def test_an_interrupted_leader_hands_over(silent: str) -> None:
             with pytest.raises(Interrupt):
                 table.lookup("k")
             interrupter.join(10)
-            follower.join(10)
+            waiting.join(10)
             assert 0.7 < ended[0] < 0.8 + SLACK_S
-            assert crew.leader is None
+            assert shared.reader is None
     finally:
         signal.signal(signal.SIGUSR1, before)
 
@@ -225,7 +227,7 @@ def test_interrupts_anywhere_leave_a_client_that_works(
     """Signals at random moments of the main thread's calls, while other threads use the client.
 
     Every increment that was reported happened once; no thread hangs; the client works afterwards. Seen red
-    without the hand-over when a thread leaves.
+    without the turn passed on when a thread is interrupted.
     """
     rounds = 2000 if full else 200
     stop = threading.Event()
@@ -280,8 +282,8 @@ def test_close_ends_the_calls_of_other_threads(silent: str) -> None:
 
         def work(number: int) -> float:
             if number == 5:
-                crew = table._connection._crew()
-                wait_until(lambda: len(crew._followers) == 4)
+                shared = table._connection._shared()
+                wait_until(lambda: len(shared._waiting) == 4)
                 table.close()
             else:
                 with pytest.raises((kvzmq.Timeout, kvzmq.OutcomeUnknown), match="closed"):
@@ -292,10 +294,10 @@ def test_close_ends_the_calls_of_other_threads(silent: str) -> None:
         assert max(ends) - min(ends) < SLACK_S
         with pytest.raises(ValueError, match="closed"):
             table.lookup("k")
-        assert not table._connection._crew().conversation.link.is_open
+        assert not table._connection._shared().channel.is_open
 
 
-def test_a_forked_child_has_its_own_conversation(table: kvzmq.Client) -> None:
+def test_a_forked_child_has_its_own_connection(table: kvzmq.Client) -> None:
     """Seen red without a look at the process id: the parent's replies went to the child."""
     table["n"] = 0
     stop = threading.Event()
@@ -343,9 +345,8 @@ def test_an_unread_monitor_does_not_stop_the_process(server: ServerProcess, monk
 
     Seen red with pyzmq's get_monitor_socket: after 2000 reports every socket of the process stood still.
     """
-    monkeypatch.setattr("kvzmq.client.core.socket.RECONNECT_MS", 1)
     monkeypatch.setattr(
-        "kvzmq.client.core.socket._OPTIONS", [(zmq.RECONNECT_IVL, 1), (zmq.LINGER, 0), (zmq.IMMEDIATE, 1)]
+        "kvzmq.client.core.pyzmq_socket._OPTIONS", [(zmq.RECONNECT_IVL, 1), (zmq.LINGER, 0), (zmq.IMMEDIATE, 1)]
     )
     acceptor = socket.create_server(("127.0.0.1", 0))
     stop = threading.Event()
@@ -365,22 +366,20 @@ def test_an_unread_monitor_does_not_stop_the_process(server: ServerProcess, monk
 
     thread = threading.Thread(target=hang_up)
     thread.start()
-    link = Link([f"tcp://127.0.0.1:{acceptor.getsockname()[1]}"], zmq.Context.instance())
+    idle = PyzmqSocket(f"tcp://127.0.0.1:{acceptor.getsockname()[1]}", zmq.Context.instance())
     try:
-        link.open(link.url)
         wait_until(lambda: accepted > 2500, what="2,500 connections")
         with kvzmq.connect(server.url) as table:
             assert table.ping() < 5
-        link.news()
-        assert link.strange
+        assert Change.REFUSED in {event.change for event in idle.poll_events()}
     finally:
         stop.set()
         thread.join()
-        link.close()
+        idle.close()
         acceptor.close()
 
 
-def test_a_crew_without_calls_has_no_leader() -> None:
-    crew = _Crew(Conversation(["tcp://127.0.0.1:1"], zmq.Context.instance()))
-    assert crew.leader is None
-    crew.close()
+def test_a_channel_without_calls_has_no_reader() -> None:
+    shared = _SharedChannel(SessionChannel(Endpoints(["tcp://127.0.0.1:1"]), PyzmqOpener()))
+    assert shared.reader is None
+    shared.close()

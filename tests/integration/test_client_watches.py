@@ -17,7 +17,7 @@ from support.servers import ServerProcess
 
 import kvzmq
 from kvzmq.client.core.calls import Calls
-from kvzmq.client.core.watch_state import Watching
+from kvzmq.client.core.watch_state import WatchState
 from kvzmq.protocol import msgpack
 from kvzmq.server.watches import PROGRESS_CHANGES
 from kvzmq.store import history
@@ -173,7 +173,7 @@ def test_a_slow_watcher_gets_everything_or_is_told(kind: str, server: ServerProc
                 for number in range(start, start + 1000):
                     p.insert(f"c{number % 10}", number)
         raw = getattr(watch, "_wrapped", watch)
-        assert len(raw._watching.events) <= 2000
+        assert len(raw._state.events) <= 2000
         assert [watch.get(30).value for _ in range(12_000)] == list(range(12_000))
 
 
@@ -241,14 +241,14 @@ def test_what_a_lost_connection_had_received_leaves_no_gap() -> None:
     def reply(seq: int, revision: int) -> bytes:
         return msgpack.encode_value((seq, revision, [(0, {}), (0, (1, None, None))]))
 
-    watching = Watching(lambda *place: Calls().watch("", *place), "", 10)
-    watching.request(0.0)
+    state = WatchState(lambda *place: Calls().watch("", *place), "", 10)
+    state.request(0.0)
     for frame in (reply(1, 10), event(11), event(12)):
-        watching.receive(frame)
-    watching.request(1.0)  # on a new connection; 13 and 14 had been received on the old one
+        state.receive(frame)
+    state.request(1.0)  # on a new connection; 13 and 14 had been received on the old one
     for frame in (event(13), reply(2, 15), event(14), event(13), event(14), event(15)):
-        watching.receive(frame)
-    assert [event.revision for event in watching.events] == [11, 12, 13, 14, 15]
+        state.receive(frame)
+    assert [event.revision for event in state.events] == [11, 12, 13, 14, 15]
 
 
 def test_progress_is_asked_for_again_on_a_new_connection() -> None:
@@ -257,12 +257,12 @@ def test_progress_is_asked_for_again_on_a_new_connection() -> None:
     def started(seq: int) -> bytes:
         return msgpack.encode_value((seq, 10, [(0, {}), (0, (1, None, None))]))
 
-    watching = Watching(lambda *place: Calls().watch("", *place), "", 10)
-    watching.request(0.0)
-    watching.receive(started(1))
-    watching.ask_progress()
-    watching.receive(msgpack.encode_value((2, 12, [(0, True)])))
-    assert watching.arrived is None and not watching.asks_progress
-    watching.request(1.0)
-    watching.receive(started(3))
-    assert watching.asks_progress
+    state = WatchState(lambda *place: Calls().watch("", *place), "", 10)
+    state.request(0.0)
+    state.receive(started(1))
+    state.ask_progress()
+    state.receive(msgpack.encode_value((2, 12, [(0, True)])))
+    assert state.arrived is None and not state.asks_progress
+    state.request(1.0)
+    state.receive(started(3))
+    assert state.asks_progress

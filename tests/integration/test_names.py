@@ -24,7 +24,7 @@ import kvzmq
 from kvzmq.catalog import AnotherTable, CatalogUnreachable, Entry, NoSuchProject, find, find_servers, query
 from kvzmq.catalog.server import CatalogServer
 from kvzmq.client.asyncio import connection as aio_connection
-from kvzmq.client.core.socket import Link
+from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.sync import connection
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
@@ -292,21 +292,20 @@ def test_a_client_that_knows_its_table_is_led_to_no_other(names: Names, kind: st
     """Seen to fail with the lineage not passed on to the lookup."""
     ours, other = "0a" * 16, "0b" * 16
 
-    def open_with(lineage: str | None) -> str:
-        link = Link([names.url], zmq.Context.instance())
-        with contextlib.closing(link):
-            if kind == "asyncio":
-                asyncio.run(aio_connection.open_link(link, lineage))
-            else:
-                connection.open_link(link, 1.0, lineage)
-            return link.endpoint
+    def led_to(lineage: str | None) -> str:
+        endpoints = Endpoints([names.url])
+        if kind == "asyncio":
+            asyncio.run(aio_connection.resolve_endpoint(endpoints, lineage))
+        else:
+            connection.resolve_endpoint(endpoints, lineage, 1.0)
+        return endpoints.current
 
     names.announce(port=1, endpoint="tcp://127.0.0.1:1", lineage=ours)
     names.announce(port=2, endpoint="tcp://127.0.0.1:2", lineage=other)
-    assert open_with(None) == "tcp://127.0.0.1:2"
-    assert open_with(ours) == "tcp://127.0.0.1:1"
+    assert led_to(None) == "tcp://127.0.0.1:2"
+    assert led_to(ours) == "tcp://127.0.0.1:1"
     with pytest.raises(AnotherTable, match="project robots is announced by 2 servers of another table"):
-        open_with("0c" * 16)
+        led_to("0c" * 16)
 
 
 @pytest.mark.parametrize("kind", SHELLS)

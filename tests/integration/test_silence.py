@@ -29,7 +29,7 @@ with kvzmq.connect(sys.argv[1]) as table, table.watch("seen/") as watch:
         try:
             print("event", watch.get(0.5).value, flush=True)
         except kvzmq.Timeout:
-            print("connected" if watch._link.connected else "lost", flush=True)
+            print("connected" if watch._channel.connected else "lost", flush=True)
 """
 
 

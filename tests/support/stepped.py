@@ -175,10 +175,10 @@ class Stepped:
 
     def tcp(self, receive_bytes: int | None = None) -> TcpPeer:
         """Return a new client of the bridge, already accepted."""
-        before = self.bridge.stats()["tcp_accepted"]
+        before = self.bridge.stats()["tcp_connections_accepted"]
         peer = TcpPeer(self.bridge.port, receive_bytes)
         self._peers.append(peer)
-        self.until(lambda: self.bridge.stats()["tcp_accepted"] > before)
+        self.until(lambda: self.bridge.stats()["tcp_connections_accepted"] > before)
         return peer
 
     def zmq(self, kind: int = zmq.DEALER, **options: Any) -> ZmqPeer:

@@ -15,7 +15,8 @@ from typing import Any
 from msgspec import Raw
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack, operations
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.compaction import fold
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
@@ -27,7 +28,7 @@ RETRIES = 6
 """How many of the latest requests of each session are sent again after a recovery."""
 
 
-def request(session: bytes | None, seq: int, *ops: messages.Operation) -> Request:
+def request(session: bytes | None, seq: int, *ops: Operation) -> Request:
     """Make a request as it would come from the wire."""
     decoded = msgpack.decode_request(msgpack.encode_request(session, seq, ops))
     assert isinstance(decoded, Request), decoded
@@ -119,7 +120,7 @@ class Witnessed:
             self.doubt = (time_us, writes)
             self.store = self.log = None
             return False
-        needed = self.witness.is_due(time_us) or any(self.witness.find_kept(item) is None for item in writes)
+        needed = self.witness.is_due(time_us) or any(self.witness.find_cached(item) is None for item in writes)
         committed = self.store.groups > groups
         failed = needed and not committed
         if failed:
@@ -128,7 +129,7 @@ class Witnessed:
             self.witness.advance(time_us)
         assert len(replies) == len(requests)
         for item, reply in zip(requests, replies):
-            if failed and item.writes and self.witness.find_kept(item) is None:
+            if failed and item.writes and self.witness.find_cached(item) is None:
                 assert msgpack.decode_value(reply.results)[0][0] == errors.WriteRejected.code
             else:
                 expected = self.witness.execute(item)
@@ -203,7 +204,7 @@ class Clients:
         """Return the requests that open the sessions."""
         for session in self._seqs:
             self._seqs[session] = 1
-        return [request(session, 1, messages.Open()) for session in self._seqs]
+        return [request(session, 1, operations.Open()) for session in self._seqs]
 
     def batch(self) -> list[Request]:
         """Make up one step's requests."""
@@ -227,25 +228,25 @@ class Clients:
             return raw("x" * random.randrange(self._value_bytes_max))
         return raw(random.choice((random.randrange(1000), {"n": random.randrange(3)}, None, [1, "two"])))
 
-    def _operation(self) -> messages.Operation:
+    def _operation(self) -> Operation:
         random = self._random
         key = f"k{random.randrange(8)}"
         kind = random.randrange(10)
         if kind < 3:
             ttl_s = random.choice((None, None, 0.5, 2.0))
-            return messages.Insert(key, self._value(), ttl_s)
+            return operations.Insert(key, self._value(), ttl_s)
         if kind == 3:
-            return messages.Remove(key)
+            return operations.Remove(key)
         if kind == 4:
-            return messages.InsertMany({f"k{number}": self._value() for number in range(random.randrange(4))})
+            return operations.InsertMany({f"k{number}": self._value() for number in range(random.randrange(4))})
         if kind == 5:
-            return messages.Increment("counter", random.randrange(1, 9))
+            return operations.Increment("counter", random.randrange(1, 9))
         if kind == 6:
-            return messages.CompareAndSet(key, [], [self._value()])
+            return operations.CompareAndSet(key, [], [self._value()])
         if kind == 7:
-            return messages.Transaction(
-                [(key, [])], [messages.Increment("counter"), messages.Insert(key, self._value())]
+            return operations.Transact(
+                [(key, [])], [operations.Increment("counter"), operations.Insert(key, self._value())]
             )
         if kind == 8:
-            return messages.Expire(key, random.choice((None, 1.5)))
-        return messages.Lookup(key)
+            return operations.Expire(key, random.choice((None, 1.5)))
+        return operations.Lookup(key)

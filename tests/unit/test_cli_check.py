@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from support.witness import apply
 
 from kvzmq.cli import main
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
 from kvzmq.store.file.compaction import fold
@@ -401,7 +401,7 @@ def test_repair_of_a_checkpoint_uses_the_log_if_that_has_everything(built: Build
 def test_repair_of_a_checkpoint_saves_the_rows_of_its_whole_sections(
     built: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kvzmq.store.table._SECTION_ITEMS", 5)
+    monkeypatch.setattr("kvzmq.store.sections._SECTION_ITEMS", 5)
     built.group(("insert_many", {f"k{n:02}": n for n in range(20)}))
     built.compact()
     built.group(("increment", "k00"), ("increment", "k07"), ("insert", "k08", 88), ("insert", "new", 1))
@@ -449,7 +449,7 @@ def test_a_repaired_table_serves_and_remembers_its_sessions(built: Builder) -> N
     output, _, _ = repaired(built)
     again = Builder(output)
     retried = request(("increment", "n"), session=SESSION, seq=2)
-    assert again.store.table.find_kept(retried)
+    assert again.store.table.find_cached(retried)
     again.group(("insert", "z", 1))
     again.close()
     assert exported(output) == {"n": 1, "z": 1}
@@ -669,17 +669,3 @@ def offsets_of_gap(path: Path) -> int:
             for part in regions(reading.open(NAME), MAGIC, NAME, last=True)
             if not isinstance(part, frames.Frame)
         )
-
-
-def test_every_writing_operation_names_its_keys() -> None:
-    from kvzmq.store.offline.repair import keys_of
-
-    for name, kind in messages.OPERATIONS.items():
-        if kind.writes and name != "open":
-            fields = kind.__struct_fields__
-            assert {"key", "keys", "rows", "operations"} & set(fields), name
-    assert keys_of(request(("transaction", [["c", []]], [["insert", "a", 1], ["remove", "b"]])).ops[0]) == [
-        "c",
-        "a",
-        "b",
-    ]

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from kvzmq.cli import arguments, command_names, main
-from kvzmq.protocol import messages
+from kvzmq.protocol import operations
 
 NAMES = list(command_names())
 
@@ -105,7 +105,7 @@ def test_a_command_that_is_almost_one_is_suggested() -> None:
 
 
 def test_the_longest_time_to_live_is_that_of_the_wire() -> None:
-    assert arguments.TTL_S_MAX == messages.TTL_S_MAX
+    assert arguments.TTL_S_MAX == operations.TTL_S_MAX
 
 
 def test_without_a_command_the_help_is_shown() -> None:

@@ -17,8 +17,10 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.client.core.batch import Pending
+from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import Calls, together
-from kvzmq.client.core.session import AHEAD_MAX, IN_FLIGHT_MAX, SHARED_BYTES_MAX, Call, Request, Session
+from kvzmq.client.core.outgoing import OutgoingRequest
+from kvzmq.client.core.session import AHEAD_MAX, IN_FLIGHT_MAX, SHARED_BYTES_MAX, ClientSession
 from kvzmq.protocol import messages, msgpack
 from kvzmq.protocol.messages import Refusal
 from kvzmq.store.sessions import Sessions
@@ -78,11 +80,11 @@ class Expected:
         self.endings += 1
 
 
-class ClientSession(RuleBasedStateMachine):
+class SessionUnderLosses(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.server = ModelServer()
-        self.session = Session(jitter=lambda: 1.0)
+        self.session = ClientSession(jitter=lambda: 1.0)
         self.now_s = 0.0
         self.connected = True
         self.up: list[bytes] = []  # on its way to the server
@@ -152,7 +154,7 @@ class ClientSession(RuleBasedStateMachine):
 
     # ---- the shell
 
-    def _send(self, requests: list[Request]) -> None:
+    def _send(self, requests: list[OutgoingRequest]) -> None:
         for at, request in enumerate(requests):
             if not self.connected:
                 self.session.unsent(requests[at:])
@@ -307,7 +309,7 @@ def test_a_call_ends_once_truly_and_writes_at_most_once(full: bool, count: Calla
     retried request; SessionExpired always sent again; expire forgetting the requests in flight.
     """
     examples, steps = (5000, 80) if full else (300, 50)
-    machine = ClientSession.TestCase
+    machine = SessionUnderLosses.TestCase
     machine.settings = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     machine("runTest").runTest()
     count("steps of the client's core against the model", examples * steps)
@@ -316,11 +318,11 @@ def test_a_call_ends_once_truly_and_writes_at_most_once(full: bool, count: Calla
 # ---- one thing at a time
 
 
-def session_and_server() -> tuple[Session, ModelServer]:
-    return Session(jitter=lambda: 1.0), ModelServer()
+def session_and_server() -> tuple[ClientSession, ModelServer]:
+    return ClientSession(jitter=lambda: 1.0), ModelServer()
 
 
-def exchange(session: Session, server: ModelServer, now_s: float = 0.0) -> int:
+def exchange(session: ClientSession, server: ModelServer, now_s: float = 0.0) -> int:
     """Send and answer until nothing is sent any more; return how many requests that took."""
     sent = 0
     while requests := session.flush(now_s):
@@ -331,7 +333,7 @@ def exchange(session: Session, server: ModelServer, now_s: float = 0.0) -> int:
     return sent
 
 
-def submit(session: Session, call: Call, deadline_s: float = 10.0) -> Call:
+def submit(session: ClientSession, call: Call, deadline_s: float = 10.0) -> Call:
     call.deadline_s = deadline_s
     session.submit(call)
     return call

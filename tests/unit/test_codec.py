@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from kvzmq import errors
-from kvzmq.protocol import jsonl, messages, msgpack, validation
-from kvzmq.protocol.messages import OPERATIONS, Refusal, Reply, Request
+from kvzmq.protocol import jsonl, messages, msgpack, operations, validation
+from kvzmq.protocol.declaration import Operation
+from kvzmq.protocol.messages import Refusal, Reply, Request
+from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.store.table import Table
 
 SESSION = bytes(range(16))
@@ -32,39 +34,39 @@ VALUES: list[Any] = [
     [], {}, [1, [2, [3, [4, [5, [6]]]]]], {"": 1, "a": {"b": {"c": {"d": {"e": None}}}}}, ["x" * 40, 70_000, -70_000, 2**32],
 ]  # fmt: skip
 
-ONE_OF_EACH: list[messages.Operation] = [
-    messages.Open(),
-    messages.Insert("k", raw({"a": [1, 2.5, "three", None, True]})),
-    messages.Insert("k", raw(1), 2.5),
-    messages.Remove("k"),
-    messages.InsertMany({"a": raw(1), "b": raw([])}),
-    messages.RemoveMany(["a", "b"]),
-    messages.CompareAndSet("k", [], [raw(None)]),
-    messages.CompareAndSet("k", [raw(None)], []),
-    messages.SetDefault("k", raw("v")),
-    messages.Increment("k"),
-    messages.Increment("k", -2.5),
-    messages.Expire("k", 3.0),
-    messages.Expire("k"),
-    messages.Transaction([("k", []), ("l", [raw(1)])], [messages.Insert("k", raw(2)), messages.Lookup("k")]),
-    messages.Lookup("k"),
-    messages.LookupMany(["k", "l"]),
-    messages.Size(),
-    messages.Query("name", raw("fred")),
-    messages.Keys("p", "after", 10),
-    messages.Items(),
-    messages.Ttl("k"),
-    messages.Ping(),
-    messages.Hello(),
-    messages.Hello(messages.HelloInfo(3.0)),
-    messages.Stats(),
-    messages.Watch("p", 7),
-    messages.Watch("p", 7, "0123456789abcdef" * 2),
-    messages.Watch("p", None, None),
-    messages.WatchQuery("name", raw("fred")),
-    messages.WatchQuery("name", raw("fred"), 7, "0123456789abcdef" * 2),
-    messages.Progress(3),
-    messages.Unwatch(3),
+ONE_OF_EACH: list[Operation] = [
+    operations.Open(),
+    operations.Insert("k", raw({"a": [1, 2.5, "three", None, True]})),
+    operations.Insert("k", raw(1), 2.5),
+    operations.Remove("k"),
+    operations.InsertMany({"a": raw(1), "b": raw([])}),
+    operations.RemoveMany(["a", "b"]),
+    operations.CompareAndSet("k", [], [raw(None)]),
+    operations.CompareAndSet("k", [raw(None)], []),
+    operations.SetDefault("k", raw("v")),
+    operations.Increment("k"),
+    operations.Increment("k", -2.5),
+    operations.Expire("k", 3.0),
+    operations.Expire("k"),
+    operations.Transact([("k", []), ("l", [raw(1)])], [operations.Insert("k", raw(2)), operations.Lookup("k")]),
+    operations.Lookup("k"),
+    operations.LookupMany(["k", "l"]),
+    operations.Size(),
+    operations.Query("name", raw("fred")),
+    operations.Keys("p", "after", 10),
+    operations.Items(),
+    operations.Ttl("k"),
+    operations.Ping(),
+    operations.Hello(),
+    operations.Hello(operations.HelloInfo(3.0)),
+    operations.Stats(),
+    operations.Watch("p", 7),
+    operations.Watch("p", 7, "0123456789abcdef" * 2),
+    operations.Watch("p", None, None),
+    operations.WatchQuery("name", raw("fred")),
+    operations.WatchQuery("name", raw("fred"), 7, "0123456789abcdef" * 2),
+    operations.Progress(3),
+    operations.Unwatch(3),
 ]
 IDS = [f"{type(op).__name__}-{number}" for number, op in enumerate(ONE_OF_EACH)]
 
@@ -84,17 +86,17 @@ def test_every_operation_is_tried_here() -> None:
 
 @pytest.mark.parametrize("op", ONE_OF_EACH, ids=IDS)
 @pytest.mark.parametrize("session", [None, SESSION])
-def test_a_request_reads_back_as_it_was_written(op: messages.Operation, session: bytes | None) -> None:
+def test_a_request_reads_back_as_it_was_written(op: Operation, session: bytes | None) -> None:
     frame = msgpack.encode_request(session, 5, [op])
     request = accepted(frame)
     assert (request.session, request.seq, request.ops, request.frame) == (session, 5, [op], frame)
     assert request.writes == type(op).writes
-    assert request.served == (type(op) in messages.SERVED)
+    assert request.served == (type(op) in operations.SERVED)
     assert msgpack.decode_group(msgpack.encode_group(12, [frame, frame]))[1][1].ops == [op]
 
 
 @pytest.mark.parametrize("op", ONE_OF_EACH, ids=IDS)
-def test_every_truncation_and_trailing_byte_is_refused(op: messages.Operation) -> None:
+def test_every_truncation_and_trailing_byte_is_refused(op: Operation) -> None:
     frame = msgpack.encode_request(SESSION, 300, [op, op])
     for length in range(len(frame)):
         refused = msgpack.decode_request(frame[:length])
@@ -142,7 +144,7 @@ def check(frame: bytes) -> None:
     twin.load(table.dump())
     for key in table.rows:
         for reader in (table, twin):
-            read_back(reader.execute(accepted(msgpack.encode_request(None, 1, [messages.Lookup(key)]))))
+            read_back(reader.execute(accepted(msgpack.encode_request(None, 1, [operations.Lookup(key)]))))
 
 
 def read_back(reply: Reply) -> None:
@@ -222,8 +224,8 @@ def test_what_is_wrong_is_said(wire: Any, code: int, words: str) -> None:
 
 
 def test_more_operations_than_allowed_are_refused() -> None:
-    assert isinstance(msgpack.decode_request(msgpack.encode_request(None, 1, [messages.Ping()] * 50_000)), Request)
-    assert isinstance(msgpack.decode_request(msgpack.encode_request(None, 1, [messages.Ping()] * 50_001)), Refusal)
+    assert isinstance(msgpack.decode_request(msgpack.encode_request(None, 1, [operations.Ping()] * 50_000)), Request)
+    assert isinstance(msgpack.decode_request(msgpack.encode_request(None, 1, [operations.Ping()] * 50_001)), Refusal)
 
 
 def test_a_refusal_says_little_however_much_was_sent() -> None:
@@ -325,7 +327,7 @@ def test_any_key_and_value_of_json_go_through_both_encodings(key: str, value: An
     tables = Table(), Table()
     for table, request in zip(tables, (by_line, by_wire)):
         table.execute(request)
-        reply = table.execute(accepted(msgpack.encode_request(None, 1, [messages.Lookup(key)])))
+        reply = table.execute(accepted(msgpack.encode_request(None, 1, [operations.Lookup(key)])))
         assert json.loads(jsonl.encode_line(reply))["result"] == value
         assert msgpack.decode_value(reply.results)[0][1] == value
 
@@ -394,8 +396,8 @@ def test_absence_and_null_are_told_apart_in_lines() -> None:
         assert isinstance(request, Request)
         return request.ops[0]
 
-    assert op() == messages.CompareAndSet("k", [], [])
-    assert op(expected=None, value=None) == messages.CompareAndSet("k", [raw(None)], [raw(None)])
+    assert op() == operations.CompareAndSet("k", [], [])
+    assert op(expected=None, value=None) == operations.CompareAndSet("k", [raw(None)], [raw(None)])
 
 
 @pytest.mark.parametrize("line", AS_LINES)

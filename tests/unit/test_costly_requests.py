@@ -17,18 +17,19 @@ from support.witness import dump_of, raw, request
 from test_table import equal, values
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack, validation
+from kvzmq.protocol import msgpack, operations, validation
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal
 from kvzmq.protocol.msgpack import decode_group
 from kvzmq.server import deferral
-from kvzmq.store import equality, indexes
+from kvzmq.store import budget, equality, indexes
 from kvzmq.store import table as table_module
 from kvzmq.store.table import Table
 
 SECOND_US = 1_000_000
 
 
-def run(table: Table, *ops: messages.Operation) -> list[Any]:
+def run(table: Table, *ops: Operation) -> list[Any]:
     """Execute one request; returns pairs of code and payload."""
     results: list[Any] = msgpack.decode_value(msgpack.encode_reply(table.execute(request(None, 1, *ops))))[2]
     return results
@@ -48,9 +49,9 @@ def test_every_limit_is_what_the_page_says() -> None:
         int(re.sub(r"[^\d]", "", value)) for value in re.findall(r"^\| .* \| ([\d,]+)[^|]* \|$", section, re.MULTILINE)
     ]
     assert stated == [
-        validation.ROWS_MAX, validation.TRANSACTION_MAX, messages.KEY_CHARS_MAX, validation.CONTAINERS_MAX, table_module.SCANS_MAX,
-        indexes.INDEXES_MAX, table_module.ROWS_FOUND_MAX, table_module.CHANGES_BEFORE_SCAN_MAX,
-        table_module.CHANGED_BYTES_BEFORE_SCAN_MAX, table_module.COMPARED_BYTES_MAX, indexes.INDEXES_MAX, indexes.INDEX_BYTES_MAX,
+        operations.ROWS_MAX, operations.TRANSACTION_MAX, operations.KEY_CHARS_MAX, validation.CONTAINERS_MAX, budget.SCANS_MAX,
+        indexes.INDEXES_MAX, budget.ROWS_FOUND_MAX, budget.CHANGES_BEFORE_SCAN_MAX,
+        budget.CHANGED_BYTES_BEFORE_SCAN_MAX, budget.COMPARED_BYTES_MAX, indexes.INDEXES_MAX, indexes.INDEX_BYTES_MAX,
     ]  # fmt: skip
     assert (
         f"{deferral.WAITING_OF_ONE_MAX:,} requests or 1 MiB" in section and deferral.WAITING_BYTES_OF_ONE_MAX == 1 << 20
@@ -82,24 +83,24 @@ def test_booleans_are_told_from_numbers_at_every_depth() -> None:
 def test_a_large_value_is_not_decoded_to_be_compared_with_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned red by comparing whatever is there: a request of 136 bytes took 26 s."""
     table = Table()
-    run(table, messages.Insert("a", raw([[]] * 10_000)))
+    run(table, operations.Insert("a", raw([[]] * 10_000)))
 
     def compare(one: bytes, other: bytes) -> bool:
         raise AssertionError("compared")
 
     monkeypatch.setattr(table_module, "are_equal", compare)
-    assert run(table, messages.CompareAndSet("a", [raw([1])], [])) == [[0, False]]
-    assert run(table, messages.CompareAndSet("a", [raw([[]] * 10_000)], [raw(1)])) == [[0, True]], "equal bytes"
+    assert run(table, operations.CompareAndSet("a", [raw([1])], [])) == [[0, False]]
+    assert run(table, operations.CompareAndSet("a", [raw([[]] * 10_000)], [raw(1)])) == [[0, True]], "equal bytes"
 
 
 def test_one_request_compares_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned red by not counting: each operation had the whole room."""
-    monkeypatch.setattr(table_module, "COMPARED_BYTES_MAX", 100)
+    monkeypatch.setattr(budget, "COMPARED_BYTES_MAX", 100)
     table = Table()
-    run(table, messages.Insert("a", raw("x" * 30)))
-    compare = messages.CompareAndSet("a", [raw("y" * 30)], [])
+    run(table, operations.Insert("a", raw("x" * 30)))
+    compare = operations.CompareAndSet("a", [raw("y" * 30)], [])
     assert [code for code, _ in run(table, compare, compare)] == [0, errors.ResultTooLarge.code]
-    checked = messages.Transaction([("a", [raw("y" * 30)])] * 2, [])
+    checked = operations.Transact([("a", [raw("y" * 30)])] * 2, [])
     assert [code for code, _ in run(table, checked)] == [errors.CheckFailed.code]
     table.semantics = 1
     assert run(table, compare, compare) == [[0, False], [0, False]], "as logs of the first semantics were written"
@@ -156,10 +157,10 @@ def test_arrays_and_maps_are_counted_right(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_value_of_nothing_but_empty_arrays_is_refused() -> None:
     """Turned red by taking any number of them: to check a million took half a second."""
-    assert "131072 arrays and maps" in refused(messages.Insert("a", raw([[]] * 200_000)))
-    run(Table(), messages.Insert("a", raw([[]] * 131_071)))
+    assert "131072 arrays and maps" in refused(operations.Insert("a", raw([[]] * 200_000)))
+    run(Table(), operations.Insert("a", raw([[]] * 131_071)))
     half = raw([[]] * 70_000)
-    assert "131072 arrays and maps" in refused(messages.Insert("a", half), messages.Insert("b", half))
+    assert "131072 arrays and maps" in refused(operations.Insert("a", half), operations.Insert("b", half))
 
 
 @pytest.mark.parametrize(
@@ -170,10 +171,11 @@ def test_a_value_of_nothing_but_empty_arrays_is_refused() -> None:
 @pytest.mark.parametrize("among", [0, 2, 6000])
 def test_a_bad_value_is_refused_wherever_it_is(bad: bytes, among: int) -> None:
     rows = {f"k{number}": raw([[[[[[number]]]]]]) for number in range(among)}
-    refused(messages.InsertMany({**rows, "bad": Raw(bad)}))
-    refused(messages.Insert("bad", Raw(bad)))
+    refused(operations.InsertMany({**rows, "bad": Raw(bad)}))
+    refused(operations.Insert("bad", Raw(bad)))
     refused(
-        *[messages.Insert(key, value) for key, value in rows.items()], messages.Insert("bad", Raw(b"\x92\xc4\0" + bad))
+        *[operations.Insert(key, value) for key, value in rows.items()],
+        operations.Insert("bad", Raw(b"\x92\xc4\0" + bad)),
     )
 
 
@@ -182,8 +184,8 @@ def test_values_of_many_operations_are_checked_together(monkeypatch: pytest.Monk
     checked: list[int] = []
     check = validation.check_value
     monkeypatch.setattr(validation, "check_value", lambda data: (checked.append(1), check(data))[1])
-    request(None, 1, messages.InsertMany({f"k{number}": raw([[[[[[b""]]]]]]) for number in range(1000)}))
-    request(None, 1, *[messages.Insert(f"k{number}", raw([[[[[[b""]]]]]])) for number in range(1000)])
+    request(None, 1, operations.InsertMany({f"k{number}": raw([[[[[[b""]]]]]]) for number in range(1000)}))
+    request(None, 1, *[operations.Insert(f"k{number}", raw([[[[[[b""]]]]]])) for number in range(1000)])
     assert not checked
 
 
@@ -192,18 +194,18 @@ def test_values_of_many_operations_are_checked_together(monkeypatch: pytest.Monk
 
 def test_names_rows_and_transactions_have_limits() -> None:
     """Turned red by dropping each of the limits."""
-    long = "x" * (messages.KEY_CHARS_MAX + 1)
-    assert "65536" in refused(messages.Query(long, raw(1)))
-    assert "65536" in refused(messages.WatchQuery(long, raw(1)))
-    assert "65536" in refused(messages.Watch(long))
-    assert "65536" in refused(messages.Keys(long)) and "65536" in refused(messages.Items("", long))
+    long = "x" * (operations.KEY_CHARS_MAX + 1)
+    assert "65536" in refused(operations.Query(long, raw(1)))
+    assert "65536" in refused(operations.WatchQuery(long, raw(1)))
+    assert "65536" in refused(operations.Watch(long))
+    assert "65536" in refused(operations.Keys(long)) and "65536" in refused(operations.Items("", long))
     rows = {f"{number}": raw(1) for number in range(100_001)}
-    assert "100000 rows" in refused(messages.InsertMany(rows))
-    assert "100000 keys" in refused(messages.RemoveMany(list(rows)))
-    assert "30000" in refused(messages.Transaction([], [messages.Remove("a")] * 30_001))
-    assert "50000" in refused(*[messages.Remove("a")] * 50_001)
-    assert "30000" in refused(messages.Transaction([("a", [])], [messages.RemoveMany(list(rows)[:30_000])]))
-    request(None, 1, messages.Transaction([], [messages.RemoveMany(list(rows)[:30_000])]))
+    assert "100000 rows" in refused(operations.InsertMany(rows))
+    assert "100000 keys" in refused(operations.RemoveMany(list(rows)))
+    assert "30000" in refused(operations.Transact([], [operations.Remove("a")] * 30_001))
+    assert "50000" in refused(*[operations.Remove("a")] * 50_001)
+    assert "30000" in refused(operations.Transact([("a", [])], [operations.RemoveMany(list(rows)[:30_000])]))
+    request(None, 1, operations.Transact([], [operations.RemoveMany(list(rows)[:30_000])]))
 
 
 def test_an_old_log_is_read_whatever_the_limits_say_today() -> None:
@@ -216,36 +218,36 @@ def test_an_old_log_is_read_whatever_the_limits_say_today() -> None:
 def test_one_request_looks_through_rows_so_often_and_finds_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned red by dropping either bound."""
     table = Table()
-    run(table, messages.InsertMany({f"{number}": raw({"n": 1}) for number in range(20)}))
-    results = run(table, *[messages.Keys("none")] * 1001)
+    run(table, operations.InsertMany({f"{number}": raw({"n": 1}) for number in range(20)}))
+    results = run(table, *[operations.Keys("none")] * 1001)
     assert [code for code, _ in results[998:]] == [0, 0, errors.ResultTooLarge.code]
-    monkeypatch.setattr(table_module, "ROWS_FOUND_MAX", 50)
-    query = messages.Query("n", raw(1))
-    assert [code for code, _ in run(table, query, messages.Keys(), query, query)] == [
+    monkeypatch.setattr(budget, "ROWS_FOUND_MAX", 50)
+    query = operations.Query("n", raw(1))
+    assert [code for code, _ in run(table, query, operations.Keys(), query, query)] == [
         0,
         0,
         errors.ResultTooLarge.code,
         errors.ResultTooLarge.code,
     ]
-    assert [code for code, _ in run(table, *[messages.Items()] * 3)] == [0, 0, errors.ResultTooLarge.code]
+    assert [code for code, _ in run(table, *[operations.Items()] * 3)] == [0, 0, errors.ResultTooLarge.code]
 
 
 def test_a_request_that_changes_much_looks_through_rows_afterwards_only_in_another_one() -> None:
     """Turned red by letting it: sixteen indexes followed 100,000 changes in one request."""
     table = Table()
-    insert = messages.InsertMany({f"{number}": raw({"n": 1}) for number in range(1001)})
-    results = run(table, messages.Keys(), insert, messages.Query("n", raw(1)), messages.Keys(), messages.Size())
+    insert = operations.InsertMany({f"{number}": raw({"n": 1}) for number in range(1001)})
+    results = run(table, operations.Keys(), insert, operations.Query("n", raw(1)), operations.Keys(), operations.Size())
     assert [code for code, _ in results] == [0, 0, errors.ResultTooLarge.code, errors.ResultTooLarge.code, 0]
-    assert len(run(table, messages.Query("n", raw(1)))[0][1]) == 1001
-    large = messages.Insert("large", raw("x" * (1 << 20)))
-    assert [code for code, _ in run(table, large, large, messages.Keys())] == [0, 0, errors.ResultTooLarge.code]
+    assert len(run(table, operations.Query("n", raw(1)))[0][1]) == 1001
+    large = operations.Insert("large", raw("x" * (1 << 20)))
+    assert [code for code, _ in run(table, large, large, operations.Keys())] == [0, 0, errors.ResultTooLarge.code]
 
 
 # ---- indexes in slices
 
 
 def fill(table: Table, count: int) -> None:
-    run(table, messages.InsertMany({f"{number:06}": raw({"n": number % 10}) for number in range(count)}))
+    run(table, operations.InsertMany({f"{number:06}": raw({"n": number % 10}) for number in range(count)}))
 
 
 def check_indexes(table: Table) -> None:
@@ -271,9 +273,9 @@ def test_an_index_built_while_rows_change_is_the_one_built_at_once(seed: int, mo
         for _ in range(source.randrange(4)):
             key = f"{source.randrange(330):06}"
             if source.random() < 0.4:
-                run(table, messages.RemoveMany([key]))
+                run(table, operations.RemoveMany([key]))
             else:
-                run(table, messages.Insert(key, raw({"n": source.randrange(12)})))
+                run(table, operations.Insert(key, raw({"n": source.randrange(12)})))
     assert table.indexes.are_ready(["n"], True)
     check_indexes(table)
 
@@ -284,7 +286,7 @@ def test_who_is_too_far_behind_is_built_again(monkeypatch: pytest.MonkeyPatch) -
     table = Table()
     fill(table, 50)
     check_indexes(table)
-    run(table, *[messages.Insert(f"{number}", raw({"n": 1})) for number in range(101)])
+    run(table, *[operations.Insert(f"{number}", raw({"n": 1})) for number in range(101)])
     assert table.indexes.names() == [] and not table.indexes.active and not table.indexes._changes.keys
     check_indexes(table)
 
@@ -298,7 +300,7 @@ def test_a_change_is_noted_once_for_all_indexes_and_a_rollback_not_at_all() -> N
         table.indexes.on(f"s{number}")
     fill(table, 50)
     assert len(table.indexes._changes.keys) == 50
-    failing = messages.Transaction([], [messages.Insert("x", raw({"n": 1})), messages.Remove("none")])
+    failing = operations.Transact([], [operations.Insert("x", raw({"n": 1})), operations.Remove("none")])
     assert run(table, failing)[0][0] == errors.NoSuchKey.code
     assert len(table.indexes._changes.keys) == 50
     check_indexes(table)
@@ -308,7 +310,8 @@ def test_indexes_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned red by counting them alone."""
     table = Table()
     run(
-        table, messages.InsertMany({f"{number}": raw({"a": number, "b": number, "c": number}) for number in range(100)})
+        table,
+        operations.InsertMany({f"{number}": raw({"a": number, "b": number, "c": number}) for number in range(100)}),
     )
     table.indexes.on("a")
     one = table.indexes.kept_bytes
@@ -444,7 +447,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def expiring(count: int) -> Table:
     table = Table()
     table.advance(SECOND_US)
-    run(table, *[messages.Insert(f"{number:03}", raw({"n": 1}), 1.0) for number in range(count)])
+    run(table, *[operations.Insert(f"{number:03}", raw({"n": 1}), 1.0) for number in range(count)])
     return table
 
 
@@ -458,20 +461,20 @@ def test_rows_that_are_due_are_gone_before_they_are_removed() -> None:
     gone = [
         code
         for code, _ in run(
-            table, messages.Lookup("034"), messages.Ttl("034"), messages.Remove("034"), messages.Expire("034")
+            table, operations.Lookup("034"), operations.Ttl("034"), operations.Remove("034"), operations.Expire("034")
         )
     ]
     assert gone == [errors.NoSuchKey.code] * 4
-    assert run(table, messages.LookupMany(["033", "034"]), messages.RemoveMany(["033", "034"])) == [[0, {}], [0, 0]]
-    assert run(table, messages.Increment("032"), messages.SetDefault("031", raw(7))) == [[0, 1], [0, 7]]
+    assert run(table, operations.LookupMany(["033", "034"]), operations.RemoveMany(["033", "034"])) == [[0, {}], [0, 0]]
+    assert run(table, operations.Increment("032"), operations.SetDefault("031", raw(7))) == [[0, 1], [0, 7]]
     assert run(
-        table, messages.CompareAndSet("030", [raw({"n": 1})], []), messages.CompareAndSet("030", [], [raw(5)])
+        table, operations.CompareAndSet("030", [raw({"n": 1})], []), operations.CompareAndSet("030", [], [raw(5)])
     ) == [[0, False], [0, True]]
-    assert run(table, messages.Transaction([("029", [])], [messages.Insert("029", raw(1))])) == [[0, [None]]]
+    assert run(table, operations.Transact([("029", [])], [operations.Insert("029", raw(1))])) == [[0, [None]]]
     before = len(table.rows)
-    failing = messages.Transaction([], [messages.Insert("028", raw(1)), messages.Remove("027")])
+    failing = operations.Transact([], [operations.Insert("028", raw(1)), operations.Remove("027")])
     assert run(table, failing)[0][0] == errors.NoSuchKey.code and len(table.rows) == before
-    run(table, messages.InsertMany({"028": raw(2)}))
+    run(table, operations.InsertMany({"028": raw(2)}))
     while table.is_late:
         table.advance(2 * SECOND_US)
     assert sorted(table.rows) == ["028", "029", "030", "031", "032"] and not table.expiries

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import pytest
 from support.stepped import Stepped
 
 from kvzmq import errors
-from kvzmq.protocol import messages
+from kvzmq.protocol import messages, operations
 from kvzmq.protocol.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT
 from kvzmq.protocol.msgpack import decode_group
 from kvzmq.server import dispatcher
-from kvzmq.server.transport import tcp
+from kvzmq.server.transport import tcp_connection
 
 
 @pytest.fixture
@@ -253,13 +254,20 @@ def test_stats_describe_server_table_and_transports(table: Stepped) -> None:
     assert code == 0
     expected = {
         "keys": 1, "revision": 1, "sessions": 0, "watches": 0, "requests": 3, "requests_refused": 1, "operations": 3,
-        "commits": 1, "requests_committed": 1, "clients": 2, "tcp_connections": 1, "tcp_accepted": 1,
-        "router_replies_to_the_stuck": 0, "router_replies_to_the_gone": 0, "storage_trouble": None,
+        "commits": 1, "requests_committed": 1, "clients": 2, "tcp_connections": 1, "tcp_connections_accepted": 1,
+        "router_replies_dropped_backpressure": 0, "router_replies_dropped_disconnected": 0, "storage_trouble": None,
     }  # fmt: skip
     assert {name: found[name] for name in expected} == expected
     other.send(b'{"method": "stats"}\n')
     (line,) = table.lines(other, 1)
     assert line["result"].keys() == found.keys()
+
+
+def test_every_counter_of_the_transports_is_explained_to_operators(table: Stepped) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    names = [*table.router.stats(), *table.bridge.stats()]
+    assert len(names) == 12
+    assert [name for name in names if f"`{name}`" not in document] == []
 
 
 def test_stats_and_watches_go_with_reads_and_not_with_writes(table: Stepped) -> None:
@@ -335,7 +343,7 @@ def test_a_step_is_bounded_in_requests_of_each_transport(table: Stepped) -> None
     table.server._poller.poll(1000)
     table.until(lambda: (other.read(), peer.replies(), table.server.dispatcher.requests == 6000)[2])
     steps = table.server.dispatcher.steps
-    assert steps >= 6000 // (1024 + tcp.LINES_MAX)
+    assert steps >= 6000 // (1024 + tcp_connection.LINES_MAX)
 
 
 def test_stats_counts_the_connections_there_are(table: Stepped) -> None:
@@ -373,5 +381,5 @@ def test_a_watch_through_an_envelope_is_refused_with_all_of_its_request(table: S
 def test_operations_are_served_or_executed_and_none_is_forgotten(table: Stepped) -> None:
     served = set(table.server.dispatcher._served)
     executed = set(table.store.table._run)
-    assert served == messages.SERVED and served | executed == {*messages.OPERATIONS.values(), messages.BeginEpoch}
+    assert served == operations.SERVED and served | executed == {*operations.OPERATIONS.values(), operations.BeginEpoch}
     assert not served & executed

@@ -9,7 +9,7 @@ import pytest
 from support.forgetful import Disk, Inode
 from support.witness import apply, raw, request
 
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack, operations
 from kvzmq.store.file import checkpoint, file_log, frames
 from kvzmq.store.file.compaction import fold
 from kvzmq.store.file.file_log import NAME, NAME_SEALED, FileLog
@@ -29,10 +29,10 @@ def example() -> Disk:
     store.recover()
     identifiers = iter((LINEAGE, EPOCH))
     store.begin_epoch(TIME_US - 1_000_000, lambda length: next(identifiers))
-    apply(store, [request(SESSION, 1, messages.Open())], TIME_US)
-    zebra, counter = messages.Insert("zebra", raw({"weight": 100})), messages.Increment("n")
+    apply(store, [request(SESSION, 1, operations.Open())], TIME_US)
+    zebra, counter = operations.Insert("zebra", raw({"weight": 100})), operations.Increment("n")
     apply(store, [request(SESSION, 2, zebra), request(None, 1, counter)], TIME_US + 1_000_000)
-    apply(store, [request(SESSION, 3, messages.Expire("n", 60.0))], TIME_US + 2_000_000)
+    apply(store, [request(SESSION, 3, operations.Expire("n", 60.0))], TIME_US + 2_000_000)
     log.rotate()
     return disk
 

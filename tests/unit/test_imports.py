@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,9 +50,17 @@ RULES = {
     "kvzmq.units": (),
     "kvzmq.curve": ("kvzmq.errors",),
     "kvzmq.protocol": ("kvzmq.errors", "kvzmq.protocol"),
-    "kvzmq.protocol.messages": (),
-    "kvzmq.protocol.validation": ("kvzmq.errors", "kvzmq.protocol.messages"),
-    "kvzmq.protocol.msgpack": ("kvzmq.errors", "kvzmq.protocol.messages", "kvzmq.protocol.validation"),
+    "kvzmq.protocol.declaration": (),
+    "kvzmq.protocol.operations": ("kvzmq.errors", "kvzmq.protocol.declaration"),
+    "kvzmq.protocol.messages": ("kvzmq.protocol.operations",),
+    "kvzmq.protocol.validation": ("kvzmq.errors", "kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
+    "kvzmq.protocol.msgpack": (
+        "kvzmq.errors",
+        "kvzmq.protocol.declaration",
+        "kvzmq.protocol.operations",
+        "kvzmq.protocol.messages",
+        "kvzmq.protocol.validation",
+    ),
     "kvzmq.store": ("kvzmq.errors", "kvzmq.units", "kvzmq.protocol", "kvzmq.store"),
     "kvzmq.store.log": (),
     "kvzmq.store.file.files": ("kvzmq.errors",),
@@ -116,6 +126,33 @@ def test_a_library_stays_where_it_belongs(library: str) -> None:
     }
     assert users, f"nothing imports {library}"
     assert {user for user in users if not below(user, *HOMES[library])} == set()
+
+
+def test_one_socket_of_the_client_knows_zmq_and_nothing_else_does() -> None:
+    """The others see what kvzmq.client.core.socket says of it. Seen red with zmq imported under TYPE_CHECKING."""
+    client = {name: path for name, path in MODULES.items() if below(name, "kvzmq.client")}
+    users = {name for name, path in client.items() if any(below(f, "zmq") for f in imports_of(path, everywhere=True))}
+    assert users == {"kvzmq.client.core.pyzmq_socket"}
+
+
+LOADS = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    loaded = {"zmq", "click", "rich"} & sys.modules.keys()
+    if loaded:
+        sys.exit(f"{name} loads {sorted(loaded)}")
+"""
+
+
+def test_protocol_and_store_never_load_zmq() -> None:
+    """Whatever way it takes, in a process that has loaded nothing else; seen red with one that imports `kvzmq.Client`."""
+    names = [name for name in sorted(MODULES) if below(name, "kvzmq.errors", "kvzmq.protocol", "kvzmq.store")]
+    assert len(names) > 20
+    loading = subprocess.run(
+        [sys.executable, "-c", LOADS, *names], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert loading.returncode == 0, loading.stderr
 
 
 def test_the_log_and_the_files_know_bytes_not_messages() -> None:

@@ -11,7 +11,8 @@ from support.stepped import Stepped, ZmqPeer
 
 from kvzmq import errors
 from kvzmq.protocol import messages, msgpack
-from kvzmq.protocol.messages import KEY_CHARS_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX, Insert
+from kvzmq.protocol.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX
+from kvzmq.protocol.operations import KEY_CHARS_MAX, Insert
 
 LIMITS = pytest.mark.parametrize("limit", [REQUEST_BYTES_MAX, REQUEST_BYTES_LIMIT])
 KEYS = pytest.mark.parametrize("key", ["k", "\U0001f600" * KEY_CHARS_MAX], ids=["short key", "longest key"])

@@ -18,7 +18,7 @@ from support.forgetful import PAGE_BYTES, Disk, Inode
 from support.witness import Clients, apply, dump_of, raw, request
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack, operations
 from kvzmq.store.file import checkpoint, file_log, frames
 from kvzmq.store.file.compaction import fold
 from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED, NAME_TORN, FileLog
@@ -401,7 +401,7 @@ def test_group_numbers_go_on_through_logs_without_groups() -> None:
     for number in range(4):
         store = Store(FileLog(disk.open()))
         store.recover()
-        apply(store, [request(None, 1, messages.Insert(f"k{number}", raw(number)))], number)
+        apply(store, [request(None, 1, operations.Insert(f"k{number}", raw(number)))], number)
         disk.kill()
         fold(disk.open())
         log, _ = recovered(disk)
@@ -423,10 +423,10 @@ def test_a_sealed_log_already_in_the_checkpoint_is_not_applied_again() -> None:
     disk = Disk()
     store = Store(log := FileLog(disk.open()))
     store.recover()
-    apply(store, [request(None, 1, messages.Increment("n"))], 1)
+    apply(store, [request(None, 1, operations.Increment("n"))], 1)
     log.rotate()
     checkpoint.write(disk.open(), log.group, store.table.dump())
-    apply(store, [request(None, 1, messages.Increment("n"))], 2)
+    apply(store, [request(None, 1, operations.Increment("n"))], 2)
     assert NAME_SEALED in disk.names
     assert recovered_rows(disk) == {"n": 2}
 

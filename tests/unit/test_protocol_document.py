@@ -13,9 +13,9 @@ import pytest
 from support.stepped import Stepped
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import messages, msgpack, operations, validation
 from kvzmq.server import watches
-from kvzmq.server.transport import router, tcp
+from kvzmq.server.transport import router, router_replies, tcp, tcp_connection
 from kvzmq.store import history, sessions
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
@@ -65,8 +65,8 @@ def test_every_operation_is_listed_with_its_arguments() -> None:
     listed = {
         name.strip("`"): arguments.strip("`") for name, arguments, *_ in rows("Operations") if name.startswith("`")
     }
-    assert listed.keys() == messages.OPERATIONS.keys()
-    for name, kind in messages.OPERATIONS.items():
+    assert listed.keys() == operations.OPERATIONS.keys()
+    for name, kind in operations.OPERATIONS.items():
         fields = msgspec.structs.fields(kind)
         signature = ", ".join(field.name for field in fields if field.required)
         optional = [field.name for field in fields if not field.required]
@@ -81,8 +81,8 @@ def test_writes_and_reads_stand_under_their_headings() -> None:
         if name.startswith("**"):
             heading = name.strip("*")
         else:
-            kind = messages.OPERATIONS[name.strip("`")]
-            assert heading == ("writes" if kind.writes else "the server's" if kind in messages.SERVED else "reads")
+            kind = operations.OPERATIONS[name.strip("`")]
+            assert heading == ("writes" if kind.writes else "the server's" if kind in operations.SERVED else "reads")
 
 
 def test_every_error_is_listed_with_its_code() -> None:
@@ -95,16 +95,16 @@ def test_every_limit_is_what_the_code_says() -> None:
     limits = {what: int(re.sub(r"[^\d]", "", value)) for what, value in rows("Limits")}
     assert list(limits.values()) == [
         messages.REQUEST_BYTES_MAX, messages.REQUEST_BYTES_LIMIT, messages.REPLY_BYTES_MAX,
-        messages.request_line_bytes_max(messages.REQUEST_BYTES_MAX), messages.REPLY_LINE_BYTES_MAX, messages.OPERATIONS_MAX, messages.KEY_CHARS_MAX, messages.DEPTH_MAX, messages.PAGE_ROWS_MAX,
-        messages.TTL_S_MAX, sessions.RESULTS_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX, router.QUEUED_MESSAGES_MAX,
-        router.UNSENT_BYTES_MAX, router.RECEIVED_MESSAGES_MAX, router.IDENTITY_BYTES_MAX, router.ENVELOPE_FRAMES_MAX,
-        router.ENVELOPE_BYTES_MAX, tcp.CONNECTIONS_MAX, tcp.UNREAD_BYTES_MAX, tcp.HELD_BYTES_MAX,
+        messages.request_line_bytes_max(messages.REQUEST_BYTES_MAX), messages.REPLY_LINE_BYTES_MAX, messages.OPERATIONS_MAX, operations.KEY_CHARS_MAX, validation.DEPTH_MAX, operations.PAGE_ROWS_MAX,
+        operations.TTL_S_MAX, sessions.CACHED_REPLIES_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX, router_replies.QUEUED_MESSAGES_MAX,
+        router_replies.UNSENT_BYTES_MAX, router.RECEIVED_MESSAGES_MAX, router.IDENTITY_BYTES_MAX, router.ENVELOPE_FRAMES_MAX,
+        router.ENVELOPE_BYTES_MAX, tcp.CONNECTIONS_MAX, tcp_connection.UNREAD_BYTES_MAX, tcp.HELD_BYTES_MAX,
     ]  # fmt: skip
     assert messages.LARGE_BYTES_MIN == 16 << 10 and messages.JSON_GROWTH == 7 and "seven" in DOCUMENT
     for stated, number in (
-        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.RESULTS_MAX), ("latest 65,536 changes", history.CHANGES_KEPT),
-        ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20), ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.RESULT_BYTES_MAX >> 20),
-        ("128 MiB in all", sessions.ALL_BYTES_MAX >> 20), ("nothing for 10\nseconds", int(messages.SILENCE_S_MAX)),
+        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.CACHED_REPLIES_MAX), ("latest 65,536 changes", history.CHANGES_KEPT),
+        ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20), ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.CACHED_BYTES_MAX >> 20),
+        ("128 MiB in all", sessions.ALL_CACHED_BYTES_MAX >> 20), ("nothing for 10\nseconds", int(messages.SILENCE_S_MAX)),
         ("after 1,000 changes", watches.PROGRESS_CHANGES),
     ):  # fmt: skip
         assert stated in DOCUMENT and int(re.sub(r"[^\d]", "", stated)) == number

@@ -21,7 +21,7 @@ from support.stepped import Stepped, ZmqPeer
 
 from kvzmq import errors
 from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT
-from kvzmq.server.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX, Arrival, router
+from kvzmq.server.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX, Arrival, router, router_replies
 from kvzmq.server.transport.router import RouterTransport
 
 
@@ -167,13 +167,13 @@ def test_what_is_no_request_is_refused_in_its_place(table: Stepped, bad: bytes) 
 
 
 def test_a_frame_beyond_the_limit_costs_the_sender_its_connection_alone(table: Stepped) -> None:
-    steady, greedy = table.zmq(), table.zmq()
-    assert table.call(greedy, "insert", "a", bytes(REQUEST_BYTES_LIMIT - 100)) == (0, None)
-    greedy.send_frames(bytes(REQUEST_BYTES_LIMIT + 1))
+    steady, oversized = table.zmq(), table.zmq()
+    assert table.call(oversized, "insert", "a", bytes(REQUEST_BYTES_LIMIT - 100)) == (0, None)
+    oversized.send_frames(bytes(REQUEST_BYTES_LIMIT + 1))
     deadline_s = time.monotonic() + 0.3
     while time.monotonic() < deadline_s:
         assert table.call(steady, "size") == (0, 1)
-    assert greedy.replies() == []
+    assert oversized.replies() == []
 
 
 def test_a_large_value_comes_back_whole(table: Stepped) -> None:
@@ -199,11 +199,13 @@ def ask_in_vain(table: Stepped, value_bytes: int, requests: int) -> None:
         began_s = time.perf_counter()
         assert table.call(steady, "ping") == (0, "pong")
         worst_s = max(worst_s, time.perf_counter() - began_s)
-        waiting = [size for sent in table.router._unsent.values() for tracker, size in sent if not tracker.done]
-        assert sum(waiting) <= router.UNSENT_BYTES_MAX
+        waiting = [
+            size for sent in table.router._in_flight.messages.values() for tracker, size in sent if not tracker.done
+        ]
+        assert sum(waiting) <= router_replies.UNSENT_BYTES_MAX
     assert worst_s < 2.0
-    assert table.router.stats()["router_replies_to_the_stuck"] > 0
-    assert list(table.router.undelivered.values()) == [table.router.stats()["router_replies_to_the_stuck"]]
+    assert table.router.stats()["router_replies_dropped_backpressure"] > 0
+    assert list(table.router.replies_dropped.values()) == [table.router.stats()["router_replies_dropped_backpressure"]]
 
 
 @pytest.mark.parametrize("value_bytes", [20_000, 60_000, 1_000_000])
@@ -216,8 +218,8 @@ def test_who_never_reads_large_replies_holds_a_bounded_amount_and_they_are_count
     """
     ask_in_vain(table, value_bytes, requests=50_000_000 // value_bytes)
     table.settle()
-    waiting = [size for sent in table.router._unsent.values() for tracker, size in sent if not tracker.done]
-    assert 10_000_000 < sum(waiting) <= router.UNSENT_BYTES_MAX, "they are followed until they are on the wire"
+    waiting = [size for sent in table.router._in_flight.messages.values() for tracker, size in sent if not tracker.done]
+    assert 10_000_000 < sum(waiting) <= router_replies.UNSENT_BYTES_MAX, "they are followed until they are on the wire"
 
 
 def test_who_never_reads_small_replies_holds_a_bounded_number_and_they_are_counted(table: Stepped) -> None:
@@ -245,9 +247,12 @@ def test_replies_to_a_peer_that_has_gone_are_counted(table: Stepped) -> None:
     assert len(arrivals) == 1
     peer.close()
     table.until(
-        lambda: (table.server.dispatcher.dispatch(arrivals), table.router.stats()["router_replies_to_the_gone"])[1]
+        lambda: (
+            table.server.dispatcher.dispatch(arrivals),
+            table.router.stats()["router_replies_dropped_disconnected"],
+        )[1]
     )
-    assert list(table.router.undelivered.values()) == [1]
+    assert list(table.router.replies_dropped.values()) == [1]
     assert table.call(steady, "size") == (0, 0)
 
 
@@ -328,7 +333,7 @@ def test_short_connections_leave_nothing_behind(table: Stepped) -> None:
         peer.close()
     assert table.call(steady, "size") == (0, 1)
     table.settle()
-    assert len(table.router._unsent) <= 2 * router._FOLLOWED_MIN + 1
+    assert len(table.router._in_flight.messages) <= 2 * router_replies._FOLLOWED_MIN + 1
 
 
 def test_large_replies_take_turns_and_small_ones_do_not_wait_for_them(table: Stepped) -> None:
@@ -341,7 +346,7 @@ def test_large_replies_take_turns_and_small_ones_do_not_wait_for_them(table: Ste
         peer.send(["size"], seq=2)
     steady.send(["ping"])
     table.gather(25)
-    assert len(table.router._waiting) >= 9, "a step encodes three"
+    assert len(table.router._queues) >= 9, "a step encodes three"
     steady.socket.poll(5000)
     assert steady.replies()[0][2] == [[0, "pong"]]
     for peer in peers:
@@ -479,7 +484,7 @@ def test_a_vanished_machine_is_noticed_by_tcp_within_ten_seconds(table: Stepped)
     peer = table.zmq()
     table.call(peer, "size")
     assert table.router.connections == 1
-    (descriptor,) = table.router._connected
+    (descriptor,) = table.router._monitor.descriptors
     with socket.socket(fileno=os.dup(descriptor)) as accepted:
         options = [accepted.getsockopt(socket.IPPROTO_TCP, option) for option in (
             socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT,

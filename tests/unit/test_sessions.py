@@ -8,10 +8,10 @@ import pytest
 from support.witness import copy_of, dump_of, raw, request
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.messages import Reply
 from kvzmq.store import sessions
-from kvzmq.store.sessions import Kept, Sessions
+from kvzmq.store.sessions import CachedReply, Sessions
 from kvzmq.store.table import Table
 
 A, B, C = (name * 16 for name in (b"a", b"b", b"c"))
@@ -24,7 +24,7 @@ def code(reply: Reply) -> int:
 
 
 def increment(session: bytes, seq: int) -> messages.Request:
-    return request(session, seq, messages.Increment("n"))
+    return request(session, seq, operations.Increment("n"))
 
 
 def test_a_retry_gets_the_first_result_and_changes_nothing() -> None:
@@ -38,9 +38,9 @@ def test_a_retry_gets_the_first_result_and_changes_nothing() -> None:
 
 def test_an_error_is_kept_as_well() -> None:
     table = Table()
-    remove = request(A, 1, messages.Remove("k"))
+    remove = request(A, 1, operations.Remove("k"))
     assert code(table.execute(remove)) == errors.NoSuchKey.code
-    table.execute(request(None, 1, messages.Insert("k", raw(1))))
+    table.execute(request(None, 1, operations.Insert("k", raw(1))))
     assert code(table.execute(remove)) == errors.NoSuchKey.code
     assert "k" in table.rows
 
@@ -48,14 +48,14 @@ def test_an_error_is_kept_as_well() -> None:
 def test_a_number_may_not_be_used_twice() -> None:
     table = Table()
     table.execute(increment(A, 1))
-    assert code(table.execute(request(A, 1, messages.Increment("n", 2)))) == errors.SequenceReused.code
+    assert code(table.execute(request(A, 1, operations.Increment("n", 2)))) == errors.SequenceReused.code
     assert msgpack.decode_value(table.rows["n"]) == 1
 
 
 def test_reads_are_executed_anew_and_not_kept() -> None:
     table = Table()
     table.execute(increment(A, 1))
-    size = request(A, 2, messages.Size())
+    size = request(A, 2, operations.Size())
     table.execute(size)
     table.execute(increment(A, 2))
     assert len(next(iter(table.sessions.dump()))[2]) == 2
@@ -63,7 +63,7 @@ def test_reads_are_executed_anew_and_not_kept() -> None:
 
 def test_numbers_below_the_floor_are_refused_not_executed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guarantee 5. Turned red by a floor that is ignored."""
-    monkeypatch.setattr(sessions, "RESULTS_MAX", 4)
+    monkeypatch.setattr(sessions, "CACHED_REPLIES_MAX", 4)
     table = Table()
     for seq in range(1, 11):
         table.execute(increment(A, seq))
@@ -115,36 +115,36 @@ def test_the_order_of_silence_survives_a_checkpoint(monkeypatch: pytest.MonkeyPa
 
 def test_results_are_bounded_in_bytes_but_the_latest_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guarantee 9. Turned red by bounding the number alone."""
-    monkeypatch.setattr(sessions, "RESULT_BYTES_MAX", 10_000)
+    monkeypatch.setattr(sessions, "CACHED_BYTES_MAX", 10_000)
     kept = Sessions()
     for seq in range(1, 20):
-        kept.keep(A, seq, Kept(0, seq, b"x" * 3000))
+        kept.add(A, seq, CachedReply(0, seq, b"x" * 3000))
     ((_, floor, results),) = kept.dump()
     assert len(results) == 2 and floor == 17
-    kept.keep(A, 20, Kept(0, 20, b"x" * 50_000))
+    kept.add(A, 20, CachedReply(0, 20, b"x" * 50_000))
     ((_, floor, results),) = kept.dump()
     assert [result[0] for result in results] == [20] and floor == 19
 
 
 def test_all_sessions_together_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guarantee 9. Turned red by bounding each session alone."""
-    monkeypatch.setattr(sessions, "ALL_BYTES_MAX", 10_000)
+    monkeypatch.setattr(sessions, "ALL_CACHED_BYTES_MAX", 10_000)
     kept = Sessions()
     for number in range(100):
-        kept.keep(number.to_bytes(16, "big"), 1, Kept(0, 1, b"x" * 1000))
+        kept.add(number.to_bytes(16, "big"), 1, CachedReply(0, 1, b"x" * 1000))
         assert kept.bytes <= 10_000
-    assert len(kept) == 10_000 // (1000 + sessions._SESSION_BYTES + sessions._KEPT_BYTES)
+    assert len(kept) == 10_000 // (1000 + sessions._SESSION_BYTES + sessions._REPLY_BYTES)
 
 
 def test_the_count_of_bytes_is_exact_whatever_comes_and_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "SESSIONS_MAX", 5)
-    monkeypatch.setattr(sessions, "RESULTS_MAX", 3)
-    monkeypatch.setattr(sessions, "RESULT_BYTES_MAX", 3000)
-    monkeypatch.setattr(sessions, "ALL_BYTES_MAX", 9000)
+    monkeypatch.setattr(sessions, "CACHED_REPLIES_MAX", 3)
+    monkeypatch.setattr(sessions, "CACHED_BYTES_MAX", 3000)
+    monkeypatch.setattr(sessions, "ALL_CACHED_BYTES_MAX", 9000)
     random = Random(1)
     kept = Sessions()
     for seq in range(1, 3000):
-        kept.keep(bytes([random.randrange(8)]) * 16, seq, Kept(0, seq, bytes(random.randrange(2000))))
+        kept.add(bytes([random.randrange(8)]) * 16, seq, CachedReply(0, seq, bytes(random.randrange(2000))))
         if seq % 100 == 0:
             loaded = Sessions()
             loaded.load(list(kept.dump()))

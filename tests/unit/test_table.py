@@ -16,9 +16,10 @@ from msgspec import UNSET, Raw
 from support.witness import Clients, copy_of, dump_of, raw, request
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import messages, msgpack, operations
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Request
-from kvzmq.store import history, indexes, table
+from kvzmq.store import history, indexes
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
 from kvzmq.store.indexes import comparable, read_subkey
@@ -137,7 +138,7 @@ class TableAgainstModel(RuleBasedStateMachine):
         self.model = Model()
         self.twin = Table()
 
-    def run(self, op: messages.Operation, expected: Callable[[], Any]) -> None:
+    def run(self, op: Operation, expected: Callable[[], Any]) -> None:
         TableAgainstModel.steps += 1
         reply = self.table.execute(request(None, 1, op))
         if type(op).writes:
@@ -156,7 +157,7 @@ class TableAgainstModel(RuleBasedStateMachine):
     @rule(key=keys, value=values, ttl_s=ttls)
     def insert(self, key: str, value: Any, ttl_s: float | None) -> None:
         self.run(
-            messages.Insert(key, raw(value), ttl_s), lambda: self.model.change(key, value, self.model.deadline(ttl_s))
+            operations.Insert(key, raw(value), ttl_s), lambda: self.model.change(key, value, self.model.deadline(ttl_s))
         )
 
     @rule(key=keys)
@@ -165,7 +166,7 @@ class TableAgainstModel(RuleBasedStateMachine):
             self.model.find(key)
             self.model.change(key, absent)
 
-        self.run(messages.Remove(key), expected)
+        self.run(operations.Remove(key), expected)
 
     @rule(rows=st.dictionaries(keys, values, max_size=4))
     def insert_many(self, rows: dict[str, Any]) -> None:
@@ -173,7 +174,7 @@ class TableAgainstModel(RuleBasedStateMachine):
             for key, value in rows.items():
                 self.model.change(key, value)
 
-        self.run(messages.InsertMany({key: raw(value) for key, value in rows.items()}), expected)
+        self.run(operations.InsertMany({key: raw(value) for key, value in rows.items()}), expected)
 
     @rule(names=st.lists(keys, max_size=4))
     def remove_many(self, names: list[str]) -> None:
@@ -183,7 +184,7 @@ class TableAgainstModel(RuleBasedStateMachine):
                 self.model.change(key, absent)
             return len(present)
 
-        self.run(messages.RemoveMany(names), expected)
+        self.run(operations.RemoveMany(names), expected)
 
     @rule(key=keys, expected=values | st.just(absent), value=values | st.just(absent), right=st.booleans())
     def compare_and_set(self, key: str, expected: Any, value: Any, right: bool) -> None:
@@ -197,7 +198,7 @@ class TableAgainstModel(RuleBasedStateMachine):
                 self.model.change(key, value)
             return True
 
-        self.run(messages.CompareAndSet(key, maybe(expected), maybe(value)), change)
+        self.run(operations.CompareAndSet(key, maybe(expected), maybe(value)), change)
 
     @rule(key=keys, value=values)
     def setdefault(self, key: str, value: Any) -> None:
@@ -206,16 +207,16 @@ class TableAgainstModel(RuleBasedStateMachine):
                 self.model.change(key, value)
             return self.model.rows[key]
 
-        self.run(messages.SetDefault(key, raw(value)), expected)
+        self.run(operations.SetDefault(key, raw(value)), expected)
 
     @rule(key=keys, by=st.sampled_from([1, -1, 0, 2**63 - 1, -(2**63), 2**64 - 1, 0.5, 1e308, -1e308]))
     def increment(self, key: str, by: Any) -> None:
-        self.run(messages.Increment(key, by), lambda: self.model.increment(key, by))
+        self.run(operations.Increment(key, by), lambda: self.model.increment(key, by))
 
     @rule(key=keys, ttl_s=ttls)
     def expire(self, key: str, ttl_s: float | None) -> None:
         self.run(
-            messages.Expire(key, ttl_s),
+            operations.Expire(key, ttl_s),
             lambda: self.model.change(key, self.model.find(key), self.model.deadline(ttl_s)),
         )
 
@@ -234,12 +235,12 @@ class TableAgainstModel(RuleBasedStateMachine):
             steps = [*steps, ("fail", "never there", None, None)]
         for kind, key, value, ttl_s in steps:
             ops.append({
-                "fail": lambda: messages.Remove("never there"),
-                "insert": lambda: messages.Insert(key, raw(value), ttl_s),  # noqa: B023
-                "remove": lambda: messages.Remove(key),  # noqa: B023
-                "increment": lambda: messages.Increment(key, 1),  # noqa: B023
-                "remove_many": lambda: messages.RemoveMany([key, "a"]),  # noqa: B023
-                "lookup": lambda: messages.Lookup(key),  # noqa: B023
+                "fail": lambda: operations.Remove("never there"),
+                "insert": lambda: operations.Insert(key, raw(value), ttl_s),  # noqa: B023
+                "remove": lambda: operations.Remove(key),  # noqa: B023
+                "increment": lambda: operations.Increment(key, 1),  # noqa: B023
+                "remove_many": lambda: operations.RemoveMany([key, "a"]),  # noqa: B023
+                "lookup": lambda: operations.Lookup(key),  # noqa: B023
             }[kind]())  # fmt: skip
 
         def expected() -> list[Any]:
@@ -254,7 +255,7 @@ class TableAgainstModel(RuleBasedStateMachine):
                 del model.changes[length:]
                 raise
 
-        self.run(messages.Transaction([(key, maybe(value)) for key, value in checks], ops), expected)
+        self.run(operations.Transact([(key, maybe(value)) for key, value in checks], ops), expected)
 
     def _step(self, kind: str, key: str, value: Any, ttl_s: float | None) -> Any:
         model = self.model
@@ -287,21 +288,21 @@ class TableAgainstModel(RuleBasedStateMachine):
 
     @rule(key=keys)
     def lookup(self, key: str) -> None:
-        self.run(messages.Lookup(key), lambda: self.model.find(key))
+        self.run(operations.Lookup(key), lambda: self.model.find(key))
 
     @rule(names=st.lists(keys, max_size=4))
     def lookup_many(self, names: list[str]) -> None:
         self.run(
-            messages.LookupMany(names), lambda: {key: self.model.rows[key] for key in names if key in self.model.rows}
+            operations.LookupMany(names), lambda: {key: self.model.rows[key] for key in names if key in self.model.rows}
         )
 
     @rule()
     def size(self) -> None:
-        self.run(messages.Size(), lambda: len(self.model.rows))
+        self.run(operations.Size(), lambda: len(self.model.rows))
 
     @rule(subkey=st.sampled_from(SUBKEYS), subvalue=values)
     def query(self, subkey: str, subvalue: Any) -> None:
-        self.run(messages.Query(subkey, raw(subvalue)), lambda: self.model.query(subkey, subvalue))
+        self.run(operations.Query(subkey, raw(subvalue)), lambda: self.model.query(subkey, subvalue))
 
     @rule(data=st.data())
     def query_what_is_there(self, data: st.DataObject) -> None:
@@ -321,7 +322,7 @@ class TableAgainstModel(RuleBasedStateMachine):
             found = sorted(key for key in self.model.rows if key.startswith(prefix) and (after is None or key > after))
             return [[key, self.model.rows[key]] if items else key for key in found[:limit]]
 
-        self.run((messages.Items if items else messages.Keys)(prefix, after, limit), expected)
+        self.run((operations.Items if items else operations.Keys)(prefix, after, limit), expected)
 
     @rule(key=keys)
     def ttl(self, key: str) -> None:
@@ -330,7 +331,7 @@ class TableAgainstModel(RuleBasedStateMachine):
             deadline_us = self.model.deadlines.get(key)
             return None if deadline_us is None else (deadline_us - self.model.time_us) / 1e6
 
-        self.run(messages.Ttl(key), expected)
+        self.run(operations.Ttl(key), expected)
 
     # ---- the table and itself
 
@@ -400,23 +401,23 @@ def test_a_transaction_that_fails_leaves_no_trace() -> None:
     """
     one = Table()
     for key, ttl_s in (("a", 1.0), ("b", None), ("c", 2.0)):
-        one.execute(request(None, 1, messages.Insert(key, raw({"n": key}), ttl_s)))
+        one.execute(request(None, 1, operations.Insert(key, raw({"n": key}), ttl_s)))
     reads = request(
-        None, 1, *[messages.Query("n", raw(value)) for value in "abcd"], messages.Items(), messages.Ttl("a")
+        None, 1, *[operations.Query("n", raw(value)) for value in "abcd"], operations.Items(), operations.Ttl("a")
     )
     before, changes, found = dump_of(one), list(one.history.since(0)), one.execute(reads)
     steps: list[Any] = [
-        messages.Insert("a", raw({"n": "d"})),
-        messages.Insert("d", raw({"n": "d"}), 3.0),
-        messages.Remove("b"),
-        messages.Expire("c"),
-        messages.RemoveMany(["c", "d"]),
-        messages.InsertMany({"b": raw(1), "d": raw({"n": "a"})}),
-        messages.SetDefault("f", raw(1)),
-        messages.Increment("e", 5),
-        messages.Remove("missing"),
+        operations.Insert("a", raw({"n": "d"})),
+        operations.Insert("d", raw({"n": "d"}), 3.0),
+        operations.Remove("b"),
+        operations.Expire("c"),
+        operations.RemoveMany(["c", "d"]),
+        operations.InsertMany({"b": raw(1), "d": raw({"n": "a"})}),
+        operations.SetDefault("f", raw(1)),
+        operations.Increment("e", 5),
+        operations.Remove("missing"),
     ]
-    reply = one.execute(request(None, 1, messages.Transaction([], steps)))
+    reply = one.execute(request(None, 1, operations.Transact([], steps)))
     assert msgpack.decode_value(reply.results)[0][0] == errors.NoSuchKey.code
     assert one.execute(reads).results == found.results and reply.revision == 3
     assert list(one.history.since(0)) == changes
@@ -435,11 +436,11 @@ def test_no_section_outgrows_what_is_read_in_one_piece(monkeypatch: pytest.Monke
 
     Turned red by counting rows alone, as the first version did.
     """
-    monkeypatch.setattr(table, "_SECTION_BYTES", 1000)
+    monkeypatch.setattr("kvzmq.store.sections._SECTION_BYTES", 1000)
     big = Table()
     for number in range(100):
-        big.execute(request(bytes([number]) * 16, 1, messages.Insert(f"{number}" + "k" * number, raw("v" * 90), 1.0)))
-        big.execute(request(bytes([number]) * 16, 2, messages.SetDefault(f"{number}" + "k" * number, raw(0))))
+        big.execute(request(bytes([number]) * 16, 1, operations.Insert(f"{number}" + "k" * number, raw("v" * 90), 1.0)))
+        big.execute(request(bytes([number]) * 16, 2, operations.SetDefault(f"{number}" + "k" * number, raw(0))))
     sections = dump_of(big)
     assert max(map(len, sections)) < 3000
     small = Table()
@@ -449,7 +450,7 @@ def test_no_section_outgrows_what_is_read_in_one_piece(monkeypatch: pytest.Monke
 
 def test_a_checkpoint_that_lacks_rows_is_refused() -> None:
     full_table = Table()
-    full_table.execute(request(None, 1, messages.Insert("a", raw(1))))
+    full_table.execute(request(None, 1, operations.Insert("a", raw(1))))
     head, rows = full_table.dump()
     for sections in ([head], [rows], []):
         with pytest.raises(errors.CorruptionError):
@@ -462,12 +463,12 @@ def test_a_checkpoint_that_lacks_rows_is_refused() -> None:
 def test_results_too_large_for_a_reply_are_an_error_of_their_operation() -> None:
     big = Table()
     for number in range(6):
-        big.execute(request(None, 1, messages.Insert(f"k{number}", raw(b"x" * (2 << 20)))))
-    reply = big.execute(request(None, 1, *[messages.Lookup(f"k{number}") for number in range(6)]))
+        big.execute(request(None, 1, operations.Insert(f"k{number}", raw(b"x" * (2 << 20)))))
+    reply = big.execute(request(None, 1, *[operations.Lookup(f"k{number}") for number in range(6)]))
     codes = [code for code, _ in results_of(reply)]
     assert codes == [0, 0, 0, 0, errors.ResultTooLarge.code, errors.ResultTooLarge.code]
     assert len(msgpack.encode_reply(reply)) <= messages.REPLY_BYTES_MAX
-    page = big.execute(request(None, 1, messages.Items()))
+    page = big.execute(request(None, 1, operations.Items()))
     assert len(results_of(page)[0][1]) == 4
 
 
@@ -477,7 +478,7 @@ def test_the_semantics_of_a_log_decide_what_its_requests_gave() -> None:
     for semantics, code, rows in ((1, errors.ResultTooLarge.code, 0), (2, errors.OK, 1)):
         table = Table()
         table.semantics = semantics
-        reply = table.execute(request(None, 1, messages.SetDefault("k", value)))
+        reply = table.execute(request(None, 1, operations.SetDefault("k", value)))
         assert [result[0] for result in results_of(reply)] == [code]
         assert len(table.rows) == rows
 
@@ -511,12 +512,12 @@ def test_of_two_entries_of_one_name_the_last_counts() -> None:
 def test_an_index_dropped_and_built_again_is_the_same() -> None:
     one = Table()
     for number in range(200):
-        one.execute(request(None, 1, messages.Insert(f"k{number % 50}", raw({"a": number % 7, "b": number % 3}))))
-    first = one.execute(request(None, 1, messages.Query("a", raw(3))))
+        one.execute(request(None, 1, operations.Insert(f"k{number % 50}", raw({"a": number % 7, "b": number % 3}))))
+    first = one.execute(request(None, 1, operations.Query("a", raw(3))))
     for number in range(indexes.INDEXES_MAX + 3):
-        one.execute(request(None, 1, messages.Query(f"other{number}", raw(1))))
+        one.execute(request(None, 1, operations.Query(f"other{number}", raw(1))))
     assert "a" not in one.indexes.names() and len(one.indexes.names()) == indexes.INDEXES_MAX
-    assert one.execute(request(None, 1, messages.Query("a", raw(3)))).results == first.results
+    assert one.execute(request(None, 1, operations.Query("a", raw(3)))).results == first.results
 
 
 # ---- expiries and history
@@ -604,10 +605,10 @@ def test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_ste
 
 def test_history_knows_where_a_request_ended() -> None:
     table = Table()
-    table.execute(request(None, 1, messages.Insert("a", raw(1))))
-    table.execute(request(None, 1, messages.InsertMany({"b": raw(1), "c": raw(1), "d": raw(1)})))
-    table.execute(request(None, 1, messages.Remove("a"), messages.Remove("b")))
-    table.execute(request(None, 1, messages.Insert("a", raw(1))))
+    table.execute(request(None, 1, operations.Insert("a", raw(1))))
+    table.execute(request(None, 1, operations.InsertMany({"b": raw(1), "c": raw(1), "d": raw(1)})))
+    table.execute(request(None, 1, operations.Remove("a"), operations.Remove("b")))
+    table.execute(request(None, 1, operations.Insert("a", raw(1))))
     assert [table.history.last_of_request(revision) for revision in range(1, 8)] == [1, 4, 4, 4, 6, 6, 7]
 
 
@@ -647,7 +648,7 @@ def test_history_gives_every_change_it_keeps_and_keeps_enough(steps: list[Column
 def test_a_request_may_query_only_so_many_subkeys() -> None:
     """Turned red by dropping the bound: each subkey takes an index to be built, while everybody waits."""
     table = Table()
-    queries = [messages.Query(f"subkey {number}", Raw(b"\x01")) for number in range(20)]
+    queries = [operations.Query(f"subkey {number}", Raw(b"\x01")) for number in range(20)]
     reply = Table().execute(Request(None, 1, queries, b""))
     codes = [code for code, _ in msgpack.decode_value(reply.results)]
     assert codes == [errors.OK] * 16 + [errors.ResultTooLarge.code] * 4
@@ -657,7 +658,7 @@ def test_a_request_may_query_only_so_many_subkeys() -> None:
 def test_the_errors_of_a_request_fit_one_reply() -> None:
     """Turned red by not charging for an error's text: 100,000 of them were four messages long."""
     table = Table()
-    removes = [messages.Remove("\x00" * 90) for _ in range(100_000)]
+    removes = [operations.Remove("\x00" * 90) for _ in range(100_000)]
     reply = table.execute(Request(None, 1, removes, b""))
     assert len(msgpack.encode_reply(reply)) < messages.REPLY_BYTES_MAX
     assert {code for code, _ in results_of(reply)} == {errors.NoSuchKey.code}

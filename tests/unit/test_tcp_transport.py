@@ -15,8 +15,9 @@ import pytest
 from support.stepped import Stepped, TcpPeer
 
 from kvzmq import errors
-from kvzmq.protocol.messages import OPERATIONS, Reply
-from kvzmq.server.transport import tcp
+from kvzmq.protocol.messages import Reply
+from kvzmq.protocol.operations import OPERATIONS
+from kvzmq.server.transport import tcp, tcp_connection
 
 DONE = {"status": "OK", "result": None}
 
@@ -235,7 +236,7 @@ def test_a_peer_reset_in_the_middle_of_a_request_or_a_reply_harms_nobody(table: 
             steady.send(line(method="ping"))
             assert table.lines(steady, 1) == [ok("pong")]
     table.until(lambda: table.bridge.connections == 1)
-    assert not table.bridge._ready and not table.bridge._dirty
+    assert not table.bridge._ready and not table.bridge._unflushed
 
 
 def test_the_replies_of_a_peer_that_is_gone_never_reach_the_next_one(table: Stepped) -> None:
@@ -267,7 +268,7 @@ def test_who_never_reads_is_not_read_from_and_holds_a_bounded_amount(table: Step
         sent += deaf.send_some(requests[sent : sent + 100_000])
         table.server.step(0)
         held = [c for c in table.bridge._connections.values() if c.queued_bytes]
-        assert sum(c.queued_bytes for c in held) <= tcp.UNREAD_BYTES_MAX + 16 * 100_100
+        assert sum(c.queued_bytes for c in held) <= tcp_connection.UNREAD_BYTES_MAX + 16 * 100_100
         assert sum(len(c.received) for c in held) <= 2 * tcp._RECEIVE_BYTES
     assert not table.bridge.pending(), "the loop would spin"
     steady.send(line(method="ping"))
@@ -311,7 +312,7 @@ def test_many_large_replies_at_once_reach_a_client_that_reads(table: Stepped) ->
     table.settle()
     peer.read()
     assert bytes(peer.received).endswith(b'{"status":"OK","result":1}\n')
-    assert table.bridge.stats()["tcp_dropped_stuffed"] == 0
+    assert table.bridge.stats()["tcp_connections_dropped_backpressure"] == 0
 
 
 def test_one_reply_larger_than_the_bound_still_arrives(table: Stepped) -> None:
@@ -339,7 +340,7 @@ def test_a_stalled_peer_is_dropped_and_an_idle_one_is_not(table: Stepped) -> Non
         return table.bridge.connections == 1
 
     table.until(dropped)
-    assert table.bridge.stats()["tcp_dropped_stalled"] == 1
+    assert table.bridge.stats()["tcp_connections_dropped_stalled"] == 1
     idle.send(line(method="size"))
     assert table.lines(idle, 1) == [ok(1)]
 
@@ -374,7 +375,7 @@ def test_a_peer_counts_as_stalled_from_when_its_replies_began_to_wait(table: Ste
 def test_all_connections_together_hold_a_bounded_amount(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     """Red when only each connection by itself was bounded: the largest had to go and did not."""
     monkeypatch.setattr(tcp, "HELD_BYTES_MAX", 10 << 20)
-    monkeypatch.setattr(tcp, "_GROWN_BYTES", 1 << 20)
+    monkeypatch.setattr(tcp, "_UNCOUNTED_BYTES_MAX", 1 << 20)
     modest = table.tcp()
     modest.send(b'{"method": ')
     peers = [table.tcp() for _ in range(6)]
@@ -385,26 +386,26 @@ def test_all_connections_together_hold_a_bounded_amount(table: Stepped, monkeypa
     table.settle()
     held = sum(len(connection.received) for connection in table.bridge._connections.values())
     assert held <= (10 << 20) + (1 << 20) + tcp._RECEIVE_BYTES
-    assert table.bridge.stats()["tcp_dropped_greedy"] >= 3
+    assert table.bridge.stats()["tcp_connections_dropped_memory"] >= 3
     modest.send(b'"size"}\n')
     assert table.lines(modest, 1) == [ok(0)]
 
 
 def test_a_client_that_pipelines_100_000_requests_delays_another_by_few_steps(table: Stepped) -> None:
     """Red when a connection's turn was as long as what it had sent."""
-    greedy, single = table.tcp(), table.tcp()
+    pipelining, single = table.tcp(), table.tcp()
     requests = line(method="size") * 100_000
     sent, answered, worst = 0, 0, 0
     for _ in range(400):
-        sent += greedy.send_some(requests[sent : sent + 200_000])
+        sent += pipelining.send_some(requests[sent : sent + 200_000])
         table.server.step(0)
-        answered += len(greedy.lines())
+        answered += len(pipelining.lines())
         single.send(line(method="ping"))
         steps = 0
         while not single.lines():
-            sent += greedy.send_some(requests[sent : sent + 200_000])
+            sent += pipelining.send_some(requests[sent : sent + 200_000])
             executed = table.server.step(0)
-            assert executed <= 2 * tcp.LINES_MAX
+            assert executed <= 2 * tcp_connection.LINES_MAX
             steps += 1
         worst = max(worst, steps)
     assert worst <= 3
@@ -423,12 +424,13 @@ def test_several_hundred_pipelining_clients_share_a_step(table: Stepped) -> None
         for peer in peers:
             left[peer] -= len(peer.lines())
         spread = max(left.values()) - min(left.values())
-        assert spread <= 2 * tcp.LINES_MAX
+        assert spread <= 2 * tcp_connection.LINES_MAX
 
 
 def test_a_step_takes_in_a_bounded_number_of_bytes(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     """Red when only what was received counted: lines completed in one step made a group of any size."""
     monkeypatch.setattr(tcp, "STEP_BYTES_MAX", 2 << 20)
+    monkeypatch.setattr(tcp_connection, "STEP_BYTES_MAX", 2 << 20)
     peers = [table.tcp() for _ in range(8)]
     request = insert("k", "x" * 1_000_000)
     for peer in peers:
@@ -445,8 +447,7 @@ def test_a_step_takes_in_a_bounded_number_of_bytes(table: Stepped, monkeypatch: 
         replies += sum(len(peer.lines()) for peer in peers)
 
 
-def test_nobody_starves_behind_those_who_send_the_most(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "STEP_BYTES_MAX", 1 << 20)
+def test_nobody_starves_behind_those_who_send_the_most(table: Stepped) -> None:
     flooders = [table.tcp() for _ in range(20)]
     single = table.tcp()
     for _ in range(20):
@@ -491,7 +492,7 @@ def test_when_full_whoever_has_asked_for_nothing_the_longest_makes_room(
     fourth.send(line(method="size"))
     assert table.lines(fourth, 1) == [ok(0)]
     table.until(lambda: (second.read(), second.ended)[1])
-    assert table.bridge.connections == 3 and table.bridge.stats()["tcp_dropped_idle"] == 1
+    assert table.bridge.connections == 3 and table.bridge.stats()["tcp_connections_dropped_idle"] == 1
     for peer in (first, third):
         peer.send(line(method="ping"))
         assert table.lines(peer, 1) == [ok("pong")]
@@ -537,7 +538,7 @@ def test_a_line_in_the_body_of_a_browsers_request_is_not_executed(table: Stepped
     table.until(lambda: (peer.read(), peer.ended)[1])
     assert bytes(peer.received) == b""
     assert "planted" not in table.store.table.rows
-    assert table.bridge.stats()["tcp_dropped_http"] == 1
+    assert table.bridge.stats()["tcp_connections_dropped_http"] == 1
 
 
 @pytest.mark.parametrize(
@@ -599,7 +600,7 @@ def test_when_descriptors_run_out_clients_go_on_and_the_loop_rests(
             assert not table.server._poller.poll(20), "the loop would spin"
             table.now_s += 1
         assert table.bridge.connections == 1
-        assert table.bridge.stats()["tcp_accept_failures"] >= 2
+        assert table.bridge.stats()["tcp_accepts_failed"] >= 2
         assert sum("open files" in record.message for record in caplog.records) == 1, "said once, not at every attempt"
         steady.send(line(method="ping"))
         assert table.lines(steady, 1) == [ok("pong")]
@@ -656,9 +657,9 @@ def test_a_first_line_without_end_is_looked_at_only_at_its_head(
         def match(self, head: bytes) -> None:
             seen.append(len(head))
 
-    monkeypatch.setattr(tcp, "_FOREIGN", Pattern())
+    monkeypatch.setattr(tcp_connection, "_FOREIGN", Pattern())
     peer = table.tcp()
     for _ in range(5):
         peer.send(b"[" + b" " * 20_000)
         table.settle()
-    assert seen and max(seen) <= tcp._HEAD_BYTES and len(seen) <= 2
+    assert seen and max(seen) <= tcp_connection._HEAD_BYTES and len(seen) <= 2

@@ -127,7 +127,7 @@ def test_parse_refuses_what_is_not_a_line() -> None:
 def test_a_last_line_cut_off_in_writing_is_left_out_and_any_other_is_refused() -> None:
     good = '1\t2\ttcp:1\tinsert\t"k"\t1\t0.5\t1.5\n'
     assert len(traced(good + good[:-9])) == 1
-    with pytest.raises(interleaving.BadLine, match="line 2"):
+    with pytest.raises(interleaving.BadTraceLine, match="line 2"):
         traced(good + good[:-9] + "\n" + good)
 
 

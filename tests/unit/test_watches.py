@@ -12,7 +12,7 @@ from support.stepped import Stepped, ZmqPeer
 from kvzmq import errors
 from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
 from kvzmq.server import watches
-from kvzmq.server.transport import router
+from kvzmq.server.transport import router_replies
 from kvzmq.store import history
 
 
@@ -174,7 +174,7 @@ def test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing(
     table: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Red when an event without room at its peer was skipped."""
-    monkeypatch.setattr(router, "UNSENT_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(router_replies, "UNSENT_BYTES_MAX", 1 << 20)
     writer = table.zmq()
     watcher = table.zmq(rcvhwm=1, rcvbuf=65_536)
     table.call(watcher, "watch")
@@ -196,7 +196,7 @@ def test_a_watcher_that_lags_too_far_is_told_so_and_its_watch_ends(
 ) -> None:
     monkeypatch.setattr(history, "CHANGES_KEPT", 100)
     monkeypatch.setattr(history, "CHANGES_KEPT_MAX", 100)
-    monkeypatch.setattr(router, "UNSENT_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(router_replies, "UNSENT_BYTES_MAX", 1 << 20)
     writer = table.zmq()
     watcher = table.zmq(rcvhwm=1, rcvbuf=65_536)
     table.call(watcher, "watch")

@@ -19,7 +19,8 @@ from msgspec import Raw
 import kvzmq
 from kvzmq import errors
 from kvzmq.bench.load import CONNECTIONS_MAX, Load, Measured, Summary, operation, summarize
-from kvzmq.client.core.socket import parse_urls, resolve
+from kvzmq.client.core.endpoints import resolve
+from kvzmq.client.core.urls import parse_urls
 
 MATCHES = 10
 """How many rows a query of the test finds."""

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
-import msgspec
 
 from kvzmq import errors
 from kvzmq.cli import show
 from kvzmq.cli.arguments import duration_s
 from kvzmq.cli.commands.check import utc
 from kvzmq.cli.connection import json_option
-from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import OPERATIONS, Operation, Transaction
-from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED
-from kvzmq.store.offline.reading import Gap, Reading, describe, regions
-from kvzmq.store.offline.repair import keys_of
+from kvzmq.protocol.operations import OPERATIONS
+from kvzmq.store.offline.audit import AuditEntry, AuditFilter, entries
+from kvzmq.store.offline.reading import Reading
 
 _WRITES = sorted(name for name, kind in OPERATIONS.items() if kind.writes)
 _KEYS_SHOWN = 5
@@ -51,49 +47,6 @@ class _Moment(click.ParamType[int]):
             )
         moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
         return int(moment.timestamp() * 1e6)
-
-
-class _Entry(NamedTuple):
-    time_us: int
-    group: int
-    session: bytes | None
-    seq: int
-    op: Operation
-
-    @property
-    def operation(self) -> str:
-        return str(self.op.__struct_config__.tag)
-
-
-class _Filter(NamedTuple):
-    keys: tuple[str, ...]
-    prefix: str | None
-    session: str | None
-    since_us: int | None
-    until_us: int | None
-    operations: tuple[str, ...]
-
-    def covers(self, time_us: int) -> bool:
-        return (self.since_us is None or time_us >= self.since_us) and (
-            self.until_us is None or time_us < self.until_us
-        )
-
-    def lets_through(self, entry: _Entry) -> bool:
-        if self.session is not None and not (entry.session or b"").hex().startswith(self.session.lower()):
-            return False
-        if self.operations and not any(name in self.operations for name in _names_of(entry)):
-            return False
-        if not self.keys and self.prefix is None:
-            return True
-        named = keys_of(entry.op)
-        return any(key in self.keys or (self.prefix is not None and key.startswith(self.prefix)) for key in named)
-
-
-def _names_of(entry: _Entry) -> Iterator[str]:
-    yield entry.operation
-    if isinstance(entry.op, Transaction):
-        for step in entry.op.operations:
-            yield str(step.__struct_config__.tag)
 
 
 @click.command()
@@ -132,68 +85,42 @@ def log(
 
     The log reaches back to the last compaction; what came before is in the checkpoint, without its history. It shows
     what was asked for: an operation that found its condition not met, or its key absent, is there, too. May run
-    beside a server. CorruptionError places are skipped and reported; exit code 1 then.
+    beside a server. Damaged places are skipped and reported; exit code 1 then.
 
     On a terminal the columns have a header. In a pipe there is none: a line is TIME TAB GROUP TAB SESSION TAB SEQ TAB
     OPERATION TAB KEYS, and TAB ARGUMENTS with --values. --json has names.
     """
-    wanted = _Filter(keys, prefix, session, since_us, until_us, operations)
+    wanted = AuditFilter(keys, prefix, session, since_us, until_us, operations)
     gaps: list[str] = []
     with Reading(directory) as reading:
-        entries = (entry for entry in _entries(reading, wanted, gaps) if wanted.lets_through(entry))
+        found = entries(reading, wanted, gaps)
         if as_json:
-            show.put(show.encode_json(_as_dict(entry)) for entry in entries)
+            show.put(show.encode_json(_as_dict(entry)) for entry in found)
         else:
             heads = [_header(values)] if show.on_terminal() else []
-            show.put(line.encode() for line in chain(heads, (_as_line(entry, values) for entry in entries)))
+            show.put(line.encode() for line in chain(heads, (_as_line(entry, values) for entry in found)))
     for gap in gaps:
         show.note(f"kvzmq: {gap}")
     if gaps:
         raise errors.CheckFailed("the log is damaged, `kvzmq check` says more")
 
 
-def _entries(reading: Reading, wanted: _Filter, gaps: list[str]) -> Iterator[_Entry]:
-    for name in (NAME_SEALED, NAME):
-        if not reading.exists(name):
-            continue
-        for found in regions(reading.open(name), MAGIC, name, last=name == NAME):
-            if isinstance(found, Gap):
-                if not found.torn:
-                    gaps.append(f"{name}: {describe(found)}")
-                continue
-            try:
-                time_us, requests = msgpack.decode_group(found.payload)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                gaps.append(f"{name}: group {found.number} is not a group: {error}")
-                continue
-            if wanted.covers(time_us):
-                for request in requests:
-                    for op in request.ops:
-                        if op.writes:
-                            yield _Entry(time_us, found.number, request.session, request.seq, op)
-
-
-def _arguments(entry: _Entry) -> list[Any]:
-    arguments: list[Any] = msgpack.decode_value(msgpack.encode_value(entry.op))
-    return arguments[1:]
-
-
-def _as_dict(entry: _Entry) -> dict[str, Any]:
+def _as_dict(entry: AuditEntry) -> dict[str, Any]:
     return {
         "time": utc(entry.time_us),
         "group": entry.group,
         "session": None if entry.session is None else entry.session.hex(),
         "seq": entry.seq,
         "operation": entry.operation,
-        "keys": keys_of(entry.op),
-        "arguments": _arguments(entry),
+        "keys": entry.keys,
+        "arguments": entry.arguments(),
     }
 
 
-def _as_line(entry: _Entry, values: bool) -> str:
+def _as_line(entry: AuditEntry, values: bool) -> str:
     terminal = show.on_terminal()
     session = "-" if entry.session is None else entry.session.hex()
-    names = keys_of(entry.op)
+    names = entry.keys
     if terminal:
         session = session[:8]
         shown = [show.printable(key) for key in names[:_KEYS_SHOWN]]
@@ -203,7 +130,7 @@ def _as_line(entry: _Entry, values: bool) -> str:
         shown = [show.bare_field(key).decode() for key in names]
     fields = [utc(entry.time_us), str(entry.group), session, str(entry.seq), entry.operation, " ".join(shown)]
     if values:
-        fields.append(show.on_screen(_arguments(entry)) if terminal else show.encode_json(_arguments(entry)).decode())
+        fields.append(show.on_screen(entry.arguments()) if terminal else show.encode_json(entry.arguments()).decode())
     return _aligned(fields) if terminal else "\t".join(fields)
 
 

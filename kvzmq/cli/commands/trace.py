@@ -65,7 +65,7 @@ def trace(file: Path, requests: int, first_step: int | None, as_json: bool) -> N
     try:
         with click.open_file(str(file), encoding="utf-8", errors="replace") as lines:
             summary, excerpt = _read(lines, first_step, requests)
-    except interleaving.BadLine as error:
+    except interleaving.BadTraceLine as error:
         click.echo(f"kvzmq: {'standard input' if str(file) == '-' else file}: {error}", err=True)
         sys.exit(USAGE)
     if as_json:

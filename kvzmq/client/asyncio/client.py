@@ -9,18 +9,19 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar, overload
 
-import zmq
-
 from kvzmq import errors
 from kvzmq.client.asyncio.connection import AsyncConnection
 from kvzmq.client.asyncio.watch import AsyncWatch
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
+from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import RAISE, Calls
-from kvzmq.client.core.channel import WatchConversation
-from kvzmq.client.core.session import Call
-from kvzmq.client.core.socket import Link, check_timeout, parse_urls
+from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.pyzmq_socket import Context, PyzmqOpener
+from kvzmq.client.core.timeouts import check_timeout
+from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
-from kvzmq.client.core.watch_state import Watching
+from kvzmq.client.core.watch_channel import WatchChannel
+from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.client import TIMEOUT_S
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def connect_async(
     url: str | None = None,
     timeout: float | None = TIMEOUT_S,
     *,
-    context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    context: Context | None = None,
 ) -> AsyncClient:
     """Return an asyncio client of the server at `url`; see `connect`. Use it in an `async with` block.
 
@@ -41,11 +42,9 @@ def connect_async(
     return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
 
 
-def open_client(
-    urls: Sequence[str], timeout_s: float, prefix: str = "", context: zmq.Context[zmq.Socket[bytes]] | None = None
-) -> AsyncClient:
+def open_client(urls: Sequence[str], timeout_s: float, prefix: str = "", context: Context | None = None) -> AsyncClient:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return AsyncClient(AsyncConnection(urls, timeout_s, context), prefix)
+    return AsyncClient(AsyncConnection(urls, timeout_s, PyzmqOpener(context)), prefix)
 
 
 class AsyncClient:
@@ -294,9 +293,9 @@ class AsyncClient:
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
-        watching = Watching(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        conversation = WatchConversation(watching, Link(connection.urls, connection.context))
-        return AsyncWatch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
+        state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
+        channel = WatchChannel(state, Endpoints(connection.urls), connection.open_socket)
+        return AsyncWatch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
 
     # ---- the server
 

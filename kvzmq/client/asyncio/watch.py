@@ -11,14 +11,14 @@ from types import TracebackType
 from typing import NoReturn
 
 from kvzmq import errors
-from kvzmq.client.asyncio.connection import Wakeups, open_link
-from kvzmq.client.core.channel import WatchConversation
-from kvzmq.client.core.socket import check_wait
+from kvzmq.client.asyncio.connection import Wakeups, resolve_endpoint
+from kvzmq.client.core.timeouts import check_wait
+from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import Event
 from kvzmq.client.sync.watch import FORKED
 
-_LOOK_S = 0.5
-"""How often a watch that hears nothing looks after its connection."""
+_TICK_S = 0.5
+"""How often a watch that waits looks after its connection."""
 
 _EVENTS_MAX = 1000
 """From how many unread events on nothing more is read: the server keeps the rest, as long as it can."""
@@ -30,12 +30,11 @@ class AsyncWatch:
     It begins when it is first asked for a change, or at once with `async with`.
     """
 
-    def __init__(self, conversation: WatchConversation, timeout_s: float) -> None:
-        self._conversation = conversation
-        self._watching = conversation.watching
-        self._link = conversation.link
+    def __init__(self, channel: WatchChannel, timeout_s: float) -> None:
+        self._channel = channel
+        self._state = channel.state
         self._timeout_s = timeout_s
-        self._wakeups = Wakeups(self._link, self._on_ready, self._on_ready)
+        self._wakeups = Wakeups(self._on_ready)
         self._waiter: asyncio.Future[None] | None = None
         self._begun = False
         self._closed = False
@@ -50,11 +49,11 @@ class AsyncWatch:
         """
         self._check_process()
         deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
-        while not self._watching.started:
+        while not self._state.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
-                raise errors.Timeout(f"the watch has not begun in time: {self._link.describe()}")
-            await self._turn(deadline_s, lambda: self._watching.started)
+                raise errors.Timeout(f"the watch has not begun in time: {self._channel.describe()}")
+            await self._wait(deadline_s, lambda: self._state.started)
         self._begun = True
 
     async def get(self, timeout: float | None = None) -> Event:
@@ -66,7 +65,7 @@ class AsyncWatch:
             TableChanged: another table answers where the one that was watched did
         """
         self._check_process()
-        events = self._watching.events
+        events = self._state.events
         if events:
             return events.popleft()
         if not self._begun:
@@ -79,7 +78,7 @@ class AsyncWatch:
             self._raise_error()
             if time.monotonic() >= deadline_s:
                 raise errors.Timeout(f"no change within {timeout} seconds")
-            await self._turn(deadline_s, lambda: bool(events))
+            await self._wait(deadline_s, lambda: bool(events))
 
     async def progress(self, timeout: float | None = None) -> int:
         """Wait until everything that the table holds now has come, and return its revision; see Watch.progress.
@@ -92,16 +91,16 @@ class AsyncWatch:
         deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
         if not self._begun:
             await self.start(timeout)
-        self._watching.begin_progress()
-        self._conversation.wants_progress = True
+        self._state.begin_progress()
+        self._channel.wants_progress = True
         try:
-            while (revision := self._watching.arrived) is None:
+            while (revision := self._state.arrived) is None:
                 self._raise_error()
                 if time.monotonic() >= deadline_s:
-                    raise errors.Timeout(f"the watch has not caught up in time: {self._link.describe()}")
-                await self._turn(deadline_s, lambda: self._watching.arrived is not None)
+                    raise errors.Timeout(f"the watch has not caught up in time: {self._channel.describe()}")
+                await self._wait(deadline_s, lambda: self._state.arrived is not None)
         finally:
-            self._conversation.wants_progress = False
+            self._channel.wants_progress = False
         return revision
 
     def _check_process(self) -> None:
@@ -109,32 +108,32 @@ class AsyncWatch:
             raise ValueError("the watch is closed") if self._closed else RuntimeError(FORKED)
 
     def _raise_error(self) -> None:
-        if self._watching.error is not None:
-            raise self._watching.error
+        if self._state.error is not None:
+            raise self._state.error
         if self._closed:
             raise ValueError("the watch is closed")
 
-    async def _turn(self, deadline_s: float, reached: Callable[[], bool]) -> None:
+    async def _wait(self, deadline_s: float, reached: Callable[[], bool]) -> None:
         """Look after the connection, then wait until something comes, a moment at most."""
         now_s = time.monotonic()
-        if not self._link.is_open:
+        if not self._channel.is_open:
             with contextlib.suppress(errors.CatalogError):
-                await open_link(self._link, self._watching.lineage)
+                await resolve_endpoint(self._channel.endpoints, self._state.lineage)
                 if self._closed:
-                    self._link.close()
                     return
-                self._conversation.opened(now_s)
-                self._wakeups.start()
+                self._channel.open(time.monotonic())
+                if self._channel.socket is not None:
+                    self._wakeups.start(self._channel.socket)
         else:
             self._on_ready()  # and ask again if no answer came
-            if self._conversation.hopeless(now_s):
-                self._close_link()
+            if self._channel.fail_over(now_s):
+                self._drop()
                 return
-        if reached() or self._watching.error is not None:
+        if reached() or self._state.error is not None:
             return
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = loop.call_later(max(0.0, min(_LOOK_S, deadline_s - now_s)), self._wake)
+        timer = loop.call_later(max(0.0, min(_TICK_S, deadline_s - now_s)), self._wake)
         try:
             await self._waiter
         finally:
@@ -143,33 +142,35 @@ class AsyncWatch:
 
     @property
     def _reads(self) -> bool:
-        return len(self._watching.events) < _EVENTS_MAX or self._conversation.wants_progress
+        return len(self._state.events) < _EVENTS_MAX or self._channel.wants_progress
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _on_ready(self) -> None:
-        if not self._link.is_open:
+        socket = self._channel.socket
+        if socket is None:
             return
-        self._conversation.ask(time.monotonic())
+        self._channel.tick(time.monotonic())
         if self._reads:
-            self._conversation.receive_all(time.monotonic())
-        if self._watching.events or self._watching.error is not None or self._watching.started:
+            self._channel.receive_all(time.monotonic())
+        if self._state.events or self._state.error is not None or self._state.started:
             self._wake()
         # Always looked at, or the descriptor would call back without end; what is not read now, the next `get` reads.
-        if self._link.readable and self._reads:
+        self._wakeups.follow(socket)
+        if socket.readable and self._reads:
             asyncio.get_running_loop().call_soon(self._on_ready)
 
     @property
     def revision(self) -> int | None:
         """The revision up to which everything was seen: where a later watch can go on, with `epoch`."""
-        return self._watching.seen
+        return self._state.seen
 
     @property
     def epoch(self) -> str | None:
         """The table's epoch, 32 hexadecimal digits, when this watch last connected; None before."""
-        return self._watching.epoch
+        return self._state.epoch
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
@@ -185,17 +186,17 @@ class AsyncWatch:
                 raise StopAsyncIteration from None
             raise
 
-    def _close_link(self) -> None:
+    def _drop(self) -> None:
         self._wakeups.stop()
-        self._link.close()
+        self._channel.close()
 
     async def close(self) -> None:
         """End the watch: its iteration stops."""
         self._closed = True
-        self._watching.events.clear()
+        self._state.events.clear()
         if os.getpid() != self._pid:
             return  # the connection is the parent's
-        self._close_link()
+        self._drop()
         self._wake()
 
     async def __aenter__(self) -> AsyncWatch:

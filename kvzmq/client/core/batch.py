@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.calls import Calls, together
-from kvzmq.client.core.session import SHARED_BYTES_MAX, Call, Result
+from kvzmq.client.core.session import SHARED_BYTES_MAX
 from kvzmq.protocol.messages import OPERATIONS_MAX
 
 T = TypeVar("T")

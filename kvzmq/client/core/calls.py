@@ -10,8 +10,8 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.client.core import values
-from kvzmq.client.core.session import Call, Result
-from kvzmq.protocol import messages, msgpack
+from kvzmq.client.core.call import Call, Result
+from kvzmq.protocol import messages, msgpack, operations
 
 
 class _Absent:
@@ -83,7 +83,7 @@ def _typed(kind: Any) -> Callable[[list[Result]], Any]:
     return _plain if kind is Any else lambda results: values.decode(payload_of(results[0]), kind)
 
 
-_WRITES = {method: kind.writes for method, kind in messages.OPERATIONS.items()}
+_WRITES = {method: kind.writes for method, kind in operations.OPERATIONS.items()}
 
 
 def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _plain) -> Call:
@@ -112,9 +112,9 @@ def _check_ttl(ttl_s: float | None) -> float | None:
     if isinstance(ttl_s, timedelta):
         raise TypeError("ttl_s is a timedelta: give seconds, its total_seconds()")
     ttl_s = values.check_number(ttl_s, "ttl_s", "not a number of seconds, or None for good")
-    if not 0 < ttl_s <= messages.TTL_S_MAX:
+    if not 0 < ttl_s <= operations.TTL_S_MAX:
         raise errors.InvalidRequest(
-            f"ttl_s is {ttl_s}: it must be above 0 and at most {messages.TTL_S_MAX:.0f} seconds"
+            f"ttl_s is {ttl_s}: it must be above 0 and at most {operations.TTL_S_MAX:.0f} seconds"
         )
     return ttl_s
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kvzmq import catalog, errors
+from kvzmq.client.core.urls import needs_lookup
 
 _PASSING = (catalog.CatalogUnreachable, catalog.BadCatalogAnswer, catalog.NoSuchProject)
 
@@ -75,8 +76,3 @@ class Candidates:
         never = -1
         since = {endpoint: at for at, endpoint in enumerate(self._given_up)}
         self._left = sorted(self._known, key=lambda endpoint: since.get(endpoint, never))
-
-
-def needs_lookup(url: str) -> bool:
-    """Say whether a URL is a catalog's, which has to be asked where the servers are."""
-    return url.startswith("catalog://")

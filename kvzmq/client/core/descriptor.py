@@ -1,26 +1,26 @@
-"""One descriptor that is readable when any of a watch's sockets may have something: for zmq.Poller and select."""
+"""One descriptor that is readable when a watch's socket may have something: for zmq.Poller and select."""
 
 from __future__ import annotations
 
 import selectors
+from collections.abc import Mapping
 from typing import Any
 
-import zmq
+from kvzmq.client.core.socket import Socket
 
-from kvzmq.client.core.socket import Link
+_NONE: Mapping[int, int] = {}
 
 
 class Descriptor:
-    """Follows a link through its sockets, which come and go; the descriptor stays the same.
+    """Follows a watch through its sockets and their descriptors, which come and go; this one stays the same.
 
-    A ZeroMQ socket's descriptor is readable while its mailbox has something that the socket has not looked
-    at. So it says nothing of what a look has found already: whoever waits for it reads on before until there
-    is nothing left.
+    It says nothing of what was found already and left unread: whoever waits for it reads on before until there is
+    nothing left.
     """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()  # of the system: epoll or kqueue, themselves descriptors
-        self._socket: zmq.Socket[bytes] | None = None
+        self._followed = _NONE
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -28,19 +28,18 @@ class Descriptor:
         number: int = selector.fileno()
         return number
 
-    def follow(self, link: Link) -> None:
-        """Have the descriptor tell of the sockets that the link has now."""
-        now = link.socket if link.is_open else None
-        if now is self._socket:
+    def follow(self, socket: Socket | None) -> None:
+        """Have the descriptor tell of the descriptors that the socket has now, if there is one."""
+        now = _NONE if socket is None else socket.descriptors
+        if now is self._followed:
             return
         for key in list(self._selector.get_map().values()):
             self._selector.unregister(key.fd)
-        self._socket = now
-        if now is not None:
-            for sock in (now, link.monitor):
-                self._selector.register(int(sock.getsockopt(zmq.FD)), selectors.EVENT_READ)
+        self._followed = now
+        for fd, events in now.items():
+            self._selector.register(fd, events)
 
     def close(self) -> None:
         """Close the descriptor."""
         self._selector.close()
-        self._socket = None
+        self._followed = _NONE

@@ -21,20 +21,21 @@ request is forgotten only after its calls are done, and `end` ends a call that g
 
 from __future__ import annotations
 
-import math
 import os
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Raw
 
 from kvzmq import errors
+from kvzmq.client.core.call import Call, Result
+from kvzmq.client.core.hello import Hello
+from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import OPERATIONS_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX, SESSION_BYTES, Open
+from kvzmq.protocol.messages import OPERATIONS_MAX, SESSION_BYTES
+from kvzmq.protocol.operations import Open
 
 IN_FLIGHT_MAX = 32
 """How many requests may be unanswered."""
@@ -46,23 +47,11 @@ a write whose result is no longer kept cannot be asked for again."""
 SHARED_BYTES_MAX = 1 << 19
 """From this size on waiting calls go into the next request; a single larger call still goes whole."""
 
-RESEND_S = 1.0
-RESEND_S_MAX = 8.0
-"""When to ask again though the connection seems well: a reply the server could not queue is dropped."""
-
 _HEAD_BYTES_MAX = 64
 """What a request takes beside its operations, at most."""
 
 _TOO_LARGE = errors.ResultTooLarge.code
 _OPEN = Raw(msgpack.encode_value(Open()))
-_HELLO = Raw(msgpack.encode_value(("hello",)))
-
-
-class Result(msgspec.Struct, array_like=True, gc=False):
-    """One operation's result: a code and a payload, still encoded."""
-
-    code: int
-    payload: Raw
 
 
 class _Reply(msgspec.Struct, array_like=True, gc=False):
@@ -71,84 +60,15 @@ class _Reply(msgspec.Struct, array_like=True, gc=False):
     results: list[Result]
 
 
-class Told(msgspec.Struct, gc=False):
-    """What the reply to `hello` says that a client has to know; a server of an earlier version says nothing."""
-
-    lineage: str | None = None
-    epoch: str | None = None
-    request_bytes_max: int = REQUEST_BYTES_LIMIT
-
-
-_decode_told: Callable[[Raw], Told] = msgspec.msgpack.Decoder(Told).decode
 _decode_reply: Callable[[bytes], _Reply] = msgspec.msgpack.Decoder(_Reply).decode
-
-
-class Call(msgspec.Struct, eq=False):
-    """Operations of one caller, executed in order, and what became of them; to be submitted once.
-
-    ops         encoded operations
-    writes      whether any of them writes
-    finish      makes the caller's value from the results; may raise
-    size        bytes of `ops`
-    alone       whether it must not share a request with others
-    deadline_s  when the caller gives up, on the shell's clock
-    done        whether there is an outcome: the caller's `value`, or an `error`
-    revision    of the table when it was executed, as far as a reply told
-    on_done     told when it is done
-    waiter      whatever `on_done` needs to find who waits
-    """
-
-    ops: list[Raw]
-    writes: bool
-    finish: Callable[[list[Result]], Any]
-    size: int
-    alone: bool = False
-    deadline_s: float = math.inf
-    done: bool = False
-    value: Any = None
-    error: BaseException | None = None
-    revision: int = 0
-    on_done: Callable[[Call], None] | None = None
-    waiter: Any = None
-
-
-class Request:
-    """Calls that travel together: what a shell sends, as often as it takes."""
-
-    __slots__ = ("calls", "count", "frame", "resend_at_s", "sent", "seq", "session", "wait_s", "writes")
-
-    def __init__(self, session: bytes, seq: int, ops: Sequence[Raw], calls: list[Call], writes: bool) -> None:
-        self.session = session
-        self.seq = seq
-        self.frame = msgpack.encode_request(session, seq, ops)
-        self.count = len(ops)
-        self.calls = calls
-        self.writes = writes
-        self.sent = 0
-        self.wait_s = RESEND_S
-        self.resend_at_s = 0.0
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody waits for it: `open` has no calls, and all writes wait for it."""
-        return not self.calls or any(not call.done for call in self.calls)
-
-
-TIMEOUT_S_MAX = 1e8
-"""The longest time a call may take, seconds, infinity included: about three years."""
-
-
-def deadline(timeout_s: float) -> float:
-    """Return when a call that begins now has to end, on the monotonic clock of both shells."""
-    return time.monotonic() + (timeout_s if timeout_s <= TIMEOUT_S_MAX else TIMEOUT_S_MAX)
 
 
 def _not_sent() -> errors.KvzmqError:
     return errors.Timeout("no answer in time: nothing was sent, the server cannot be reached")
 
 
-class Session:
-    """One client's conversation with a server, through any number of connections.
+class ClientSession:
+    """One client's requests and what is answered, through any number of connections.
 
     Args:
         lineage: of the table that is expected, 32 hexadecimal digits, or None for whichever answers first
@@ -161,16 +81,9 @@ class Session:
         jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),
     ) -> None:
         self._jitter = jitter
-        self.lineage = lineage
-        """Of the table that this session has asked."""
-        self.changed_to: str | None = None
-        """The lineage of another table that answers on this connection."""
-        self.request_bytes_max = REQUEST_BYTES_MAX
-        """The largest request that the server takes, as far as it has told."""
-        self._greeting = 0  # the number of the `hello` that is unanswered, or 0
-        self._greet_again_s = math.inf
+        self.hello = Hello(lineage)
         self._waiting: deque[Call] = deque()
-        self._in_flight: dict[int, Request] = {}
+        self._in_flight: dict[int, OutgoingRequest] = {}
         self.revision = 0
         """The highest revision any reply has told."""
         self._last_seq = 1  # number 1 is for `open`; the others grow through all sessions
@@ -203,38 +116,26 @@ class Session:
         """Whether a request is unanswered."""
         return bool(self._in_flight)
 
-    def greet(self, now_s: float) -> bytes:
+    def say_hello(self, now_s: float) -> bytes:
         """Return the frame that begins a new connection."""
-        self.changed_to = None
         self._last_seq += 1
-        self._greeting = self._last_seq
-        self._greet_again_s = now_s + RESEND_S
-        return msgpack.encode_request(None, self._greeting, [_HELLO])
+        return self.hello.request(self._last_seq, now_s)
 
-    @property
-    def greets_again_s(self) -> float:
-        """When to greet once more, for want of a reply."""
-        return self._greet_again_s
-
-    @property
-    def held(self) -> bool:
-        """Whether nothing may be sent before it is known which table answers here."""
-        return self.changed_to is not None or (self._greeting != 0 and self.lineage is not None)
-
-    def flush(self, now_s: float) -> list[Request]:
+    def flush(self, now_s: float) -> list[OutgoingRequest]:
         """Pack what waits into requests, to be sent in this order."""
-        requests: list[Request] = []
+        requests: list[OutgoingRequest] = []
         waiting = self._waiting
-        while waiting and not self.held:
+        while waiting and not self.hello.held:
             call = waiting[0]
             if call.done:
                 waiting.popleft()
-            elif call.size + _HEAD_BYTES_MAX > self.request_bytes_max:
-                if self._greeting:
+            elif call.size + _HEAD_BYTES_MAX > self.hello.request_bytes_max:
+                if self.hello.seq:
                     break  # this server may take more than others
                 waiting.popleft()
-                _finish(call, None, errors.InvalidRequest(
-                    f"{call.size} bytes do not fit a request: this server takes {self.request_bytes_max} bytes at most. "
+                call.fail(errors.InvalidRequest(
+                    f"{call.size} bytes do not fit a request: "
+                    f"this server takes {self.hello.request_bytes_max} bytes at most. "
                     "Send less at a time, or start it with a larger --request-max"
                 ))  # fmt: skip
             elif self._in_flight and self._full():
@@ -253,11 +154,11 @@ class Session:
         oldest = next((seq for seq, request in self._in_flight.items() if request.writes and seq > 1), self._last_seq)
         return self._last_seq - oldest >= AHEAD_MAX
 
-    def _open(self, now_s: float) -> Request:
+    def _open(self, now_s: float) -> OutgoingRequest:
         self._opening = True
-        return self._send(Request(self.id, 1, [_OPEN], [], writes=True), now_s)
+        return self._send(OutgoingRequest(self.id, 1, [_OPEN], [], writes=True), now_s)
 
-    def _pack(self, now_s: float) -> Request:
+    def _pack(self, now_s: float) -> OutgoingRequest:
         waiting = self._waiting
         first = waiting.popleft()
         calls = [first]
@@ -266,7 +167,7 @@ class Session:
         if waiting and not first.alone:
             ops = list(ops)
             size = first.size
-            bytes_max = min(SHARED_BYTES_MAX, self.request_bytes_max - _HEAD_BYTES_MAX)
+            bytes_max = min(SHARED_BYTES_MAX, self.hello.request_bytes_max - _HEAD_BYTES_MAX)
             while waiting:
                 call = waiting[0]
                 if call.done:
@@ -281,16 +182,14 @@ class Session:
                 size += call.size
                 writes = writes or call.writes
         self._last_seq += 1
-        return self._send(Request(self.id, self._last_seq, ops, calls, writes), now_s)
+        return self._send(OutgoingRequest(self.id, self._last_seq, ops, calls, writes), now_s)
 
-    def _send(self, request: Request, now_s: float) -> Request:
+    def _send(self, request: OutgoingRequest, now_s: float) -> OutgoingRequest:
         self._in_flight[request.seq] = request
-        request.resend_at_s = now_s + (request.wait_s if request.sent == 0 else request.wait_s * self._jitter())
-        request.sent += 1
-        request.wait_s = min(2 * request.wait_s, RESEND_S_MAX)
+        request.note_sent(now_s, self._jitter)
         return request
 
-    def unsent(self, requests: Sequence[Request]) -> None:
+    def unsent(self, requests: Sequence[OutgoingRequest]) -> None:
         """Take back requests that the connection did not take.
 
         One that was never sent is taken apart: its calls wait again, each until its own deadline. Else a call
@@ -312,15 +211,15 @@ class Session:
         for request in self._in_flight.values():
             request.resend_at_s = 0.0
 
-    def reconnected(self, now_s: float) -> list[Request]:
+    def reconnected(self, now_s: float) -> list[OutgoingRequest]:
         """Return every unanswered request once more, for a new connection."""
-        if self.held:
+        if self.hello.held:
             return []
         return [self._send(request, now_s) for _, request in sorted(self._in_flight.items()) if request.wanted]
 
-    def overdue(self, now_s: float) -> list[Request]:
+    def overdue(self, now_s: float) -> list[OutgoingRequest]:
         """Return the requests to be asked again on a connection that seems well."""
-        if self.held:
+        if self.hello.held:
             return []
         late = [request for request in self._in_flight.values() if request.resend_at_s <= now_s and request.wanted]
         return [self._send(request, now_s) for request in late]
@@ -333,8 +232,8 @@ class Session:
             reply = _decode_reply(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # not of this protocol: whoever waits is told by the clock
-        if reply.seq == self._greeting:
-            self._take_greeting(reply.results)
+        if reply.seq == self.hello.seq:
+            self.hello.receive(reply.results)
             return
         request = self._in_flight.get(reply.seq)
         if request is None:
@@ -354,51 +253,29 @@ class Session:
         if reply.revision > self.revision:
             self.revision = reply.revision
 
-    def _take_greeting(self, results: list[Result]) -> None:
-        """Learn which table answers on this connection; one of an earlier version of the server does not say."""
-        try:
-            told = _decode_told(results[0].payload) if results and results[0].code == errors.OK else Told()
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return  # not of this protocol
-        self._greeting = 0
-        self._greet_again_s = math.inf
-        self.request_bytes_max = told.request_bytes_max
-        if told.lineage is not None:
-            if self.lineage is None:
-                self.lineage = told.lineage
-            elif self.lineage != told.lineage:
-                self.changed_to = told.lineage
-
-    def table_changed(self) -> errors.TableChanged:
-        """Return the error for calls that another table than before would have to answer."""
-        return errors.TableChanged(
-            f"another table answers here now (lineage {str(self.changed_to)[:8]}, not {str(self.lineage)[:8]}): "
-            "nothing was asked of it. If that is what you want, connect anew"
-        )
-
-    def refuse_table(self) -> None:
+    def fail_table_changed(self) -> None:
         """End all calls, as another table answers; those that the former one may have executed as unknown."""
         for call in self._waiting:
             if not call.done:
-                _finish(call, None, self.table_changed())
+                call.fail(self.hello.table_changed())
         for request in self._in_flight.values():
             for call in request.calls:
                 if not call.done:
-                    _finish(call, None, errors.OutcomeUnknown(
-                        f"{self.table_changed()}. The table before may have executed this, once"
-                    ) if call.writes else self.table_changed())  # fmt: skip
+                    call.fail(errors.OutcomeUnknown(
+                        f"{self.hello.table_changed()}. The table before may have executed this, once"
+                    ) if call.writes else self.hello.table_changed())  # fmt: skip
         self._waiting.clear()
         self._in_flight.clear()
         self._opening = False
 
-    def _answered(self, request: Request, revision: int, results: list[Result]) -> None:
+    def _answered(self, request: OutgoingRequest, revision: int, results: list[Result]) -> None:
         calls = request.calls
         if len(calls) == 1:
             if not calls[0].done:
-                _answer(calls[0], revision, results)
+                calls[0].answer(revision, results)
             return
         at = 0
-        cramped = []
+        too_large = []
         for call in calls:
             end = at + len(call.ops)
             mine = results[at:end]
@@ -411,12 +288,12 @@ class Session:
             else:
                 again = not call.writes and any(result.code == _TOO_LARGE for result in mine)
             if again:
-                cramped.append(call)
+                too_large.append(call)
             else:
-                _answer(call, revision, mine)
-        self._again_alone(cramped)
+                call.answer(revision, mine)
+        self._again_alone(too_large)
 
-    def _refused(self, request: Request, result: Result) -> None:
+    def _refused(self, request: OutgoingRequest, result: Result) -> None:
         error = errors.error_of(result.code, _text(result.payload))
         if isinstance(error, errors.SessionExpired):
             self._expired(request)
@@ -426,32 +303,32 @@ class Session:
         else:
             # Of two copies one may have been executed before, or may still find room on the disk.
             certain = request.sent == 1
-            crowded = len(request.calls) > 1
+            shared = len(request.calls) > 1
             again = []
             for call in request.calls:
                 if call.done:
                     continue
                 if call.writes and not certain:
-                    _finish(call, None, errors.OutcomeUnknown(
+                    call.fail(errors.OutcomeUnknown(
                         f"asked more than once, the server refused once ({error}), and may have executed another copy"
                     ))  # fmt: skip
-                elif crowded and (not call.writes or not isinstance(error, errors.WriteRejected)):
+                elif shared and (not call.writes or not isinstance(error, errors.WriteRejected)):
                     again.append(call)  # one bad operation refuses them all: each caller gets a verdict of its own
                 else:
-                    _finish(call, None, errors.error_of(result.code, str(error)))
+                    call.fail(errors.error_of(result.code, str(error)))
             self._again_alone(again)
 
     def _fail_writes(self, error: errors.KvzmqError) -> None:
         for call in self._waiting:
             if call.writes and not call.done:
-                _finish(call, None, errors.error_of(error.code, str(error)))
+                call.fail(errors.error_of(error.code, str(error)))
 
     def _again_alone(self, calls: Sequence[Call]) -> None:
         for call in calls:
             call.alone = True
         self._waiting.extendleft(reversed(calls))
 
-    def _expired(self, request: Request) -> None:
+    def _expired(self, request: OutgoingRequest) -> None:
         """The server does not know the session. What was sent once was not executed; else nobody knows."""
         if request.session == self.id:
             self._begin()
@@ -460,7 +337,7 @@ class Session:
             if call.done:
                 continue
             if call.writes and request.sent > 1:
-                _finish(call, None, errors.OutcomeUnknown(
+                call.fail(errors.OutcomeUnknown(
                     "the server has forgotten this session, and with it whether it executed this"
                 ))  # fmt: skip
             else:
@@ -478,31 +355,31 @@ class Session:
         waiting = self._waiting
         for call in waiting:
             if call.deadline_s <= now_s and not call.done:
-                _finish(call, None, not_sent())
+                call.fail(not_sent())
         while waiting and waiting[0].done:
             waiting.popleft()
         for request in list(self._in_flight.values()):
             for call in request.calls:
                 if call.deadline_s <= now_s and not call.done:
-                    _finish(call, None, _too_late(call))
+                    call.fail(call.too_late())
             if request.calls and not request.wanted:
                 del self._in_flight[request.seq]
 
     def end(self, call: Call) -> None:
         """End a call that `expire` did not know: an interrupted thread has lost it on the way."""
         if not call.done:
-            _finish(call, None, _too_late(call))
+            call.fail(call.too_late())
 
     def close(self) -> None:
         """End all calls, as the client is being closed."""
         for call in self._waiting:
             if not call.done:
-                _finish(call, None, errors.Timeout("the client was closed: nothing was sent"))
+                call.fail(errors.Timeout("the client was closed: nothing was sent"))
         for request in self._in_flight.values():
             for call in request.calls:
                 if not call.done:
                     closed = errors.OutcomeUnknown if call.writes else errors.Timeout
-                    _finish(call, None, closed("the client was closed before the answer came"))
+                    call.fail(closed("the client was closed before the answer came"))
         self._waiting.clear()
         self._in_flight.clear()
 
@@ -510,7 +387,7 @@ class Session:
         """End all calls with an error that no retry can mend."""
         for call in self._calls():
             if not call.done:
-                _finish(call, None, error)
+                call.fail(error)
 
     def abandon(self, call: Call) -> None:
         """Forget a call whose caller no longer waits; its reply, if one comes, is dropped."""
@@ -522,32 +399,8 @@ class Session:
             yield from request.calls
 
 
-def _answer(call: Call, revision: int, results: list[Result]) -> None:
-    call.revision = revision
-    try:
-        value = call.finish(results)
-    except Exception as error:
-        _finish(call, None, error)
-    else:
-        _finish(call, value, None)
-
-
-def _finish(call: Call, value: Any, error: BaseException | None) -> None:
-    call.value = value
-    call.error = error
-    call.done = True
-    if call.on_done is not None:
-        call.on_done(call)
-
-
 def _text(payload: Raw) -> str:
     try:
         return str(msgpack.decode_value(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "the server gave no readable reason"
-
-
-def _too_late(call: Call) -> errors.KvzmqError:
-    if call.writes:
-        return errors.OutcomeUnknown("no answer in time: the operation may have been executed, once, or not at all")
-    return errors.Timeout("no answer in time: the server was asked and did not say anything")

@@ -24,7 +24,8 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack, validation
-from kvzmq.protocol.messages import DEPTH_MAX, KEY_CHARS_MAX
+from kvzmq.protocol.operations import KEY_CHARS_MAX
+from kvzmq.protocol.validation import DEPTH_MAX
 
 T = TypeVar("T")
 

@@ -10,8 +10,9 @@ import msgspec
 from msgspec import Raw
 
 from kvzmq import errors
+from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.calls import payload_of
-from kvzmq.client.core.session import Call, Result, Told
+from kvzmq.client.core.hello import decode_server_info
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import HEARTBEAT_S
 
@@ -74,14 +75,13 @@ _PING = Raw(msgpack.encode_value(("ping",)))
 
 _decode_message: Callable[[bytes], _Message] = msgspec.msgpack.Decoder(_Message).decode
 _decode_results: Callable[[Raw], list[Result]] = msgspec.msgpack.Decoder(list[Result]).decode
-_decode_told: Callable[[Raw], Told] = msgspec.msgpack.Decoder(Told).decode
 _decode_started: Callable[[Raw], tuple[int, Union[str, None], Union[str, None]]] = msgspec.msgpack.Decoder(
     tuple[int, Union[str, None], Union[str, None]]
 ).decode
 _decode_pushed: Callable[[Raw], _Pushed] = msgspec.msgpack.Decoder(_Pushed).decode
 
 
-class Watching:
+class WatchState:
     """One watch through any number of connections.
 
     What one request of the table has changed is given out together, when all of it has come.
@@ -191,10 +191,10 @@ class Watching:
 
     def _start(self, revision: int, results: list[Result]) -> None:
         try:
-            told = _decode_told(payload_of(results[0]))
-            if self.lineage is not None and told.lineage not in (None, self.lineage):
+            info = decode_server_info(payload_of(results[0]))
+            if self.lineage is not None and info.lineage not in (None, self.lineage):
                 raise errors.TableChanged(
-                    f"another table answers here now (lineage {str(told.lineage)[:8]}, not {self.lineage[:8]}): "
+                    f"another table answers here now (lineage {str(info.lineage)[:8]}, not {self.lineage[:8]}): "
                     "its changes are not those of the table that was watched. If that is what you want, connect anew"
                 )
             self._number, self.lineage, self.epoch = _decode_started(payload_of(results[1]))

@@ -20,16 +20,17 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar, overload
 
-import zmq
-
 from kvzmq import errors
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
+from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import RAISE, Calls
-from kvzmq.client.core.channel import WatchConversation
-from kvzmq.client.core.session import Call
-from kvzmq.client.core.socket import Link, check_timeout, parse_urls
+from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.pyzmq_socket import Context, PyzmqOpener
+from kvzmq.client.core.timeouts import check_timeout
+from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
-from kvzmq.client.core.watch_state import Watching
+from kvzmq.client.core.watch_channel import WatchChannel
+from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.connection import Connection
 from kvzmq.client.sync.views import Copies, Copy, Items, Keys, Values
 from kvzmq.client.sync.watch import Watch
@@ -44,7 +45,7 @@ def connect(
     url: str | None = None,
     timeout: float | None = TIMEOUT_S,
     *,
-    context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    context: Context | None = None,
 ) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
 
@@ -62,11 +63,9 @@ def connect(
     return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
 
 
-def open_client(
-    urls: Sequence[str], timeout_s: float, prefix: str = "", context: zmq.Context[zmq.Socket[bytes]] | None = None
-) -> Client:
+def open_client(urls: Sequence[str], timeout_s: float, prefix: str = "", context: Context | None = None) -> Client:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return Client(Connection(urls, timeout_s, context), prefix)
+    return Client(Connection(urls, timeout_s, PyzmqOpener(context)), prefix)
 
 
 class Client(MutableMapping[str, Any]):
@@ -303,9 +302,9 @@ class Client(MutableMapping[str, Any]):
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
-        watching = Watching(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        conversation = WatchConversation(watching, Link(connection.urls, connection.context))
-        watch = Watch(conversation, connection.timeout_s if timeout is None else check_timeout(timeout))
+        state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
+        channel = WatchChannel(state, Endpoints(connection.urls), connection.open_socket)
+        watch = Watch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
         try:
             watch.start()
         except BaseException:

@@ -9,16 +9,19 @@ from types import TracebackType
 from typing import NoReturn
 
 from kvzmq import errors
-from kvzmq.client.core.channel import WatchConversation
 from kvzmq.client.core.descriptor import Descriptor
-from kvzmq.client.core.socket import check_wait
+from kvzmq.client.core.timeouts import check_wait
+from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import Event
-from kvzmq.client.sync.connection import CATALOG_PAUSE_S, open_link
+from kvzmq.client.sync.connection import CATALOG_PAUSE_S, resolve_endpoint
 
-_SLICE_S = 0.1
-"""How long to wait without a look at the connection."""
+_TICK_S = 0.1
+"""How often a watch that waits looks after its connection."""
 
-FORKED = "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, epoch=watch.epoch to go on from there"
+FORKED = (
+    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, "
+    "epoch=watch.epoch to go on from there"
+)
 """What a forked child is told: two processes on one socket would take each other's events."""
 
 
@@ -29,10 +32,9 @@ class Watch(Iterator[Event]):
     in a `with` block.
     """
 
-    def __init__(self, conversation: WatchConversation, timeout_s: float) -> None:
-        self._conversation = conversation
-        self._watching = conversation.watching
-        self._link = conversation.link
+    def __init__(self, channel: WatchChannel, timeout_s: float) -> None:
+        self._channel = channel
+        self._state = channel.state
         self._timeout_s = timeout_s
         self._closed = False
         self._pid = os.getpid()
@@ -47,11 +49,11 @@ class Watch(Iterator[Event]):
         """
         self._check_process()
         deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
-        while not self._watching.started:
+        while not self._state.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
-                raise errors.Timeout(f"the watch has not begun in time: {self._link.describe()}")
-            self._turn(deadline_s)
+                raise errors.Timeout(f"the watch has not begun in time: {self._channel.describe()}")
+            self._wait(deadline_s)
 
     def get(self, timeout: float | None = None) -> Event:
         """Return the next change, waiting `timeout` seconds at most, or without end if None.
@@ -62,18 +64,18 @@ class Watch(Iterator[Event]):
             TableChanged: another table answers where the one that was watched did
         """
         self._check_process()
-        events = self._watching.events
+        events = self._state.events
         if events:
             return events.popleft()
         deadline_s = float("inf") if timeout is None else time.monotonic() + check_wait(timeout)
         while True:
             if self._closed:
                 raise ValueError("the watch is closed")
-            self._turn(deadline_s)
+            self._wait(deadline_s)
             if events:
                 return events.popleft()
             self._raise_error()
-            if time.monotonic() >= deadline_s and not self._link.unread:
+            if time.monotonic() >= deadline_s and not self._channel.unread:
                 raise errors.Timeout(f"no change within {timeout} seconds")
 
     def progress(self, timeout: float | None = None) -> int:
@@ -91,18 +93,18 @@ class Watch(Iterator[Event]):
         """
         self._check_process()
         deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
-        self._watching.begin_progress()
-        self._conversation.wants_progress = True
+        self._state.begin_progress()
+        self._channel.wants_progress = True
         try:
-            while (revision := self._watching.arrived) is None:
+            while (revision := self._state.arrived) is None:
                 if self._closed:
                     raise ValueError("the watch is closed")
                 self._raise_error()
                 if time.monotonic() >= deadline_s:
-                    raise errors.Timeout(f"the watch has not caught up in time: {self._link.describe()}")
-                self._turn(deadline_s)
+                    raise errors.Timeout(f"the watch has not caught up in time: {self._channel.describe()}")
+                self._wait(deadline_s)
         finally:
-            self._conversation.wants_progress = False
+            self._channel.wants_progress = False
         return revision
 
     def fileno(self) -> int:
@@ -117,7 +119,7 @@ class Watch(Iterator[Event]):
             raise ValueError("the watch is closed")
         if self._descriptor is None:
             self._descriptor = Descriptor()
-            self._descriptor.follow(self._link)
+            self._descriptor.follow(self._channel.socket)
         return self._descriptor.fileno()
 
     def _check_process(self) -> None:
@@ -125,48 +127,44 @@ class Watch(Iterator[Event]):
             raise ValueError("the watch is closed") if self._closed else RuntimeError(FORKED)
 
     def _raise_error(self) -> None:
-        if self._watching.error is not None:
-            raise self._watching.error
-
-    def _turn(self, deadline_s: float) -> None:
-        """Wait for messages or for news of the connection, a moment at most."""
-        try:
-            self._wait(deadline_s)
-        finally:
-            if self._descriptor is not None:
-                self._descriptor.follow(self._link)
+        if self._state.error is not None:
+            raise self._state.error
 
     def _wait(self, deadline_s: float) -> None:
+        """Wait for messages or connection events, a moment at most, and look after the connection."""
+        try:
+            self._look_after(deadline_s)
+        finally:
+            if self._descriptor is not None:
+                self._descriptor.follow(self._channel.socket)
+
+    def _look_after(self, deadline_s: float) -> None:
         now_s = time.monotonic()
-        link = self._link
-        wait_s = max(0.0, min(_SLICE_S, deadline_s - now_s))
-        if not link.is_open:
+        channel = self._channel
+        wait_s = max(0.0, min(_TICK_S, deadline_s - now_s))
+        if not channel.is_open:
             try:
-                open_link(link, max(wait_s, min(1.0, deadline_s - now_s)), self._watching.lineage)
+                resolve_endpoint(channel.endpoints, self._state.lineage, max(wait_s, min(1.0, deadline_s - now_s)))
             except errors.CatalogError:
                 time.sleep(min(wait_s, CATALOG_PAUSE_S))
                 return
-            self._conversation.opened(now_s)
-        self._conversation.ask(now_s)
-        if self._conversation.hopeless(now_s):
-            link.close()
-            return
-        wait_ms = int(wait_s * 1000) + (wait_s > 0)
-        if link.connected:
-            link.socket.poll(wait_ms)
-        else:
-            link.monitor.poll(wait_ms)
-        self._conversation.receive_all(time.monotonic())
+            channel.open(time.monotonic())
+        channel.tick(now_s)
+        if channel.fail_over(now_s):
+            channel.close()
+        elif channel.socket is not None:
+            channel.socket.wait(wait_s)
+            channel.receive_all(time.monotonic())
 
     @property
     def revision(self) -> int | None:
         """The revision up to which everything was seen: where a later watch can go on, with `epoch`."""
-        return self._watching.seen
+        return self._state.seen
 
     @property
     def epoch(self) -> str | None:
         """The table's epoch, 32 hexadecimal digits, when this watch last connected; None before."""
-        return self._watching.epoch
+        return self._state.epoch
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
@@ -185,10 +183,10 @@ class Watch(Iterator[Event]):
     def close(self) -> None:
         """End the watch: its iteration stops."""
         self._closed = True
-        self._watching.events.clear()
+        self._state.events.clear()
         if os.getpid() != self._pid:
             return  # the connection is the parent's
-        self._link.close()
+        self._channel.close()
         if self._descriptor is not None:
             self._descriptor.close()
             self._descriptor = None

@@ -26,7 +26,7 @@ STEP_REPLY_BYTES_MAX = 8 << 20
 
 
 class Arrival:
-    """A request with the way back to who sent it."""
+    """A request, with the transport and the peer that its reply goes to."""
 
     __slots__ = ("peer", "request", "transport")
 
@@ -47,7 +47,7 @@ class Transport(Protocol):
         """How many clients are connected."""
 
     def register(self, poller: zmq.Poller) -> object:
-        """Have the poller watch this transport, and return what the poller will report."""
+        """Register with a poller; returns what the poller will report."""
 
     def drain(self) -> list[Arrival]:
         """Take in what is ready, up to the transport's limits, without waiting."""
@@ -62,17 +62,17 @@ class Transport(Protocol):
         """Queue an event, already encoded; False if the peer does not keep up: try again later.
 
         Raises:
-            PeerGone: there is nobody to push to any more
+            PeerGone: the peer has disconnected
         """
 
     def can_push(self, peer: Hashable) -> bool:
         """Say whether the peer can tell an event from a reply."""
 
     def flush(self) -> None:
-        """Let go what the step has queued, large replies up to STEP_REPLY_BYTES_MAX."""
+        """Send what the step has queued, large replies up to STEP_REPLY_BYTES_MAX."""
 
     def name(self, peer: Hashable) -> str:
-        """Name a peer for people; nobody can claim a peer's identity who has only seen its name."""
+        """Return a name of the peer for people, from which nobody can derive its identity."""
 
     def stats(self) -> dict[str, int]:
         """Count what happened, by name."""

@@ -1,7 +1,7 @@
 """The ROUTER socket: one MessagePack frame a message, replies by identity.
 
-What libzmq does not do by itself is done here: a reply to a peer that is gone or does not read is
-counted instead of lost unseen, the bytes on their way to one peer are bounded, and so is what a step
+What libzmq does not do by itself is done here: a reply to a peer that has disconnected or does not read
+is counted instead of lost unseen, the bytes in flight to one peer are bounded, and so is what a step
 spends on large replies. libzmq's own limits count messages.
 
 No HEARTBEAT_IVL, here or on any socket: when a receive queue is full and the connection breaks, the
@@ -11,15 +11,10 @@ peer whose machine has vanished is noticed by TCP's keepalive and TCP_MAXRT inst
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import errno
 import hashlib
 import os
-import socket
-import struct
 import time
-from collections import deque
 from collections.abc import Hashable, Sequence
 from typing import cast
 
@@ -29,18 +24,15 @@ from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import LARGE_BYTES_MIN, REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, STEP_WEIGHT_MAX, Arrival
+from kvzmq.server.transport.listen import bind, unlink
+from kvzmq.server.transport.router_monitor import ConnectionMonitor
+from kvzmq.server.transport.router_replies import QUEUED_MESSAGES_MAX, DroppedReplies, InFlight, Peer, ReplyQueue
 
 REQUESTS_MAX = 1024
 """How many requests one step takes in."""
 
-QUEUED_MESSAGES_MAX = 1000
-"""Replies that may wait for one peer; further ones are dropped, and the peer asks again."""
-
 RECEIVED_MESSAGES_MAX = 32
 """Requests of one peer that libzmq holds for the loop; then TCP makes the peer wait."""
-
-UNSENT_BYTES_MAX = 32 << 20
-"""Bytes of large replies that may wait for one peer; further ones are dropped."""
 
 IDENTITY_BYTES_MAX = 255
 """The longest identity, ZMTP's own limit; libzmq takes longer ones, and what they ask for is refused here."""
@@ -52,29 +44,13 @@ ENVELOPE_BYTES_MAX = 4096
 """How many bytes they may have."""
 
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES = 4, 2, 3
-"""When an idle connection is first asked for a sign, how often, and how often in vain: gone after 10 s."""
+"""When an idle connection is first probed, how often, and how many probes in vain end it: after 10 s in all."""
 
 UNACKNOWLEDGED_MS_MAX = 10_000
 """How long the other machine's kernel may leave bytes on their way to it unacknowledged, or take none."""
 
 _MORE = int(zmq.SNDMORE | zmq.NOBLOCK)  # plain integers: an "or" or "and" of enumerations costs 0.4 to 0.7 us
 _POLLIN = int(zmq.POLLIN)
-
-_LEDGER_MAX = 1024
-"""How many peers the ledger of undelivered replies remembers."""
-
-_FOLLOWED_MIN = 64
-"""How many peers are followed before those whose replies are all on the wire are looked for."""
-
-_MONITORED_S = 0.1
-"""How often the reports of connections made and ended are read."""
-
-_EVENT = struct.Struct("<Hi")
-_WATCHED = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED  # both name the descriptor; a handshake's does not
-
-Peer = tuple[bytes, tuple[bytes, ...]]
-"""The identity, and the envelope: the frames before the request up to the empty one, as REQ sockets and proxies
-put them; empty for a DEALER that sends the request alone."""
 
 _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.ROUTER_MANDATORY, 1),
@@ -95,22 +71,12 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
 
 
 def _seed_identities() -> None:
-    """Have libzmq number anonymous peers from a number that nobody can guess.
+    """Make libzmq number anonymous peers from a number that nobody can guess.
 
     It takes the first number from C's rand(), unseeded, and aborts the process when a peer has claimed the
     next one for itself.
     """
     ctypes.CDLL(None).srand(int.from_bytes(os.urandom(4), "little"))
-
-
-class _Waiting:
-    """The replies of one peer from the first large one on that is not on its way yet."""
-
-    __slots__ = ("length", "replies")
-
-    def __init__(self) -> None:
-        self.replies: deque[tuple[Peer, Reply | bytes]] = deque()
-        self.length = 0  # of the large ones among them
 
 
 class RouterTransport:
@@ -132,87 +98,30 @@ class RouterTransport:
         request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
         _seed_identities()
-        self._context = context
         self._socket = context.socket(zmq.ROUTER)
-        self._unsent: dict[bytes, deque[tuple[zmq.MessageTracker, int]]] = {}
-        self._look_through_at = _FOLLOWED_MIN
-        self._undelivered: dict[str, int] = {}
         # Small replies wait for the end of the step: libzmq's thread is then woken once, not for each.
-        self._queued: list[tuple[Peer, bytes]] = []
-        self._waiting: dict[bytes, _Waiting] = {}
-        self._counts = {"replies_to_the_gone": 0, "replies_to_the_stuck": 0, "events": 0}
+        self._small: list[tuple[Peer, bytes]] = []
+        self._queues: dict[bytes, ReplyQueue] = {}  # by identity
+        self._in_flight = InFlight()
+        self._dropped = DroppedReplies()
+        self._counts = {"replies_dropped_disconnected": 0, "replies_dropped_backpressure": 0, "events_sent": 0}
         self._salt = os.urandom(16)
         self._socket.copy_threshold = 0  # else pyzmq copies messages below 64 KiB and calls them sent at once
         for option, value in (*_OPTIONS, (zmq.MAXMSGSIZE, request_bytes_max)):
             self._socket.setsockopt(option, value)
-        self._connected: set[int] = set()  # descriptors
-        self._read_monitor_s = 0.0
-        self._monitor = self._start_monitor()
+        self._monitor = ConnectionMonitor(context, self._socket)
         self.endpoints = []
         try:
             for endpoint in endpoints:
-                self.endpoints.append(self._bind(endpoint))
+                self.endpoints.append(bind(self._socket, endpoint))
         except errors.CannotListen:
             self.close()
             raise
 
-    def _bind(self, endpoint: str) -> str:
-        path = _path_of(endpoint)
-        if path and _somebody_listens(path):  # libzmq would take the path over, without a word to anybody
-            raise errors.CannotListen(
-                f"cannot listen on {endpoint}: it is in use; stop the other server or choose another --bind"
-            )
-        umask = os.umask(0o077)  # an ipc socket is for its owner alone
-        try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            number = error.errno or 0
-            advice = {
-                errno.EADDRINUSE: "it is in use; stop the other server or choose another --bind (port 0 takes a free one)",
-                errno.ENODEV: "no such address on this machine",
-                errno.EADDRNOTAVAIL: "no such address on this machine",
-                errno.ENOENT: "there is no such directory",
-                errno.EACCES: "no permission",
-                errno.ENAMETOOLONG: "the path is too long for a socket, about 100 bytes",
-            }.get(
-                number, f"{zmq.strerror(number)}; an endpoint looks like tcp://127.0.0.1:5570 or ipc:///run/kvzmq.sock"
-            )
-            raise errors.CannotListen(f"cannot listen on {endpoint}: {advice}") from error
-        finally:
-            os.umask(umask)
-        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-
-    # ---- who is connected
-
-    def _start_monitor(self) -> zmq.Socket[bytes]:
-        """Have connections reported, without a high-water mark: libzmq's thread would wait for room for its reports."""
-        place = f"inproc://kvzmq-router-{os.urandom(8).hex()}"
-        self._socket.monitor(place, _WATCHED)
-        monitor = self._context.socket(zmq.PAIR)
-        monitor.setsockopt(zmq.LINGER, 0)
-        monitor.setsockopt(zmq.RCVHWM, 0)
-        monitor.connect(place)
-        return monitor
-
-    def _read_monitor(self) -> None:
-        self._read_monitor_s = time.monotonic() + _MONITORED_S
-        while True:
-            try:
-                event, descriptor = _EVENT.unpack(self._monitor.recv(zmq.NOBLOCK))
-            except zmq.Again:
-                return
-            self._monitor.recv()  # the endpoint
-            if event == zmq.EVENT_DISCONNECTED:
-                self._connected.discard(descriptor)
-            else:
-                self._connected.add(descriptor)
-
     @property
     def connections(self) -> int:
         """How many clients are connected."""
-        self._read_monitor()
-        self._connected = set(filter(_is_open, self._connected))  # whose place was taken over ends unreported
-        return len(self._connected)
+        return self._monitor.count()
 
     # ---- in
 
@@ -224,8 +133,8 @@ class RouterTransport:
         arrivals: list[Arrival] = []
         taken_bytes = weight = requests = 0
         receive = self._socket.recv
-        if time.monotonic() >= self._read_monitor_s:
-            self._read_monitor()
+        if time.monotonic() >= self._monitor.due_s:
+            self._monitor.read()
         while requests < REQUESTS_MAX and taken_bytes < STEP_BYTES_MAX and weight < STEP_WEIGHT_MAX:
             try:
                 identity = receive(zmq.NOBLOCK)
@@ -284,58 +193,58 @@ class RouterTransport:
             part = self._socket.recv(copy=False)
 
     def pending(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._queues)
 
     # ---- out
 
     def send(self, peer: Hashable, reply: Reply) -> None:
         to = cast(Peer, peer)
         large = isinstance(reply.results, LargeResults) or len(reply.results) >= LARGE_BYTES_MIN
-        waiting = self._waiting.get(to[0])
-        if waiting is None and not large:
-            self._queued.append((to, msgpack.encode_reply(reply)))
+        queue = self._queues.get(to[0])
+        if queue is None and not large:
+            self._small.append((to, msgpack.encode_reply(reply)))
         else:
-            self._wait(to, reply, waiting or _Waiting(), len(reply.results) if large else 0)
+            self._queue(to, reply, queue or ReplyQueue(), len(reply.results) if large else 0)
 
-    def _wait(self, peer: Peer, reply: Reply, waiting: _Waiting, length: int) -> None:
-        """Have a reply wait for its turn, if there is room."""
-        room = len(waiting.replies) < QUEUED_MESSAGES_MAX and (
-            not length or self._has_room(peer[0], waiting.length + length)
+    def _queue(self, peer: Peer, reply: Reply, queue: ReplyQueue, large_bytes: int) -> None:
+        """Queue a reply that must wait for its turn, or drop it if the peer has too many unread."""
+        has_room = len(queue.replies) < QUEUED_MESSAGES_MAX and (
+            not large_bytes or self._in_flight.has_room(peer[0], queue.large_bytes + large_bytes)
         )
-        if not room:
-            self._lost(peer, "replies_to_the_stuck")
+        if not has_room:
+            self._drop(peer, "replies_dropped_backpressure")
             return
-        waiting.replies.append((peer, reply if length else msgpack.encode_reply(reply)))
-        waiting.length += length
-        self._waiting[peer[0]] = waiting
+        queue.put(peer, reply, large_bytes)
+        self._queues[peer[0]] = queue
 
     def flush(self) -> None:
         self._flush_small()
         sent_bytes = 0
-        while self._waiting and sent_bytes < STEP_REPLY_BYTES_MAX:
-            identity = next(iter(self._waiting))
-            waiting = self._waiting.pop(identity)
-            peer, reply = waiting.replies.popleft()
-            if isinstance(reply, Reply):
-                waiting.length -= len(reply.results)
-                reply = msgpack.encode_reply(reply)
-                sent_bytes += len(reply)
-            self._try_to_send(peer, reply)
-            if waiting.replies:
-                self._waiting[identity] = waiting  # behind the others: one reply each in turn
+        while self._queues and sent_bytes < STEP_REPLY_BYTES_MAX:
+            identity = next(iter(self._queues))
+            queue = self._queues.pop(identity)
+            peer, frame, is_large = queue.take()
+            sent_bytes += len(frame) if is_large else 0
+            self._send_or_drop(peer, frame)
+            if queue.replies:
+                self._queues[identity] = queue  # behind the others: one reply each in turn
 
     def _flush_small(self) -> None:
-        if self._queued:
-            queued, self._queued = self._queued, []
-            for peer, frame in queued:
-                self._try_to_send(peer, frame)
+        if self._small:
+            small, self._small = self._small, []
+            for peer, frame in small:
+                self._send_or_drop(peer, frame)
 
-    def _try_to_send(self, peer: Peer, frame: bytes) -> None:
+    def _send_or_drop(self, peer: Peer, frame: bytes) -> None:
         try:
             if not self._send(peer, frame):
-                self._lost(peer, "replies_to_the_stuck")
+                self._drop(peer, "replies_dropped_backpressure")
         except errors.PeerGone:
-            self._lost(peer, "replies_to_the_gone")
+            self._drop(peer, "replies_dropped_disconnected")
+
+    def _drop(self, peer: Peer, counter: str) -> None:
+        self._counts[counter] += 1
+        self._dropped.add(self.name(peer))
 
     def can_push(self, peer: Hashable) -> bool:
         return not cast(Peer, peer)[1]
@@ -343,12 +252,12 @@ class RouterTransport:
     def push(self, peer: Hashable, event: bytes) -> bool:
         self._flush_small()  # the reply that began the watch comes first
         to = cast(Peer, peer)
-        if to[0] in self._waiting:
+        if to[0] in self._queues:
             return False
-        if len(event) >= LARGE_BYTES_MIN and not self._has_room(to[0], len(event)):
+        if len(event) >= LARGE_BYTES_MIN and not self._in_flight.has_room(to[0], len(event)):
             return False
         sent = self._send(to, event)
-        self._counts["events"] += sent
+        self._counts["events_sent"] += sent
         return sent
 
     def _send(self, peer: Peer, frame: bytes) -> bool:
@@ -366,41 +275,17 @@ class RouterTransport:
             self._socket.send(part, _MORE)
         if len(frame) >= LARGE_BYTES_MIN:
             tracker = self._socket.send(frame, zmq.NOBLOCK, copy=False, track=True)
-            self._unsent.setdefault(identity, deque()).append((tracker, len(frame)))
+            self._in_flight.follow(identity, tracker, len(frame))
         else:
             self._socket.send(frame, zmq.NOBLOCK)
         return True
 
-    def _has_room(self, identity: bytes, length: int) -> bool:
-        """Say whether the peer may be sent large replies, and forget those that are on the wire."""
-        if len(self._unsent) > self._look_through_at:
-            # A tracker takes 3 KB, so peers that have left must not keep theirs. Looking when there are twice as
-            # many as after the last look costs each reply a constant amount.
-            for other in [i for i, waiting in self._unsent.items() if waiting[-1][0].done]:
-                del self._unsent[other]
-            self._look_through_at = 2 * len(self._unsent) + _FOLLOWED_MIN
-        waiting = self._unsent.get(identity)
-        if waiting is None:
-            return length <= UNSENT_BYTES_MAX
-        while waiting and waiting[0][0].done:
-            waiting.popleft()
-        if not waiting:
-            del self._unsent[identity]
-        return sum(size for _, size in waiting) + length <= UNSENT_BYTES_MAX
-
-    def _lost(self, peer: Peer, why: str) -> None:
-        self._counts[why] += 1
-        name = self.name(peer)
-        self._undelivered[name] = self._undelivered.pop(name, 0) + 1
-        if len(self._undelivered) > _LEDGER_MAX:
-            del self._undelivered[next(iter(self._undelivered))]
-
     # ---- what there is to say
 
     @property
-    def undelivered(self) -> dict[str, int]:
-        """The replies that could not be delivered, by peer, the latest peers last."""
-        return self._undelivered
+    def replies_dropped(self) -> dict[str, int]:
+        """How many replies were dropped, by peer, the latest peers last."""
+        return self._dropped.counts
 
     def name(self, peer: Hashable) -> str:
         return "zmq:" + hashlib.blake2b(cast(Peer, peer)[0], digest_size=4, key=self._salt).hexdigest()
@@ -410,35 +295,10 @@ class RouterTransport:
         return counts | {"router_connections": self.connections}
 
     def close(self) -> None:
-        self._socket.monitor(None, 0)
-        self._socket.close()
         self._monitor.close()
-        for path in filter(None, map(_path_of, self.endpoints)):
-            with contextlib.suppress(OSError):  # libzmq does so only where the context is ended in order
-                os.unlink(path)
-
-
-def _path_of(endpoint: str) -> str:
-    """Return the path of an endpoint of ipc://; "" for others, and for names that are no files."""
-    path = endpoint.removeprefix("ipc://") if endpoint.startswith("ipc://") else ""
-    return "" if path.startswith(("@", "*")) else path
-
-
-def _somebody_listens(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as sock:
-        try:
-            sock.connect(path)
-        except OSError:
-            return False
-    return True
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
+        self._socket.close()
+        for endpoint in self.endpoints:
+            unlink(endpoint)
 
 
 def _refusal(message: str) -> Refusal:

@@ -1,7 +1,8 @@
 """A table's files as they were at one moment, for tools that only look.
 
 `Reading` opens them all, also beside a server that appends, rotates and compacts, so that the store's
-own code can recover from them. `regions` goes through one file past everything that is no frame.
+own code can recover from them. `regions` goes through one file past everything that is no frame, `groups`
+through the log.
 Nothing is changed, not even a lock.
 """
 
@@ -15,7 +16,11 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 from zlib import crc32
 
+import msgspec
+
 from kvzmq import errors
+from kvzmq.protocol import msgpack
+from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
 from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED, ends_in_zeros
 from kvzmq.store.file.files import DiskFile, File
@@ -26,7 +31,7 @@ NAMES = (checkpoint.NAME, NAME_SEALED, NAME)
 
 
 class NoTable(errors.KvzmqError):
-    """Say that a directory holds no table."""
+    """A directory holds no table."""
 
 
 class _OpenFile(DiskFile):
@@ -153,6 +158,37 @@ def _inodes(path: Path) -> dict[str, tuple[int, int]]:
             continue
         found[name] = status.st_dev, status.st_ino
     return found
+
+
+class Group(NamedTuple):
+    """A group of the log: its number, its time in microseconds since 1970 UTC, its requests."""
+
+    number: int
+    time_us: int
+    requests: list[Request]
+
+
+class Unreadable(NamedTuple):
+    """A place of the log that cannot be read: which file, where and why; and whether it is a torn tail."""
+
+    what: str
+    torn: bool
+
+
+def groups(reading: Reading) -> Iterator[Group | Unreadable]:
+    """Yield what the log holds, in its order: every group that can be read, and what lies between them."""
+    for name in (NAME_SEALED, NAME):
+        if not reading.exists(name):
+            continue
+        for found in regions(reading.open(name), MAGIC, name, last=name == NAME):
+            if isinstance(found, Gap):
+                yield Unreadable(f"{name}: {describe(found)}", found.torn)
+                continue
+            try:
+                yield Group(found.number, *msgpack.decode_group(found.payload))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                what = f"{name}: offset {found.offset}: group {found.number} is not a group: {error}"
+                yield Unreadable(what, torn=False)
 
 
 class Gap(NamedTuple):

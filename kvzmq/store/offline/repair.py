@@ -20,20 +20,18 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import msgspec
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import msgpack, operations
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
-from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED
+from kvzmq.store.file.file_log import MAGIC, NAME
 from kvzmq.store.file.files import DiskDirectory
-from kvzmq.store.offline.reading import Gap, Reading, describe, regions
+from kvzmq.store.offline.reading import Gap, Group, Reading, describe, groups, regions
 from kvzmq.store.table import Table
 
-_UNCONDITIONAL = (messages.Insert, messages.InsertMany, messages.Remove, messages.RemoveMany)
+_UNCONDITIONAL = (operations.Insert, operations.InsertMany, operations.Remove, operations.RemoveMany)
 """The writes after which a row is known, whatever it was before."""
 
 
@@ -60,10 +58,10 @@ class Saved:
 def save(reading: Reading) -> Saved:
     """Read what can be read; see above for what it means."""
     saved = Saved(Table())
-    groups = list(_groups(reading, saved.left_out))
+    found = list(_groups(reading, saved.left_out))
     keys: set[str] | None = None
     if not _load_checkpoint(reading, saved):
-        if groups and groups[0].number == 1:
+        if found and found[0].number == 1:
             saved.table, saved.group = Table(), 0
             saved.left_out.append("the log begins with the first group, so the checkpoint is not needed")
         else:
@@ -71,7 +69,7 @@ def save(reading: Reading) -> Saved:
             keys = set(saved.table.rows)
     replay = _Replay(saved.table, keys)
     last = saved.group
-    for group in groups:
+    for group in found:
         if group.number <= last:
             continue  # in the checkpoint already
         if group.number != last + 1:
@@ -93,25 +91,13 @@ def _span(first: int, last: int) -> str:
     return f" {first}" if first == last else f"s {first} to {last}"
 
 
-class _Group(NamedTuple):
-    number: int
-    time_us: int
-    requests: list[Request]
-
-
-def _groups(reading: Reading, left_out: list[str]) -> Iterator[_Group]:
+def _groups(reading: Reading, left_out: list[str]) -> Iterator[Group]:
     """Yield every group that can be read; a line for what cannot be goes to `left_out`."""
-    for name in (NAME_SEALED, NAME):
-        if not reading.exists(name):
-            continue
-        for found in regions(reading.open(name), MAGIC, name, last=name == NAME):
-            if isinstance(found, Gap):
-                left_out.append(f"{name}: {describe(found)}{', a torn tail' if found.torn else ''}")
-                continue
-            try:
-                yield _Group(found.number, *msgpack.decode_group(found.payload))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                left_out.append(f"{name}: offset {found.offset}: group {found.number} is not a group: {error}")
+    for found in groups(reading):
+        if isinstance(found, Group):
+            yield found
+        else:
+            left_out.append(found.what + (", a torn tail" if found.torn else ""))
 
 
 def _load_checkpoint(reading: Reading, saved: Saved) -> bool:
@@ -167,7 +153,7 @@ class _Replay:
         """Keys that were changed, nobody knows into what."""
         self._seen: set[tuple[bytes, int]] = set()
 
-    def apply(self, group: _Group) -> None:
+    def apply(self, group: Group) -> None:
         """Apply one group."""
         self.table.advance(group.time_us)
         for request in group.requests:
@@ -180,33 +166,20 @@ class _Replay:
                     if op.writes:
                         self._follow(op, self.keys)
 
-    def _follow(self, op: messages.Operation, known: set[str]) -> None:
-        touched = set(keys_of(op))
+    def _follow(self, op: Operation, known: set[str]) -> None:
+        touched = set(op.named_keys())
         if isinstance(op, _UNCONDITIONAL):
             known |= touched
             self.unknown -= touched
         elif not touched <= known:
-            self._execute(messages.RemoveMany(list(touched)))
+            self._execute(operations.RemoveMany(list(touched)))
             known -= touched
             self.unknown |= touched
             return
         self._execute(op)
 
-    def _execute(self, op: messages.Operation) -> None:
+    def _execute(self, op: Operation) -> None:
         self.table.execute(Request(None, 1, [op], b""))
-
-
-def keys_of(op: messages.Operation) -> list[str]:
-    """Return the keys an operation names."""
-    if isinstance(op, messages.InsertMany):
-        return list(op.rows)
-    if isinstance(op, messages.Transaction):
-        return [key for key, _ in op.checks] + [key for step in op.operations for key in keys_of(step)]
-    named = getattr(op, "keys", None)
-    if named is not None:
-        return list(named)
-    key = getattr(op, "key", None)
-    return [] if key is None else [key]
 
 
 def write(saved: Saved, path: str | os.PathLike[str]) -> None:

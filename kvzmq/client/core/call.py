@@ -1,0 +1,76 @@
+"""One call of a client: the operations of one caller, and what became of them. No I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from kvzmq import errors
+
+
+class Result(msgspec.Struct, array_like=True, gc=False):
+    """One operation's result: a code and a payload, still encoded."""
+
+    code: int
+    payload: Raw
+
+
+class Call(msgspec.Struct, eq=False):
+    """Operations of one caller, executed in order, and what became of them; to be submitted once.
+
+    ops         encoded operations
+    writes      whether any of them writes
+    finish      makes the caller's value from the results; may raise
+    size        bytes of `ops`
+    alone       whether it must not share a request with others
+    deadline_s  when the caller gives up, on the shell's clock
+    done        whether there is an outcome: the caller's `value`, or an `error`
+    revision    of the table when it was executed, as far as a reply told
+    on_done     told when it is done
+    waiter      whatever `on_done` needs to find who waits
+    """
+
+    ops: list[Raw]
+    writes: bool
+    finish: Callable[[list[Result]], Any]
+    size: int
+    alone: bool = False
+    deadline_s: float = math.inf
+    done: bool = False
+    value: Any = None
+    error: BaseException | None = None
+    revision: int = 0
+    on_done: Callable[[Call], None] | None = None
+    waiter: Any = None
+
+    def answer(self, revision: int, results: list[Result]) -> None:
+        """End the call with what `finish` makes of its results."""
+        self.revision = revision
+        try:
+            value = self.finish(results)
+        except Exception as error:
+            self.end(None, error)
+        else:
+            self.end(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        """End the call with an error."""
+        self.end(None, error)
+
+    def end(self, value: Any, error: BaseException | None) -> None:
+        """End the call, and tell who waits."""
+        self.value = value
+        self.error = error
+        self.done = True
+        if self.on_done is not None:
+            self.on_done(self)
+
+    def too_late(self) -> errors.KvzmqError:
+        """Return the error for a call that was sent and not answered in time."""
+        if self.writes:
+            return errors.OutcomeUnknown("no answer in time: the operation may have been executed, once, or not at all")
+        return errors.Timeout("no answer in time: the server was asked and did not say anything")

@@ -1,0 +1,87 @@
+"""The `hello` with which a connection begins, and what its reply says: which table answers here. No I/O.
+
+A session that has asked a table before sends nothing until the reply is there: if it is another table now, nothing
+is asked of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import msgspec
+from msgspec import Raw
+
+from kvzmq import errors
+from kvzmq.client.core.call import Result
+from kvzmq.client.core.outgoing import RESEND_S
+from kvzmq.protocol import msgpack
+from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX
+
+_HELLO = Raw(msgpack.encode_value(("hello",)))
+
+
+class ServerInfo(msgspec.Struct, gc=False):
+    """What the reply to `hello` says that a client has to know; a server of an earlier version says nothing."""
+
+    lineage: str | None = None
+    epoch: str | None = None
+    request_bytes_max: int = REQUEST_BYTES_LIMIT
+
+
+decode_server_info: Callable[[Raw], ServerInfo] = msgspec.msgpack.Decoder(ServerInfo).decode
+
+
+class Hello:
+    """The `hello` of one session, said anew on each connection.
+
+    Args:
+        lineage: of the table that is expected, 32 hexadecimal digits, or None for whichever answers first
+    """
+
+    def __init__(self, lineage: str | None) -> None:
+        self.lineage = lineage
+        """Of the table that the session has asked."""
+        self.changed_to: str | None = None
+        """The lineage of another table that answers on this connection."""
+        self.request_bytes_max = REQUEST_BYTES_MAX
+        """The largest request that the server takes, as far as it has told."""
+        self.seq = 0
+        """The number of the request that is unanswered, or 0."""
+        self.again_s = math.inf
+        """When to ask once more, for want of a reply."""
+
+    def request(self, seq: int, now_s: float) -> bytes:
+        """Return the frame that begins a new connection, or asks again on it, as request number `seq`."""
+        self.changed_to = None
+        self.seq = seq
+        self.again_s = now_s + RESEND_S
+        return msgpack.encode_request(None, seq, [_HELLO])
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing may be sent before it is known which table answers here."""
+        return self.changed_to is not None or (self.seq != 0 and self.lineage is not None)
+
+    def receive(self, results: list[Result]) -> None:
+        """Learn which table answers on this connection; one of an earlier version of the server does not say."""
+        try:
+            answered = results and results[0].code == errors.OK
+            info = decode_server_info(results[0].payload) if answered else ServerInfo()
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # not of this protocol
+        self.seq = 0
+        self.again_s = math.inf
+        self.request_bytes_max = info.request_bytes_max
+        if info.lineage is not None:
+            if self.lineage is None:
+                self.lineage = info.lineage
+            elif self.lineage != info.lineage:
+                self.changed_to = info.lineage
+
+    def table_changed(self) -> errors.TableChanged:
+        """Return the error for calls that another table than before would have to answer."""
+        return errors.TableChanged(
+            f"another table answers here now (lineage {str(self.changed_to)[:8]}, not {str(self.lineage)[:8]}): "
+            "nothing was asked of it. If that is what you want, connect anew"
+        )

@@ -1,0 +1,130 @@
+"""What both shells do between two waits with their calls: a session's frames over a channel. Never waits itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from kvzmq import errors
+from kvzmq.client.core.channel import Channel
+from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.outgoing import OutgoingRequest
+from kvzmq.client.core.session import ClientSession
+from kvzmq.client.core.socket import OpenSocket, Socket
+from kvzmq.protocol.messages import SILENCE_S_MAX
+
+SILENT_S = 2.0
+"""How long a connected server may leave requests unanswered before the next server, if there is one, is tried."""
+
+TICK_S = 0.05
+"""How often `tick` is due while a call waits."""
+
+
+class SessionChannel(Channel):
+    """Moves frames between a session and a server.
+
+    Args:
+        endpoints: of the servers
+        open_socket: makes a socket to one of them
+        lineage: of the table that is expected, see ClientSession
+    """
+
+    def __init__(self, endpoints: Endpoints, open_socket: OpenSocket, lineage: str | None = None) -> None:
+        super().__init__(endpoints, open_socket)
+        self.session = ClientSession(lineage)
+        self.catalog_error: errors.CatalogError | None = None
+        """Why no catalog could say where the server is, the last time one was asked."""
+        self._polled_s = 0.0
+        self._heard_s = 0.0  # or, if later, when there was nothing to hear
+
+    def open(self, now_s: float) -> None:
+        """Connect to the endpoint in use, in place of the former socket; see Channel."""
+        super().open(now_s)
+        self.catalog_error = None
+
+    def poll_events(self, now_s: float) -> None:
+        """Take note of what became of the connection; say hello on a new one, and send what is unanswered once more."""
+        socket = self.socket
+        if socket is None:
+            return
+        self._polled_s = time.monotonic()  # `now_s` may be older than what was read since
+        if self._poll_events(socket):
+            self._heard_s = now_s
+            socket.send(self.session.say_hello(now_s))
+            self._send(socket, self.session.reconnected(now_s))
+
+    def send_waiting(self, now_s: float) -> None:
+        """Send what waits, if there is a connection."""
+        socket, session = self.socket, self.session
+        if socket is None:
+            return
+        if not socket.connected:
+            self.poll_events(now_s)
+        elif session.waiting and time.monotonic() - self._polled_s > socket.reconnect_s_min:
+            # A socket connects anew by itself, and to another table as readily: nothing may leave before that is known.
+            self._polled_s = time.monotonic()
+            if socket.has_events:
+                self.poll_events(now_s)
+        if socket.connected:
+            if session.hello.changed_to is not None and not self.endpoints.has_alternatives:
+                session.fail_table_changed()
+            if not session.asking:
+                self._heard_s = now_s
+            requests = session.flush(now_s)
+            if requests and not self._send(socket, requests):
+                self.poll_events(now_s)
+
+    def receive(self, frame: bytes, now_s: float) -> None:
+        """Take a reply."""
+        self._heard_s = now_s
+        session = self.session
+        held = session.hello.held
+        session.receive(frame)
+        if held and not session.hello.held:
+            if self.socket is not None:
+                self._send(self.socket, session.reconnected(now_s))
+        elif session.hello.changed_to is not None and not self.endpoints.has_alternatives:
+            session.fail_table_changed()
+
+    def tick(self, now_s: float) -> bool:
+        """Look after connection and deadlines; due every TICK_S while the channel is open.
+
+        Returns:
+            whether to give up this server for the next: close the channel then, and open it again
+        """
+        self.poll_events(now_s)
+        self.expire(now_s)
+        session, socket = self.session, self.socket
+        if socket is None or not socket.connected:
+            silent_s = 0.0
+            gone = self._connects_too_long(now_s)
+        else:
+            if now_s >= session.hello.again_s:
+                socket.send(session.say_hello(now_s))
+            self._send(socket, session.overdue(now_s))
+            if not session.asking and not session.hello.held:
+                self._heard_s = now_s
+            silent_s = now_s - self._heard_s
+            gone = silent_s > SILENT_S or session.hello.changed_to is not None
+        if gone and self.endpoints.has_alternatives:
+            self.endpoints.next()
+            return True
+        return silent_s > SILENCE_S_MAX
+
+    def expire(self, now_s: float) -> None:
+        """End the calls whose deadline has passed."""
+        self.session.expire(now_s, self._not_sent)
+
+    def _not_sent(self) -> errors.KvzmqError:
+        if self.catalog_error is not None:
+            return type(self.catalog_error)(*self.catalog_error.args)
+        if self.session.hello.changed_to is not None:
+            return self.session.hello.table_changed()
+        return errors.Timeout(f"no answer in time: {self.describe()}")
+
+    def _send(self, socket: Socket, requests: Sequence[OutgoingRequest]) -> bool:
+        for at, request in enumerate(requests):
+            if not socket.send(request.frame):
+                self.session.unsent(requests[at:])  # no room or no connection: overdue or reconnected sends them
+                return False
+        return True

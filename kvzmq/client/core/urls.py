@@ -1,0 +1,105 @@
+"""The URLs of servers and catalogs that a client is given: checked and taken apart. No I/O."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import unquote, urlsplit
+
+from kvzmq import catalog
+
+_URL_FORMS = "use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT, or several, separated by commas"
+
+PORT_MAX = 65_535
+"""The highest TCP port."""
+
+URL_DEFAULT = "tcp://127.0.0.1:5570"
+"""Where a server listens if it is not told where."""
+
+URL_VARIABLE = "KVZMQ_URL"
+"""The environment variable that names the server for programs that do not."""
+
+
+def parse_urls(url: str | None) -> list[str]:
+    """Split a list of endpoints; None stands for URL_VARIABLE, or URL_DEFAULT where that is not set.
+
+    Raises:
+        TypeError: it is no string
+        ValueError: one of them is not tcp://HOST:PORT, ipc://PATH, inproc://NAME or catalog://HOST:PORT/PROJECT
+    """
+    source = ""
+    if url is None:
+        url = os.environ.get(URL_VARIABLE) or URL_DEFAULT
+        source = f" (from {URL_VARIABLE})"
+    if not isinstance(url, str):
+        raise TypeError(f"the URL is a {type(url).__name__}, not a string: {_URL_FORMS}")
+    urls = [part.strip() for part in url.split(",")]
+    for part in urls:
+        fault = _fault_of(part)
+        if fault:
+            raise ValueError(f"{part!r}{source} is not a server's URL, it {fault}: {_URL_FORMS}")
+    return urls
+
+
+def _fault_of(url: str) -> str:
+    """Say what is wrong with a URL, "" if nothing is."""
+    scheme, colon, rest = url.partition("://")
+    if not url:
+        return "is empty"
+    if not colon:
+        return f"has no scheme, tcp://{url} perhaps"
+    check = _FAULTS.get(scheme)
+    if check is None:
+        return f"has the scheme {scheme!r}, which is none of this"
+    return "has a space in it" if any(map(str.isspace, rest)) else check(rest)
+
+
+def _tcp_fault(address: str) -> str:
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return "has no port"
+    if not host:
+        return "has no host"
+    if host == "*":
+        return "is where a server listens: a client needs the name or address of its machine"
+    if ":" in host and ";" not in host and not (host.startswith("[") and host.endswith("]")):
+        return "has an IPv6 address that is not in brackets, as in tcp://[::1]:5570"
+    return _port_fault(port)
+
+
+def _port_fault(port: str) -> str:
+    if port.isascii() and port.isdigit() and 1 <= int(port) <= PORT_MAX:
+        return ""
+    return f"has the port {port!r}, which is no number from 1 to {PORT_MAX}"
+
+
+def _catalog_fault(rest: str) -> str:
+    address, _, project = rest.partition("/")
+    host, colon, port = address.rpartition(":")
+    if not project.strip("/"):
+        return "names no project"
+    if colon and not host:
+        return "has no host"
+    return _port_fault(port) if colon and not port.endswith("]") else ""
+
+
+def _name_fault(name: str) -> str:
+    return "" if name else "has no path"
+
+
+_FAULTS = {"tcp": _tcp_fault, "catalog": _catalog_fault, "ipc": _name_fault, "inproc": _name_fault}
+
+
+def needs_lookup(url: str) -> bool:
+    """Say whether a URL is a catalog's, which has to be asked where the servers are."""
+    return url.startswith("catalog://")
+
+
+def catalog_of(url: str) -> tuple[str, int, str]:
+    """Return host, port and project of a URL of catalog://; host and port may come from the environment.
+
+    Raises:
+        CatalogError: they should, and make no sense there
+    """
+    parts = urlsplit(url)
+    host, port = catalog.default_address()
+    return parts.hostname or host, parts.port or port, unquote(parts.path.strip("/"))

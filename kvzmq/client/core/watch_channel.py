@@ -1,0 +1,75 @@
+"""What both shells do between two waits with a watch: its frames over a channel. Never waits itself."""
+
+from __future__ import annotations
+
+from kvzmq.client.core.channel import Channel
+from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.socket import OpenSocket, Socket, frames
+from kvzmq.client.core.watch_state import WatchState
+from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
+
+ATTENTION_S = 1.0
+"""After a longer time without a tick nobody can tell from silence that a watch's server is gone."""
+
+
+class WatchChannel(Channel):
+    """Moves frames between a watch and a server.
+
+    Args:
+        state: of the watch
+        endpoints: of the servers
+        open_socket: makes a socket to one of them
+    """
+
+    def __init__(self, state: WatchState, endpoints: Endpoints, open_socket: OpenSocket) -> None:
+        super().__init__(endpoints, open_socket)
+        self.state = state
+        self.wants_progress = False
+        """Whether to ask how far the table is, as soon as the watch has begun, and again on a new connection."""
+        self._sent_s = 0.0
+        self._heard_s = 0.0  # or, if later, when this program was busy with something else
+        self._ticked_s = 0.0
+
+    def tick(self, now_s: float) -> None:
+        """Ask for the watch on a new connection, and again if no answer came; send heartbeats. Due every second."""
+        if now_s - self._ticked_s > ATTENTION_S:
+            self._heard_s = now_s
+        self._ticked_s = now_s
+        state, socket = self.state, self.socket
+        if socket is None:
+            return
+        if self._poll_events(socket):
+            self._heard_s = now_s
+            self._send(socket, state.request(now_s), now_s)
+        elif socket.connected:
+            if state.overdue(now_s):
+                self._send(socket, state.request(now_s), now_s)
+            elif self.wants_progress and state.asks_progress:
+                self._send(socket, state.ask_progress(), now_s)
+            elif state.started and now_s - self._sent_s >= HEARTBEAT_S:
+                self._send(socket, state.heartbeat(), now_s)
+
+    def _send(self, socket: Socket, frame: bytes, now_s: float) -> None:
+        socket.send(frame)
+        self._sent_s = now_s
+
+    def fail_over(self, now_s: float) -> bool:
+        """Turn to the next server, if there is one and this one seems gone.
+
+        Returns:
+            whether it seems gone: close the channel then, and open it again
+        """
+        if self.connected:
+            gone = now_s - self._heard_s > SILENCE_S_MAX
+        else:
+            gone = self.endpoints.has_alternatives and self._connects_too_long(now_s)
+        if gone:
+            self.endpoints.next()
+        return gone
+
+    def receive_all(self, now_s: float) -> None:
+        """Take what the server has pushed."""
+        if self.socket is not None:
+            for frame in frames(self.socket):
+                self._heard_s = now_s
+                self.state.receive(frame)

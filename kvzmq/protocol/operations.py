@@ -1,0 +1,552 @@
+"""The operations: each declared once, in one class, from which everything else about it follows.
+
+`declaration` says what a class declares. The decoders of both encodings, the sets below, the checks, the keys of the
+audit trail and of an access check, the table's dispatch and the trace's marks are made from the declarations.
+CONTRIBUTING.md has the steps of adding one.
+
+Values stay MessagePack bytes (`msgspec.Raw`) from the wire to the table, the log and back. Nothing here executes
+an operation, and nothing here knows how a message is framed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+from msgspec import Meta, Raw, Struct
+
+from kvzmq import errors
+from kvzmq.protocol.declaration import (
+    Access,
+    Operation,
+    Scope,
+    Write,
+    its_key,
+    its_keys,
+    its_prefix,
+    method_of,
+    no_key,
+    the_whole_table,
+)
+
+KEY_CHARS_MAX = 65_536
+"""The longest key, code points."""
+
+TTL_S_MAX = 10 * 366 * 86_400.0
+"""The longest time to live, seconds: about ten years."""
+
+PAGE_ROWS_MAX = 10_000
+"""The most rows in one page of `keys` or `items`."""
+
+ROWS_MAX = 100_000
+"""The most rows or keys in one operation."""
+
+TRANSACTION_MAX = 30_000
+"""The most operations in a transaction, where a row and a key of an operation on many counts as one."""
+
+TABLE_ID_BYTES = 16
+"""The length of a lineage's and of an epoch's identifier."""
+
+PAGE_WEIGHT = 1000
+"""What a query counts for among a step's operations: nobody knows beforehand what it will find."""
+
+Key = Annotated[str, Meta(max_length=KEY_CHARS_MAX)]
+TTL = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]
+EpochArgument = Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")]
+"""An epoch, 32 hexadecimal digits, or the empty string for an argument that was not given."""
+
+Maybe = Annotated[list[Raw], Meta(max_length=1)]
+"""A value or its absence: `[value]` or `[]`."""
+
+
+# ---- weights, values and checks, each the method of the operations that name it
+
+
+def _many_keys(op: Any) -> int:
+    return len(op.keys)
+
+
+def _a_page(op: Operation) -> int:
+    return PAGE_WEIGHT
+
+
+def _its_limit(op: Any) -> int:
+    return int(op.limit)
+
+
+def _its_value(op: Any) -> Iterable[Raw]:
+    return (op.value,)
+
+
+def _its_subvalue(op: Any) -> Iterable[Raw]:
+    return (op.subvalue,)
+
+
+def _check_many(of: str, count: int) -> None:
+    if count > ROWS_MAX:
+        raise errors.InvalidRequest(f"more than {ROWS_MAX} {of} in one operation: send several requests")
+
+
+def _check_name(of: str, name: str | None) -> None:
+    if len(name or "") > KEY_CHARS_MAX:
+        raise errors.InvalidRequest(f"{of} is longer than {KEY_CHARS_MAX} code points")
+
+
+def _check_keys(op: Any) -> None:
+    _check_many("keys", len(op.keys))
+
+
+def _check_prefix(op: Any) -> None:
+    _check_name("prefix", op.prefix)
+
+
+def _check_page(op: Any) -> None:
+    _check_name("prefix", op.prefix)
+    _check_name("after", op.after)
+
+
+def _check_subkey(op: Any) -> None:
+    _check_name("subkey", op.subkey)
+
+
+# ---- writes
+
+
+class Open(Write, tag="open"):
+    """Open the request's session. Payload: a map with `lineage` and `epoch`, or null for a table without."""
+
+    mark = "O"
+    accesses = no_key
+
+
+class Insert(Write, tag="insert"):
+    """Set `key` to `value`, for `ttl_s` seconds or for good. Payload: null."""
+
+    key: Key
+    value: Raw
+    ttl_s: TTL | None = None
+
+    mark = "I"
+    in_transactions = True
+    accesses = its_key
+    values = _its_value
+
+
+class Remove(Write, tag="remove"):
+    """Remove `key`. Payload: null. NoSuchKey if it is absent."""
+
+    key: Key
+
+    mark = "R"
+    in_transactions = True
+    accesses = its_key
+
+
+class InsertMany(Write, tag="insert_many"):
+    """Set each key of `rows` to its value. Payload: null."""
+
+    rows: dict[Key, Raw]
+
+    mark = "M"
+    in_transactions = True
+
+    def accesses(self) -> tuple[Access, ...]:
+        return (Access(True, tuple(self.rows)),)
+
+    def weight(self) -> int:
+        return len(self.rows)
+
+    def values(self) -> Iterable[Raw]:
+        return self.rows.values()
+
+    def check(self) -> None:
+        _check_many("rows", len(self.rows))
+
+
+class RemoveMany(Write, tag="remove_many"):
+    """Remove those of `keys` that are there. Payload: how many were."""
+
+    keys: list[Key]
+
+    mark = "X"
+    in_transactions = True
+    accesses = its_keys
+    weight = _many_keys
+    check = _check_keys
+
+
+class CompareAndSet(Write, tag="compare_and_set"):
+    """If `key` holds `expected`, or is absent as expected, set or remove it. Payload: whether."""
+
+    key: Key
+    expected: Maybe
+    value: Maybe
+
+    mark = "C"
+    accesses = its_key
+
+    def values(self) -> Iterable[Raw]:
+        return (*self.expected, *self.value)
+
+
+class SetDefault(Write, tag="setdefault"):
+    """Insert `value` if `key` is absent. Payload: the value `key` has now."""
+
+    key: Key
+    value: Raw
+
+    mark = "D"
+    in_transactions = True
+    accesses = its_key
+    values = _its_value
+
+
+class Increment(Write, tag="increment"):
+    """Add `by` to the number at `key`, 0 if absent. Payload: the new number. WrongType if not a number."""
+
+    key: Key
+    by: Union[int, float] = 1
+
+    mark = "+"
+    in_transactions = True
+    accesses = its_key
+
+    def check(self) -> None:
+        if not math.isfinite(self.by):
+            raise errors.InvalidRequest("by is not finite")
+
+
+class Expire(Write, tag="expire"):
+    """Let `key` live `ttl_s` seconds from now, or for good if null. Payload: null. NoSuchKey."""
+
+    key: Key
+    ttl_s: TTL | None = None
+
+    mark = "E"
+    in_transactions = True
+    accesses = its_key
+
+
+class Transact(Write, tag="transaction"):
+    """Apply `operations` if every check holds and none of them fails; else nothing.
+
+    `checks` are pairs of a key and the value it must have, or its absence. Payload: an array of
+    the operations' payloads. CheckFailed if a check does not hold, or the error of the operation.
+    """
+
+    checks: list[tuple[Key, Maybe]]
+    operations: list[TransactionOperation]
+
+    mark = "T"
+
+    def accesses(self) -> tuple[Access, ...]:
+        checked = Access(False, tuple(key for key, _ in self.checks))
+        return (checked, *chain.from_iterable(op.accesses() for op in self.operations))
+
+    def weight(self) -> int:
+        return len(self.checks) + sum(map(weight_of, self.operations))
+
+    def values(self) -> Iterable[Raw]:
+        return (*chain.from_iterable(expected for _, expected in self.checks), *values_of(self.operations))
+
+    def check(self) -> None:
+        size = len(self.checks)
+        for op in self.operations:
+            size += max(1, weight_of(op))
+        if size > TRANSACTION_MAX:
+            raise errors.InvalidRequest(f"a transaction of more than {TRANSACTION_MAX} checks and changes")
+        check_arguments(self.operations)
+
+
+class BeginEpoch(Write, tag="epoch"):
+    """Begin an epoch of the table, and its lineage if it has none."""
+
+    id: Annotated[bytes, Meta(min_length=TABLE_ID_BYTES, max_length=TABLE_ID_BYTES)]
+    lineage: Annotated[bytes, Meta(min_length=TABLE_ID_BYTES, max_length=TABLE_ID_BYTES)] | None = None
+
+    mark = "B"
+    from_clients = False
+    accesses = no_key
+
+
+# ---- reads
+
+
+class Lookup(Operation, tag="lookup"):
+    """Read `key`. Payload: its value. NoSuchKey if it is absent."""
+
+    key: Key
+
+    mark = "l"
+    in_transactions = True
+    accesses = its_key
+
+
+class LookupMany(Operation, tag="lookup_many"):
+    """Read `keys`. Payload: a map of those that are there."""
+
+    keys: list[Key]
+
+    mark = "m"
+    in_transactions = True
+    accesses = its_keys
+    weight = _many_keys
+    check = _check_keys
+
+
+class Size(Operation, tag="size"):
+    """Count the rows. Payload: an integer."""
+
+    mark = "s"
+    scans = True
+    accesses = the_whole_table
+
+
+class Query(Operation, tag="query"):
+    """Find the rows whose value is a map in which `subkey` equals `subvalue`.
+
+    Payload: an array of `[key, value]`, sorted by key.
+    """
+
+    subkey: str
+    subvalue: Raw
+
+    mark = "q"
+    scans = True
+    accesses = the_whole_table
+    weight = _a_page
+    values = _its_subvalue
+    check = _check_subkey
+
+    def subkey_asked(self) -> str | None:
+        return self.subkey
+
+
+class Keys(Operation, tag="keys"):
+    """List at most `limit` keys that begin with `prefix` and sort after `after`. Payload: an array."""
+
+    prefix: str = ""
+    after: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=PAGE_ROWS_MAX)] = 1000
+
+    mark = "k"
+    scans = True
+    ordered = True
+    accesses = its_prefix
+    weight = _its_limit
+    check = _check_page
+
+
+class Items(Operation, tag="items"):
+    """List rows as `keys` does. Payload: an array of `[key, value]`.
+
+    A page ends early where the reply would grow too large; only an empty page is the last.
+    """
+
+    prefix: str = ""
+    after: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=PAGE_ROWS_MAX)] = 1000
+
+    mark = "i"
+    scans = True
+    ordered = True
+    accesses = its_prefix
+    weight = _its_limit
+    check = _check_page
+
+
+class Ttl(Operation, tag="ttl"):
+    """Read how long `key` still lives. Payload: seconds, or null for good. NoSuchKey."""
+
+    key: Key
+
+    mark = "t"
+    accesses = its_key
+
+
+class Ping(Operation, tag="ping"):
+    """Do nothing. Payload: the string "pong"."""
+
+    mark = "p"
+    accesses = no_key
+
+
+# ---- the server's
+
+
+class HelloInfo(Struct, gc=False):
+    """What a client tells of itself.
+
+    heartbeat_s  while it has watches it sends something at least so often, seconds; when it has not for longer, they end
+    """
+
+    heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] | None = None
+
+
+class Hello(Operation, tag="hello"):
+    """Introduce a connection. Payload: a map with `version`, `lineage`, `epoch`, `revision`,
+    `request_bytes_max` and `heartbeat_s`; lineage and epoch are 32 hexadecimal digits or null.
+    """
+
+    info: HelloInfo | None = None
+
+    mark = "h"
+    scope = Scope.SERVER
+    accesses = no_key
+
+
+class Stats(Operation, tag="stats"):
+    """Describe the server. Payload: a map of name to number or string."""
+
+    mark = "?"
+    scope = Scope.SERVER
+    accesses = no_key
+
+
+class Watch(Operation, tag="watch"):
+    """Push an event for every change of a key that begins with `prefix`.
+
+    With `from_revision`, changes after that revision first, which was reached in `epoch`. Payload: the
+    watch's number. To who gives an epoch, or null for one, `[number, lineage, epoch]`, and then events
+    that say where a request ends.
+    RevisionGone if the history does not reach back so far, or is another one. Not at the bridge.
+    """
+
+    prefix: str = ""
+    from_revision: Annotated[int, Meta(ge=0)] | None = None
+    epoch: EpochArgument | None = ""
+
+    mark = "w"
+    scope = Scope.CONNECTION
+    pushes = True
+    accesses = its_prefix
+    weight = _a_page
+    check = _check_prefix
+
+
+class WatchQuery(Operation, tag="watch_query"):
+    """Push an event for every row that enters, changes within, or leaves a query's matches."""
+
+    subkey: str
+    subvalue: Raw
+    from_revision: Annotated[int, Meta(ge=0)] | None = None
+    epoch: EpochArgument | None = ""
+
+    mark = "w"
+    scope = Scope.CONNECTION
+    pushes = True
+    accesses = the_whole_table
+    weight = _a_page
+    values = _its_subvalue
+    check = _check_subkey
+
+
+class Progress(Operation, tag="progress"):
+    """Have the watch of this number told, by an event without a change, when it has been told everything
+    up to the revision of this reply. Payload: whether this connection has such a watch.
+    """
+
+    watch: int
+
+    mark = "g"
+    scope = Scope.CONNECTION
+    accesses = no_key
+
+
+class Unwatch(Operation, tag="unwatch"):
+    """End the watch of this number. Payload: null."""
+
+    watch: int
+
+    mark = "u"
+    scope = Scope.CONNECTION
+    accesses = no_key
+
+
+# ---- what follows from the declarations
+
+
+def _declared(base: type[Operation]) -> Iterator[type[Operation]]:
+    for kind in base.__subclasses__():
+        if kind.__struct_config__.tag is not None:
+            yield kind
+        yield from _declared(kind)
+
+
+KINDS = tuple(_declared(Operation))
+"""Every operation there is."""
+
+OPERATIONS = {method_of(kind): kind for kind in KINDS if kind.from_clients}
+"""What a client may ask for, by the method's name."""
+
+WRITES = frozenset(kind for kind in KINDS if kind.writes)
+"""The operations that have to be in the log before they are executed."""
+
+SERVED = frozenset(kind for kind in KINDS if kind.scope is not Scope.TABLE)
+"""The operations that concern the server or the connection, not the table."""
+
+PUSHED = frozenset(kind for kind in KINDS if kind.pushes)
+"""The operations whose events are pushed."""
+
+SCANS = frozenset(kind for kind in KINDS if kind.scans)
+"""The operations that look through rows."""
+
+# For the decoders, which are made when the program starts. To a type checker each is any operation.
+if TYPE_CHECKING:
+    AnyOperation = Operation
+    LoggedOperation = Operation
+    TransactionOperation = Operation
+else:
+    AnyOperation = Union[tuple(OPERATIONS.values())]
+    LoggedOperation = Union[KINDS]
+    TransactionOperation = Union[tuple(kind for kind in KINDS if kind.in_transactions)]
+
+# Of the methods only those that an operation has of its own: looking here costs less than calling one that does nothing.
+WEIGHTS: dict[type[Operation], Callable[[Any], int]] = {
+    kind: kind.weight for kind in KINDS if kind.weight is not Operation.weight
+}
+"""What weighs an operation, if it does not weigh 1."""
+
+_VALUES: dict[type[Operation], Callable[[Any], Iterable[Raw]]] = {
+    kind: kind.values for kind in KINDS if kind.values is not Operation.values
+}
+_CHECKS: dict[type[Operation], Callable[[Any], None]] = {
+    kind: kind.check for kind in KINDS if kind.check is not Operation.check
+}
+
+
+TRAITS: dict[type[Operation], tuple[bool, bool, bool, Callable[[Any], int] | None]] = {
+    kind: (kind in WRITES, kind in SERVED, kind in SCANS, WEIGHTS.get(kind)) for kind in KINDS
+}
+"""Of each operation whether it writes, is served, looks through rows; and what weighs it, if it does not weigh 1. Plain
+tuples: a named one takes a seventh longer to unpack, for every request."""
+
+
+def weight_of(op: Operation) -> int:
+    """Return how many rows an operation may read or write, at the least one."""
+    weigh = WEIGHTS.get(type(op))
+    return 1 if weigh is None else weigh(op)
+
+
+def values_of(ops: Iterable[Operation]) -> list[Raw]:
+    """Return the values among the arguments of operations."""
+    values: list[Raw] = []
+    for op in ops:
+        of = _VALUES.get(type(op))
+        if of is not None:
+            values += of(op)
+    return values
+
+
+def check_arguments(ops: Iterable[Operation]) -> None:
+    """Refuse operations with an argument that no client may send, values excepted.
+
+    Raises:
+        InvalidRequest: saying what is wrong
+    """
+    for op in ops:
+        check = _CHECKS.get(type(op))
+        if check is not None:
+            check(op)

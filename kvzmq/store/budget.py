@@ -1,0 +1,205 @@
+"""What one request may take: the room of its reply, the rows it looks through and finds, the bytes it compares.
+
+The table charges what it reads, the dispatcher what it adds to the same reply, and whoever would exceed the budget
+is refused before anything is done. What is refused is part of what an operation gives, so these limits, the order in
+which they are looked at and the texts belong to the semantics of the log: a log of the first version is replayed
+with the limits it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from msgspec import Raw
+
+from kvzmq import errors
+from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol.messages import LargeResults
+from kvzmq.store.indexes import INDEXES_MAX
+from kvzmq.store.log import SEMANTICS
+
+_RESULT_BYTES_MAX = {1: (8 << 20) - 1024, SEMANTICS: messages.RESULT_BYTES_MAX}
+"""What the results of one request may take, by the semantics under which it is executed."""
+
+_TEXT_BYTES_FREE = 512
+"""How much of the room around the results the texts of errors may take."""
+
+_RESULT_BYTES = 8
+"""What a result takes beside its payload: an array's head, a code, a text's head."""
+
+_KEY_HEAD_BYTES, _CHAR_BYTES_MAX = 5, 4
+"""The most a key takes: its head, and each code point in UTF-8."""
+
+COMPARED_BYTES_MAX = 2 << 20
+"""How many bytes of values one request may have compared other than byte by byte; decoding these takes up to 40 ms."""
+
+SCANS_MAX = 1000
+"""How many `query`, `keys` and `items` one request may hold: even where they find nothing each takes 5 us."""
+
+ROWS_FOUND_MAX = 100_000
+"""How many rows the `query`, `keys` and `items` of one request may find together; finding them takes 60 ms."""
+
+CHANGES_BEFORE_SCAN_MAX = 1000
+CHANGED_BYTES_BEFORE_SCAN_MAX = 1 << 20
+"""How many rows one request may change, and how many bytes that it replaces, before it looks through rows: each of the
+indexes it asks has to follow these changes at once."""
+
+
+class Budget:
+    """What is left for the request that is being executed."""
+
+    __slots__ = (
+        "_compared_bytes", "_revision_before", "_rows_found", "_scans", "_semantics", "_subkeys", "_text_bytes",
+        "left_bytes", "replaced_bytes",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.left_bytes = 0
+        """What is left of the room for results, below 0 once it was exceeded."""
+        self.replaced_bytes = 0
+        """How many bytes of values the request has replaced or removed; the table counts them for one that scans."""
+        self._semantics = SEMANTICS
+        self._text_bytes = 0
+        self._subkeys: set[str] = set()  # that were queried
+        self._scans = 0
+        self._rows_found = 0
+        self._compared_bytes = 0
+        self._revision_before = 0  # the request
+
+    def begin(self, results: int, semantics: int, revision: int) -> None:
+        """Begin the budget of a request.
+
+        Args:
+            results: how many it has, one for each operation
+            semantics: the version of what its operations mean
+            revision: the table's
+        """
+        self._semantics = semantics
+        self.left_bytes = _RESULT_BYTES_MAX[semantics] - _RESULT_BYTES * (results - 1)
+        self._text_bytes = self._scans = self._rows_found = self._compared_bytes = self.replaced_bytes = 0
+        if self._subkeys:
+            self._subkeys.clear()
+        self._revision_before = revision
+
+    # ---- the room of the reply
+
+    def charge(self, payload: bytes) -> Raw:
+        """Charge an encoded payload, and return it as it goes into the reply.
+
+        Raises:
+            ResultTooLarge: there is no room left
+        """
+        self.left_bytes -= len(payload)
+        if self.left_bytes < 0:
+            self.check()
+        return Raw(payload)
+
+    def charge_row(self, key: str, value: bytes) -> Raw:
+        """Charge a row, and return its value as it goes into the reply.
+
+        Raises:
+            ResultTooLarge: there is no room left
+        """
+        self.left_bytes -= _CHAR_BYTES_MAX * len(key) + _KEY_HEAD_BYTES
+        return self.charge(value)
+
+    def charge_rows(self, keys: Collection[str], values: Collection[bytes]) -> None:
+        """Charge rows all at once: one by one the room would cost more than the rows.
+
+        Raises:
+            ResultTooLarge: there is no room left
+        """
+        self.left_bytes -= sum(map(len, values)) + _CHAR_BYTES_MAX * sum(map(len, keys)) + _KEY_HEAD_BYTES * len(keys)
+        self.check()
+
+    def charge_keys(self, keys: Collection[str]) -> None:
+        """Charge a page of keys.
+
+        Raises:
+            ResultTooLarge: there is no room left
+        """
+        self.left_bytes -= _CHAR_BYTES_MAX * sum(map(len, keys)) + _KEY_HEAD_BYTES * len(keys)
+        if self.left_bytes < 0:
+            raise errors.ResultTooLarge("the keys are too long for one page: ask for a smaller limit")
+
+    def charge_text(self, text: str) -> str:
+        """Charge an error's text and return it, or nothing of it when there is no room: the first ones always have."""
+        self._text_bytes += len(text)
+        if self._text_bytes <= _TEXT_BYTES_FREE:
+            return text
+        self.left_bytes -= len(text)
+        return text if self.left_bytes >= 0 else ""
+
+    def has_room(self, key: str, value: bytes) -> bool:
+        """Say whether there is room for a row."""
+        return self.left_bytes >= len(value) + _CHAR_BYTES_MAX * len(key) + _KEY_HEAD_BYTES
+
+    def check(self) -> None:
+        """Refuse to look for results that there is no room for.
+
+        Raises:
+            ResultTooLarge: the room was exceeded
+        """
+        if self.left_bytes < 0:
+            most = _RESULT_BYTES_MAX[self._semantics]
+            raise errors.ResultTooLarge(f"the results exceed {most} bytes: ask for less at a time")
+
+    def encode(self, results: list[tuple[int, Any]]) -> bytes | LargeResults:
+        """Encode the results, pairs of a code and a payload; large ones later, when they are sent."""
+        left_bytes = max(0, self.left_bytes)  # below 0: refused
+        return msgpack.results_of(results, _RESULT_BYTES_MAX[self._semantics] - left_bytes)
+
+    # ---- looking through rows, and comparing
+
+    def charge_scan(self, revision: int) -> None:
+        """Charge that rows are about to be looked through, the table being at `revision`.
+
+        Raises:
+            ResultTooLarge: the request has done so too often, has changed too much before, or has no room left
+        """
+        self.check()
+        if self._semantics < 2:
+            return
+        self.charge_found(0)
+        self._scans += 1
+        if self._scans > SCANS_MAX:
+            raise errors.ResultTooLarge(f"a request may hold {SCANS_MAX} query, keys and items: send more requests")
+        if (
+            revision - self._revision_before > CHANGES_BEFORE_SCAN_MAX
+            or self.replaced_bytes > CHANGED_BYTES_BEFORE_SCAN_MAX
+        ):
+            raise errors.ResultTooLarge(
+                f"after {CHANGES_BEFORE_SCAN_MAX} changes of rows, or {CHANGED_BYTES_BEFORE_SCAN_MAX} bytes, "
+                "query, keys and items go in a request of their own"
+            )
+
+    def charge_subkey(self, subkey: str) -> None:
+        """Charge a query for a subkey: each may take an index to be built, while everybody waits.
+
+        Raises:
+            ResultTooLarge: the request has queried too many
+        """
+        self._subkeys.add(subkey)
+        if len(self._subkeys) > INDEXES_MAX:
+            raise errors.ResultTooLarge(f"a request may query {INDEXES_MAX} different subkeys: send more requests")
+
+    def charge_found(self, rows: int) -> None:
+        """Charge rows that were found by looking through rows.
+
+        Raises:
+            ResultTooLarge: the request has found too many
+        """
+        self._rows_found += rows
+        if self._semantics >= 2 and self._rows_found > ROWS_FOUND_MAX:
+            raise errors.ResultTooLarge(f"a request may find {ROWS_FOUND_MAX} rows: ask for less at a time")
+
+    def charge_comparison(self, size: int) -> None:
+        """Charge `size` bytes of values that are about to be compared by what they say.
+
+        Raises:
+            ResultTooLarge: the request has compared too many
+        """
+        self._compared_bytes += size
+        if self._compared_bytes > COMPARED_BYTES_MAX:
+            raise errors.ResultTooLarge(f"a request may compare {COMPARED_BYTES_MAX} bytes of values")

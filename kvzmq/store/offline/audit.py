@@ -1,0 +1,109 @@
+"""The audit trail, from the log files: who asked for which change, and when. Changes nothing.
+
+The log reaches back to the last compaction; what came before is in the checkpoint, without its history. It holds
+what was asked for: an operation whose condition was not met, or whose key was absent, is there, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from kvzmq.protocol import msgpack
+from kvzmq.protocol.declaration import Operation, method_of
+from kvzmq.protocol.operations import Transact
+from kvzmq.store.offline.reading import Group, Reading, groups
+
+
+class AuditEntry(NamedTuple):
+    """One writing operation of the log.
+
+    time_us  when its step began, microseconds since 1970 UTC
+    group    the number of its group
+    session  16 bytes, or None for a client without one
+    seq      the number of its request within the session
+    op       what was asked for
+    """
+
+    time_us: int
+    group: int
+    session: bytes | None
+    seq: int
+    op: Operation
+
+    @property
+    def operation(self) -> str:
+        """The name of the operation's method."""
+        return method_of(self.op)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that the operation names."""
+        return self.op.named_keys()
+
+    def arguments(self) -> list[Any]:
+        """Return the operation's arguments as they stand on the wire, values decoded."""
+        arguments: list[Any] = msgpack.decode_value(msgpack.encode_value(self.op))
+        return arguments[1:]
+
+    def methods(self) -> Iterator[str]:
+        """Yield the operation's method and, of a transaction, those within."""
+        yield self.operation
+        if isinstance(self.op, Transact):
+            yield from map(method_of, self.op.operations)
+
+
+class AuditFilter(NamedTuple):
+    """Which entries are wanted: those that fit everything that is given.
+
+    keys        that name one of these
+    prefix      or a key that begins with this
+    session     whose session begins with these hexadecimal digits
+    since_us    from this time on, microseconds since 1970 UTC
+    until_us    before this time
+    operations  of these methods, also within transactions
+    """
+
+    keys: tuple[str, ...] = ()
+    prefix: str | None = None
+    session: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    operations: tuple[str, ...] = ()
+
+    def covers(self, time_us: int) -> bool:
+        """Say whether entries of that time are wanted."""
+        return (self.since_us is None or time_us >= self.since_us) and (
+            self.until_us is None or time_us < self.until_us
+        )
+
+    def lets_through(self, entry: AuditEntry) -> bool:
+        """Say whether an entry of a time that is covered is wanted."""
+        if self.session is not None and not (entry.session or b"").hex().startswith(self.session.lower()):
+            return False
+        if self.operations and not any(method in self.operations for method in entry.methods()):
+            return False
+        if not self.keys and self.prefix is None:
+            return True
+        return any(key in self.keys or (self.prefix is not None and key.startswith(self.prefix)) for key in entry.keys)
+
+
+def entries(reading: Reading, wanted: AuditFilter, gaps: list[str]) -> Iterator[AuditEntry]:
+    """Yield what the log holds, in its order.
+
+    Args:
+        reading: the table's files
+        wanted: which entries
+        gaps: takes a line for each place that cannot be read, a torn tail excepted
+    """
+    for found in groups(reading):
+        if not isinstance(found, Group):
+            if not found.torn:
+                gaps.append(found.what)
+        elif wanted.covers(found.time_us):
+            for request in found.requests:
+                for op in request.ops:
+                    if op.writes:
+                        entry = AuditEntry(found.time_us, found.number, request.session, request.seq, op)
+                        if wanted.lets_through(entry):
+                            yield entry
