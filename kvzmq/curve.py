@@ -13,13 +13,15 @@ from __future__ import annotations
 import os
 import re
 import stat
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kvzmq import errors
 
 KEY_CHARS = 40
 """The length of a key in Z85."""
+
+CURVE_KEY_VARIABLE, SERVER_KEY_VARIABLE = "KVZMQ_CURVE_KEY", "KVZMQ_SERVER_KEY"
+"""The environment variables that name a client's file of keys, and the key of its server."""
 
 FILE_BYTES_MAX = 1 << 16
 """The longest file of keys that is read."""
@@ -49,10 +51,20 @@ class KeyPair(NamedTuple):
 
 
 class ClientKeys(NamedTuple):
-    """What a client needs for CURVE: its own keys, and the public key of the server (Z85)."""
+    """What a client needs for CURVE.
+
+    own     its keys
+    server  the public key of the server, Z85
+    path    of the file that its keys come from: what is pickled in their place
+    """
 
     own: KeyPair
     server: str
+    path: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out the secret key: whoever unpickles this reads it from its file."""
+        return client_keys, (self.path, self.server)
 
 
 def is_key(text: str) -> bool:
@@ -97,13 +109,15 @@ def client_keys(curve_key: str | os.PathLike[str] | None, server_key: str | None
     """Return what a client needs for CURVE, None if neither was given.
 
     Args:
-        curve_key: the path of the client's NAME.key_secret
-        server_key: the server's public key, Z85
+        curve_key: the path of the client's NAME.key_secret; None stands for the environment's KVZMQ_CURVE_KEY
+        server_key: the server's public key, Z85; None stands for the environment's KVZMQ_SERVER_KEY
 
     Raises:
         BadKey: only one of them was given, or it is no key
         TypeError: one of them is of another type
     """
+    curve_key = curve_key if curve_key is not None else os.environ.get(CURVE_KEY_VARIABLE) or None
+    server_key = server_key if server_key is not None else os.environ.get(SERVER_KEY_VARIABLE) or None
     if curve_key is None and server_key is None:
         return None
     if curve_key is None:
@@ -118,4 +132,4 @@ def client_keys(curve_key: str | os.PathLike[str] | None, server_key: str | None
         raise TypeError(f"server_key is a {type(server_key).__name__}: it is a string of {KEY_CHARS} characters")
     if not is_key(server_key):
         raise BadKey(f"server_key is {server_key!r}: it is the public key of the server, {KEY_CHARS} characters of Z85")
-    return ClientKeys(read_key_pair(Path(curve_key)), server_key)
+    return ClientKeys(read_key_pair(curve_key), server_key, os.fspath(curve_key))

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 from kvzmq import errors
 from kvzmq.curve import is_key
-from kvzmq.protocol.operations import Operation, method_of
+from kvzmq.protocol.declaration import Operation, method_of
 
 READ, WRITE, ADMIN = "read", "write", "admin"
 
@@ -245,6 +245,8 @@ class Access:
         self.path = path
         self.reloads = 0
         """How often the file was read again and taken over."""
+        self.changed: frozenset[str] = frozenset()
+        """The keys that had other rights before the file was read the last time."""
         self.trouble: str | None = None
         """Why the file as it is now is not in force, or None."""
         self._clock = clock
@@ -255,6 +257,11 @@ class Access:
     def client_of(self, key: str) -> Client | None:
         """Return whose public key (Z85) it is, or None if nobody's now."""
         return self._by_key.get(key)
+
+    def name_of(self, key: str) -> str:
+        """Return the name of a key's holder, for people."""
+        client = self._by_key.get(key)
+        return "unknown" if client is None else client.name
 
     def refuse(self, key: str, ops: Iterable[Operation]) -> str:
         """Say why the holder of a key may not have a request executed, "" if it may."""
@@ -281,14 +288,16 @@ class Access:
         try:
             found = self._read()
         except BadClients as error:
+            self.changed = frozenset()
             if str(error) != self.trouble:
                 _log.error("%s; the rights that were in force before stay", error)
             self.trouble = str(error)
             return False
-        gone = len(self._by_key.keys() - found.keys())
-        self._by_key = found
+        before, self._by_key = self._by_key, found
+        self.changed = frozenset(key for key, client in before.items() if found.get(key) != client)
         self.trouble = None
         self.reloads += 1
+        gone = len(before.keys() - found.keys())
         _log.info("%s read again: %d keys of clients, %d revoked", self.path, len(found), gone)
         return True
 

@@ -27,3 +27,44 @@ def make_keys() -> Keys:
 
 
 SERVER, OTHER_SERVER, ALICE, BOB, BOB_AGAIN, STRANGER = (make_keys() for _ in range(6))
+
+
+class SecuredStepped(Stepped):
+    """A server with CURVE, a step at a time.
+
+    Args:
+        path: of the clients file
+        clients: what stands in it
+        keys: of the server, one for each endpoint
+    """
+
+    def __init__(self, path: Path, clients: str, keys: Sequence[Keys] = ()) -> None:
+        self.path = path
+        self.keys = keys or (SERVER,)
+        path.write_text(clients)
+        path.chmod(0o600)
+        self.access = Access(path)
+        super().__init__()
+
+    def make_router(self, context: zmq.Context[Any], request_bytes_max: int) -> RouterTransport:
+        self.zap = Zap(context, lambda key: self.access.client_of(key) is not None)
+        curve = Curve([KeyPair(*pair) for pair in self.keys], DOMAIN, self.access.refuse, self.access.name_of)
+        return RouterTransport(context, ["tcp://127.0.0.1:0"] * len(self.keys), request_bytes_max, curve)
+
+    def write_clients(self, text: str) -> None:
+        """Change the clients file, and have the server read it."""
+        self.path.write_text(text)
+        self.server.reload()
+
+    def peer(
+        self, keys: Keys | None, kind: int = zmq.DEALER, *, url: str = "", server: Keys = SERVER, **options: Any
+    ) -> ZmqPeer:
+        """Return a peer with keys, or one without CURVE."""
+        curve: dict[str, Any] = {}
+        if keys is not None:
+            curve = {
+                "curve_serverkey": server.public.encode(),
+                "curve_publickey": keys.public.encode(),
+                "curve_secretkey": keys.secret.encode(),
+            }
+        return self.zmq(kind, url=url, **curve, **options)

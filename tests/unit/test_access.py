@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from support.curve import ALICE, BOB, BOB_AGAIN, STRANGER
 
 from kvzmq.protocol import operations
-from kvzmq.protocol.operations import OPERATIONS, Operation
+from kvzmq.protocol.declaration import Operation
+from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.server import access
 from kvzmq.server.access import KEYS_MAX, LOOK_S, PREFIXES_MAX, Access, BadClients, Client, parse_clients
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_a_file_of_zmq_auth_is_read(tmp_path: Path) -> None:
 
 
 def test_a_secret_key_is_not_printed() -> None:
-    assert BOB.secret not in f"{ClientKeys(KeyPair(*BOB), SERVER.public)}"
+    assert BOB.secret not in f"{ClientKeys(KeyPair(*BOB), SERVER.public, 'bob.key_secret')}"
 
 
 @given(st.binary(min_size=32, max_size=32))
@@ -66,10 +67,17 @@ def test_a_file_without_keys_is_refused(tmp_path: Path, text: str, fault: str) -
         read_key_pair(tmp_path / "none")
 
 
+def test_a_pickle_holds_the_path_not_the_keys(tmp_path: Path) -> None:
+    keys = client_keys(BOB.write(tmp_path / "bob.key_secret"), SERVER.public)
+    data = pickle.dumps(keys)
+    assert BOB.secret.encode() not in data
+    assert pickle.loads(data) == keys
+
+
 def test_a_client_needs_both_keys(tmp_path: Path) -> None:
     path = BOB.write(tmp_path / "bob.key_secret")
     assert client_keys(None, None) is None
-    assert client_keys(path, SERVER.public) == ClientKeys(KeyPair(*BOB), SERVER.public)
+    assert client_keys(path, SERVER.public) == ClientKeys(KeyPair(*BOB), SERVER.public, str(path))
     with pytest.raises(BadKey, match="without server_key"):
         client_keys(path, None)
     with pytest.raises(BadKey, match="without curve_key"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from kvzmq.client.core.values import check_prefix
 from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.client import TIMEOUT_S
+from kvzmq.curve import ClientKeys, client_keys
 
 T = TypeVar("T")
 
@@ -31,20 +33,29 @@ def connect_async(
     url: str | None = None,
     timeout: float | None = TIMEOUT_S,
     *,
+    curve_key: str | os.PathLike[str] | None = None,
+    server_key: str | None = None,
     context: Context | None = None,
 ) -> AsyncClient:
     """Return an asyncio client of the server at `url`; see `connect`. Use it in an `async with` block.
 
     Raises:
-        ValueError: the URL is malformed, or the timeout not above 0
+        ValueError: the URL is malformed, the timeout not above 0, or a key cannot be used
         TypeError: one of them is of another type
     """
-    return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
+    timeout_s = math.inf if timeout is None else check_timeout(timeout)
+    return open_client(parse_urls(url), timeout_s, keys=client_keys(curve_key, server_key), context=context)
 
 
-def open_client(urls: Sequence[str], timeout_s: float, prefix: str = "", context: Context | None = None) -> AsyncClient:
+def open_client(
+    urls: Sequence[str],
+    timeout_s: float,
+    prefix: str = "",
+    keys: ClientKeys | None = None,
+    context: Context | None = None,
+) -> AsyncClient:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return AsyncClient(AsyncConnection(urls, timeout_s, PyzmqOpener(context)), prefix)
+    return AsyncClient(AsyncConnection(urls, timeout_s, PyzmqOpener(context, keys), keys), prefix)
 
 
 class AsyncClient:
@@ -353,7 +364,8 @@ class AsyncClient:
         return self.namespace("")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
+        connection = self._connection
+        return open_client, (connection.urls, connection.timeout_s, self._calls.prefix, connection.keys)
 
     def __repr__(self) -> str:
         place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""

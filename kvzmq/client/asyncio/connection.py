@@ -21,6 +21,7 @@ from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
 from kvzmq.client.core.socket import OpenSocket, Socket, frames
 from kvzmq.client.core.timeouts import check_timeout, deadline
+from kvzmq.curve import ClientKeys
 
 SHARE = 512
 """So many calls of one turn of the loop are sent before the turn ends."""
@@ -94,12 +95,16 @@ class AsyncConnection:
         urls: the servers, tried in turn
         timeout_s: how long a call may take unless it says otherwise
         open_socket: makes a socket to one of them
+        keys: with which it does, for who pickles the client
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: OpenSocket) -> None:
+    def __init__(
+        self, urls: Sequence[str], timeout_s: float, open_socket: OpenSocket, keys: ClientKeys | None = None
+    ) -> None:
         self.urls = urls
         self.timeout_s = timeout_s
         self.open_socket = open_socket
+        self.keys = keys
         self.closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._begin(None)

@@ -5,6 +5,7 @@ SessionChannel moves the frames of calls over it, WatchChannel those of a watch;
 
 from __future__ import annotations
 
+from kvzmq import errors
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.socket import Change, ConnectionEvent, OpenSocket, Socket
 
@@ -70,12 +71,22 @@ class Channel:
         if self.connected:
             return f"connected to {where}, which is too busy to take the request"
         failure = self._failure
-        if failure is not None and failure.change is Change.REFUSED:
+        if failure is not None and failure.change in (Change.REFUSED, Change.NOT_ALLOWED):
             return f"what answers at {where} {failure.reason}"
         among = f" (one of {endpoints.count} endpoints)" if endpoints.count > 1 else ""
         why = f", {failure.reason}" if failure is not None and failure.reason else ""
         known = f"; {endpoints.catalog_error}" if endpoints.catalog_error else ""
         return f"no connection to {where}{among}{why}: is a server running there?{known}"
+
+    def no_answer(self, what: str) -> errors.KvzmqError:
+        """Return the error of somebody whose time is up: NotAllowed if that is why nothing was sent, else Timeout.
+
+        Args:
+            what: what has not happened in time, for the message
+        """
+        refused = self._failure is not None and self._failure.change is Change.NOT_ALLOWED and not self.connected
+        kind = errors.NotAllowed if refused else errors.Timeout
+        return kind(f"{what}: {self.describe()}")
 
     def _poll_events(self, socket: Socket) -> bool:
         """Take note of what became of the connection; True if there is a new one."""
@@ -85,7 +96,9 @@ class Channel:
                 made = True
                 self._failure = None
                 self.endpoints.reached()
-            elif event.change is Change.REFUSED or (event.change is Change.FAILED and self._failure is None):
+            elif event.change in (Change.REFUSED, Change.NOT_ALLOWED) or (
+                event.change is Change.FAILED and self._failure is None
+            ):
                 self._failure = event
         return made and socket.connected
 

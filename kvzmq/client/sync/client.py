@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import (
@@ -34,6 +35,7 @@ from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.connection import Connection
 from kvzmq.client.sync.views import Copies, Copy, Items, Keys, Values
 from kvzmq.client.sync.watch import Watch
+from kvzmq.curve import ClientKeys, client_keys
 
 T = TypeVar("T")
 
@@ -45,6 +47,8 @@ def connect(
     url: str | None = None,
     timeout: float | None = TIMEOUT_S,
     *,
+    curve_key: str | os.PathLike[str] | None = None,
+    server_key: str | None = None,
     context: Context | None = None,
 ) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
@@ -54,18 +58,28 @@ def connect(
             commas, are tried in turn. None stands for the environment's KVZMQ_URL, or where that is
             not set for tcp://127.0.0.1:5570
         timeout: seconds a call may take in all, retries and reconnects included; None for no limit
+        curve_key: for a server with CURVE, the file NAME.key_secret that `kvzmq keygen NAME` has made; None stands
+            for the environment's KVZMQ_CURVE_KEY, or where that is not set for a connection in plain
+        server_key: the public key of that server, 40 characters; None stands for the environment's KVZMQ_SERVER_KEY
         context: the ZeroMQ context to use instead of the process's own
 
     Raises:
-        ValueError: the URL is malformed, or the timeout not above 0
+        ValueError: the URL is malformed, the timeout not above 0, or a key cannot be used
         TypeError: one of them is of another type
     """
-    return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
+    timeout_s = math.inf if timeout is None else check_timeout(timeout)
+    return open_client(parse_urls(url), timeout_s, keys=client_keys(curve_key, server_key), context=context)
 
 
-def open_client(urls: Sequence[str], timeout_s: float, prefix: str = "", context: Context | None = None) -> Client:
+def open_client(
+    urls: Sequence[str],
+    timeout_s: float,
+    prefix: str = "",
+    keys: ClientKeys | None = None,
+    context: Context | None = None,
+) -> Client:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return Client(Connection(urls, timeout_s, PyzmqOpener(context)), prefix)
+    return Client(Connection(urls, timeout_s, PyzmqOpener(context, keys), keys), prefix)
 
 
 class Client(MutableMapping[str, Any]):
@@ -473,7 +487,8 @@ class Client(MutableMapping[str, Any]):
         return self.namespace("")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
+        connection = self._connection
+        return open_client, (connection.urls, connection.timeout_s, self._calls.prefix, connection.keys)
 
     def __repr__(self) -> str:
         place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""

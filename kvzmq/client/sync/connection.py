@@ -23,6 +23,7 @@ from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
 from kvzmq.client.core.socket import OpenSocket
 from kvzmq.client.core.timeouts import check_timeout, deadline
+from kvzmq.curve import ClientKeys
 
 CATALOG_PAUSE_S = 0.2
 """How long to wait after a catalog has not helped."""
@@ -54,12 +55,16 @@ class Connection:
         urls: the servers, tried in turn
         timeout_s: how long a call may take unless it says otherwise
         open_socket: makes a socket to one of them
+        keys: with which it does, for who pickles the client
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: OpenSocket) -> None:
+    def __init__(
+        self, urls: Sequence[str], timeout_s: float, open_socket: OpenSocket, keys: ClientKeys | None = None
+    ) -> None:
         self.urls = urls
         self.timeout_s = timeout_s
         self.open_socket = open_socket
+        self.keys = keys
         self.closed = False
         self._channels: dict[int, _SharedChannel] = {}  # one a process
 

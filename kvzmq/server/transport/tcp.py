@@ -383,6 +383,9 @@ class TcpTransport:
         """How many clients are connected."""
         return len(self._connections)
 
+    def user(self, peer: Hashable) -> str:
+        return ""
+
     def name(self, peer: Hashable) -> str:
         connection = self._connections.get(cast(int, peer))
         return f"tcp:{connection.address}" if connection is not None else f"tcp:disconnected-{peer}"
