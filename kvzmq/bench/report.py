@@ -9,7 +9,7 @@ from typing import Any
 
 from kvzmq import __version__
 from kvzmq.bench import machine
-from kvzmq.cli.commands.bench import ROW, Outcome, row_of
+from kvzmq.bench.outcome import LATENCY_COLUMNS, Outcome, latency_row
 
 
 def write_report(path: Path, outcomes: Sequence[Outcome], settings: Mapping[str, str]) -> list[Path]:
@@ -57,11 +57,11 @@ def _rates(outcomes: Sequence[Outcome]) -> str:
 
 def _latencies(test: str, outcomes: Sequence[Outcome]) -> list[str]:
     rows = [
-        [str(outcome.clients), *(f"{ms:.3f}" for ms in row_of(outcome.latency))]
+        [str(outcome.clients), *(f"{ms:.3f}" for ms in latency_row(outcome.latency))]
         for outcome in outcomes
         if outcome.test == test
     ]
-    return [f"## Latency of {test}, milliseconds", _table(["clients", *ROW], rows)]
+    return [f"## Latency of {test}, milliseconds", _table(["clients", *LATENCY_COLUMNS], rows)]
 
 
 _PLOTS: dict[str, tuple[str, Callable[[Outcome], float]]] = {

@@ -270,8 +270,13 @@ class Access:
             return "the key of this connection is not, or no longer, in the server's clients file"
         return client.excess(ops)
 
-    def __len__(self) -> int:
-        return len(self._by_key)
+    def describe(self) -> dict[str, int | str | None]:
+        """Return what `stats` says of the file."""
+        return {
+            "client_keys": len(self._by_key),
+            "clients_file_reloads": self.reloads,
+            "clients_file_trouble": self.trouble,
+        }
 
     # ---- the file
 

@@ -23,9 +23,11 @@ import zmq
 from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX
+from kvzmq.server.access import Access
 from kvzmq.server.dispatcher import Dispatcher
 from kvzmq.server.journal import Journal
 from kvzmq.server.transport import Arrival, Transport
+from kvzmq.server.zap import Zap
 from kvzmq.store.file.compaction import Compactor
 from kvzmq.store.store import Store
 from kvzmq.tracing.trace import Trace
@@ -59,6 +61,8 @@ class Server:
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats
         request_bytes_max: the transports' limit, which clients are told
+        zap: decides on connections with CURVE, if there are any
+        access: the rights of their clients, read again when the file changes
     """
 
     def __init__(
@@ -73,6 +77,8 @@ class Server:
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
+        zap: Zap | None = None,
+        access: Access | None = None,
     ) -> None:
         self.store = store
         self.transports = transports
@@ -89,8 +95,13 @@ class Server:
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
+        self._hung_up = False
         self._stopped_by = "its caller"
+        self._zap = zap
+        self._access = access
         self._poller = zmq.Poller()
+        if zap is not None:
+            self._poller.register(zap.socket, zmq.POLLIN)
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
         self._visit_s = 0.0
 
@@ -110,7 +121,15 @@ class Server:
                 self.step(_IDLE_S)
                 if self._signalled:
                     drain()
+                if self._hung_up:
+                    self._hung_up = False
+                    self.reload()
         self._journal.stopped(self._stopped_by, self.dispatcher.requests)
+
+    def reload(self) -> None:
+        """Read the clients file again, as SIGHUP does; a file that cannot be used changes nothing."""
+        if self._access is not None and self._access.reload():
+            self.dispatcher.watches.end_those_of(self._access.changed)
 
     def stop(self) -> None:
         """Have `run` return after the step it is in."""
@@ -119,6 +138,8 @@ class Server:
     def step(self, timeout_s: float) -> int:
         """Poll, drain, dispatch, reply; wait `timeout_s` at most. Returns how many requests came."""
         ready = dict(self._poller.poll(self._wait_ms(timeout_s)))
+        if self._zap is not None and self._zap.socket in ready:
+            self._zap.drain()
         now_s = time.monotonic()
         everyone = now_s >= self._visit_s
         if everyone:
@@ -154,6 +175,8 @@ class Server:
 
     def _housekeeping(self) -> None:
         self._journal.look()
+        if self._access is not None and self._access.look():
+            self.dispatcher.watches.end_those_of(self._access.changed)
         if self.compactor is not None:
             self.compactor.poll()
         if self._trace is not None:
@@ -226,6 +249,10 @@ class Server:
         }
         if self.compactor is not None:
             found |= self.compactor.describe()
+        if self._access is not None:
+            found |= self._access.describe()
+        if self._zap is not None:
+            found |= self._zap.stats()
         for transport in self.transports:
             found |= transport.stats()
         return found
@@ -234,7 +261,7 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[Callable[[], None]]:
-        """Have SIGTERM and SIGINT end the loop at once, and SIGCHLD wake it.
+        """Have SIGTERM and SIGINT end the loop at once, SIGHUP read the clients file again, and SIGCHLD wake the loop.
 
         A SIGINT that is ignored already stays so: a shell starts what goes on in the background of a script
         (`kvzmq server &`) with it ignored, so that Ctrl-C ends the script alone.
@@ -249,7 +276,9 @@ class Server:
 
         def on_signal(number: int, _: object) -> None:
             self._signalled = True
-            if number != signal.SIGCHLD:
+            if number == signal.SIGHUP:
+                self._hung_up = True
+            elif number != signal.SIGCHLD:
                 self._stopping = True
                 self._stopped_by = "Ctrl-C (SIGINT)" if number == signal.SIGINT else signal.Signals(number).name
 
@@ -259,6 +288,8 @@ class Server:
                 reader.recv(4096)
 
         numbers = [signal.SIGTERM, signal.SIGCHLD]
+        if self._access is not None:
+            numbers.append(signal.SIGHUP)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             numbers.append(signal.SIGINT)
         before = [signal.signal(number, on_signal) for number in numbers]
@@ -279,6 +310,8 @@ class Server:
             self._announcer.withdraw()
         for transport in self.transports:
             transport.close()
+        if self._zap is not None:
+            self._zap.close()
         if self.compactor is not None:
             self.compactor.close()
         self.store.close()

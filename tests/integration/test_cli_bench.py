@@ -13,8 +13,8 @@ from support.servers import ServerProcess, free_port
 
 import kvzmq
 from kvzmq.bench.load import Load, operation
+from kvzmq.bench.workload import TESTS
 from kvzmq.cli import main
-from kvzmq.cli.commands.bench import TESTS
 
 
 @pytest.fixture(scope="module")

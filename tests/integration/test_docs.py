@@ -41,6 +41,44 @@ def test_the_python_of_a_document_runs(name: str, server: ServerProcess, monkeyp
         exec(compile(source, str(path), "exec"), vars(module))
 
 
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "clients/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_link_leads_somewhere(name: str) -> None:
+    page = ROOT / name
+    links = re.findall(r"\]\((?!https?:)([^)]*)\)", page.read_text())
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_index_names_every_document() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for path in (ROOT / "docs").glob("*.md"):
+        assert path.name == "README.md" or f"({path.name})" in index, path.name
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_lines_of_prose_fit_the_page(name: str) -> None:
+    """Tables and what programs print are left out: Markdown cannot wrap them."""
+    prose = re.sub(r"^ *```.*?^ *```$", "", (ROOT / name).read_text(), flags=re.MULTILINE | re.DOTALL)
+    long = [line for line in prose.splitlines() if len(line) > 120 and not line.lstrip().startswith("|")]
+    assert long == []
+
+
 def test_the_api_page_names_every_method_and_error() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     for kind in (kvzmq.Client, kvzmq.AsyncClient, kvzmq.Watch, kvzmq.Pipeline, kvzmq.Transaction, kvzmq.Pending):

@@ -1,6 +1,6 @@
 """A steady client beside each attack of the benchmarks: its replies keep coming, and the server stays within its budget.
 
-How long it waits is a figure of benchmarks/hostile_peers.py; here it must only not stand still.
+How long it waits is a figure of benchmarks/run/hostile_peers.py; here it must only not stand still.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from support.servers import ServerProcess
 
 sys.path.append(str(Path(__file__).parents[2]))  # at the end: a planted fault's copy of the package comes first
-from benchmarks import hostile_peers
+from benchmarks.run import hostile_peers
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.transport import router_replies
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import zmq
+
+from kvzmq.curve import KeyPair
+from kvzmq.server.access import Access
+from kvzmq.server.transport.curve import Curve
+from kvzmq.server.transport.router import RouterTransport
+from kvzmq.server.zap import DOMAIN, Zap
+from support.stepped import Stepped, ZmqPeer
 
 
 class Keys(NamedTuple):
@@ -32,11 +40,16 @@ SERVER, OTHER_SERVER, ALICE, BOB, BOB_AGAIN, STRANGER = (make_keys() for _ in ra
 class SecuredStepped(Stepped):
     """A server with CURVE, a step at a time.
 
+    access, zap  the server's
+
     Args:
         path: of the clients file
         clients: what stands in it
         keys: of the server, one for each endpoint
     """
+
+    zap: Zap
+    access: Access
 
     def __init__(self, path: Path, clients: str, keys: Sequence[Keys] = ()) -> None:
         self.path = path
@@ -46,10 +59,10 @@ class SecuredStepped(Stepped):
         self.access = Access(path)
         super().__init__()
 
-    def make_router(self, context: zmq.Context[Any], request_bytes_max: int) -> RouterTransport:
-        self.zap = Zap(context, lambda key: self.access.client_of(key) is not None)
+    def make_router(self, request_bytes_max: int) -> RouterTransport:
+        self.zap = Zap(self.context, lambda key: self.access.client_of(key) is not None)
         curve = Curve([KeyPair(*pair) for pair in self.keys], DOMAIN, self.access.refuse, self.access.name_of)
-        return RouterTransport(context, ["tcp://127.0.0.1:0"] * len(self.keys), request_bytes_max, curve)
+        return RouterTransport(self.context, ["tcp://127.0.0.1:0"] * len(self.keys), request_bytes_max, curve)
 
     def write_clients(self, text: str) -> None:
         """Change the clients file, and have the server read it."""

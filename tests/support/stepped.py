@@ -24,10 +24,12 @@ import zmq
 
 from kvzmq import errors
 from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT
+from kvzmq.server.access import Access
 from kvzmq.server.loop import Server
 from kvzmq.server.transport import Arrival
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
+from kvzmq.server.zap import Zap
 from kvzmq.store.store import Store
 from kvzmq.tracing.trace import Trace
 
@@ -155,6 +157,9 @@ class Stepped:
         request_bytes_max: of both transports; by default what any server has ever taken
     """
 
+    zap: Zap | None = None
+    access: Access | None = None
+
     def __init__(
         self, group_commit: bool = True, trace: Trace | None = None, request_bytes_max: int = REQUEST_BYTES_LIMIT
     ) -> None:
@@ -164,14 +169,18 @@ class Stepped:
         self.log = MemoryLog()
         self.store = Store(self.log)
         self.store.recover()
-        self.router = RouterTransport(self.context, ["tcp://127.0.0.1:0"], request_bytes_max)
+        self.router = self.make_router(request_bytes_max)
         self.bridge = TcpTransport("127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max)
         self.server = Server(
             self.store, [self.router, self.bridge], group_commit=group_commit, trace=trace,
             clock=lambda: self.now_us, monotonic=lambda: self.now_s, request_bytes_max=request_bytes_max,
+            zap=self.zap, access=self.access,
         )  # fmt: skip
         self.url = self.router.endpoints[0]
         self._peers: list[TcpPeer | ZmqPeer] = []
+
+    def make_router(self, request_bytes_max: int) -> RouterTransport:
+        return RouterTransport(self.context, ["tcp://127.0.0.1:0"], request_bytes_max)
 
     def tcp(self, receive_bytes: int | None = None) -> TcpPeer:
         """Return a new client of the bridge, already accepted."""
@@ -181,9 +190,9 @@ class Stepped:
         self.until(lambda: self.bridge.stats()["tcp_connections_accepted"] > before)
         return peer
 
-    def zmq(self, kind: int = zmq.DEALER, **options: Any) -> ZmqPeer:
-        """Return a new client of the ROUTER."""
-        peer = ZmqPeer(self.context, self.url, kind, **options)
+    def zmq(self, kind: int = zmq.DEALER, *, url: str = "", **options: Any) -> ZmqPeer:
+        """Return a new client of the ROUTER, at its first endpoint if no other is named."""
+        peer = ZmqPeer(self.context, url or self.url, kind, **options)
         self._peers.append(peer)
         return peer
 

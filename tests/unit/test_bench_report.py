@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import comparison, many_clients, measuring, readme, remarks, report, sections, watches
-from benchmarks.drivers import Sample
-from benchmarks.measuring import LOAD_FIELDS
+from benchmarks.report import comparison, document, group_commit, many_clients, readme, remarks, sections, watches
+from benchmarks.report.names import STAGES
 from benchmarks.results import Results, Writer, spread
-from benchmarks.testperf import FIELDS
+from benchmarks.run import measuring
+from benchmarks.run.drivers import Sample
+from benchmarks.run.measuring import LOAD_FIELDS
+from benchmarks.run.testperf import FIELDS
 
 
 def write_testperf(
@@ -26,7 +28,7 @@ def write_testperf(
     with Writer(directory, "testperf", FIELDS) as writer:
         for at, transport in ((at, transport) for at in (1, 2, 3) for transport in ("bridge", "dealer")):
             for clients, rate in insert.items():
-                for operation in many_clients.STAGES:
+                for operation in STAGES:
                     total = rate if operation == "insert" else 5000.0
                     common = {
                         "round": at,
@@ -54,7 +56,8 @@ def write_group_commit(directory: Path, grouped: dict[int, float], alone: dict[i
             for contender, rates in (("kvzmq", grouped), ("kvzmq-one-by-one", alone)):
                 for clients, rate in rates.items():
                     writer.add(
-                        round=at, contender=contender, operation="insert", clients=clients, ops_per_s=rate * (0.99 + at / 200),
+                        round=at, contender=contender, operation="insert", clients=clients,
+                        ops_per_s=rate * (0.99 + at / 200),
                         changes_per_sync=clients if contender == "kvzmq" else 1, p99_ms=clients,
                     )  # fmt: skip
 
@@ -64,8 +67,67 @@ def flat(text: str) -> str:
 
 
 def test_a_report_of_nothing_says_so_in_every_section(tmp_path: Path) -> None:
-    text = report.render(Results(tmp_path))
+    text = document.render(Results(tmp_path))
     assert text.count("Not measured in this run.") >= len(sections.SECTIONS) - 2
+
+
+def test_the_answer_is_on_the_first_screen(tmp_path: Path) -> None:
+    write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 4100.0}, {1: 1.0, 8: 5.0, 16: 9.0}, machine=1.95)
+    screen = document.render(Results(tmp_path)).splitlines()[:45]
+    assert "    16              4,100   5,000  5,000  5,000   5,000" in screen, "what all make together"
+    assert "    16          256     312    312    312     312" in screen, "what each makes"
+    text = flat("\n".join(screen))
+    assert "one client alone makes 1,000 inserts/s and 5,000 lookups/s" in text
+    assert "up to 4,100 inserts/s (16 clients, 4.1 times as many)" in text
+    assert "insert at 8, lookup at 1" in text
+    assert "with 16 clients 9.0 inserts share one" in text
+    assert "inserts are best with 16 clients, where 1.9 of 2 processors are busy" in text
+
+
+@pytest.mark.parametrize("other", ["pyzmq", "a way of tomorrow"])
+def test_another_transport_is_another_contender(tmp_path: Path, other: str) -> None:
+    """Red when its figures were mixed with those of the usual one."""
+    with Writer(tmp_path, "clients", (*LOAD_FIELDS, "transport")) as writer:
+        for contender, transport, rate in (
+            ("kvzmq", "plain socket", 30.0),
+            ("kvzmq", other, 10.0),
+            ("redis", "", 20.0),
+        ):
+            for clients in (1, 8):
+                writer.add(
+                    round=1,
+                    contender=contender,
+                    transport=transport,
+                    operation="lookup",
+                    clients=clients,
+                    ops_per_s=rate,
+                    p50_ms=1.0,
+                )
+    results = Results(tmp_path)
+    assert results.median("clients", "ops_per_s", contender="kvzmq", clients=8) == 30.0
+    text = flat(document.render(results))
+    assert "Lookup, 8 clients: kvzmq is ahead of Redis (synced) (1.5x)." in text
+    assert f"kvzmq, {other} durable 10" in text
+
+
+def test_clients_over_either_kind_of_socket_are_told_apart(tmp_path: Path) -> None:
+    with Writer(tmp_path, "testperf", FIELDS) as writer:
+        for way, rate in (("bridge", 100.0), ("pyzmq", 50.0), ("plain socket", 200.0)):
+            for clients in (1, 2):
+                for operation in STAGES:
+                    writer.add(
+                        round=1,
+                        contender="kvzmq",
+                        transport=way,
+                        operation=operation,
+                        clients=clients,
+                        client="sum",
+                        ops_per_s=rate * clients,
+                    )
+    text = document.render(Results(tmp_path))
+    assert "All clients together over ZeroMQ (plain socket), operations/s" in text
+    assert "All clients together over ZeroMQ (pyzmq), operations/s" in text
+    assert "sum over the bridge by sum over ZeroMQ (plain socket)" in flat(text)
 
 
 def test_growth_with_clients_is_told_with_its_syncs(tmp_path: Path) -> None:
@@ -107,7 +169,7 @@ def test_every_client_is_listed(tmp_path: Path) -> None:
 
 def test_group_commit_that_helps_is_said_to_help(tmp_path: Path) -> None:
     write_group_commit(tmp_path, {1: 1000.0, 16: 9000.0}, {1: 1000.0, 16: 1100.0})
-    text = flat(many_clients.group_commit(Results(tmp_path)))
+    text = flat(group_commit.write(Results(tmp_path)))
     assert "For one client both do the same, as there is nothing to share a sync with: its ratio, 1.00," in text
     assert "16 clients get 8.2 times as many inserts" in text
     assert "Without it the rate stays near" in text
@@ -115,7 +177,7 @@ def test_group_commit_that_helps_is_said_to_help(tmp_path: Path) -> None:
 
 def test_group_commit_that_does_not_help_is_not_said_to(tmp_path: Path) -> None:
     write_group_commit(tmp_path, {1: 1000.0, 16: 1000.0}, {1: 1000.0, 16: 1000.0})
-    assert "times as many inserts" not in flat(many_clients.group_commit(Results(tmp_path)))
+    assert "times as many inserts" not in flat(group_commit.write(Results(tmp_path)))
 
 
 def test_nothing_surprises_where_there_are_no_figures(tmp_path: Path) -> None:
@@ -129,7 +191,7 @@ def test_a_fall_with_more_clients_is_a_surprise(tmp_path: Path) -> None:
 
 def test_a_report_is_written_without_measuring(tmp_path: Path) -> None:
     write_testperf(tmp_path, {1: 1000.0, 8: 4000.0}, {1: 1.0, 8: 5.0})
-    report.main(
+    document.main(
         [
             "--from-results",
             "--results",
@@ -141,13 +203,13 @@ def test_a_report_is_written_without_measuring(tmp_path: Path) -> None:
         ]
     )
     text = (tmp_path / "REPORT").read_text()
-    assert "3. The question" in text
+    assert "1. The question" in text
     assert str(tmp_path) not in text
 
 
 def test_plots_are_drawn_of_what_there_is(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from benchmarks import plots
+    from benchmarks.report import plots
 
     write_group_commit(tmp_path, {1: 1000.0, 16: 9000.0}, {1: 1000.0, 16: 1100.0})
     drawn = plots.draw_all(Results(tmp_path), tmp_path / "docs")
@@ -159,8 +221,8 @@ def test_sums_that_fall_are_told_with_what_an_operation_costs_then(tmp_path: Pat
     write_testperf(tmp_path, {1: 1000.0, 8: 4000.0, 16: 2000.0}, {1: 1.0, 8: 5.0, 16: 9.0}, machine=1.9)
     text = flat(many_clients.write(Results(tmp_path)))
     assert (
-        "With 16 the sum has fallen again, to 2,000/s: one insert now costs the server 250 us instead of 125 and clients and kernel 700 us instead of 350"
-        in text
+        "With 16 the sum has fallen again, to 2,000/s: one insert now costs the server 250 us instead of 125"
+        " and clients and kernel 700 us instead of 350" in text
     )
     assert "and is best with 8" in text
 
@@ -211,14 +273,14 @@ def test_a_report_of_an_interrupted_run_is_written(tmp_path: Path) -> None:
         writer.add(round=1, contender="kvzmq", operation="insert", clients=1, ops_per_s=10.0)
     with Writer(tmp_path, "testperf", FIELDS) as writer:
         writer.add(round=1, contender="kvzmq", transport="bridge", operation="insert", clients=1, client="sum")
-    text = report.render(Results(tmp_path))
+    text = document.render(Results(tmp_path))
     assert not re.search(r"\bnan\b", text)
 
 
 def test_the_slowest_and_the_fastest_client_are_told(tmp_path: Path) -> None:
     with Writer(tmp_path, "testperf", FIELDS) as writer:
         for clients, rates in ((1, [100.0]), (4, [10.0, 50.0, 60.0, 280.0])):
-            for operation in many_clients.STAGES:
+            for operation in STAGES:
                 common = {
                     "round": 1,
                     "contender": "kvzmq",
@@ -240,7 +302,8 @@ def test_who_is_ahead_even_and_behind_is_said_of_rounds_that_agree() -> None:
         "etcd": spread([0.4, 0.5, 0.6]), "memcached": spread([0.4, 0.5, 1.1]),
     }  # fmt: skip
     assert comparison.judge("Insert", ratios) == (
-        "Insert: kvzmq is ahead of Redis (synced) (1.5x); ahead, but not in every round, of Redis (synced, MSET and MGET) (1.5x); "
+        "Insert: kvzmq is ahead of Redis (synced) (1.5x); ahead, but not in every round, of Redis (synced, MSET"
+        " and MGET) (1.5x); "
         "even with SQLite; behind, but not in every round, memcached (2.0x); behind etcd (2.0x)."
     )
 
@@ -253,8 +316,8 @@ def test_batches_are_compared_with_everybody(tmp_path: Path) -> None:
     text = flat(comparison.write(Results(tmp_path)))
     for operation in ("Insert", "Lookup"):
         assert (
-            f"{operation}, 1,000 rows at a time: kvzmq is ahead of Redis (synced) (1.5x) and Redis (synced, MSET and MGET) (1.5x)."
-            in text
+            f"{operation}, 1,000 rows at a time: kvzmq is ahead of Redis (synced) (1.5x) and Redis (synced,"
+            " MSET and MGET) (1.5x)." in text
         )
 
 
@@ -271,8 +334,13 @@ def test_a_window_in_which_not_all_were_at_work_for_long_gives_no_figures() -> N
 
 
 def write_comparison(directory: Path, ours: float, theirs: float) -> None:
-    for name, columns in {"batches": {"batch": 1000}, "tasks": {"batch": "tasks", "clients": 1000}, "libraries": {"clients": 64},
-                          "clients": {"clients": 8}}.items():  # fmt: skip
+    experiments: dict[str, dict[str, object]] = {
+        "batches": {"batch": 1000},
+        "tasks": {"batch": "tasks", "clients": 1000},
+        "libraries": {"clients": 64},
+        "clients": {"clients": 8},
+    }
+    for name, columns in experiments.items():
         with Writer(directory, name, LOAD_FIELDS) as writer:
             for at in (1, 2, 3):
                 for operation in ("insert", "lookup"):

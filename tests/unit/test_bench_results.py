@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.many_clients import level_of
+from benchmarks.report.targets import TARGETS, Source, Target
+from benchmarks.report.testperf import level_of
+from benchmarks.report.text import bars, table
 from benchmarks.results import Results, Writer, ratio_of, spread
-from benchmarks.targets import TARGETS, Target
-from benchmarks.text import bars, table
 
 
 def write(directory: Path, name: str, rows: list[dict[str, object]]) -> None:
@@ -83,14 +83,14 @@ def test_what_was_not_measured_is_empty(tmp_path: Path) -> None:
 def test_a_verdict_is_by_the_median_and_says_when_rounds_disagree(
     tmp_path: Path, ratios: list[float], at_most: bool, verdict: str
 ) -> None:
-    target = Target("5", "work", "against", 2.0, lambda results: spread(ratios), "clients", at_most)
+    target = Target("work", "against", 2.0, Source("clients", lambda results: spread(ratios)), at_most)
     assert target.verdict(Results(tmp_path)) == verdict
 
 
 def test_every_aim_names_an_experiment_that_exists() -> None:
-    from benchmarks.run import everything
+    from benchmarks.run.suite import everything
 
-    assert {target.experiment for target in TARGETS} <= set(everything())
+    assert {target.source.experiment for target in TARGETS} <= set(everything())
 
 
 @pytest.mark.parametrize(

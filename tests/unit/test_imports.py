@@ -84,6 +84,7 @@ RULES = {
     ),
     "kvzmq.server.transport": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.server.transport"),
     "kvzmq.catalog": ("kvzmq.errors", "kvzmq.catalog"),
+    "kvzmq.bench": ("kvzmq.errors", "kvzmq.protocol", "kvzmq.bench"),
     "kvzmq.client": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.catalog", "kvzmq.client"),
 }
 """What each part may import of the package; the longest name that fits a module counts."""

@@ -1,4 +1,4 @@
-"""`kvzmq bench`: how fast is this server, from here? With the habits of redis-benchmark.
+"""`kvzmq bench`: measures a server from here, with the options and the output of redis-benchmark.
 
 It works under keys of its own, `kvzmq-bench-...`, and removes them at the end, also after Ctrl-C.
 """
@@ -6,81 +6,23 @@ It works under keys of its own, `kvzmq-bench-...`, and removes them at the end, 
 from __future__ import annotations
 
 import itertools
-import os
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import click
 from msgspec import Raw
 
 import kvzmq
 from kvzmq import errors
-from kvzmq.bench.load import CONNECTIONS_MAX, Load, Measured, Summary, operation, summarize
+from kvzmq.bench.load import CONNECTIONS_MAX, Load, Measured, summarize
+from kvzmq.bench.outcome import LATENCY_COLUMNS, Outcome, latency_row
+from kvzmq.bench.workload import TESTS, Workload
 from kvzmq.client.core.endpoints import resolve
 from kvzmq.client.core.urls import parse_urls
 
-MATCHES = 10
-"""How many rows a query of the test finds."""
-
 _BATCH_TIMEOUT_S = 30.0
 """How long one batch of the rows that a test needs may take."""
-
-
-class Workload:
-    """The requests of the tests: operations on `keyspace` rows with values of `data_bytes`."""
-
-    def __init__(self, keyspace: int, data_bytes: int) -> None:
-        self.prefix = f"kvzmq-bench-{os.urandom(4).hex()}:"
-        self.keyspace = keyspace
-        self.value = "x" * data_bytes
-        self._random = random.Random(7)
-
-    def key(self, number: int) -> str:
-        return f"{self.prefix}{number:012d}"
-
-    def any_key(self) -> str:
-        return self.key(int(self._random.random() * self.keyspace))
-
-    def rows(self, test: str, requests: int) -> Iterator[tuple[str, Any]]:
-        """Yield the rows that must be there before `test`."""
-        if test == "query":
-            return (
-                (self.key(n), {"group": self.prefix + str(n // MATCHES), "data": self.value})
-                for n in range(self.keyspace)
-            )
-        count = {"lookup": self.keyspace, "remove": requests}.get(test, 0)
-        return ((self.key(n), self.value) for n in range(count))
-
-    def operations(self, test: str) -> Iterator[Raw]:
-        """Yield the operations of `test` without end."""
-        return TESTS[test](self)
-
-
-TESTS: dict[str, Callable[[Workload], Iterator[Raw]]] = {
-    "ping": lambda work: itertools.repeat(operation("ping")),
-    "insert": lambda work: (operation("insert", work.any_key(), work.value) for _ in itertools.count()),
-    "lookup": lambda work: (operation("lookup", work.any_key()) for _ in itertools.count()),
-    "size": lambda work: itertools.repeat(operation("size")),
-    "increment": lambda work: (operation("increment", work.prefix + "counter") for _ in itertools.count()),
-    "query": lambda work: (
-        operation("query", "group", f"{work.prefix}{int(work._random.random() * work.keyspace) // MATCHES}")
-        for _ in itertools.count()
-    ),
-    "remove": lambda work: (operation("remove", work.key(n)) for n in itertools.count()),
-}
-"""What each test sends."""
-
-
-class Outcome(NamedTuple):
-    """What one test gave with one number of clients."""
-
-    test: str
-    clients: int
-    measured: Measured
-    latency: Summary
 
 
 def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list[str]:
@@ -106,7 +48,7 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     type=click.IntRange(1),
     default=100_000,
     show_default=True,
-    help="Operations of each test, by all clients together.",
+    help="Operations in each test, all clients together.",
 )
 @click.option(
     "-d",
@@ -115,7 +57,7 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     type=click.IntRange(0, 1 << 20),
     default=3,
     show_default=True,
-    help="Bytes of a value.",
+    help="Size of a value in bytes.",
 )
 @click.option(
     "-r",
@@ -123,7 +65,7 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     type=click.IntRange(1, 10_000_000),
     default=10_000,
     show_default=True,
-    help="How many keys to draw from.",
+    help="How many different keys there are.",
 )
 @click.option(
     "-P", "--pipeline", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Operations in one request."
@@ -134,9 +76,9 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     callback=_split_tests,
     default=",".join(TESTS),
     show_default=True,
-    help="Which tests, separated by commas.",
+    help="The tests to run, separated by commas.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="One line a test.")
+@click.option("-q", "--quiet", is_flag=True, help="Print one line for each test.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option(
     "--report",
@@ -160,7 +102,7 @@ def bench(
     """Measure a server: requests per second and latencies, for each operation.
 
     Every client sends a request, waits for the reply, and sends the next. Writes are durable, as
-    always. The rows it needs are removed when it ends.
+    always. Its keys begin with "kvzmq-bench-"; they are removed when it ends.
     """
     if report is not None:
         _check_plots()
@@ -171,9 +113,7 @@ def bench(
     counts = _counts(clients) if report is not None else [clients]
     outcomes: list[Outcome] = []
     if as_csv:
-        click.echo(
-            '"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"'
-        )
+        click.echo(_CSV_HEADER)
     with kvzmq.connect(endpoint, timeout=max(timeout_s, _BATCH_TIMEOUT_S)) as table:
         table.ping(timeout=timeout_s)  # a server that is not there is not waited for as long as a batch
         try:
@@ -258,16 +198,12 @@ def _clean_up(table: kvzmq.Client, work: Workload, rows: int) -> None:
 
 # ---- what is printed
 
-ROW = ("avg", "min", "p50", "p95", "p99", "max")
 
-
-def row_of(latency: Summary) -> Sequence[float]:
-    """Return a latency's figures in redis-benchmark's order, milliseconds."""
-    return (latency.mean_ms, latency.min_ms, latency.p50_ms, latency.p95_ms, latency.p99_ms, latency.max_ms)
+_CSV_HEADER = ",".join(f'"{name}"' for name in ("test", "rps", *(f"{name}_latency_ms" for name in LATENCY_COLUMNS)))
 
 
 def _csv_line(outcome: Outcome) -> str:
-    figures = [f"{outcome.measured.ops_per_s:.2f}", *(f"{ms:.3f}" for ms in row_of(outcome.latency))]
+    figures = [f"{outcome.measured.ops_per_s:.2f}", *(f"{ms:.3f}" for ms in latency_row(outcome.latency))]
     return ",".join(f'"{cell}"' for cell in (outcome.test, *figures))
 
 
@@ -279,8 +215,8 @@ def _short_line(outcome: Outcome, several: bool) -> str:
 
 def _long_text(outcome: Outcome, data_bytes: int, pipeline: int) -> str:
     measured = outcome.measured
-    heads = "".join(f"{head:>10}" for head in ROW)
-    figures = "".join(f"{ms:10.3f}" for ms in row_of(outcome.latency))
+    heads = "".join(f"{head:>10}" for head in LATENCY_COLUMNS)
+    figures = "".join(f"{ms:10.3f}" for ms in latency_row(outcome.latency))
     return f"""====== {outcome.test} ======
   {measured.operations} requests completed in {measured.seconds:.2f} seconds{_failures(outcome)}
   {outcome.clients} parallel clients

@@ -1,0 +1,260 @@
+"""What was aimed for, and what this run says: each target is a ratio of two figures of the same rounds.
+
+A verdict is by the median of the rounds' ratios. It says so when the rounds do not agree on it: then another
+run may say otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from benchmarks.results import NONE, Results, Spread, ratio_of, spread
+from benchmarks.run.storage import QUERIES_TOGETHER
+
+Ratio = Callable[[Results], Spread]
+Text = Callable[[Results], str]
+
+
+class Source(NamedTuple):
+    """Where a target's figures come from.
+
+    experiment  measures them
+    measure     returns the ratio, or the figure itself
+    figures     says what stands behind a ratio, in absolute figures
+    """
+
+    experiment: str
+    measure: Ratio
+    figures: Text = lambda results: ""
+
+
+class Target(NamedTuple):
+    """One aim.
+
+    bound     what the ratio has to be at least, or at most
+    at_most   which of the two
+    unit      "x" for a ratio, or what the figure is counted in
+    """
+
+    work: str
+    against: str
+    bound: float
+    source: Source
+    at_most: bool = False
+    unit: str = "x"
+
+    @property
+    def command(self) -> str:
+        """What measures it again."""
+        return f"python -m benchmarks.run --only {self.source.experiment}"
+
+    def meets(self, figure: float) -> bool:
+        """Say whether a figure reaches the aim."""
+        return figure <= self.bound if self.at_most else figure >= self.bound
+
+    def verdict(self, results: Results) -> str:
+        """Return met, missed or not measured; and whether the rounds disagree."""
+        found = self.source.measure(results)
+        if not found.known:
+            return "not measured"
+        word = "met" if self.meets(found.median) else "missed"
+        agreed = self.meets(found.least) == self.meets(found.greatest)
+        return word if agreed else f"{word}, rounds disagree"
+
+
+def _rates(experiment: str, ours: Mapping[str, object], theirs: Mapping[str, object]) -> Source:
+    """Return the ratio of two rates, and the text of the rates."""
+
+    def figures(results: Results) -> str:
+        one, other = (results.median(experiment, "ops_per_s", **wanted) for wanted in (ours, theirs))
+        return "" if math.isnan(one) or math.isnan(other) else f"{one:,.0f}/s : {other:,.0f}/s"
+
+    return Source(experiment, lambda results: results.ratio(experiment, "ops_per_s", ours, theirs), figures)
+
+
+def _worst(*ratios: Ratio, greatest: bool = False) -> Ratio:
+    """Return the ratio that is furthest from its aim: all of them have to reach it."""
+
+    def measure(results: Results) -> Spread:
+        found = [ratio(results) for ratio in ratios]
+        if not all(each.known for each in found):
+            return NONE
+        return max(found, key=lambda each: each.median) if greatest else min(found, key=lambda each: each.median)
+
+    return measure
+
+
+def _row_cost(operation: str) -> Ratio:
+    def measure(results: Results) -> Spread:
+        sizes = results.numbers("growth", "rows")
+        if len(sizes) < 2:
+            return NONE
+        least, greatest = sizes[0], sizes[-1]
+        return results.ratio(
+            "growth",
+            "server_cpu_us_per_op",
+            {"rows": greatest, "operation": operation},
+            {"rows": least, "operation": operation},
+        )
+
+    return measure
+
+
+def _row_costs_text(results: Results) -> str:
+    sizes = results.numbers("growth", "rows")
+    if len(sizes) < 2:
+        return ""
+    texts = []
+    for operation in ("insert", "lookup"):
+        costs = [
+            results.median("growth", "server_cpu_us_per_op", rows=size, operation=operation)
+            for size in (sizes[0], sizes[-1])
+        ]
+        texts.append(f"{operation} {costs[0]:.1f} -> {costs[1]:.1f} us")
+    return f"{sizes[0]:,} to {sizes[-1]:,} rows: {', '.join(texts)}"
+
+
+def _compaction_ratio(results: Results) -> Spread:
+    return results.ratio("compaction", "p999_ms", {"phase": "compacting"}, {"phase": "quiet"})
+
+
+def _compaction_text(results: Results) -> str:
+    quiet, busy = (results.median("compaction", "p999_ms", phase=phase) for phase in ("quiet", "compacting"))
+    return "" if math.isnan(quiet) else f"{busy:.1f} ms : {quiet:.1f} ms"
+
+
+def _load_ratio(results: Results) -> Spread:
+    rows = _compared_rows(results)
+    ours = results.by_round("recovery", "seconds", contender="kvzmq", rows=rows, **{"from": "checkpoint"})
+    theirs = results.by_round("recovery", "seconds", contender="redis", rows=rows, **{"from": "checkpoint"})
+    return ratio_of(theirs, ours)  # times: the shorter one is the better
+
+
+def _compared_rows(results: Results) -> int:
+    return max(results.numbers("recovery", "rows", contender="redis"), default=0)
+
+
+def _load_text(results: Results) -> str:
+    rows = _compared_rows(results)
+    times = [
+        results.median("recovery", "seconds", contender=name, rows=rows, **{"from": "checkpoint"})
+        for name in ("kvzmq", "redis")
+    ]
+    return f"{rows:,} rows: {times[0]:.2f} s : {times[1]:.2f} s" if rows else ""
+
+
+def _memory_ratio(results: Results) -> Spread:
+    rows = max(results.numbers("memory", "rows", contender="redis-memory"), default=0)
+    ours = results.median("memory", "bytes_per_row", contender="kvzmq", rows=rows)
+    return spread([ours / results.median("memory", "bytes_per_row", contender="redis-memory", rows=rows)])
+
+
+def _memory_text(results: Results) -> str:
+    rows = max(results.numbers("memory", "rows", contender="redis-memory"), default=0)
+    sizes = [results.median("memory", "bytes_per_row", contender=name, rows=rows) for name in ("kvzmq", "redis-memory")]
+    return f"{rows:,} rows: {sizes[0]:.0f} B : {sizes[1]:.0f} B" if rows else ""
+
+
+def _flat_query(results: Results) -> Spread:
+    sizes = results.numbers("queries", "rows", contender="kvzmq")
+    if len(sizes) < 2:
+        return NONE
+    return results.ratio("queries", "p50_ms", _query(sizes[-1]), _query(sizes[0]))
+
+
+def _flat_query_text(results: Results) -> str:
+    sizes = results.numbers("queries", "rows", contender="kvzmq")
+    return ", ".join(f"{size:,} rows: {results.median('queries', 'p50_ms', **_query(size)):.3f} ms" for size in sizes)
+
+
+def _query(rows: int, batch: int = 1) -> dict[str, object]:
+    return {"contender": "kvzmq", "rows": rows, "batch": batch}
+
+
+def _single(contender: str, operation: str, clients: int) -> dict[str, object]:
+    return {"contender": contender, "operation": operation, "clients": clients}
+
+
+def _batch(contender: str, operation: str) -> dict[str, object]:
+    return {"contender": contender, "operation": operation, "batch": 1000}
+
+
+def _tasks(contender: str, operation: str) -> dict[str, object]:
+    return {"contender": contender, "operation": operation, "batch": "tasks", "clients": 1000}
+
+
+def _window(contender: str, operation: str) -> dict[str, object]:
+    return {"contender": contender, "operation": operation, "in_flight": 64}
+
+
+def _perf(contender: str, clients: int) -> dict[str, object]:
+    return {"contender": contender, "transport": "bridge", "operation": "insert", "client": "sum", "clients": clients}
+
+
+def _rate(experiment: str, wanted: Mapping[str, object]) -> Source:
+    """Return one rate of our own."""
+
+    def figures(results: Results) -> str:
+        rate = results.median(experiment, "ops_per_s", **wanted)
+        return "" if math.isnan(rate) else f"{rate:,.0f}/s"
+
+    return Source(experiment, lambda results: results.spread(experiment, "ops_per_s", **wanted), figures)
+
+
+TARGETS = (
+    Target("durable insert, batches of 1,000, one client", "redis-py pipeline of 1,000, appendfsync always", 8,
+            _rates("batches", _batch("kvzmq", "insert"), _batch("redis", "insert"))),
+    Target("lookup, batches of 1,000, one client", "redis-py pipeline", 5,
+            _rates("batches", _batch("kvzmq", "lookup"), _batch("redis", "lookup"))),
+    Target("asyncio lookup, 1,000 tasks", "redis.asyncio", 10,
+            _rates("tasks", _tasks("kvzmq", "lookup"), _tasks("redis", "lookup"))),
+    Target("asyncio durable insert, 1,000 tasks", "redis.asyncio, appendfsync always", 10,
+            _rates("tasks", _tasks("kvzmq", "insert"), _tasks("redis", "insert"))),
+    Target("durable insert, 64 in flight", "own lookup, 64 in flight", 0.9,
+            _rates("in_flight", _window("kvzmq", "insert"), _window("kvzmq", "lookup"))),
+    Target("durable insert, 64 blocking clients", "Redis, 64 redis-py clients", 1.5,
+            _rates("libraries", _single("kvzmq", "insert", 64), _single("redis", "insert", 64))),
+    Target("durable insert, 64 bare connections", "Redis, 64 bare connections", 1.5,
+            _rates("sockets", _single("kvzmq", "insert", 64), _single("redis", "insert", 64))),
+    Target("lookup, one blocking client, ROUTER", "bare pyzmq echo", 0.9,
+            _rates("clients", _single("kvzmq", "lookup", 1), _single("router-echo", "lookup", 1))),
+    Target("lookup, 8 clients, bridge", "bare epoll JSON echo", 0.8,
+            _rates("clients", _single("kvzmq-bridge", "lookup", 8), _single("json-echo", "lookup", 8))),
+    Target("lookup, 8 clients, bridge", "redis-py GET", 1,
+            _rates("clients", _single("kvzmq-bridge", "lookup", 8), _single("redis-memory", "lookup", 8))),
+    Target("TestPerf inserts, 8 clients, sum", "one-sync-a-change server", 4,
+            _rates("testperf", _perf("kvzmq", 8), _perf("one-sync", 8))),
+    Target("TestPerf inserts, 16 clients, sum", "one-sync-a-change server", 4,
+            _rates("testperf", _perf("kvzmq", 16), _perf("one-sync", 16))),
+    Target("query with 10 matches in 100,000 rows, one by one", "a scan", 100,
+            _rates("queries", _query(100_000), {"contender": "one-sync-filled"})),
+    Target("query with 10 matches in 100,000 rows, 64 at a time", "a scan", 100,
+            _rates("queries", _query(100_000, QUERIES_TOGETHER), {"contender": "one-sync-filled"})),
+    Target("query, from the smallest table to the largest", "itself", 1.2,
+            Source("queries", _flat_query, _flat_query_text), at_most=True),
+    Target("load a checkpoint", "Redis loading its RDB", 1,
+            Source("recovery", _load_ratio, _load_text)),
+    Target("server CPU per operation, smallest to largest table", "itself", 1.2,
+            Source("growth", _worst(_row_cost("insert"), _row_cost("lookup"), greatest=True), _row_costs_text),
+            at_most=True),
+    Target("p99.9 of insert while compacting", "itself without", 2,
+            Source("compaction", _compaction_ratio, _compaction_text), at_most=True),
+    Target("memory per row (16 B key, 32 B value)", "Redis", 2,
+            Source("growth", _memory_ratio, _memory_text), at_most=True),
+    Target("insert_many of 1,000 rows a request, one client", "rows a second", 300_000,
+            _rate("batches", _batch("kvzmq", "insert")), unit="/s"),
+    Target("64 outstanding single inserts, one client", "inserts a second", 20_000,
+            _rate("in_flight", _window("kvzmq", "insert")), unit="/s"),
+)  # fmt: skip
+"""All aims with a number."""
+
+
+def format_figure(target: Target, figure: float) -> str:
+    """Write a figure of a target in its unit."""
+    if math.isnan(figure):
+        return "-"
+    if target.unit == "/s":
+        return f"{figure:,.0f}/s"
+    return f"{figure:.2f}x" if figure < 10 else f"{figure:.1f}x"

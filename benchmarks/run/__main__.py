@@ -1,0 +1,5 @@
+"""`python -m benchmarks.run`."""
+
+from benchmarks.run.suite import main
+
+main()

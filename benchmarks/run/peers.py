@@ -1,0 +1,336 @@
+"""The contenders: how each is started, what it promises, which client speaks to it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.run.processes import DidNotStart, Process, accepts, free_port
+from benchmarks.run.tables import TABLES
+
+KVZMQ = (sys.executable, "-c", "from kvzmq.cli import main; main(prog_name='kvzmq')")
+
+
+class NotHere(Exception):
+    """Say why a contender cannot take part on this machine."""
+
+
+class Running:
+    """A contender's server, ready; or its files alone, for one without a server.
+
+    address    what its clients have to know
+    process    None for a library that works on files
+    """
+
+    def __init__(self, peer: Peer, process: Process | None, address: Mapping[str, Any], directory: Path) -> None:
+        self.peer = peer
+        self.process = process
+        self.address = dict(address)
+        self.directory = directory
+
+    def cpu_s(self) -> float:
+        """Return the processor time its server has used."""
+        return self.process.cpu_s() if self.process is not None else 0.0
+
+    def pause(self) -> None:
+        """Have the server take no processor time, although it has housekeeping to do."""
+        if self.process is not None and self.peer.restless:
+            self.process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        if self.process is not None and self.peer.restless:
+            self.process.signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End the server."""
+        if self.process is not None:
+            self.resume()
+            self.process.stop()
+
+
+class Peer(NamedTuple):
+    """One contender.
+
+    name      in the CSV files
+    title     in the report's tables
+    short     in its sentences
+    promise   what an acknowledged change has survived
+    table     its client in TABLES
+    start     starts the server in a directory, and gives process and address
+    needs     the command it needs, or a Python module
+    restless  whether its idle server uses so much of a processor that it would disturb the others
+    """
+
+    name: str
+    title: str
+    short: str
+    promise: str
+    table: str
+    start: Callable[[Path], tuple[Process | None, dict[str, Any]]]
+    needs: Sequence[str] = ()
+    restless: bool = False
+
+    def check(self) -> None:
+        """Raises: NotHere, when something is not installed."""
+        for need in self.needs:
+            kind, _, name = need.partition(":")
+            if kind == "command" and shutil.which(name) is None:
+                raise NotHere(f"the command {name} is not installed")
+            if kind == "module":
+                try:
+                    __import__(name)
+                except ImportError:
+                    raise NotHere(f"the Python package {name} is not installed") from None
+
+    def run(self, base: Path) -> Running:
+        """Start it in a new directory under `base`. Raises: NotHere, DidNotStart"""
+        self.check()
+        directory = base / self.name
+        number = 1
+        while directory.exists():
+            number += 1
+            directory = base / f"{self.name}-{number}"
+        directory.mkdir(parents=True)
+        process, address = self.start(directory)
+        return Running(self, process, address, directory)
+
+
+def start_kvzmq(directory: Path, *options: str) -> tuple[Process, dict[str, Any]]:
+    """Start a kvzmq server with its bridge; options are added to the command line."""
+    command = [
+        *KVZMQ,
+        "server",
+        "--data",
+        "table",
+        "--bind",
+        "tcp://127.0.0.1:0",
+        "--tcp",
+        "127.0.0.1:0",
+        "--log-level",
+        "warning",
+    ]
+    process = Process([*command, *options], directory)
+    process.wait_ready(lambda: "Listening on port" in process.output)
+    lines = [line.rpartition(" ")[2] for line in process.output.splitlines() if line.startswith("Listening on")]
+    return process, {"url": lines[0], "bridge": int(lines[1])}
+
+
+def _start_kvzmq_one_by_one(directory: Path) -> tuple[Process, dict[str, Any]]:
+    return start_kvzmq(directory, "--no-group-commit")
+
+
+def _wait_for_port(process: Process, port: int) -> tuple[Process, dict[str, Any]]:
+    process.wait_ready(lambda: accepts(port))
+    return process, {"port": port}
+
+
+def start_redis(directory: Path, *options: str) -> tuple[Process, dict[str, Any]]:
+    """Start a Redis server without RDB snapshots; options are added to the command line."""
+    port = free_port()
+    command = [
+        "redis-server",
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--dir",
+        str(directory),
+        *options,
+    ]
+    return _wait_for_port(Process(command, directory), port)
+
+
+def _start_redis_always(directory: Path) -> tuple[Process, dict[str, Any]]:
+    return start_redis(directory, "--appendonly", "yes", "--appendfsync", "always")
+
+
+def _start_redis_memory(directory: Path) -> tuple[Process, dict[str, Any]]:
+    return start_redis(directory, "--appendonly", "no")
+
+
+def _start_memcached(directory: Path) -> tuple[Process, dict[str, Any]]:
+    port = free_port()
+    return _wait_for_port(
+        Process(["memcached", "-l", "127.0.0.1", "-p", str(port), "-U", "0", "-m", "1024", "-u", "nobody"], directory),
+        port,
+    )
+
+
+def _start_etcd(directory: Path) -> tuple[Process, dict[str, Any]]:
+    port, peer_port = free_port(), free_port()
+    url, peer_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
+    command = [
+        "etcd",
+        "--data-dir",
+        str(directory / "etcd"),
+        "--listen-client-urls",
+        url,
+        "--advertise-client-urls",
+        url,
+    ]
+    command += [
+        "--listen-peer-urls",
+        peer_url,
+        "--initial-advertise-peer-urls",
+        peer_url,
+        "--initial-cluster",
+        f"default={peer_url}",
+    ]
+    process = Process([*command, "--log-level", "error"], directory)
+
+    def leads() -> bool:
+        try:
+            TABLES["etcd"]({"port": port}).insert("ready", b"")
+        except (OSError, ValueError):
+            return False
+        return True
+
+    process.wait_ready(leads)
+    return process, {"port": port}
+
+
+def _no_server(directory: Path) -> tuple[None, dict[str, Any]]:
+    return None, {"path": str(directory / "table.db")}
+
+
+def _start_baseline(name: str, *arguments: str) -> Callable[[Path], tuple[Process, dict[str, Any]]]:
+    def start(directory: Path) -> tuple[Process, dict[str, Any]]:
+        port = free_port()
+        process = Process([sys.executable, "-m", "benchmarks.run.baselines", name, str(port), *arguments], directory)
+        process.wait_ready(lambda: "ready" in process.output)
+        return process, {"port": port, "url": f"tcp://127.0.0.1:{port}"}
+
+    return start
+
+
+DURABLE = "durable"
+MEMORY = "in memory"
+NOTHING = "no table"
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        Peer("kvzmq", "kvzmq", "kvzmq", DURABLE, "kvzmq", start_kvzmq),
+        Peer("kvzmq-bridge", "kvzmq, bridge", "kvzmq's bridge", DURABLE, "kvzmq-bridge", start_kvzmq),
+        Peer(
+            "kvzmq-one-by-one",
+            "kvzmq --no-group-commit",
+            "kvzmq without group commit",
+            DURABLE,
+            "kvzmq",
+            _start_kvzmq_one_by_one,
+        ),
+        Peer(
+            "redis",
+            "Redis, appendfsync always",
+            "Redis (synced)",
+            DURABLE,
+            "redis",
+            _start_redis_always,
+            ("command:redis-server", "module:redis"),
+        ),
+        Peer(
+            "redis-many",
+            "Redis, always, MSET and MGET",
+            "Redis (synced, MSET and MGET)",
+            DURABLE,
+            "redis-many",
+            _start_redis_always,
+            ("command:redis-server", "module:redis"),
+        ),
+        Peer(
+            "redis-memory",
+            "Redis, no log",
+            "Redis (no log)",
+            MEMORY,
+            "redis",
+            _start_redis_memory,
+            ("command:redis-server", "module:redis"),
+        ),
+        Peer(
+            "memcached",
+            "memcached",
+            "memcached",
+            MEMORY,
+            "memcached",
+            _start_memcached,
+            ("command:memcached", "module:pymemcache"),
+        ),
+        Peer(
+            "etcd",
+            "etcd, one node, JSON gateway",
+            "etcd",
+            DURABLE,
+            "etcd",
+            _start_etcd,
+            ("command:etcd",),
+            restless=True,
+        ),
+        Peer("sqlite", "SQLite, WAL, synchronous=FULL", "SQLite", DURABLE, "sqlite", _no_server),
+        Peer(
+            "diskcache",
+            "diskcache, synchronous=FULL",
+            "diskcache",
+            DURABLE,
+            "diskcache",
+            _no_server,
+            ("module:diskcache",),
+        ),
+        Peer(
+            "manager",
+            "multiprocessing Manager().dict()",
+            "Manager().dict()",
+            MEMORY,
+            "manager",
+            _start_baseline("manager"),
+        ),
+        Peer(
+            "one-sync",
+            "select server, a sync a change",
+            "the select server",
+            DURABLE,
+            "json-lines",
+            _start_baseline("one-sync", "table.log"),
+        ),
+        Peer(
+            "one-sync-filled",
+            "a scan, in the select server",
+            "a scan",
+            DURABLE,
+            "json-lines",
+            _start_baseline("one-sync", "table.log", "100000", "10"),
+        ),
+        Peer(
+            "router-echo", "bare ROUTER echo", "the ROUTER echo", NOTHING, "router-echo", _start_baseline("router-echo")
+        ),
+        Peer(
+            "json-echo",
+            "bare epoll JSON echo",
+            "the JSON echo",
+            NOTHING,
+            "json-lines",
+            _start_baseline("json-echo", "32"),
+        ),
+    )
+}
+"""The contenders by name."""
+
+__all__ = [
+    "DURABLE",
+    "MEMORY",
+    "NOTHING",
+    "PEERS",
+    "DidNotStart",
+    "NotHere",
+    "Peer",
+    "Running",
+    "start_kvzmq",
+    "start_redis",
+]
