@@ -24,6 +24,7 @@
     ├── CannotListen            an endpoint is in use or malformed
     ├── PeerGone                nobody is left to send to
     ├── StorageFatal            the disk cannot be trusted any more: stop
+    ├── AppendUnknown           the log cannot tell yet whether a group is in it   (within a server)
     └── CatalogError            the name service has no answer
 
 Codes below 16 belong to one operation; codes from 16 on refuse a whole request, whose reply then
@@ -162,6 +163,10 @@ class PeerGone(KvzmqError):
 
 class StorageFatal(KvzmqError):
     """The disk failed in a way after which only a restart tells what is on it: stop."""
+
+
+class AppendUnknown(KvzmqError):
+    """The log cannot tell yet whether the group is in it: nothing else may be appended before it can."""
 
 
 class CatalogError(KvzmqError):

@@ -244,6 +244,11 @@ def _shake_hands(sock: socket.socket, endpoint: str, timeout_s: float) -> str:
         heard = _receive(sock, _GREETING_BYTES, deadline_s)
         if not (heard[:1] == b"\xff" and heard[9:10] == b"\x7f"):
             raise _Stop(_who_else(heard, endpoint, timeout_s))
+        if len(heard) < _GREETING_BYTES:
+            raise _Stop(
+                f"{endpoint} begins to greet as ZeroMQ does and says no more: the process that listens there "
+                "is stopped or overloaded"
+            )
         mechanism = heard[12:32].rstrip(b"\0").decode("ascii", "replace")
         if mechanism != "NULL":
             raise _Stop(f"the server asks for {mechanism} security, which this client has no keys for")

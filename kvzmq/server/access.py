@@ -23,8 +23,7 @@ import logging
 import os
 import re
 import stat
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,13 +234,12 @@ class Access:
 
     Args:
         path: the clients file
-        clock: seconds that only grow
 
     Raises:
         BadClients: the file cannot be used
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.reloads = 0
         """How often the file was read again and taken over."""
@@ -249,8 +247,6 @@ class Access:
         """The keys that had other rights before the file was read the last time."""
         self.trouble: str | None = None
         """Why the file as it is now is not in force, or None."""
-        self._clock = clock
-        self._look_s = clock() + LOOK_S
         self._seen: tuple[int, ...] | None = None
         self._by_key = self._read()
 
@@ -280,13 +276,9 @@ class Access:
 
     # ---- the file
 
-    def look(self) -> bool:
-        """Read the file again if it has changed and it is time to look; True if others have rights now."""
-        now_s = self._clock()
-        if now_s < self._look_s:
-            return False
-        self._look_s = now_s + LOOK_S
-        return self._signature() != self._seen and self.reload()
+    def has_changed(self) -> bool:
+        """Say whether the file is another one than was read the last time, by its size, its times and its inode."""
+        return self._signature() != self._seen
 
     def reload(self) -> bool:
         """Read the file again; True if it is in force, False if it cannot be used and what was before is."""

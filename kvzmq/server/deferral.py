@@ -22,7 +22,6 @@ from kvzmq.protocol.messages import Refusal, Request
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX, Arrival, Transport
 from kvzmq.store.indexes import INDEX_BYTES_MAX
 from kvzmq.store.store import Store
-from kvzmq.store.table import indexes_of
 
 SLICE_S = 0.01
 """How long a step builds indexes, seconds."""
@@ -96,46 +95,40 @@ class Deferral:
         self._bytes = 0
         self._count = 0
         self._working = False
-        self._looked_at = (0, -1)
+        self._looked_at = (0, -1, True)
         self._overdue = False
 
     def __len__(self) -> int:
         return self._count
 
-    @property
-    def has_work(self) -> bool:
-        """Whether `work` has anything to do."""
-        return self._working or bool(self._lines) or self._store.table.indexes.active
+    def blocks(self, arrival: Arrival) -> bool:
+        """Say whether a request has to wait because an earlier one of its peer does."""
+        return (arrival.transport, arrival.peer) in self._lines
 
     @property
     def is_busy(self) -> bool:
         """Whether there is work for a step even when nothing arrives."""
-        late = self._store.trouble is None and self._store.table.is_late  # with trouble nothing can be removed now
-        return self._working or bool(self._lines) or late
+        return self._working or bool(self._lines)
 
     def is_ready(self, request: Request, time_us: int) -> bool:
         """Say whether a request that looks through rows can be executed at `time_us`."""
-        store = self._store
-        if store.trouble is None and self._is_overdue(time_us):  # with trouble nothing could be removed
-            return False
-        return store.table.is_ready(request)
+        return not self._is_overdue(time_us) and self._store.is_indexed(request)
 
     def _is_overdue(self, time_us: int) -> bool:
         """Say whether too many rows are due, looking once for a time and state of the table."""
-        at = (time_us, self._store.table.revision)
+        at = (time_us, self._store.revision, self._store.trouble is None)
         if self._looked_at != at:
-            self._looked_at, self._overdue = at, self._store.table.is_overdue(time_us)
+            self._looked_at, self._overdue = at, self._store.is_overdue(time_us)
         return self._overdue
 
     def is_still_ready(self, request: Request) -> bool:
         """Say so again within the step, after others of it were executed; follow what these have changed, if need be."""
-        table = self._store.table
-        if self._store.trouble is None and table.is_late:
+        store = self._store
+        if store.is_late:
             return False
-        if not table.is_ready(request):
-            table.indexes.want(*indexes_of(request))
-            table.indexes.work(self._clock_s() + FOLLOW_S, self._clock_s)
-        return table.is_ready(request)
+        if not store.is_indexed(request):
+            store.build_indexes(request, self._clock_s() + FOLLOW_S, self._clock_s)
+        return store.is_indexed(request)
 
     def release(self, time_us: int) -> list[Arrival]:
         """Return those that waited and can be executed now, in their order."""
@@ -196,8 +189,6 @@ class Deferral:
 
     def admit(self, arrivals: list[Arrival], time_us: int) -> list[Arrival]:
         """Return those that can be executed now; set the others aside, and who comes behind them."""
-        if not self._lines and not any([arrival.request.scans for arrival in arrivals]):
-            return arrivals
         admitted: list[Arrival] = []
         tried = False
         for arrival in arrivals:
@@ -218,9 +209,7 @@ class Deferral:
 
     def _build_at_once(self, request: Request) -> bool:
         """Build what can be built in no time, which is not worth a wait; say whether nothing is left to build."""
-        indexes = self._store.table.indexes
-        indexes.want(*indexes_of(request))
-        return not indexes.work(self._clock_s() + AT_ONCE_S, self._clock_s)
+        return not self._store.build_indexes(request, self._clock_s() + AT_ONCE_S, self._clock_s)
 
     def _set_aside(self, peer: tuple[Transport, Hashable], arrival: Arrival) -> None:
         line = self._lines.get(peer)
@@ -238,25 +227,22 @@ class Deferral:
             executed_s: how long the step has executed requests. While somebody waits twice as long is spent on the
                 indexes: who writes in bulk would else change more in each step than is followed after it.
         """
-        indexes = self._store.table.indexes
+        wanted = None
         if self._lines:
-            self._want(next(iter(self._lines.values())))
-        elif not indexes.active:
+            wanted = self._find_wanted(next(iter(self._lines.values())))
+        elif not self._store.has_indexes:
             self._working = False
             return
-        else:
-            indexes.want(frozenset(), False)
         slice_s = SLICE_S + (2 * min(executed_s, EXECUTED_S_MAX) if self._lines else 0.0)
-        self._working = indexes.work(self._clock_s() + slice_s, self._clock_s)
+        self._working = self._store.build_indexes(wanted, self._clock_s() + slice_s, self._clock_s)
 
-    def _want(self, line: _Line) -> None:
+    def _find_wanted(self, line: _Line) -> Request | None:
+        """Return the request whose indexes are built next; one whose indexes are too large together is refused."""
         request = line.arrivals[0].request
         if not isinstance(request, Request):
-            return
-        subkeys, order = indexes_of(request)
-        indexes = self._store.table.indexes
-        if indexes.fit(subkeys):
-            indexes.want(subkeys, order)
-        else:
-            message = f"the indexes on these subkeys take more than {INDEX_BYTES_MAX} bytes: query one at a time"
-            self._replace(line, line.arrivals[0], Refusal(request.seq, errors.InvalidRequest.code, message))
+            return None
+        if self._store.fit_indexes(request):
+            return request
+        message = f"the indexes on these subkeys take more than {INDEX_BYTES_MAX} bytes: query one at a time"
+        self._replace(line, line.arrivals[0], Refusal(request.seq, errors.InvalidRequest.code, message))
+        return None

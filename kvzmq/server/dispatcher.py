@@ -19,14 +19,25 @@ from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server import watches
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
+from kvzmq.server.observer import Executed, Observer
 from kvzmq.server.transport import Arrival
-from kvzmq.store.store import Store
-from kvzmq.tracing.trace import Trace
+from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
+from kvzmq.store.store import HeldReply, Step, StepState, Store
 
 WAITING_BYTES_MAX = 1 << 20
 """How many bytes of results wait for the disk, and one reply more: a step may ask for a thousand of 8 MiB each."""
 
+EXPIRY_S = 0.01
+"""The shortest wait for a row to expire: rows due within it go together."""
+
 _NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
+
+
+def _looks_through_rows(arrivals: Sequence[Arrival]) -> bool:
+    for arrival in arrivals:  # noqa: SIM110 (the generator that any() takes costs as much as ten looks)
+        if arrival.request.scans:
+            return True
+    return False
 
 
 class Dispatcher:
@@ -37,7 +48,7 @@ class Dispatcher:
         clock: microseconds since 1970 UTC; may jump, the table's own time does not
         describe: what `stats` answers
         group_commit: commit a step's changes together; otherwise each request alone, to measure the difference
-        trace: writes down what is executed
+        observers: are told what is executed; the store tells its own
         request_bytes_max: what `hello` tells of the transports' limit
         monotonic: seconds that only grow, for heartbeats
     """
@@ -48,7 +59,7 @@ class Dispatcher:
         clock: Callable[[], int],
         describe: Callable[[], dict[str, Any]],
         group_commit: bool = True,
-        trace: Trace | None = None,
+        observers: Sequence[Observer] = (),
         request_bytes_max: int = messages.REQUEST_BYTES_MAX,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -59,11 +70,16 @@ class Dispatcher:
         self.requests = 0
         self.operations = 0
         self.refused = 0
+        self.observers = observers
+        self.send_ns = 0
+        """How long replies were handed to the transports, nanoseconds in all; measured only if somebody listens."""
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
-        self._group_commit = group_commit
-        self._trace = trace
+        self._run_all = self._run if group_commit else self._run_singly
+        self._unknown: UnknownStep | None = None
+        self.is_full = False
+        """Whether no more requests can be taken in, as too many wait for the log."""
         self._described: bytes | None = None
         self._request_bytes_max = request_bytes_max
         self._served: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
@@ -74,8 +90,6 @@ class Dispatcher:
             operations.Progress: self._progress,
             operations.Unwatch: self._unwatch,
         }
-        if trace is not None:
-            store.execute = trace.around(store.execute, lambda: store.table.revision)
 
     def dispatch(self, arrivals: list[Arrival]) -> None:
         """Execute one step's arrivals and send their replies; none leaves before the step is durable.
@@ -85,27 +99,65 @@ class Dispatcher:
         """
         self.steps += 1
         self.watches.hear(arrivals)
-        began_s = self._monotonic() if self.deferral else 0.0
-        if self.store.table.expiries and self.store.table.is_due(self._clock()):
-            self._run([], self._clock())  # first: who looks through rows is admitted knowing how many have changed
-        if self.deferral:
-            self._run_waiting()
+        if self.observers:
+            self._stamp(arrivals)
+        if self._unknown is not None:
+            arrivals = self._resolve(self._unknown, arrivals)
+        began_s = 0.0
+        time_us = self._clock()
+        has_to_admit = bool(self.deferral) or _looks_through_rows(arrivals)
+        if has_to_admit:
+            if self.store.is_due(time_us):
+                self._run([], time_us)  # first: who looks through rows is admitted knowing how many have changed
+            if self.deferral:
+                began_s = self._monotonic()
+                self._run_waiting()
         while arrivals:
             count = self._count_together(arrivals) if len(arrivals) > 1 else 1
             together, arrivals = (arrivals, []) if count == len(arrivals) else (arrivals[:count], arrivals[count:])
-            time_us = self._clock()
-            self._run_all(self.deferral.admit(together, time_us), time_us)
-        if self.deferral.has_work:
+            self._run_all(self.deferral.admit(together, time_us) if has_to_admit else together, time_us)
+            if arrivals:
+                time_us = self._clock()
+        if has_to_admit or self.store.has_indexes:
             self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
         self.watches.pump()
 
     def tick(self) -> None:
-        """Let time pass without a request: expire rows, build indexes, tell watchers."""
+        """Let time pass without a request: expire rows, build indexes, tell watchers, ask the log what is unknown."""
+        if self._unknown is not None:
+            self.dispatch([])
+            return
         if self.deferral:
             self._run_waiting()
-        self._run([], self._clock())
+        time_us = self._clock()
+        if self.store.is_due(time_us):
+            self._run([], time_us)
+        else:
+            self.store.pass_time(time_us)
         self.deferral.work()
         self.watches.pump()
+
+    def wait_s(self, timeout_s: float) -> float:
+        """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has something to do."""
+        if self._unknown is not None:
+            timeout_s = min(timeout_s, RESOLVE_S)
+        elif self.deferral.is_busy:
+            return 0.0
+        if self.watches.behind:
+            timeout_s = min(timeout_s, self.watches.wait_s)
+        due_us = self.store.next_due_us()
+        if due_us is None:
+            return timeout_s
+        if self.store.is_late and self._unknown is None:
+            return 0.0
+        return min(timeout_s, max(EXPIRY_S, (due_us - self._clock()) / 1e6))
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have come that are neither executed nor refused yet."""
+        return len(self.deferral) + (0 if self._unknown is None else len(self._unknown))
+
+    # ---- which requests go into one group
 
     def _count_together(self, arrivals: Sequence[Arrival]) -> int:
         """Return how many of the first arrivals may be executed before indexes are looked at again.
@@ -126,63 +178,143 @@ class Dispatcher:
 
     def _run_waiting(self) -> None:
         time_us = self._clock()
-        waiting = self.deferral.release(time_us)
-        while waiting:
-            count = self._count_together(waiting)
-            self._run_all(waiting[:count], time_us)
-            waiting = waiting[count:]
+        self._run_admitted(self.deferral.release(time_us), time_us)
 
-    def _run_all(self, arrivals: Sequence[Arrival], time_us: int) -> None:
-        if self._group_commit or not arrivals:
-            self._run(arrivals, time_us)  # without any, too: rows that are due go on being removed
-        else:
-            for arrival in arrivals:
-                self._run([arrival], time_us)
+    def _run_admitted(self, arrivals: Sequence[Arrival], time_us: int) -> None:
+        while arrivals:
+            count = self._count_together(arrivals)
+            self._run_all(arrivals[:count], time_us)
+            arrivals = arrivals[count:]
+
+    def _run_singly(self, arrivals: Sequence[Arrival], time_us: int) -> None:
+        for arrival in arrivals:
+            self._run([arrival], time_us)
+        if not arrivals:
+            self._run(arrivals, time_us)  # rows that are due go on being removed
+
+    # ---- one group: commit, execute, sync, reply
 
     def _run(self, arrivals: Sequence[Arrival], time_us: int) -> None:
-        self.store.begin(
-            [request for arrival in arrivals if isinstance(request := arrival.request, Request) and not request.served],
-            time_us,
-        )
-        held: list[tuple[Arrival, Reply]] = []
+        if self._unknown is not None:  # since the last group
+            self._unknown.admit(arrivals)
+            return
+        requests = [request for arrival in arrivals if isinstance(request := arrival.request, Request)]
+        step = self.store.begin(requests, time_us)
+        if step.state is StepState.UNKNOWN:
+            self._unknown = UnknownStep(step, arrivals)
+        else:
+            self._execute(step, arrivals)
+
+    def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
+        unsent = arrivals
         held_bytes = 0
         for arrival in arrivals:
-            reply = self._answer(arrival)
-            if self._trace is not None:
-                self._trace.write(self.steps, arrival)
-            held.append((arrival, reply))
-            held_bytes += len(reply.results)
+            held_bytes += len(self._answer(step, arrival).results)
             if held_bytes > WAITING_BYTES_MAX:
-                self._release(held)
-                held_bytes = 0
-        self._release(held)
+                replies = step.release()
+                self._send(unsent, replies)
+                unsent, held_bytes = unsent[len(replies) :], 0
+        self._send(unsent, step.sync())
 
-    def _release(self, held: list[tuple[Arrival, Reply]]) -> None:
-        """Send replies, as soon as the step is durable."""
-        self.store.settle()
-        for arrival, reply in held:
+    def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
+        began_ns = time.perf_counter_ns() if self.observers else 0
+        for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
-        held.clear()
+        if began_ns:
+            self.send_ns += time.perf_counter_ns() - began_ns
 
-    def _answer(self, arrival: Arrival) -> Reply:
+    def _answer(self, step: Step, arrival: Arrival) -> HeldReply:
         request = arrival.request
-        if not isinstance(request, Refusal) and request.served:
+        if isinstance(request, Refusal) or request.served or request.scans:
             request = self._admit(arrival, request)
-        if isinstance(request, Refusal):
-            self.refused += 1
-            return msgpack.refuse(request.seq, self.store.table.revision, request.code, request.message)
+            if isinstance(request, Refusal):
+                return step.hold(self._refuse(request))
         self.requests += 1
         self.operations += len(request.ops)
-        if request.scans and not request.writes and not self.deferral.is_still_ready(request):
-            refusal = refuse_unbuilt(request)  # what this step has written before is too much to follow at once
-            return msgpack.refuse(refusal.seq, self.store.table.revision, refusal.code, refusal.message)
-        return self._serve(arrival, request) if request.served else self.store.answer(request)
+        if self.observers:
+            return self._execute_observed(step, arrival, request)
+        return step.hold(self._serve(arrival, request)) if request.served else step.execute(request)
 
-    def _admit(self, arrival: Arrival, request: Request) -> Request | Refusal:
-        """Refuse, in the arrival itself, a watch by a peer that could not tell its events from replies."""
-        if not operations.PUSHED.isdisjoint(map(type, request.ops)) and not arrival.transport.can_push(arrival.peer):
+    def _admit(self, arrival: Arrival, request: Request | Refusal) -> Request | Refusal:
+        """Refuse what cannot be executed now, a watch in the arrival itself.
+
+        That is a watch by a peer that could not tell its events from replies, and a request that looks through rows
+        after more was written in this step than can be followed at once.
+        """
+        if isinstance(request, Refusal):
+            return request
+        watches = request.served and not operations.PUSHED.isdisjoint(map(type, request.ops))
+        if watches and not arrival.transport.can_push(arrival.peer):
             arrival.request = Refusal(request.seq, errors.InvalidRequest.code, _NO_PUSH)
-        return arrival.request
+            return arrival.request
+        if request.scans and not request.writes and not self.deferral.is_still_ready(request):
+            return refuse_unbuilt(request)
+        return request
+
+    def _refuse(self, refusal: Refusal) -> Reply:
+        self.refused += 1
+        return msgpack.refuse(refusal.seq, self.store.revision, refusal.code, refusal.message)
+
+    # ---- who listens
+
+    def _stamp(self, arrivals: Sequence[Arrival]) -> None:
+        now_ns = time.perf_counter_ns()
+        for arrival in arrivals:
+            arrival.received_ns = now_ns
+
+    def _execute_observed(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
+        runs = request.served or step.will_execute(request)
+        before = self.store.revision
+        began_ns = time.perf_counter_ns()
+        reply = step.hold(self._serve(arrival, request)) if request.served else step.execute(request)
+        ended_ns = time.perf_counter_ns()
+        if runs:
+            executed = Executed(
+                self.steps, arrival, request, reply, before, self.store.revision, arrival.received_ns, began_ns, ended_ns
+            )  # fmt: skip
+            for observer in self.observers:
+                observer.on_execute(executed)
+        return reply
+
+    # ---- while the log cannot tell whether it has a group
+
+    def _resolve(self, unknown: UnknownStep, arrivals: list[Arrival]) -> list[Arrival]:
+        """Ask the log; when it can tell, execute the step. Returns what is to be executed next, in its order.
+
+        That is nothing while the log cannot tell; then what has waited, and then what has just come.
+        """
+        if not unknown.step.resolve():
+            self._wait(unknown, arrivals)
+            return []
+        self._unknown, self.is_full = None, False
+        self._execute(unknown.step, unknown.arrivals)
+        self._run_admitted(unknown.admitted, self._clock())
+        return unknown.arrived + arrivals
+
+    def _wait(self, unknown: UnknownStep, arrivals: Sequence[Arrival]) -> None:
+        for arrival in arrivals:
+            reply = (
+                None if unknown.blocks(arrival) or self.deferral.blocks(arrival) else self._answer_meanwhile(arrival)
+            )
+            if reply is None:
+                unknown.add([arrival])
+            else:
+                arrival.transport.send(arrival.peer, reply)
+        self.is_full = unknown.is_full
+
+    def _answer_meanwhile(self, arrival: Arrival) -> Reply | None:
+        """Return the reply to a request that needs neither table nor log, or that certainly is not in the log; else None."""
+        request = arrival.request
+        if isinstance(request, Refusal):
+            return self._refuse(request)
+        if needs_no_table(request):
+            self.requests += 1
+            self.operations += len(request.ops)
+            return self._serve(arrival, request)
+        if not request.writes:
+            return None
+        message = f"not applied: what became of an earlier change is not known yet: {self.store.trouble}"
+        return self.store.find_cached(request) or self._refuse(Refusal(request.seq, errors.WriteRejected.code, message))
 
     # ---- operations that concern the server or the connection
 
@@ -208,11 +340,10 @@ class Dispatcher:
     def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
         if op.info is not None and op.info.heartbeat_s is not None:
             self.watches.promise(arrival, op.info.heartbeat_s)
-        table = self.store.table
         return {
             "version": __version__,
-            **table.identity(),
-            "revision": table.revision,
+            **self.store.identity(),
+            "revision": self.store.revision,
             "request_bytes_max": self._request_bytes_max,
             "heartbeat_s": messages.HEARTBEAT_S,
         }
@@ -227,7 +358,7 @@ class Dispatcher:
         self, arrival: Arrival, payload: watches.Filter, op: operations.Watch | operations.WatchQuery
     ) -> int | list[Any]:
         number = self.watches.add(arrival, payload, op.from_revision, op.epoch, marks=op.epoch != "")
-        identity = self.store.table.identity()
+        identity = self.store.identity()
         return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
 
     def _progress(self, arrival: Arrival, op: operations.Progress) -> bool:

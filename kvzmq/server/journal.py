@@ -16,7 +16,6 @@ from typing import Any
 
 from kvzmq.protocol.messages import Refusal
 from kvzmq.server.transport import Arrival, Transport
-from kvzmq.store.store import Store
 from kvzmq.units import duration
 
 EVERY_S = 60.0
@@ -57,25 +56,22 @@ class Journal:
     """Writes a server's log.
 
     Args:
-        store, transports: the server's
+        transports: the server's
         counts: what has been going on, by name, for debug; each only grows
         clock: seconds that only grow
     """
 
     def __init__(
         self,
-        store: Store,
         transports: Sequence[Transport],
         counts: Callable[[], dict[str, int]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
         self._transports = transports
         self._counts = counts
         self._clock = clock
         self._began_s = clock()
-        self._next_s = 0.0
-        self._trouble_s: float | None = None
+        self._trouble_s = 0.0
         self._troubled = self._troubles()
         self._counted = counts()
         self._refused = _Occasion()
@@ -102,27 +98,24 @@ class Journal:
                 refusal.message[:_REASON_CHARS],
             )
 
-    def look(self) -> None:
-        """Say what is to be said now; call it once a step."""
-        if (self._store.trouble is None) != (self._trouble_s is None):
-            self._turn()
-        now_s = self._clock()
-        if now_s >= self._next_s:
-            self._next_s = now_s + LOOK_S
-            self._look_at_troubles(now_s)
-            if _log.isEnabledFor(logging.DEBUG):
-                self._look_at_counts()
+    def look(self) -> float:
+        """Say what the counters tell; a timer. Returns in how many seconds to look again."""
+        self._look_at_troubles(self._clock())
+        if _log.isEnabledFor(logging.DEBUG):
+            self._look_at_counts()
+        return LOOK_S
 
-    def _turn(self) -> None:
-        """Say that trouble with the disk has begun, or ended."""
+    def trouble(self, why: str | None) -> None:
+        """Say that trouble with the disk has begun, and why; or, with None, that it has ended."""
         now_s = self._clock()
-        if self._store.trouble is not None:
+        if why is not None:
             self._trouble_s = now_s
-            why = self._store.trouble.removeprefix("not applied: ")
-            _log.error("cannot write: %s. Changes are refused, reads go on; every change tries again", why)
-        elif self._trouble_s is not None:
+            _log.error(
+                "cannot write: %s. Changes are refused, reads go on; every change tries again",
+                why.removeprefix("not applied: "),
+            )
+        else:
             _log.warning("can write again, after %s", duration(now_s - self._trouble_s))
-            self._trouble_s = None
 
     def _troubles(self) -> dict[str, int]:
         found: dict[str, Any] = {}

@@ -1,9 +1,20 @@
 """The server: one Poller, one loop, one thread that matters.
 
-    poll ──> transports drain ──> dispatcher: log once, execute, sync ──> replies leave
+    poll ──> drain the transports ──> dispatch: commit, execute, sync, reply ──> flush ──> timers ──> poll ...
 
-`step` is one turn; `run` turns until a signal or `stop`. While the loop waits for the disk, libzmq's
-I/O thread and the kernel collect the next step's requests: that is what makes group commit work.
+`Server.step` is one turn:
+
+1. The poll waits for requests, for what others have appended to the log, or until something is due.
+2. What others have appended is applied to the table.
+3. Every transport that is ready is drained, up to its limits, so that none starves another.
+4. The dispatcher appends the changes among these requests to the log as one group, executes the requests one by
+   one, in the order of their arrival, waits until the group is durable, and hands the replies to the transports.
+   Without a request it does what time brings: rows expire, indexes are built, watchers are told.
+5. The transports let the replies go.
+6. Timers that are due are called.
+
+`run` turns until a signal or `stop`. While the loop waits for the disk, libzmq's I/O thread and the kernel
+collect the next step's requests: that is what makes group commit work.
 """
 
 from __future__ import annotations
@@ -14,8 +25,8 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 import zmq
@@ -23,29 +34,42 @@ import zmq
 from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX
-from kvzmq.server.access import Access
+from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.dispatcher import Dispatcher
 from kvzmq.server.journal import Journal
+from kvzmq.server.observer import Observer, PhaseClock
+from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.zap import Zap
-from kvzmq.store.file.compaction import Compactor
 from kvzmq.store.store import Store
-from kvzmq.tracing.trace import Trace
 
 ANNOUNCE_S = 60.0
 """How often the server announces itself to a catalog."""
 
 _IDLE_S = 1.0
-"""The longest wait of a step: housekeeping is late by this much at most."""
+"""The longest wait of a step: timers that do not wake the loop are late by this much at most."""
 
 _VISIT_S = 0.1
 """How often a transport is drained though the poll had nothing from it: it may have peers to drop."""
 
-_EXPIRY_S = 0.01
-"""The shortest wait for a row to expire: rows due within it go together."""
+_COMPACTION_S = 0.05
+"""How often to look whether a compaction is due or done; a child that ends wakes the loop."""
 
 _SHOWN_CHARS = 100
 """How much `stats` shows of a subkey."""
+
+
+class Compaction(Protocol):
+    """What looks after the length of a log; see `store.file.compaction.Compactor`."""
+
+    def poll(self) -> None:
+        """Take note of what has ended, and begin what is due, without waiting."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what `stats` says of it."""
+
+    def close(self) -> None:
+        """End what runs."""
 
 
 class Server:
@@ -57,9 +81,10 @@ class Server:
         compactor: looks after the log, or None for a log that needs no care
         announcer: tells a catalog of the server
         announcement: what it tells; the server adds what changes
-        group_commit, trace: see Dispatcher
+        group_commit: see Dispatcher
+        observers: are told what the server and its store do
         clock: microseconds since 1970 UTC
-        monotonic: seconds that only grow, for heartbeats
+        monotonic: seconds that only grow, for heartbeats and timers
         request_bytes_max: the transports' limit, which clients are told
         zap: decides on connections with CURVE, if there are any
         access: the rights of their clients, read again when the file changes
@@ -69,11 +94,11 @@ class Server:
         self,
         store: Store,
         transports: Sequence[Transport],
-        compactor: Compactor | None = None,
+        compactor: Compaction | None = None,
         announcer: Announcer | None = None,
         announcement: Announcement | None = None,
         group_commit: bool = True,
-        trace: Trace | None = None,
+        observers: Sequence[Observer] = (),
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
@@ -84,14 +109,17 @@ class Server:
         self.transports = transports
         self.compactor = compactor
         self.dispatcher = Dispatcher(
-            store, clock, self.describe, group_commit, trace, request_bytes_max=request_bytes_max, monotonic=monotonic
-        )
-        self._journal = Journal(store, transports, self._going_on)
-        self._clock = clock
+            store, clock, self.describe, group_commit, observers,
+            request_bytes_max=request_bytes_max, monotonic=monotonic,
+        )  # fmt: skip
+        self._phases = PhaseClock(observers, self._phase_counts) if observers else None
+        if self._phases is not None:
+            store.observers += [self._phases, *observers]
+        self._journal = Journal(transports, self._going_on)
+        store.on_trouble = self._journal.trouble
+        if store.trouble is not None:
+            self._journal.trouble(store.trouble)
         self._announcer = announcer
-        self._announcement = announcement
-        self._announce_s = 0.0
-        self._trace = trace
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
@@ -103,7 +131,20 @@ class Server:
         if zap is not None:
             self._poller.register(zap.socket, zmq.POLLIN)
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
-        self._visit_s = 0.0
+        self._log_descriptors = frozenset(store.log.descriptors())
+        for descriptor in self._log_descriptors:
+            self._poller.register(descriptor, zmq.POLLIN)
+        self._visiting = True
+        self.timers = Timers(monotonic)
+        """Called by the loop when they are due."""
+        self.timers.add(self._visit, wakes=False)
+        self.timers.add(self._journal.look, wakes=False)
+        if compactor is not None:
+            self.timers.add(self._compact, wakes=False)
+        if access is not None:
+            self.timers.add(lambda: self._look_at_clients(access), wakes=False)
+        if announcer is not None and announcement is not None:
+            self.timers.add(lambda: self._announce(announcer, announcement))
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Serve until `stop`, SIGTERM or SIGINT; from the main thread.
@@ -116,7 +157,7 @@ class Server:
         """
         with self._signals() as drain:
             ready()
-            self._housekeeping()  # announced at once, not after the first wait
+            self.timers.run()  # announced at once, not after the first wait
             while not self._stopping:
                 self.step(_IDLE_S)
                 if self._signalled:
@@ -136,18 +177,17 @@ class Server:
         self._stopping = True
 
     def step(self, timeout_s: float) -> int:
-        """Poll, drain, dispatch, reply; wait `timeout_s` at most. Returns how many requests came."""
+        """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
         ready = dict(self._poller.poll(self._wait_ms(timeout_s)))
         if self._zap is not None and self._zap.socket in ready:
             self._zap.drain()
-        now_s = time.monotonic()
-        everyone = now_s >= self._visit_s
-        if everyone:
-            self._visit_s = now_s + _VISIT_S
-        arrivals: list[Arrival] = []
-        for transport, handle in self._handles:
-            if handle in ready or everyone or transport.pending():
-                arrivals += transport.drain()
+        if self._phases is not None:
+            self._phases.begin()
+        if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
+            self.store.catch_up()
+        arrivals = [] if self.dispatcher.is_full else self._drain(ready)
+        if self._phases is not None:
+            self._phases.drained()
         if arrivals:
             refused = self.dispatcher.refused
             self.dispatcher.dispatch(arrivals)
@@ -155,47 +195,63 @@ class Server:
                 self._journal.refused(arrivals)
         else:
             self.dispatcher.tick()
+        if self._phases is not None:
+            self._phases.dispatched()
         for transport in self.transports:
             transport.flush()
-        self._housekeeping()
+        if self._phases is not None:
+            self._phases.end()
+        self.timers.run()
         return len(arrivals)
 
     def _wait_ms(self, timeout_s: float) -> int:
+        """Return how long to poll: not at all if a transport, the dispatcher or a timer has something to do."""
         for transport in self.transports:
             if transport.pending():
                 return 0
-        if self.dispatcher.deferral.is_busy:
-            return 0
-        if self.dispatcher.watches.behind:
-            timeout_s = min(timeout_s, self.dispatcher.watches.wait_s)
-        due_us = self.store.table.expiries.next_us()
-        if due_us is not None:
-            timeout_s = min(timeout_s, max(_EXPIRY_S, (due_us - self._clock()) / 1e6))
+        timeout_s = self.timers.wait_s(self.dispatcher.wait_s(timeout_s))
         return int(timeout_s * 1000 + 0.999)
 
-    def _housekeeping(self) -> None:
-        self._journal.look()
-        if self._access is not None and self._access.look():
-            self.dispatcher.watches.end_those_of(self._access.changed)
-        if self.compactor is not None:
-            self.compactor.poll()
-        if self._trace is not None:
-            self._trace.flush()
-        if self._announcer is not None and self._announcement is not None:
-            now_s = time.monotonic()
-            if now_s >= self._announce_s:
-                self._announce_s = now_s + ANNOUNCE_S
-                self._announcer.announce(self._announce(self._announcement))
+    def _drain(self, ready: Container[object]) -> list[Arrival]:
+        """Take in what has come, and visit every transport now and then."""
+        everyone, self._visiting = self._visiting, False
+        arrivals: list[Arrival] = []
+        for transport, handle in self._handles:
+            if everyone or handle in ready or transport.pending():
+                arrivals += transport.drain()
+        return arrivals
 
-    def _announce(self, announcement: Announcement) -> Announcement:
-        table = self.store.table
-        return msgspec.structs.replace(
-            announcement,
-            **{name: told for name, told in table.identity().items() if told is not None},
-            revision=table.revision,
-            keys=len(table.rows),
-            clients=self.clients(),
+    # ---- timers
+
+    def _visit(self) -> float:
+        self._visiting = True  # with the next step
+        return _VISIT_S
+
+    def _compact(self) -> float:
+        assert self.compactor is not None
+        self.compactor.poll()
+        return _COMPACTION_S
+
+    def _look_at_clients(self, access: Access) -> float:
+        if access.has_changed():
+            self.reload()
+        return LOOK_S
+
+    def _announce(self, announcer: Announcer, announcement: Announcement) -> float:
+        changing = {name: told for name, told in self.store.identity().items() if told is not None}
+        announcer.announce(
+            msgspec.structs.replace(
+                announcement,
+                **changing,
+                revision=self.store.revision,
+                keys=self.store.row_count,
+                clients=self.clients(),
+            )
         )
+        return ANNOUNCE_S
+
+    def _phase_counts(self) -> tuple[int, int]:
+        return self.dispatcher.requests + self.dispatcher.refused, self.dispatcher.send_ns
 
     # ---- what there is to say
 
@@ -211,7 +267,7 @@ class Server:
             "operations": self.dispatcher.operations,
             "requests_refused": self.dispatcher.refused,
             "commits": self.store.groups,
-            "sessions": len(self.store.table.sessions),
+            "sessions": self.store.session_count,
             "watches": len(self.dispatcher.watches),
         }
         for transport in self.transports:
@@ -220,7 +276,7 @@ class Server:
 
     def describe(self) -> dict[str, Any]:
         """Return what `stats` answers: numbers and strings by name; sizes in bytes, times in seconds."""
-        store, table, dispatcher = self.store, self.store.table, self.dispatcher
+        dispatcher = self.dispatcher
         usage = resource.getrusage(resource.RUSAGE_SELF)
         found: dict[str, Any] = {
             "version": __version__,
@@ -228,25 +284,16 @@ class Server:
             "uptime_s": round(time.monotonic() - self._started_s, 3),
             "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
             "memory_bytes_max": usage.ru_maxrss * 1024,
-            "keys": len(table.rows),
-            "revision": table.revision,
-            **table.identity(),
-            "sessions": len(table.sessions),
-            "expiring_keys": len(table.expiries),
-            "indexes": [subkey[:_SHOWN_CHARS] for subkey in table.indexes.names()],
-            "index_bytes": table.indexes.kept_bytes,
-            "requests_waiting": len(dispatcher.deferral),
+            **self.store.describe(),
+            "requests_waiting": dispatcher.waiting,
             "clients": self.clients(),
             "watches": len(dispatcher.watches),
             "steps": dispatcher.steps,
             "requests": dispatcher.requests,
             "operations": dispatcher.operations,
             "requests_refused": dispatcher.refused,
-            "commits": store.groups,
-            "requests_committed": store.changes,
-            "log_records": store.records,
-            "storage_trouble": store.trouble,
         }
+        found["indexes"] = [subkey[:_SHOWN_CHARS] for subkey in found["indexes"]]
         if self.compactor is not None:
             found |= self.compactor.describe()
         if self._access is not None:

@@ -1,24 +1,154 @@
 """The store: a table and the log it is made from.
 
-`recover` builds the table by applying the log. Then, step by step: `begin` writes the changes among
-one step's requests to the log as one group, `answer` executes each request, in order, while the
-disk works, and `settle` returns when the group is durable: only then may a reply leave.
+`recover` builds the table by applying the log. Then, step by step, `begin` appends the changes among
+one step's requests to the log as one group; the Step it returns executes each request, in order, while the
+disk works, and gives the replies out when the group is durable:
+
+    step = store.begin(requests, now_us)
+    for request in requests:
+        step.execute(request)
+    for reply in step.sync():
+        ...
+
+What an operation means is the table's business, where the groups are kept is the log's.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Protocol
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import Reply, Request
+from kvzmq.protocol.messages import LargeResults, Reply, Request
 from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
-from kvzmq.store.table import Table
+from kvzmq.store.observer import Commit, StoreObserver
+from kvzmq.store.table import Table, indexes_of
 
-__all__ = ["Store"]
+__all__ = ["HeldReply", "Step", "StepState", "Store", "compact"]
+
+
+class HeldReply(Protocol):
+    """A reply that may be looked at but not sent: what it tells of may not be durable yet. `Step.sync` gives the Reply."""
+
+    @property
+    def revision(self) -> int:
+        """The table's when the request had executed."""
+
+    @property
+    def results(self) -> bytes | LargeResults:
+        """The results, encoded or to be encoded when they are sent."""
+
+
+class StepState(Enum):
+    """Where a step is.
+
+    OPEN      its group is durable soon, or it changes nothing: it executes
+    REJECTED  the log does not have its group: it executes what only reads
+    UNKNOWN   the log cannot tell: it waits for `resolve`
+    ENDED     it was synced
+    """
+
+    OPEN = "open"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    ENDED = "ended"
+
+
+_OPEN, _REJECTED, _UNKNOWN, _ENDED = StepState
+
+
+class Step:
+    """The requests that go to the log as one group, from their append to their replies; made by `Store.begin`.
+
+    Every request of the step that writes has to be executed, in the order of the step and once: the log has it.
+    Each misuse is an AssertionError.
+    """
+
+    __slots__ = ("_executed", "_replies", "_store", "_writes", "state")
+
+    def __init__(self, store: Store, writes: Sequence[tuple[Request, Reply | None]]) -> None:
+        self._store = store
+        self._writes = writes  # each with its cached reply, if it is a retry
+        self._executed = 0  # of the writes
+        self._replies: list[Reply] = []
+        self.state = _OPEN
+        """Where it is; changed by the step and its store alone."""
+
+    def resolve(self) -> bool:
+        """Ask the log what became of the step's group; True when that is known and the step can be executed.
+
+        Raises:
+            StorageFatal: the log cannot be trusted: send nothing, stop
+        """
+        return self.state is not _UNKNOWN or self._store._resolve(self)
+
+    def execute(self, request: Request) -> HeldReply:
+        """Execute the step's next request; a retried one gets what it got the first time.
+
+        A change that could not be appended is not executed, its reply says WriteRejected.
+        """
+        if self.state is not _OPEN:
+            self._check_executing()
+        store, reply = self._store, None
+        if request.writes:
+            expected, reply = self._writes[self._executed]
+            if expected is not request:
+                raise AssertionError("the step's writes have to be executed in its order, each once")
+            self._executed += 1
+            if reply is None and self.state is _REJECTED:
+                reply = msgpack.refuse(request.seq, store.revision, errors.WriteRejected.code, str(store.trouble))
+        if reply is None:
+            reply = store.table.execute(request)
+        self._replies.append(reply)
+        return reply
+
+    def _check_executing(self) -> None:
+        if self.state is _UNKNOWN or self.state is _ENDED:
+            raise AssertionError("the step is not open: nothing can be executed in it")
+
+    def will_execute(self, request: Request) -> bool:
+        """Say whether `execute` of this request, the next one, will run it: not a retry, not one that was rejected."""
+        return not request.writes or (self.state is not _REJECTED and self._writes[self._executed][1] is None)
+
+    def hold(self, reply: Reply) -> HeldReply:
+        """Hold a reply that was made elsewhere, in its place: it may tell of what the step has changed."""
+        self._replies.append(reply)
+        return reply
+
+    def release(self) -> list[Reply]:
+        """Return the replies of what was executed so far, as soon as all the step changes is durable.
+
+        Raises:
+            StorageFatal: the disk cannot be trusted: send nothing, stop
+        """
+        self._check_executing()
+        if self._store._is_unsynced:
+            self._store._sync()
+        replies, self._replies = self._replies, []
+        return replies
+
+    def sync(self) -> list[Reply]:
+        """Return the replies that are left, as soon as all the step changes is durable, and end the step.
+
+        Raises:
+            StorageFatal: the disk cannot be trusted: send nothing, stop
+        """
+        if self.state is not _OPEN:
+            self._check_executing()
+        if self._executed != len(self._writes):
+            raise AssertionError("not all writes of the step were executed, but the log has them")
+        store = self._store
+        if store._is_unsynced:
+            store._sync()
+        self.state = _ENDED
+        store._step = None
+        return self._replies
 
 
 class Store:
@@ -31,20 +161,24 @@ class Store:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.table = Table()
-        self.execute: Callable[[Request], Reply] = self.table.execute
-        """What executes a request; a trace puts itself around it."""
         self.records = 0
-        """Requests in the log since the checkpoint or the last rotation."""
+        """Requests in the log since the checkpoint, or since it was sealed."""
         self.groups = 0
         """Groups this store has committed: each was one sync."""
         self.changes = 0
         """Requests this store has committed."""
         self.trouble: str | None = None
-        """Why the latest commit failed, or None."""
+        """Why the latest append failed, or None."""
+        self.observers: list[StoreObserver] = []
+        """Who is told what happens; nothing is timed when there is none."""
+        self.on_trouble: Callable[[str | None], None] = lambda trouble: None
+        """Told why changes can no longer be written, and then, with None, that they can again."""
         self._beginning: Request | None = None  # the epoch that is to be written with the next group
-        self._committing: Iterator[bytes] = iter(())
-        self._kept: dict[int, Reply] = {}
-        self._refused: set[int] = set()
+        self._step: Step | None = None  # that has begun and not ended
+        self._is_unsynced = False  # something was appended since the last sync
+        self._appended = (0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns
+
+    # ---- recovery, and what others append
 
     def recover(self) -> None:
         """Build the table from the log.
@@ -54,25 +188,146 @@ class Store:
         """
         collecting = gc.isenabled()
         gc.disable()  # rows are not tracked; the collector would only look through what recovery makes
+        table = self.table
         try:
             for found in self.log.recover():
                 if isinstance(found, Checkpoint):
-                    self.table.load(found.sections)
+                    table.load(found.sections)
                 else:
+                    table.semantics = self.log.semantics
                     self._replay(found)
+                    table.history.trim(table.revision, table.revision)
         finally:
-            self.table.semantics = SEMANTICS
+            table.semantics = SEMANTICS
             if collecting:
                 gc.enable()
 
     def _replay(self, group: bytes) -> None:
         time_us, requests = msgpack.decode_group(group)
-        self.table.semantics = self.log.semantics
         self.table.advance(time_us)
         for request in requests:
             self.table.execute(request)
         self.records += len(requests)
-        self.table.history.trim(self.table.revision, self.table.revision)
+        for observer in self.observers:
+            observer.on_replay(len(requests), self.table.revision)
+
+    def catch_up(self) -> None:
+        """Apply what others have appended and has arrived; between two steps."""
+        for group in self.log.receive():
+            self._replay(group)
+
+    # ---- a step
+
+    def begin(self, requests: Sequence[Request], time_us: int) -> Step:
+        """Begin a step: append what its requests change to the log, as one group.
+
+        Rows that are due are removed with the same group. A step that changes nothing sees what others had appended.
+
+        Args:
+            requests: in the order of their arrival
+            time_us: when, microseconds since 1970 UTC
+
+        Raises:
+            StorageFatal: the disk cannot be trusted: send nothing, stop
+        """
+        if self._step is not None:
+            raise AssertionError("a step begins when the one before it has been synced")
+        table = self.table
+        # What a retried request gets is looked up now: it is not logged again, so whatever this step does to its
+        # session's cached replies, it must not be executed either.
+        writes: list[tuple[Request, Reply | None]] = []
+        frames: list[bytes] = []
+        for request in requests:
+            if request.writes:
+                cached = table.find_cached(request)
+                writes.append((request, cached))
+                if cached is None:
+                    frames.append(request.frame)
+        step = Step(self, writes)
+        if frames or (table.expiries and table.is_due(time_us)):
+            self._commit(step, frames, time_us)
+        else:
+            if requests:
+                for group in self.log.barrier():
+                    self._replay(group)
+            table.look_at(time_us)
+        self._step = step
+        return step
+
+    def _commit(self, step: Step, frames: list[bytes], time_us: int) -> None:
+        requests = len(frames)
+        if self._beginning is not None:
+            frames = [self._beginning.frame, *frames]
+        group = msgpack.encode_group(time_us, frames)
+        began_ns = time.perf_counter_ns() if self.observers else 0
+        others: Sequence[bytes] = ()
+        try:
+            others = self.log.append(group)
+        except errors.WriteRejected as error:
+            self._reject(step, str(error))
+            return
+        except errors.AppendUnknown as error:
+            self._note_trouble(str(error))
+            step.state = _UNKNOWN
+        took_ns = time.perf_counter_ns() - began_ns if self.observers else 0
+        self._appended = (time_us, requests, len(group), took_ns)
+        if step.state is _OPEN:
+            self._apply(others)
+
+    def _resolve(self, step: Step) -> bool:
+        try:
+            others = self.log.resolve()
+        except errors.AppendUnknown as error:
+            self._note_trouble(str(error))
+            return False
+        except errors.WriteRejected as error:
+            self._reject(step, str(error))
+            return True
+        step.state = _OPEN
+        self._apply(others)
+        return True
+
+    def _reject(self, step: Step, why: str) -> None:
+        self._note_trouble(why)
+        step.state = _REJECTED
+
+    def _apply(self, others: Sequence[bytes]) -> None:
+        """Bring the table to where the step can be executed: its group is in the log, after the `others`."""
+        for group in others:
+            self._replay(group)
+        if self.trouble is not None:
+            self._note_trouble(None)
+        table = self.table
+        time_us, requests, _, _ = self._appended
+        self._is_unsynced = True
+        self.groups += 1
+        self.changes += requests
+        self.records += requests
+        before = table.revision
+        table.advance(time_us)
+        if table.revision != before:
+            for observer in self.observers:
+                observer.on_expire(table.revision - before, table.revision)
+        if self._beginning is not None:
+            table.execute(self._beginning)
+            self._beginning = None
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        began_or_ended = (self.trouble is None) != (trouble is None)
+        self.trouble = trouble
+        if began_or_ended:
+            self.on_trouble(trouble)
+
+    def _sync(self) -> None:
+        """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged can be lost."""
+        began_ns = time.perf_counter_ns() if self.observers else 0
+        self.log.sync()
+        self._is_unsynced = False
+        if began_ns:
+            _, requests, length, append_ns = self._appended
+            commit = Commit(requests, length, append_ns, time.perf_counter_ns() - began_ns)
+            for observer in self.observers:
+                observer.on_commit(commit)
 
     def begin_epoch(self, time_us: int, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         """Begin an epoch, once when the log is started, and durable on return; a table without a lineage gets one.
@@ -85,95 +340,132 @@ class Store:
             random_bytes: makes the identifiers
 
         Raises:
+            AppendUnknown: the log cannot tell whether the epoch has begun: start again
             StorageFatal: the disk cannot be trusted: stop
         """
         lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
         operation = BeginEpoch(random_bytes(TABLE_ID_BYTES), lineage)
         self._beginning = Request(None, 1, [operation], msgpack.encode_request(None, 1, [operation]))
-        self._commit([], time_us)
-        self.settle()
+        step = self._step = Step(self, ())
+        self._commit(step, [], time_us)
+        if step.state is _UNKNOWN:
+            raise errors.AppendUnknown(f"the log does not answer: {self.trouble}")
+        step.sync()
 
-    def begin(self, requests: Sequence[Request], time_us: int) -> None:
-        """Begin a step: put what its requests change into the log, as one group.
+    def seal(self) -> int:
+        """Return the number of the group as of which the log can be compacted while it goes on; see Log.seal."""
+        if self._step is not None:
+            raise AssertionError("the log is sealed between two steps")
+        group = self.log.seal()
+        self.records = 0
+        return group
 
-        From here to `settle` the requests are executed, each by `answer`, while the disk writes. Nobody may be shown
-        a reply before `settle` has returned.
+    def find_cached(self, request: Request) -> Reply | None:
+        """Return what a writing request got when it was executed before; None for one that was not, or would be refused."""
+        return self.table.find_cached(request)
+
+    # ---- what there is to see
+
+    @property
+    def revision(self) -> int:
+        """The table's revision."""
+        return self.table.revision
+
+    @property
+    def row_count(self) -> int:
+        """How many rows the table has."""
+        return len(self.table.rows)
+
+    @property
+    def session_count(self) -> int:
+        """How many sessions the table has."""
+        return len(self.table.sessions)
+
+    def identity(self) -> dict[str, str | None]:
+        """Return lineage and epoch as clients are told them, 32 hexadecimal digits or None."""
+        return self.table.identity()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `stats` says of table and log: numbers and strings by name; sizes in bytes."""
+        table = self.table
+        return {
+            "keys": len(table.rows),
+            "revision": table.revision,
+            **table.identity(),
+            "sessions": len(table.sessions),
+            "expiring_keys": len(table.expiries),
+            "indexes": table.indexes.names(),
+            "index_bytes": table.indexes.kept_bytes,
+            "commits": self.groups,
+            "requests_committed": self.changes,
+            "log_records": self.records,
+            "storage_trouble": self.trouble,
+        }
+
+    # ---- rows that are due
+
+    def next_due_us(self) -> int | None:
+        """Return when the next row expires, microseconds since 1970 UTC, or None."""
+        return self.table.expiries.next_us()
+
+    def is_due(self, time_us: int) -> bool:
+        """Say whether a step at `time_us` would remove rows."""
+        return self.table.is_due(time_us)
+
+    def pass_time(self, time_us: int) -> None:
+        """Let time pass at which no row is due; what is read afterwards is read at this time."""
+        self.table.look_at(time_us)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether rows are due that the next step can remove: with trouble none can."""
+        return self.table.is_late and self.trouble is None
+
+    def is_overdue(self, time_us: int) -> bool:
+        """Say whether a step at `time_us` would leave rows that are due; with trouble nothing could be removed."""
+        return self.trouble is None and self.table.is_overdue(time_us)
+
+    # ---- indexes
+
+    @property
+    def has_indexes(self) -> bool:
+        """Whether there are indexes, which follow what is changed."""
+        return self.table.indexes.active
+
+    def is_indexed(self, request: Request) -> bool:
+        """Say whether the indexes that a request asks are built, or nearly so."""
+        return self.table.is_ready(request)
+
+    def fit_indexes(self, request: Request) -> bool:
+        """Say whether the indexes that a request asks can be held together."""
+        return self.table.indexes.fit(indexes_of(request)[0])
+
+    def build_indexes(self, request: Request | None, until_s: float, clock_s: Callable[[], float]) -> bool:
+        """Build indexes and have them follow, those that `request` asks first; True if time was short.
 
         Args:
-            requests: in the order of their arrival
-            time_us: when, microseconds since 1970 UTC
-
-        Raises:
-            StorageFatal: the disk cannot be trusted: send nothing, stop
+            until_s: when to stop, on `clock_s`
         """
-        table = self.table
-        # What a retried request gets is settled now: it is not logged again, so whatever this step does to its
-        # session's kept results, it must not be executed either.
-        self._kept.clear()
-        self._refused.clear()
-        writes: list[Request] = []
-        for request in requests:
-            if request.writes:
-                kept = table.find_cached(request)
-                if kept is None:
-                    writes.append(request)
-                else:
-                    self._kept[id(request)] = kept
-        if writes or table.is_due(time_us):
-            self._commit(writes, time_us)
-        else:
-            for group in self.log.barrier():
-                self._replay(group)
-            table.look_at(time_us)
-
-    def _commit(self, writes: list[Request], time_us: int) -> None:
-        beginning = self._beginning
-        frames = [request.frame for request in writes]
-        if beginning is not None:
-            frames.insert(0, beginning.frame)
-        try:
-            self._append(msgpack.encode_group(time_us, frames), len(writes))
-        except errors.WriteRejected as error:
-            self.trouble = str(error)
-            self._refused.update(map(id, writes))
-            return
-        self.table.advance(time_us)
-        if beginning is not None:
-            self.table.execute(beginning)
-            self._beginning = None
-
-    def _append(self, group: bytes, count: int) -> None:
-        committing = self.log.commit(group)
-        for committed in committing:
-            if committed is group:
-                break
-            self._replay(committed)
-        self._committing = committing
-        self.trouble = None
-        self.groups += 1
-        self.changes += count
-        self.records += count
-
-    def answer(self, request: Request) -> Reply:
-        """Execute the next request of the step, or give a retried one what it got the first time.
-
-        A change that could not be written gets WriteRejected as its reply and is not executed.
-        """
-        if self._kept and id(request) in self._kept:
-            return self._kept[id(request)]
-        if self._refused and id(request) in self._refused:
-            return msgpack.refuse(request.seq, self.table.revision, errors.WriteRejected.code, str(self.trouble))
-        return self.execute(request)
-
-    def settle(self) -> None:
-        """Return when all the step has changed is durable.
-
-        Raises:
-            StorageFatal: the disk cannot be trusted: send nothing, stop
-        """
-        for _ in self._committing:
-            raise AssertionError("the log yields something after our own group")
+        indexes = self.table.indexes
+        indexes.want(*((frozenset(), False) if request is None else indexes_of(request)))
+        return indexes.work(until_s, clock_s)
 
     def close(self) -> None:
         """Release the log."""
         self.log.close()
+
+
+def compact(log: Log) -> None:
+    """Write down as the checkpoint what `log` recovers to, and let go the groups that it holds.
+
+    Args:
+        log: not yet recovered; where another goes on appending meanwhile, one that ends with the group sealed last
+
+    Raises:
+        CorruptionError: the log is not what was written; nothing was changed
+        OSError: try again: old checkpoint and groups, or the new checkpoint, hold everything
+    """
+    store = Store(log)
+    store.recover()
+    log.write_checkpoint(Checkpoint(log.group, store.table.dump()))
+    log.truncate(log.group)

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, TextIO
 import msgspec
 
 from kvzmq.protocol.declaration import Operation, method_of
-from kvzmq.protocol.messages import Refusal, Reply, Request
-from kvzmq.server.transport import Arrival
+from kvzmq.protocol.messages import Request
+from kvzmq.server.observer import Executed, Observer, Phases
 
 COLUMNS = ("step", "revision", "client", "operation", "key", "changes", "began_us", "took_us")
 
@@ -52,61 +52,43 @@ class Line(NamedTuple):
     took_us: float
 
 
-class _Executed(NamedTuple):
-    """When a request executed, and the table's revision before and after."""
+class Trace(Observer):
+    """Writes the trace to a text file.
 
-    before: int
-    after: int
-    began_ns: int
-    ended_ns: int
-
-
-class Trace:
-    """Writes the trace to a text file."""
+    Args:
+        file: open for writing
+        now_ns: the clock by which requests are timed, see Executed
+    """
 
     def __init__(self, file: TextIO, now_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         self._file = file
-        self._now_ns = now_ns
         self._start_ns = now_ns()
-        self._revision: Callable[[], int] = lambda: 0
-        self._last_revision = 0
-        self._executed: _Executed | None = None
+        self._expired = 0
+        self._expired_revision = 0
         self._failed = False
         self._print("# " + "\t".join(COLUMNS) + "\n")
 
-    def around(self, execute: Callable[[Request], Reply], revision: Callable[[], int]) -> Callable[[Request], Reply]:
-        """Return `execute` with a stopwatch around it; `revision` tells the table's."""
-        self._revision = revision
-        self._last_revision = revision()
+    def on_expire(self, rows: int, revision: int) -> None:
+        """Count rows for a line of their own, which is written before the next request's."""
+        self._expired += rows
+        self._expired_revision = revision
 
-        def timed(request: Request) -> Reply:
-            before = revision()
-            began_ns = self._now_ns()
-            reply = execute(request)
-            self._executed = _Executed(before, revision(), began_ns, self._now_ns())
-            return reply
+    def on_execute(self, executed: Executed) -> None:
+        """Write the line of a request."""
+        if self._expired:
+            now_ns = executed.began_ns
+            self._line(executed.step, self._expired_revision, THE_SERVER, EXPIRED, "-", self._expired, now_ns, now_ns)
+            self._expired = 0
+        operation, key = _describe(executed.request)
+        changes = executed.revision_after - executed.revision_before
+        name = executed.arrival.transport.name(executed.arrival.peer)
+        self._line(
+            executed.step, executed.revision_after, name, operation, key, changes, executed.began_ns, executed.ended_ns
+        )
 
-        return timed
-
-    def write(self, step: int, arrival: Arrival) -> None:
-        """Write the line of the request just executed; none for one that was refused unexecuted."""
-        request = arrival.request
-        executed, self._executed = self._executed, None
-        if isinstance(request, Refusal):
-            return
-        if executed is None:
-            if not request.served:
-                return
-            now_ns, revision = self._now_ns(), self._revision()
-            executed = _Executed(revision, revision, now_ns, now_ns)
-        expired = executed.before - self._last_revision
-        if expired:
-            self._line(step, executed.before, THE_SERVER, EXPIRED, "-", expired, executed.began_ns, executed.began_ns)
-        self._last_revision = executed.after
-        operation, key = _describe(request)
-        changes = executed.after - executed.before
-        name = arrival.transport.name(arrival.peer)
-        self._line(step, executed.after, name, operation, key, changes, executed.began_ns, executed.ended_ns)
+    def on_step(self, phases: Phases) -> None:
+        """Let readers of the file see what was written."""
+        self.flush()
 
     def _line(
         self,

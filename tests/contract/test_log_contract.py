@@ -6,6 +6,7 @@ log in memory that several stores share. A log that a cluster keeps has to pass 
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from support.forgetful import Disk
 from support.shared_log import SharedGroups, SharedLog
-from support.witness import Clients, apply, copy_of, dump_of, raw, request
+from support.witness import Clients, apply, commit, copy_of, dump_of, raw, request
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
@@ -22,7 +23,7 @@ from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.log import Checkpoint, Log
-from kvzmq.store.store import Store
+from kvzmq.store.store import Step, StepState, Store, compact
 
 SESSION = b"s" * 16
 Opener = Callable[[], Log]
@@ -66,15 +67,17 @@ def test_a_new_log_is_empty(open_log: Opener) -> None:
     assert recovered(open_log()) == []
 
 
-def test_a_group_is_yielded_by_its_commit_and_by_every_recovery(open_log: Opener) -> None:
+def test_a_group_that_was_synced_is_yielded_by_every_recovery(open_log: Opener) -> None:
     log = open_log()
     recovered(log)
     groups = [b"", b"one", bytes(range(256)) * 40, b"\0" * 5000]
-    assert [list(log.commit(group)) for group in groups] == [[group] for group in groups]
+    for number, group in enumerate(groups, start=1):
+        commit(log, group)
+        assert log.group == number
     log.close()
     for _ in range(2):
         log = open_log()
-        assert recovered(log) == groups
+        assert recovered(log) == groups and log.group == len(groups)
         log.close()
 
 
@@ -82,16 +85,85 @@ def test_a_recovered_log_goes_on_where_it_ended(open_log: Opener) -> None:
     for number in range(5):
         log = open_log()
         assert recovered(log) == [b"%d" % before for before in range(number)]
-        assert list(log.commit(b"%d" % number)) == [b"%d" % number]
+        commit(log, b"%d" % number)
         log.close()
 
 
 def test_nothing_stands_between_a_commit_and_a_read_of_its_own_store(open_log: Opener) -> None:
     log = open_log()
     recovered(log)
-    list(log.commit(b"one"))
-    assert list(log.barrier()) == []
+    commit(log, b"one")
+    assert list(log.barrier()) == list(log.receive()) == []
     log.close()
+
+
+def test_a_log_says_how_long_it_blocks_and_which_descriptors_wake_its_server(open_log: Opener) -> None:
+    log = open_log()
+    recovered(log)
+    assert log.block_s_max >= 0
+    descriptors = list(log.descriptors())
+    commit(log, b"one")
+    assert select.select(descriptors, [], [], 0)[0] == [], "nobody else has appended"
+    log.close()
+
+
+def test_a_checkpoint_and_the_groups_after_it_are_what_recovery_yields(open_log: Opener) -> None:
+    log = open_log()
+    recovered(log)
+    commit(log, b"one")
+    commit(log, b"two")
+    sealed = log.seal()
+    commit(log, b"three")
+    assert sealed == 2
+    log.write_checkpoint(Checkpoint(sealed, iter([b"section", b"another"])))
+    log.truncate(sealed - 1)
+    log.truncate(sealed)
+    commit(log, b"four")
+    log.close()
+    for _ in range(2):
+        log = open_log()
+        found = log.recover()
+        checkpoint = next(found)
+        assert isinstance(checkpoint, Checkpoint) and checkpoint.group == 2
+        assert list(checkpoint.sections) == [b"section", b"another"]
+        assert list(found) == [b"three", b"four"] and log.group == 4
+        log.close()
+
+
+def test_a_truncation_keeps_what_the_checkpoint_does_not_hold(open_log: Opener) -> None:
+    """Guarantee 8. Red when the sealed groups went though the checkpoint was written as of an earlier one."""
+    log = open_log()
+    recovered(log)
+    for group in (b"one", b"two", b"three"):
+        commit(log, group)
+    log.seal()
+    log.write_checkpoint(Checkpoint(2, iter([b"section"])))
+    log.truncate(2)
+    log.close()
+    log = open_log()
+    found = log.recover()
+    checkpoint = next(found)
+    assert isinstance(checkpoint, Checkpoint)
+    list(checkpoint.sections)
+    assert b"three" in list(found)
+    log.close()
+
+
+def test_a_compacted_log_is_the_same_table(open_log: Opener) -> None:
+    """Guarantee 8: `compact` is recovery written down. The log it is given ends with what it has recovered."""
+    clients = Clients(Random(3), value_bytes_max=300)
+    store = opened(open_log)
+    run(store, clients.time(), *clients.opening())
+    for _ in range(20):
+        run(store, clients.time(), *clients.batch())
+    expected, groups = dump_of(store.table), store.seal()
+    assert store.records == 0
+    store.log.write_checkpoint(Checkpoint(groups, iter(expected)))
+    store.log.truncate(groups)
+    store.close()
+    store = opened(open_log)
+    assert dump_of(store.table) == expected and store.records == 0
+    store.close()
 
 
 def test_a_store_is_what_its_log_says(open_log: Opener, count: Callable[[str, int], None]) -> None:
@@ -248,7 +320,7 @@ def test_stores_on_one_log_stay_equal_under_interleaved_commits(count: Callable[
         dumps = [dump_of(store.table) for store in (*stores, newcomer)]
         assert all(dump == dumps[0] for dump in dumps)
         half = Store(SharedLog(shared))
-        shared.checkpoint = (len(shared.groups), dump_of(copy_of(newcomer.table)))
+        shared.checkpoint = (shared.last, dump_of(copy_of(newcomer.table)))
         half.recover()
         assert dump_of(half.table) == dumps[0]
     count("interleaved commits of three stores", steps)
@@ -282,6 +354,7 @@ def test_expiry_agrees_whoever_notices_it(pair: Pair) -> None:
     """Turned red by expiring rows by the local clock, outside the log."""
     one, two, _ = pair
     run(one, 1_000_000, request(None, 1, operations.Insert("a", raw(1), 1.0)))
+    two.catch_up()
     run(two, 900_000)
     run(two, 3_000_000)
     assert "a" not in two.table.rows
@@ -309,3 +382,160 @@ def test_a_log_that_fails_for_good_leaves_the_table_as_it_was(pair: Pair) -> Non
     with pytest.raises(errors.StorageFatal):
         run(one, 1, request(None, 1, operations.Insert("a", raw(1))))
     assert one.table.revision == 0
+
+
+def test_a_log_that_was_compacted_elsewhere_recovers_and_goes_on(pair: Pair) -> None:
+    """Checkpoint and truncation while others append, as a compaction of a log on a cluster would do it."""
+    one, two, shared = pair
+    for number in range(10):
+        run(one if number % 2 else two, number, request(None, 1, operations.Insert("a", raw(number))))
+    run(one, 20, request(None, 1, operations.Size()))
+    compact(SharedLog(shared))
+    assert shared.groups == {} and shared.checkpoint is not None and shared.checkpoint[0] == 10
+    run(one, 21, request(None, 1, operations.Insert("b", raw(1))))
+    newcomer = Store(SharedLog(shared))
+    newcomer.recover()
+    assert dump_of(newcomer.table) == dump_of(one.table)
+
+
+def test_a_store_that_is_behind_a_truncation_stops(pair: Pair) -> None:
+    """Guarantee 7: a gap is never skipped."""
+    one, two, shared = pair
+    run(one, 1, request(None, 1, operations.Insert("a", raw(1))))
+    compact(SharedLog(shared))
+    with pytest.raises(errors.StorageFatal, match="truncated before it was applied"):
+        run(two, 2, request(None, 1, operations.Size()))
+
+
+def test_a_store_catches_up_with_what_others_append_without_being_asked(pair: Pair) -> None:
+    one, two, _ = pair
+    (descriptor,) = two.log.descriptors()
+    assert select.select([descriptor], [], [], 0)[0] == []
+    run(one, 1, request(None, 1, operations.Insert("a", raw(1))))
+    assert select.select([descriptor], [], [], 0)[0] == [descriptor]
+    two.catch_up()
+    assert two.revision == 1 and two.groups == 0
+    assert select.select([descriptor], [], [], 0)[0] == []
+
+
+# ---- a group of which the log cannot tell
+
+
+def begun_unknown(store: Store, shared: SharedGroups, keeps: bool, time_us: int, *requests: Request) -> Step:
+    shared.fails, shared.keeps = errors.AppendUnknown, keeps
+    step = store.begin(requests, time_us)
+    assert step.state is StepState.UNKNOWN
+    return step
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_step_of_unknown_fate_is_executed_or_refused_when_it_is_known(pair: Pair, keeps: bool) -> None:
+    """Guarantee 11. Turned red by executing at once, and by taking the unknown for refused."""
+    one, two, shared = pair
+    run(one, 1, request(SESSION, 1, operations.Open()))
+    write = request(SESSION, 2, operations.Increment("n"))
+    step = begun_unknown(one, shared, keeps, 2, write)
+    shared.answers = False
+    assert not step.resolve() and one.trouble
+    with pytest.raises(AssertionError):
+        step.execute(write)
+    with pytest.raises(AssertionError):
+        step.sync()
+    run(two, 3, request(None, 1, operations.Insert("by another", raw(1))))
+    shared.answers = True
+    assert step.resolve() and step.state is not StepState.UNKNOWN
+    step.execute(write)
+    (reply,) = step.sync()
+    if keeps:
+        assert payload(reply) == 1
+    else:
+        assert isinstance(payload(reply), errors.WriteRejected)
+    assert payload(run(two, 4, write)[0]) == 1, "a retry elsewhere: once in all"
+    run(one, 5, request(None, 1, operations.Size()))
+    assert dump_of(one.table) == dump_of(two.table) and one.revision == 2
+    assert (one.trouble is None) == keeps
+
+
+def test_nothing_is_appended_while_the_fate_of_a_group_is_unknown(pair: Pair) -> None:
+    """Guarantee 5. Turned red by beginning the next step as if the one before had ended."""
+    one, _, shared = pair
+    write = request(None, 1, operations.Insert("a", raw(1)))
+    begun_unknown(one, shared, True, 1, write)
+    for requests in ((request(None, 1, operations.Insert("b", raw(1))),), (request(None, 1, operations.Size()),), ()):
+        with pytest.raises(AssertionError, match="a step begins when the one before it has been synced"):
+            one.begin(requests, 2)
+    with pytest.raises(AssertionError):
+        one.seal()
+    assert shared.last == 1
+
+
+def test_what_others_append_behind_an_unknown_group_waits_for_it(pair: Pair) -> None:
+    """Guarantee 2: the order of the log. Turned red by handing out what comes after the unknown group."""
+    one, two, shared = pair
+    run(two, 1, request(None, 1, operations.Insert("first", raw(1))))
+    write = request(None, 1, operations.Insert("second", raw(1)))
+    step = begun_unknown(one, shared, True, 2, write)
+    run(two, 3, request(None, 1, operations.Insert("third", raw(1))))
+    one.catch_up()
+    assert set(one.table.rows) == {"first"}
+    assert step.resolve()
+    step.execute(write)
+    step.sync()
+    one.catch_up()
+    assert dump_of(one.table) == dump_of(two.table)
+
+
+def test_an_epoch_of_unknown_fate_does_not_begin(pair: Pair) -> None:
+    one, _, shared = pair
+    shared.fails, shared.keeps = errors.AppendUnknown, True
+    with pytest.raises(errors.AppendUnknown, match="the log does not answer"):
+        one.begin_epoch(1)
+
+
+# ---- a step is used in one way
+
+
+def test_a_step_that_is_misused_fails_at_once(open_log: Opener) -> None:
+    store = opened(open_log)
+    first, second = (request(None, 1, operations.Insert(key, raw(1))) for key in "ab")
+    size = request(None, 1, operations.Size())
+    step = store.begin([first, size, second], 1)
+    with pytest.raises(AssertionError, match="a step begins when"):
+        store.begin([size], 2)
+    with pytest.raises(AssertionError, match="in its order"):
+        step.execute(second)
+    step.execute(first)
+    with pytest.raises(AssertionError, match="not all writes"):
+        step.sync()
+    assert len(step.release()) == 1, "what was executed, when it is durable"
+    step.execute(size)
+    step.execute(second)
+    assert [payload(reply) for reply in step.sync()] == [1, None]
+    with pytest.raises(AssertionError, match="not open"):
+        step.execute(size)
+    with pytest.raises(AssertionError, match="not open"):
+        step.sync()
+    store.close()
+
+
+def test_the_replies_of_a_step_come_when_its_group_is_durable(
+    open_log: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guarantee 3. Turned red by giving them out without the sync."""
+    store = opened(open_log)
+    synced: list[int] = []
+    sync = store.log.sync
+    monkeypatch.setattr(store.log, "sync", lambda: (synced.append(1), sync())[1])
+    write, size = request(None, 1, operations.Insert("a", raw(1))), request(None, 1, operations.Size())
+    for give_out in (Step.release, Step.sync):
+        step = store.begin([write], 1)
+        step.execute(write)
+        assert not synced
+        assert len(give_out(step)) == 1 and synced == [1]
+        if give_out is Step.release:
+            step.sync()
+        assert synced == [1], "one sync a step"
+        synced.clear()
+    run(store, 2, size)
+    assert not synced, "a step that changes nothing has nothing to sync"
+    store.close()

@@ -150,6 +150,19 @@ def test_the_server_asks_for_keys() -> None:
         assert "asks for CURVE security" in wrong(f"tcp://127.0.0.1:{port}")
 
 
+def test_the_server_is_stopped_while_it_greets() -> None:
+    """Seen red with half a greeting taken for a whole one, of a mechanism without a name."""
+
+    def greet(connection: socket.socket) -> None:
+        with connection:
+            connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03")
+            while connection.recv(4096):
+                pass
+
+    with listening(greet) as url:
+        assert "is stopped" in wrong(url)
+
+
 def test_the_server_is_stopped(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as server:
         os.kill(server.pid, signal.SIGSTOP)

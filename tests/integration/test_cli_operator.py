@@ -23,7 +23,7 @@ import kvzmq
 from kvzmq import errors
 from kvzmq.cli import main
 from kvzmq.protocol.messages import Refusal
-from kvzmq.server.journal import EVERY_S, Journal
+from kvzmq.server.journal import EVERY_S, LOOK_S, Journal
 from kvzmq.server.transport import Arrival
 from kvzmq.units import count, duration, size
 
@@ -166,10 +166,6 @@ class _Loud:
         return f"peer-{peer}"
 
 
-class _Store:
-    trouble: str | None = None
-
-
 @pytest.fixture
 def journal() -> Any:
     class Setting:
@@ -177,7 +173,7 @@ def journal() -> Any:
             self.now_s = 0.0
             self.transport = _Loud()
             self.counts = {"steps": 0}
-            self.journal = Journal(_Store(), [self.transport], lambda: dict(self.counts), lambda: self.now_s)  # type: ignore[arg-type,list-item]
+            self.journal = Journal([self.transport], lambda: dict(self.counts), lambda: self.now_s)  # type: ignore[arg-type,list-item]
 
     return Setting()
 
@@ -193,7 +189,7 @@ def test_what_happens_often_is_said_now_and_then_with_its_number(
         journal.transport.counts["router_replies_dropped_disconnected"] += 1
         for _ in range(5):
             journal.journal.refused([arrival, arrival])
-            journal.journal.look()
+            assert journal.journal.look() == LOOK_S
     assert [record.getMessage() for record in caplog.records] == [
         "refused 2 requests, the latest from peer-7: no method 'x'",
         "clients in trouble: tcp_connections_dropped_stalled 3 more, 3 in all",
@@ -202,16 +198,14 @@ def test_what_happens_often_is_said_now_and_then_with_its_number(
     ]
 
 
-def test_debug_says_what_goes_on_once_a_second_at_most(journal: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_debug_says_what_has_gone_on_since_it_last_looked(journal: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for tick in range(100):
-        journal.now_s = tick / 50
         journal.counts["steps"] += 1
-        journal.journal.look()
+        if tick in (0, 50):
+            journal.journal.look()
     assert [record.getMessage() for record in caplog.records] == ["steps +1", "steps +50"]
-    journal.now_s = 10
     journal.journal.look()
-    journal.now_s = 20
     journal.journal.look()
     assert len(caplog.records) == 3, "nothing is said of nothing"
 

@@ -1,9 +1,13 @@
-"""A log in memory that several stores share, as they would share one that a cluster keeps."""
+"""A log in memory that several stores share, as they would share one that a cluster keeps.
+
+It fails as told: the next append is refused, or its outcome is unknown, and then the test says what became of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+import contextlib
+import socket
+from collections.abc import Iterator, Sequence
 
 from kvzmq import errors
 from kvzmq.store.log import SEMANTICS, Checkpoint
@@ -13,46 +17,112 @@ class SharedGroups:
     """The groups, in the one order that all agree on."""
 
     def __init__(self) -> None:
-        self.groups: list[bytes] = []
+        self.groups: dict[int, bytes] = {}
+        self.last = 0
         self.checkpoint: tuple[int, list[bytes]] | None = None
+        self.logs: list[SharedLog] = []
         self.fails: type[errors.KvzmqError] | None = None
         """What the next append raises."""
+        self.keeps = False
+        """Whether a group whose append raises AppendUnknown is in the log all the same."""
+        self.answers = True
+        """Whether the log tells what became of it."""
+
+    def add(self, group: bytes, by: SharedLog) -> int:
+        """Append a group, and wake the others."""
+        self.last += 1
+        self.groups[self.last] = group
+        for log in self.logs:
+            if log is not by:
+                log.wake()
+        return self.last
 
 
 class SharedLog:
     """One store's view of the shared groups: what it has not applied yet comes before its own."""
 
     semantics = SEMANTICS
+    block_s_max = 0.0
 
     def __init__(self, shared: SharedGroups) -> None:
         self._shared = shared
-        self._applied = 0
+        self.group = 0
+        self._unknown: bytes | None = None
+        self._unknown_number: int | None = None  # of the group in the shared log, if it is there
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        shared.logs.append(self)
 
     def recover(self) -> Iterator[Checkpoint | bytes]:
-        """Yield the checkpoint and the groups after it."""
         if self._shared.checkpoint is not None:
-            self._applied, sections = self._shared.checkpoint
-            yield Checkpoint(self._applied, iter(sections))
+            self.group, sections = self._shared.checkpoint
+            yield Checkpoint(self.group, iter(sections))
         yield from self.barrier()
 
-    def commit(self, group: bytes) -> Iterator[bytes]:
-        """Append, and yield what the others appended before, then `group`."""
+    def _before(self, end: int) -> list[bytes]:
+        """Hand out the groups that are not applied yet, before the one of number `end`."""
+        first, self.group = self.group + 1, end - 1
+        missing = [number for number in range(first, end) if number not in self._shared.groups]
+        if missing:
+            raise errors.StorageFatal(f"group {missing[0]} was truncated before it was applied: start again")
+        return [self._shared.groups[number] for number in range(first, end)]
+
+    def append(self, group: bytes) -> Sequence[bytes]:
+        assert self._unknown is None, "nothing is appended while the fate of a group is unknown"
         fails, self._shared.fails = self._shared.fails, None
+        if fails is errors.AppendUnknown:
+            self._unknown = group
+            self._unknown_number = self._shared.add(group, self) if self._shared.keeps else None
         if fails is not None:
             raise fails("planted")
-        self._shared.groups.append(group)
-        others = len(self._shared.groups) - 1
-        for other in islice(list(self._shared.groups), self._applied, others):
-            self._applied += 1
-            yield other
-        self._applied += 1
-        yield group
+        return self._added(self._shared.add(group, self))
 
-    def barrier(self) -> Iterator[bytes]:
-        """Yield what the others appended."""
-        for group in list(self._shared.groups)[self._applied :]:
-            self._applied += 1
-            yield group
+    def _added(self, number: int) -> Sequence[bytes]:
+        others = self._before(number)
+        self.group = number
+        return others
+
+    def resolve(self) -> Sequence[bytes]:
+        assert self._unknown is not None
+        if not self._shared.answers:
+            raise errors.AppendUnknown("planted")
+        number, self._unknown, self._unknown_number = self._unknown_number, None, None
+        if number is None:
+            raise errors.WriteRejected("not applied: planted")
+        return self._added(number)
+
+    def sync(self) -> None:
+        """Return: every group is as durable as it gets."""
+
+    def barrier(self) -> Sequence[bytes]:
+        number = self._unknown_number
+        return self._before(self._shared.last + 1 if number is None else number)
+
+    def wake(self) -> None:
+        """Make the descriptor readable."""
+        with contextlib.suppress(BlockingIOError):
+            self._writer.send(b"!")
+
+    def receive(self) -> Sequence[bytes]:
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(4096)
+        return self.barrier()
+
+    def descriptors(self) -> Sequence[int]:
+        return (self._reader.fileno(),)
+
+    def seal(self) -> int:
+        return self.group
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        self._shared.checkpoint = checkpoint.group, list(checkpoint.sections)
+
+    def truncate(self, group: int) -> None:
+        for number in [number for number in self._shared.groups if number <= group]:
+            del self._shared.groups[number]
 
     def close(self) -> None:
-        """Do nothing."""
+        self._reader.close()
+        self._writer.close()
+        self._shared.logs.remove(self)

@@ -15,7 +15,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -26,12 +26,13 @@ from kvzmq import errors
 from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT
 from kvzmq.server.access import Access
 from kvzmq.server.loop import Server
+from kvzmq.server.observer import Observer
 from kvzmq.server.transport import Arrival
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
 from kvzmq.server.zap import Zap
+from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.store import Store
-from kvzmq.tracing.trace import Trace
 
 DEADLINE_S = 20.0
 
@@ -39,21 +40,49 @@ DEADLINE_S = 20.0
 class MemoryLog:
     """A log without a disk: every commit is one group of a list."""
 
+    semantics = SEMANTICS
+    block_s_max = 0.0
+
     def __init__(self) -> None:
         self.groups: list[bytes] = []
         self.full = False
 
-    def recover(self) -> Iterator[bytes]:
+    @property
+    def group(self) -> int:
+        return len(self.groups)
+
+    def recover(self) -> Iterator[Checkpoint | bytes]:
         return iter(())
 
-    def commit(self, group: bytes) -> Iterator[bytes]:
+    def append(self, group: bytes) -> Sequence[bytes]:
         if self.full:
             raise errors.WriteRejected("not applied: no room")
         self.groups.append(group)
-        return iter((group,))
+        return ()
 
-    def barrier(self) -> Iterator[bytes]:
-        return iter(())
+    def resolve(self) -> Sequence[bytes]:
+        raise AssertionError("no append to this log was unknown")
+
+    def sync(self) -> None:
+        pass
+
+    def barrier(self) -> Sequence[bytes]:
+        return ()
+
+    def receive(self) -> Sequence[bytes]:
+        return ()
+
+    def descriptors(self) -> Sequence[int]:
+        return ()
+
+    def seal(self) -> int:
+        return self.group
+
+    def write_checkpoint(self, checkpoint: Checkpoint) -> None:
+        raise AssertionError("nobody compacts this log")
+
+    def truncate(self, group: int) -> None:
+        raise AssertionError("nobody compacts this log")
 
     def close(self) -> None:
         pass
@@ -153,26 +182,32 @@ class Stepped:
     """A server, a step at a time.
 
     Args:
-        group_commit, trace: see Dispatcher
+        group_commit: see Dispatcher
+        trace: observes the server
         request_bytes_max: of both transports; by default what any server has ever taken
+        log: not recovered; by default one in memory
     """
 
     zap: Zap | None = None
     access: Access | None = None
 
     def __init__(
-        self, group_commit: bool = True, trace: Trace | None = None, request_bytes_max: int = REQUEST_BYTES_LIMIT
+        self,
+        group_commit: bool = True,
+        trace: Observer | None = None,
+        request_bytes_max: int = REQUEST_BYTES_LIMIT,
+        log: Log | None = None,
     ) -> None:
         self.now_us = 1_000_000_000
         self.now_s = 100.0
         self.context: zmq.Context[Any] = zmq.Context()
         self.log = MemoryLog()
-        self.store = Store(self.log)
+        self.store = Store(self.log if log is None else log)
         self.store.recover()
         self.router = self.make_router(request_bytes_max)
         self.bridge = TcpTransport("127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max)
         self.server = Server(
-            self.store, [self.router, self.bridge], group_commit=group_commit, trace=trace,
+            self.store, [self.router, self.bridge], group_commit=group_commit, observers=[] if trace is None else [trace],
             clock=lambda: self.now_us, monotonic=lambda: self.now_s, request_bytes_max=request_bytes_max,
             zap=self.zap, access=self.access,
         )  # fmt: skip
@@ -198,7 +233,7 @@ class Stepped:
 
     def step(self) -> int:
         """Turn the loop once, waiting a few milliseconds at most."""
-        self.server._visit_s = 0.0  # every transport looks after its peers in every step: the clock is ours
+        self.server._visiting = True  # every transport looks after its peers in every step: the clock is ours
         return self.server.step(0.005)
 
     def until(self, condition: Callable[[], object], timeout_s: float = DEADLINE_S) -> None:

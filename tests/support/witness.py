@@ -20,6 +20,7 @@ from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.compaction import fold
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
+from kvzmq.store.log import Log
 from kvzmq.store.store import Store
 from kvzmq.store.table import Table
 from support.forgetful import Crash, Disk
@@ -35,12 +36,18 @@ def request(session: bytes | None, seq: int, *ops: Operation) -> Request:
     return decoded
 
 
+def commit(log: Log, group: bytes) -> None:
+    """Append a group to a log that nobody else appends to, and sync."""
+    assert not log.append(group)
+    log.sync()
+
+
 def apply(store: Store, requests: Sequence[Request], time_us: int) -> list[Reply]:
     """Run one step of a store, as the dispatcher does."""
-    store.begin(requests, time_us)
-    replies = [store.answer(item) for item in requests]
-    store.settle()
-    return replies
+    step = store.begin(requests, time_us)
+    for item in requests:
+        step.execute(item)
+    return step.sync()
 
 
 def raw(value: Any) -> Any:
@@ -150,7 +157,7 @@ class Witnessed:
         assert self.log is not None
         if not self.log.sealed:
             try:
-                self.log.rotate()
+                self.log.seal()
             except errors.WriteRejected:
                 self.refused += 1
             except (Crash, errors.StorageFatal):

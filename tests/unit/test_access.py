@@ -16,7 +16,7 @@ from kvzmq.protocol import operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.server import access
-from kvzmq.server.access import KEYS_MAX, LOOK_S, PREFIXES_MAX, Access, BadClients, Client, parse_clients
+from kvzmq.server.access import KEYS_MAX, PREFIXES_MAX, Access, BadClients, Client, parse_clients
 
 A, B, B2 = ALICE.public, BOB.public, BOB_AGAIN.public
 
@@ -227,14 +227,6 @@ def test_a_request_is_refused_for_any_of_its_operations() -> None:
 # ---- the file changes
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "clients"
@@ -250,30 +242,26 @@ def test_a_key_that_is_not_in_the_file_may_nothing(path: Path) -> None:
     assert found.refuse(A, [decode(["insert", "x", 1])]) == ""
 
 
-def test_a_change_of_the_file_is_in_force_at_the_next_look(path: Path) -> None:
-    clock = Clock()
-    found = Access(path, clock)
+def test_a_change_of_the_file_is_in_force_when_it_is_read_again(path: Path) -> None:
+    found = Access(path)
     path.write_text(f"alice {A} read,write\n")
-    assert not found.look() and found.client_of(B) is not None
-    clock.now_s += LOOK_S
-    assert found.look() and found.client_of(B) is None
+    assert found.has_changed() and found.client_of(B) is not None
+    assert found.reload() and found.client_of(B) is None and found.changed == {B}
     assert (
         found.refuse(B, [decode(["ping"])])
         == "the key of this connection is not, or no longer, in the server's clients file"
     )
-    clock.now_s += LOOK_S
-    assert not found.look(), "read again without a change"
+    assert not found.has_changed()
 
 
 def test_a_file_that_takes_the_place_of_the_old_one_is_read(path: Path) -> None:
-    found = Access(path, clock := Clock())
+    found = Access(path)
     new = path.with_name("new")
     new.write_text(path.read_text().replace("bob", "bab"))
     new.chmod(0o600)
     os.utime(new, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
     os.replace(new, path)
-    clock.now_s += LOOK_S
-    assert found.look()
+    assert found.has_changed() and found.reload()
     assert found.client_of(B) == Client("bab", frozenset({"read"}), ("config/",))
 
 
@@ -285,12 +273,10 @@ def test_a_broken_file_leaves_the_rights_that_were_in_force(
     path: Path, text: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Red when the new file was taken over before it was known to be whole."""
-    found = Access(path, clock := Clock())
+    found = Access(path)
     path.write_bytes(text)
     for _ in range(3):
-        clock.now_s += LOOK_S
-        assert not found.look()
-        assert not found.reload()
+        assert not found.reload() and not found.changed and not found.has_changed()
     assert found.refuse(A, [decode(["insert", "x", 1])]) == ""
     assert found.refuse(B, [decode(["insert", "config/x", 1])]) != ""
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
@@ -301,16 +287,15 @@ def test_a_broken_file_leaves_the_rights_that_were_in_force(
 
 
 def test_a_file_that_is_gone_leaves_the_rights_and_is_found_when_it_is_back(path: Path) -> None:
-    found = Access(path, clock := Clock())
+    found = Access(path)
     text = path.read_text()
     path.unlink()
-    clock.now_s += LOOK_S
-    assert not found.look() and found.client_of(A) is not None
+    assert found.has_changed() and not found.reload() and found.client_of(A) is not None
+    assert not found.has_changed()
     assert "No such file" in str(found.trouble)
     path.write_text(text.replace("bob", "bab"))
     path.chmod(0o600)
-    clock.now_s += LOOK_S
-    assert found.look() and found.trouble is None
+    assert found.has_changed() and found.reload() and found.trouble is None
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602])

@@ -11,7 +11,7 @@ import pytest
 from support.stepped import Stepped
 
 from kvzmq import errors
-from kvzmq.protocol import messages, operations
+from kvzmq.protocol import operations
 from kvzmq.protocol.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT
 from kvzmq.protocol.msgpack import decode_group
 from kvzmq.server import dispatcher
@@ -62,19 +62,13 @@ def test_reads_and_refusals_are_not_committed(table: Stepped) -> None:
 def test_no_reply_leaves_before_the_steps_changes_are_durable(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
     """Red when replies left while the disk still worked, the first or those for which too much was held."""
     seen: list[str] = []
-
-    def commit(group: bytes) -> Iterator[bytes]:
-        seen.append("written")
-        yield group
-        seen.append("durable")
-
-    def execute(request: messages.Request) -> messages.Reply:
-        seen.append("execute")
-        return table.server.store.table.execute(request)
+    append = table.log.append
+    execute = table.store.table.execute
 
     send = table.router.send
-    monkeypatch.setattr(table.log, "commit", commit)
-    monkeypatch.setattr(table.server.store, "execute", execute)
+    monkeypatch.setattr(table.log, "append", lambda group: (seen.append("written"), append(group))[1])
+    monkeypatch.setattr(table.log, "sync", lambda: seen.append("durable"))
+    monkeypatch.setattr(table.store.table, "execute", lambda request: (seen.append("execute"), execute(request))[1])
     monkeypatch.setattr(table.router, "send", lambda peer, reply: (seen.append("send"), send(peer, reply))[1])
     peer = table.zmq()
     peer.send(["lookup", "a"])
@@ -94,12 +88,10 @@ def test_no_reply_leaves_before_the_steps_changes_are_durable(table: Stepped, mo
 def test_when_the_disk_fails_nothing_is_sent(table: Stepped, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
     """Red when replies to reads left before the commit that failed."""
 
-    def commit(group: bytes) -> Iterator[bytes]:
-        if late:
-            yield group
+    def fail(*_: bytes) -> None:
         raise errors.StorageFatal("fsync: Input/output error")
 
-    monkeypatch.setattr(table.log, "commit", commit)
+    monkeypatch.setattr(table.log, "sync" if late else "append", fail)
     peer = table.zmq()
     peer.send(["size"])
     peer.send(["insert", "a", 1])

@@ -33,7 +33,7 @@ def example() -> Disk:
     zebra, counter = operations.Insert("zebra", raw({"weight": 100})), operations.Increment("n")
     apply(store, [request(SESSION, 2, zebra), request(None, 1, counter)], TIME_US + 1_000_000)
     apply(store, [request(SESSION, 3, operations.Expire("n", 60.0))], TIME_US + 2_000_000)
-    log.rotate()
+    log.seal()
     return disk
 
 

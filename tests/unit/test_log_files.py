@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import pytest
 from support.forgetful import PAGE_BYTES, Disk, Inode
-from support.witness import Clients, apply, dump_of, raw, request
+from support.witness import Clients, apply, commit, dump_of, raw, request
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
@@ -192,7 +192,7 @@ def test_a_log_goes_on_after_every_kind_of_torn_tail() -> None:
     for length in range(ends[1], len(data)):
         disk = disk_with(table_txn=data[:length])
         log, groups = recovered(disk)
-        list(log.commit(b"next"))
+        commit(log, b"next")
         log.close()
         assert recovered(disk)[1] == [*groups, b"next"]
 
@@ -385,8 +385,8 @@ def test_leftovers_of_a_crash_do_no_harm(leftover: str, content: bytes) -> None:
     disk = disk_with(**{leftover: content, "table_txn": data})
     log, found = recovered(disk)
     assert found == [b"one"]
-    log.rotate()
-    list(log.commit(b"two"))
+    log.seal()
+    commit(log, b"two")
     log.close()
     assert recovered(disk)[1] == [b"one", b"two"]
 
@@ -395,7 +395,7 @@ def test_group_numbers_go_on_through_logs_without_groups() -> None:
     """A rotation straight after another, and a compaction of nothing."""
     disk = Disk()
     log, _ = recovered(disk)
-    log.rotate()
+    log.seal()
     assert recovered_rows(disk) == {}
     disk.kill()
     for number in range(4):
@@ -405,9 +405,9 @@ def test_group_numbers_go_on_through_logs_without_groups() -> None:
         disk.kill()
         fold(disk.open())
         log, _ = recovered(disk)
-        log.rotate()
+        log.seal()
         assert fold(disk.open())
-        log.rotate()
+        log.seal()
         disk.kill()
     assert recovered_rows(disk) == {f"k{number}": number for number in range(4)}
 
@@ -424,7 +424,7 @@ def test_a_sealed_log_already_in_the_checkpoint_is_not_applied_again() -> None:
     store = Store(log := FileLog(disk.open()))
     store.recover()
     apply(store, [request(None, 1, operations.Increment("n"))], 1)
-    log.rotate()
+    log.seal()
     checkpoint.write(disk.open(), log.group, store.table.dump())
     apply(store, [request(None, 1, operations.Increment("n"))], 2)
     assert NAME_SEALED in disk.names
@@ -504,22 +504,21 @@ def test_the_disk_is_asked_to_begin_with_a_group_before_the_group_is_handed_out(
     for group in (b"a" * 1000, b"b"):
         noting.done.clear()
         offset, length = log.log_bytes, frames.FRAME_BYTES + len(group)
-        committing = log.commit(group)
-        assert next(committing) == group
+        log.append(group)
         assert noting.done == [("write", offset), ("start_sync", offset, length)]
-        assert list(committing) == []
+        log.sync()
         assert noting.done[2:] == [("sync",)] and log.log_bytes == offset + length
 
 
 def test_after_a_sync_that_failed_nothing_is_committed_any_more() -> None:
     """The kernel takes the lost pages for clean: a second sync would say yes. Red when a log did not remember."""
     log, noting = noting_log()
-    assert list(log.commit(b"one")) == [b"one"]
+    commit(log, b"one")
     noting.failing = True
     with pytest.raises(errors.StorageFatal, match=r"table\.txn: sync failed: Input/output error"):
-        list(log.commit(b"two"))
+        commit(log, b"two")
     noting.done.clear()
-    for go_on in (lambda: list(log.commit(b"three")), log.barrier, log.rotate):
+    for go_on in (lambda: log.append(b"three"), log.sync, log.barrier, log.seal):
         with pytest.raises(errors.StorageFatal, match=r"table\.txn: sync failed: Input/output error"):
             go_on()
     assert noting.done == []
@@ -531,10 +530,10 @@ def test_after_a_cut_that_failed_nothing_is_committed_any_more() -> None:
     with pytest.raises(
         errors.StorageFatal, match="could not cut back after No space left on device: Input/output error"
     ):
-        list(log.commit(b"one"))
+        commit(log, b"one")
     noting.full = False
     with pytest.raises(errors.StorageFatal, match="could not cut back"):
-        list(log.commit(b"two"))
+        commit(log, b"two")
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_no_half_of_it() -> None:

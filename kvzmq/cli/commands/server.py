@@ -251,7 +251,7 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     )
     announcer, announcement = _announcer(options, transports[0].endpoints, bridge_port)
     built = Server(
-        store, transports, compactor, announcer, announcement, options.group_commit, trace,
+        store, transports, compactor, announcer, announcement, options.group_commit, [trace] if trace else [],
         request_bytes_max=options.request_bytes_max,
     )  # fmt: skip
     stack.callback(built.close)

@@ -28,7 +28,10 @@ STEP_REPLY_BYTES_MAX = 8 << 20
 class Arrival:
     """A request, with the transport and the peer that its reply goes to."""
 
-    __slots__ = ("peer", "request", "transport")
+    __slots__ = ("peer", "received_ns", "request", "transport")
+
+    received_ns: int
+    """When it was taken in, by `time.perf_counter_ns`; set only if somebody observes the server."""
 
     def __init__(self, transport: Transport, peer: Hashable, request: Union[Request, Refusal]) -> None:
         self.transport = transport

@@ -1,7 +1,7 @@
-"""Compaction: folds the sealed log into a new checkpoint, in a process of its own.
+"""Compaction of the log in a directory, in a process of its own.
 
 The child does what a server does at its start: it recovers checkpoint and sealed log into a table.
-Then it writes that table down as the new checkpoint and removes the sealed log. Compaction is
+Then it writes that table down as the new checkpoint and removes the sealed log (`store.compact`). Compaction is
 recovery written down: no second code path, no fork, no pause of the server; the price is a second
 table in memory while it runs. It holds the sealed log's lock, so that never two work on it.
 """
@@ -20,12 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kvzmq import errors, units
-from kvzmq.store.file import checkpoint
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
 from kvzmq.store.file.files import Directory, DiskDirectory, File
 from kvzmq.store.file.frames import HEADER_BYTES
 from kvzmq.store.log import SEMANTICS
-from kvzmq.store.store import Store
+from kvzmq.store.store import Store, compact
 
 LOG_BYTES_MIN = 64 << 20
 """A log shorter than this is not compacted, unless another threshold is set."""
@@ -53,12 +52,7 @@ def fold(directory: Directory) -> bool:
     try:
         if not sealed.lock(wait=False) or not _is_sealed(directory, sealed):
             return False
-        log = _SealedLog(directory, sealed)
-        store = Store(log)
-        store.recover()
-        checkpoint.write(directory, log.group, store.table.dump())
-        directory.unlink(NAME_SEALED)
-        directory.sync()
+        compact(_SealedLog(directory, sealed))
     finally:
         sealed.close()  # only now: its blocks must not be given away while its name is on the disk
     return True
@@ -70,13 +64,13 @@ def renew(log: FileLog) -> None:
     A log holds requests of one meaning alone. An earlier sealed log is folded first, however long that takes.
 
     Raises:
-        CorruptionError, OSError, WriteRejected, StorageFatal: as `fold` and `rotate` do
+        CorruptionError, OSError, WriteRejected, StorageFatal: as `fold` and `seal` do
     """
     if log.semantics == SEMANTICS:
         return
     if log.sealed:
         fold(log.directory)
-    log.rotate()
+    log.seal()
 
 
 def _is_sealed(directory: Directory, opened: File) -> bool:
@@ -111,7 +105,7 @@ class Compactor:
 
     Args:
         store: kept by `log`
-        log: the log to rotate
+        log: the store's
         after_records: compact when the log holds as many requests
         after_bytes: compact when the log is as long; by default when it is longer than the checkpoint and 64 MiB
         clock: seconds that only grow
@@ -189,12 +183,11 @@ class Compactor:
         if self._clock() < self._next_s:
             return
         try:
-            self._log.rotate()
+            self._store.seal()
         except errors.WriteRejected as error:
             self._fail(str(error))
             return
-        self._rows = len(self._store.table.rows)
-        self._store.records = 0
+        self._rows = self._store.row_count
         self._left_over = True
         self._start()
 
@@ -269,7 +262,12 @@ def _die_with(parent: int) -> None:
 
 
 def main(path: str, parent: str) -> None:
-    """Be the child process: fold the sealed log in `path`, started by the process `parent`."""
+    """Compact the sealed log in `path`: all that the child process does.
+
+    Args:
+        path: the directory
+        parent: the process that has started this one, and is to outlive it
+    """
     _die_with(int(parent))
     gc.disable()  # it makes no cycles, and ends when it is done
     os.nice(10)

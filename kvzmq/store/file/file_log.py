@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from kvzmq import errors
@@ -50,6 +51,8 @@ class FileLog:
         read_only: recover without changing anything, for tools that only look
     """
 
+    block_s_max = math.inf
+
     def __init__(self, directory: Directory, read_only: bool = False) -> None:
         self.directory = directory
         self.group = 0
@@ -67,6 +70,7 @@ class FileLog:
         self._salt = b""
         self._prepared = 0  # the length of table.txn, with the zeros
         self._failed: str | None = None
+        self._sealed_group = 0
 
     # ---- recovery
 
@@ -96,13 +100,14 @@ class FileLog:
         self.look_at_checkpoint()
 
     def recover_sealed(self, sealed_file: File | None) -> Iterator[Checkpoint | bytes]:
-        """Yield the checkpoint and the groups of the sealed log after it: what a compaction folds."""
+        """Yield the checkpoint and the groups of the sealed log after it: what a compaction writes down."""
         found = checkpoint.read(self.directory)
         if found is not None:
             self.group = found.group
             yield found
         if sealed_file is not None:
             yield from self._replay(sealed_file, NAME_SEALED, last=False)
+            self._sealed_group = self.group
 
     def _wait_for_compaction(self) -> File | None:
         """Open the sealed log, if there is one, when no compaction works on it any more."""
@@ -220,21 +225,30 @@ class FileLog:
 
     # ---- appending
 
-    def commit(self, group: bytes) -> Iterator[bytes]:
-        """Append `group`, yield it, and sync; see Log.commit."""
+    def append(self, group: bytes) -> Sequence[bytes]:
+        """Write `group` and have the disk begin with it; see Log.append. Its outcome is never unknown."""
         self._check()
         file = self._file
-        assert file is not None, "commit before recover"
+        assert file is not None, "append before recover"
         frame = frames.encode_frame(self._salt, self.group + 1, group)
         self._write(file, frame)
         file.start_sync(self.log_bytes, len(frame))
         self.group += 1
         self.log_bytes += len(frame)
-        yield group
+        return ()
+
+    def sync(self) -> None:
+        """Return when what was appended is on the disk; see Log.sync."""
+        self._check()
+        assert self._file is not None, "sync before recover"
         try:
-            file.sync()
+            self._file.sync()
         except OSError as error:
             raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error
+
+    def resolve(self) -> Sequence[bytes]:
+        """Fail: the fate of a group is never unknown here."""
+        raise AssertionError("no append to this log was unknown")
 
     def _fail(self, why: str) -> errors.StorageFatal:
         self._failed = why
@@ -273,20 +287,28 @@ class FileLog:
             ) from error
         self._prepared = self.log_bytes
 
-    def barrier(self) -> Iterator[bytes]:
-        """Yield nothing: nobody else appends to this log."""
+    def barrier(self) -> Sequence[bytes]:
+        """Return nothing: nobody else appends to this log."""
         self._check()
-        return iter(())
+        return ()
 
-    # ---- rotation
+    def receive(self) -> Sequence[bytes]:
+        """Return nothing: nobody else appends to this log."""
+        return ()
+
+    def descriptors(self) -> Sequence[int]:
+        """Return nothing: nobody else appends to this log."""
+        return ()
+
+    # ---- checkpoint and truncation
 
     @property
     def sealed(self) -> bool:
         """Whether a sealed log waits for its compaction."""
         return self.directory.exists(NAME_SEALED)
 
-    def rotate(self) -> None:
-        """Seal the log and go on in a new one.
+    def seal(self) -> int:
+        """Rename the log and go on in a new one; see Log.seal.
 
         The old log must be known by its new name before the new one takes the old name: without
         the directory sync in between a crash could keep the second step and lose the first.
@@ -317,6 +339,18 @@ class FileLog:
         self._file, self._salt = new
         self.semantics = SEMANTICS
         self.log_bytes = self._prepared = frames.HEADER_BYTES
+        self._sealed_group = self.group
+        return self.group
+
+    def write_checkpoint(self, written: Checkpoint) -> None:
+        """Replace table.ckpt; see Log.write_checkpoint."""
+        checkpoint.write(self.directory, written.group, written.sections)
+
+    def truncate(self, group: int) -> None:
+        """Remove the sealed log if it ends with `group` or before; see Log.truncate. Groups go by whole files."""
+        if self.sealed and self._sealed_group <= group:
+            self.directory.unlink(NAME_SEALED)
+            self.directory.sync()
 
     def _write_empty_log(self) -> tuple[File, bytes]:
         header = frames.new_header(MAGIC, self.group + 1)
