@@ -223,6 +223,21 @@ def _drop_output() -> None:
     help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas.",
 )
 @click.option(
+    "--curve-key",
+    "curve_key",
+    envvar="KVZMQ_CURVE_KEY",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="For a server with CURVE: your key, NAME.key_secret of `kvzmq keygen NAME`.",
+)
+@click.option(
+    "--server-key",
+    "server_key",
+    envvar="KVZMQ_SERVER_KEY",
+    metavar="KEY",
+    help="For a server with CURVE: its public key, 40 characters.",
+)
+@click.option(
     "--timeout",
     "timeout_s",
     envvar="KVZMQ_TIMEOUT",
@@ -240,7 +255,9 @@ def _drop_output() -> None:
     help="Fail at once, with exit code 4, when nobody listens there; without it a restart is waited out.",
 )
 @click.pass_context
-def main(ctx: click.Context, url: str, timeout_s: float, no_wait: bool) -> None:
+def main(
+    ctx: click.Context, url: str, curve_key: str | None, server_key: str | None, timeout_s: float, no_wait: bool
+) -> None:
     """A durable table that processes share over ZeroMQ."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -250,5 +267,5 @@ def main(ctx: click.Context, url: str, timeout_s: float, no_wait: bool) -> None:
     if ctx.invoked_subcommand not in ("server", "keygen", "catalog", "trace", "bench"):
         from kvzmq.cli.connection import Connection
 
-        ctx.obj = Connection(url, timeout_s, no_wait)
+        ctx.obj = Connection(url, timeout_s, no_wait, curve_key, server_key)
         ctx.call_on_close(ctx.obj.close)

@@ -254,6 +254,10 @@ class Access:
         """Return whose public key (Z85) it is, or None if nobody's now."""
         return self._by_key.get(key)
 
+    def knows(self, key: str) -> bool:
+        """Tell whether a public key (Z85) is a client's now."""
+        return key in self._by_key
+
     def name_of(self, key: str) -> str:
         """Return the name of a key's holder, for people."""
         client = self._by_key.get(key)

@@ -89,6 +89,7 @@ class PyzmqSocket:
         self.connected = False
         self._endpoint = endpoint
         self._keys = keys
+        self._mismatch = False
         self._pause_s = RECONNECT_MS / 1000
         self._again_s = math.inf  # when to connect anew, after a handshake that libzmq does not try again
         try:
@@ -118,10 +119,7 @@ class PyzmqSocket:
         self._monitor.setsockopt(zmq.LINGER, 0)
         self._monitor.setsockopt(zmq.RCVHWM, 0)
         self._monitor.connect(place)
-        if self._keys is not None:
-            self._dealer.setsockopt(zmq.CURVE_PUBLICKEY, self._keys.own.public.encode())
-            self._dealer.setsockopt(zmq.CURVE_SECRETKEY, self._keys.own.secret.encode())
-            self._dealer.setsockopt(zmq.CURVE_SERVERKEY, self._keys.server.encode())
+        use_keys(self._dealer, self._keys)
         self._dealer.connect(endpoint)
 
     def _connect_again(self) -> None:
@@ -166,7 +164,8 @@ class PyzmqSocket:
             return f"does not know the key of this client: {whose} has to be in the server's clients file"
         if change is not Change.REFUSED:
             return ""
-        if detail == _MECHANISM_MISMATCH:
+        self._mismatch = self._mismatch or detail == _MECHANISM_MISMATCH
+        if self._mismatch:  # also later: either side may be the first to hang up, and the other does not hear why
             if self._keys is None:
                 return "asks for CURVE: give this client curve_key, a file of `kvzmq keygen`, and server_key"
             return "speaks ZeroMQ without CURVE: leave curve_key and server_key away, or secure the server"
@@ -213,6 +212,14 @@ class PyzmqSocket:
             self._dealer.monitor(None, 0)
             self._dealer.close(linger=0)
             self._monitor.close(linger=0)
+
+
+def use_keys(socket: zmq.Socket[bytes], keys: ClientKeys | None) -> None:
+    """Have a socket shake hands with CURVE when it connects, or in plain if there are no keys."""
+    if keys is not None:
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.own.public.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.own.secret.encode())
+        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server.encode())
 
 
 class PyzmqOpener:
