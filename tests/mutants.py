@@ -954,7 +954,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "requests wait for the log without bound", "server/loop.py",
-        "[] if self.dispatcher.is_full else self._drain(ready)", "self._drain(ready)",
+        "[] if is_full else self._drain(ready)", "self._drain(ready)",
         SHARED + "test_what_waits_for_the_log_is_bounded", 9,
     ),
     Mutant(

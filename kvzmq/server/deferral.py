@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from itertools import islice
 
 from kvzmq import errors
@@ -187,7 +187,7 @@ class Deferral:
             self._count -= 1
             released.append(arrival)
 
-    def admit(self, arrivals: list[Arrival], time_us: int) -> list[Arrival]:
+    def admit(self, arrivals: Sequence[Arrival], time_us: int) -> list[Arrival]:
         """Return those that can be executed now; set the others aside, and who comes behind them."""
         admitted: list[Arrival] = []
         tried = False

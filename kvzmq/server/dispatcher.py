@@ -103,23 +103,12 @@ class Dispatcher:
             self._stamp(arrivals)
         if self._unknown is not None:
             arrivals = self._resolve(self._unknown, arrivals)
-        began_s = 0.0
-        time_us = self._clock()
-        has_to_admit = bool(self.deferral) or _looks_through_rows(arrivals)
-        if has_to_admit:
-            if self.store.is_due(time_us):
-                self._run([], time_us)  # first: who looks through rows is admitted knowing how many have changed
-            if self.deferral:
-                began_s = self._monotonic()
-                self._run_waiting()
-        while arrivals:
-            count = self._count_together(arrivals) if len(arrivals) > 1 else 1
-            together, arrivals = (arrivals, []) if count == len(arrivals) else (arrivals[:count], arrivals[count:])
-            self._run_all(self.deferral.admit(together, time_us) if has_to_admit else together, time_us)
-            if arrivals:
-                time_us = self._clock()
-        if has_to_admit or self.store.has_indexes:
-            self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
+        if self.deferral or _looks_through_rows(arrivals):
+            self._run_in_groups(arrivals)
+        else:
+            self._run_all(arrivals, self._clock())
+            if self.store.has_indexes:
+                self.deferral.work()
         self.watches.pump()
 
     def tick(self) -> None:
@@ -158,6 +147,22 @@ class Dispatcher:
         return len(self.deferral) + (0 if self._unknown is None else len(self._unknown))
 
     # ---- which requests go into one group
+
+    def _run_in_groups(self, arrivals: Sequence[Arrival]) -> None:
+        """Run what has waited for indexes, and what has come, where somebody looks through rows: in one group or more."""
+        began_s = 0.0
+        time_us = self._clock()
+        if self.store.is_due(time_us):
+            self._run([], time_us)  # first: who looks through rows is admitted knowing how many have changed
+        if self.deferral:
+            began_s = self._monotonic()
+            self._run_waiting()
+        while arrivals:
+            count = self._count_together(arrivals)
+            time_us = self._clock()
+            self._run_all(self.deferral.admit(arrivals[:count], time_us), time_us)
+            arrivals = arrivals[count:]
+        self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
 
     def _count_together(self, arrivals: Sequence[Arrival]) -> int:
         """Return how many of the first arrivals may be executed before indexes are looked at again.

@@ -132,8 +132,10 @@ class Server:
             self._poller.register(zap.socket, zmq.POLLIN)
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
         self._log_descriptors = frozenset(store.log.descriptors())
+        self._log_poller = zmq.Poller()
         for descriptor in self._log_descriptors:
             self._poller.register(descriptor, zmq.POLLIN)
+            self._log_poller.register(descriptor, zmq.POLLIN)
         self._visiting = True
         self.timers = Timers(monotonic)
         """Called by the loop when they are due."""
@@ -178,14 +180,18 @@ class Server:
 
     def step(self, timeout_s: float) -> int:
         """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
-        ready = dict(self._poller.poll(self._wait_ms(timeout_s)))
+        is_full = self.dispatcher.is_full
+        poller = (
+            self._log_poller if is_full else self._poller
+        )  # what is not drained stays ready: the poll would not wait
+        ready = dict(poller.poll(self._wait_ms(timeout_s)))
         if self._zap is not None and self._zap.socket in ready:
             self._zap.drain()
         if self._phases is not None:
             self._phases.begin()
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
             self.store.catch_up()
-        arrivals = [] if self.dispatcher.is_full else self._drain(ready)
+        arrivals = [] if is_full else self._drain(ready)
         if self._phases is not None:
             self._phases.drained()
         if arrivals:
@@ -207,7 +213,7 @@ class Server:
     def _wait_ms(self, timeout_s: float) -> int:
         """Return how long to poll: not at all if a transport, the dispatcher or a timer has something to do."""
         for transport in self.transports:
-            if transport.pending():
+            if not self.dispatcher.is_full and transport.pending():
                 return 0
         timeout_s = self.timers.wait_s(self.dispatcher.wait_s(timeout_s))
         return int(timeout_s * 1000 + 0.999)

@@ -11,9 +11,10 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
-from support.servers import DidNotStart, ServerProcess
+from support.servers import DidNotStart, ServerProcess, wait_until
 from support.store_states import STATES, copies, made
 from support.strace import CALLS, FILES, KILL, inject, read_calls
 from support.wire import WireClient
@@ -147,9 +148,14 @@ def test_a_rotation_that_cannot_begin_leaves_the_old_log_in_use(call: str, tmp_p
     with ServerProcess(data, "--compact-after", "4", wrapper=wrapper) as server:
         drive(server, load, 30)
         assert load.refused == 0
-        with WireClient(server.url) as wire:
-            _, (_, stats) = wire.call("stats")
-        assert "No space left" in stats["compaction_trouble"] and stats["compactions_failed"] >= 1
+
+        def stats() -> dict[str, Any]:
+            with WireClient(server.url) as wire:
+                _, (_, payload) = wire.call("stats")
+            return cast("dict[str, Any]", payload)
+
+        wait_until(lambda: stats()["compactions_failed"], what="a failure")
+        assert "No space left" in stats()["compaction_trouble"]
         assert re.search("(a new log could not be written|the log could not be renamed): No space left", server.stderr)
         assert not (data / "table.txn.sealed").exists()
         server.kill()

@@ -147,7 +147,7 @@ def test_the_server_asks_for_keys() -> None:
         sock.curve_secretkey = secret
         sock.curve_server = True
         port = sock.bind_to_random_port("tcp://127.0.0.1")
-        assert "asks for CURVE security" in wrong(f"tcp://127.0.0.1:{port}")
+        assert "asks for CURVE: give --curve-key" in wrong(f"tcp://127.0.0.1:{port}")
 
 
 def test_the_server_is_stopped_while_it_greets() -> None:

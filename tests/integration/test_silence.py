@@ -126,7 +126,7 @@ def test_a_machine_that_vanished_is_noticed_on_both_sides_and_found_again(
 ) -> None:
     """No packet tells: the cable is unplugged. Both sides notice in time, and go on when it is back."""
     run, plug = cable
-    with ServerProcess(tmp_path / "data", binds=["tcp://10.77.0.1:0", "tcp://127.0.0.1:0"]) as server:
+    with ServerProcess(tmp_path / "data", "--insecure", binds=["tcp://10.77.0.1:0", "tcp://127.0.0.1:0"]) as server:
         there, here = server.urls
         with watcher(there, *run) as (_, lines):
             assert watches(here) == 1

@@ -100,6 +100,7 @@ def test_what_waits_for_the_log_is_bounded(
         table.step()
     table.settle()
     assert table.server.dispatcher.waiting <= 11
+    assert table.server._wait_ms(10.0) > 0, "what is not taken in does not keep the loop busy"
     shared.answers = True
     assert [reply[2][0][0] for reply in table.replies(peer, 21)] == [0] * 21
 

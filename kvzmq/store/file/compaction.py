@@ -142,10 +142,6 @@ class Compactor:
         """Whether a child is at work."""
         return self._child is not None
 
-    def next_s(self) -> float | None:
-        """Return when `poll` has something to do even if nothing happens, or None."""
-        return self._next_s if self._left_over and self._child is None else None
-
     def describe(self) -> dict[str, int | str | bool | None]:
         """Return what `stats` says of log and compaction."""
         return {
