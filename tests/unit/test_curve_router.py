@@ -164,6 +164,19 @@ def test_a_stranger_is_not_heard(table: SecuredStepped, keys: Keys | None) -> No
     assert stranger.replies() == [] and ask(table, alice, ["size"]) == [[0, 0]]
 
 
+def test_without_a_handler_nobody_is_let_in(table: SecuredStepped) -> None:
+    """Red without ZAP_ENFORCE_DOMAIN: libzmq lets any key in where no handler answers."""
+    table.server._poller.unregister(table.zap.socket)
+    table.zap.close()
+    table.server._zap = None
+    alice = table.peer(ALICE)
+    alice.send(["ping"])
+    reports = alice.socket.get_monitor_socket()
+    table.until(lambda: reports.poll(0))  # the handshake has ended
+    table.settle()
+    assert alice.replies() == []
+
+
 def test_two_endpoints_may_have_two_keys(tmp_path: Path) -> None:
     with SecuredStepped(tmp_path / "clients", CLIENTS, keys=(SERVER, OTHER_SERVER)) as table:
         for url, server in zip(table.router.endpoints, (SERVER, OTHER_SERVER)):
