@@ -1,4 +1,5 @@
-"""Keys of CURVE, in the files that `kvzmq keygen` and `zmq.auth` write. Reads them; makes none, and knows no socket.
+"""Keys of CURVE, in the files that `kvzmq keygen` and `zmq.auth` write; and the bridge's token. Makes none of them,
+and knows no socket.
 
     curve
         public-key = "tSnqA]%TBtRrhX)q79MrkHEnV7psaBh*Cz+q/c5A"
@@ -25,6 +26,9 @@ CURVE_KEY_VARIABLE, SERVER_KEY_VARIABLE = "KVZMQ_CURVE_KEY", "KVZMQ_SERVER_KEY"
 
 FILE_BYTES_MAX = 1 << 16
 """The longest file of keys that is read."""
+
+TOKEN_BYTES_MIN, TOKEN_BYTES_MAX = 16, 1024
+"""The shortest token, which nobody can guess if it is random, and the longest."""
 
 _DIGITS = {
     digit: value
@@ -103,6 +107,28 @@ def read_key_pair(path: str | os.PathLike[str]) -> KeyPair:
                 f"{os.fspath(path)} has no {name} of {KEY_CHARS} characters in Z85: make new ones with `kvzmq keygen`"
             )
     return KeyPair(found["public-key"], found["secret-key"])
+
+
+def read_token(path: str | os.PathLike[str]) -> bytes:
+    """Return the token in a file, which is its first and only line.
+
+    Raises:
+        BadKey: it cannot be read, is no token, or others than its owner may read it
+    """
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            token = file.read(FILE_BYTES_MAX).rstrip(b"\r\n")
+    except OSError as error:
+        raise BadKey(f"the token {os.fspath(path)} cannot be read: {error.strerror}") from None
+    if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BadKey(f"{os.fspath(path)} may be read by others: chmod 600 {os.fspath(path)}")
+    if not TOKEN_BYTES_MIN <= len(token) <= TOKEN_BYTES_MAX or b"\n" in token:
+        raise BadKey(
+            f"{os.fspath(path)} is no token, a line of {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} bytes: "
+            f"`openssl rand -hex 32 > {os.fspath(path)}` makes one"
+        )
+    return token
 
 
 def client_keys(curve_key: str | os.PathLike[str] | None, server_key: str | None) -> ClientKeys | None:

@@ -1156,6 +1156,10 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_secured.py::test_a_client_that_was_refused_is_served_as_soon_as_it_is_known", 14),
     Mutant("a refused key is told as silence", "client/core/pyzmq_socket.py", "zmq.EVENT_HANDSHAKE_FAILED_AUTH: Change.NOT_ALLOWED", "zmq.EVENT_HANDSHAKE_FAILED_AUTH: Change.REFUSED",
            "tests/integration/test_secured.py::test_a_stranger_is_told_at_its_deadline_that_it_is_not_allowed", 14),
+    Mutant("who does not show the token goes on", "server/transport/tcp_connection.py", "                    taken.append(self._refuse_token())\n                    begin = 0\n                    break\n", "                    taken.append(Refusal(None, errors.NotAllowed.code, \"\"))\n                    self.token = None\n",
+           "tests/unit/test_tcp_transport.py::test_who_does_not_show_the_token_is_told_once_and_disconnected", 14),
+    Mutant("the token is not asked for", "cli/commands/server.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
+           "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
 ]
 # fmt: on
 

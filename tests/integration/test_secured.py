@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -345,3 +346,17 @@ def test_a_server_whose_keys_cannot_be_used_does_not_start(tmp_path: Path) -> No
     with pytest.raises(DidNotStart) as caught:
         ServerProcess(tmp_path / "data", *place.options())
     assert caught.value.exit_code == 3 and "line 1 is 'bob'" in caught.value.stderr
+
+
+def test_the_bridge_asks_for_its_token(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef\n")
+    token.chmod(0o600)
+    with ServerProcess(tmp_path / "data", "--token-file", str(token), bridge=True) as server:
+        for first, answer in ((b"0123456789abcdef\n", b'"pong"'), (b"", b'"NotAllowed"')):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+                sock.sendall(first + b'{"method": "ping"}\n')
+                assert answer in sock.makefile("rb").readline()
+    with pytest.raises(DidNotStart) as caught:
+        ServerProcess(tmp_path / "data", "--token-file", str(token))
+    assert caught.value.exit_code == 2 and "add --tcp" in caught.value.stderr

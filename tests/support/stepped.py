@@ -197,6 +197,7 @@ class Stepped:
         trace: Observer | None = None,
         request_bytes_max: int = REQUEST_BYTES_LIMIT,
         log: Log | None = None,
+        token: bytes | None = None,
     ) -> None:
         self.now_us = 1_000_000_000
         self.now_s = 100.0
@@ -205,7 +206,9 @@ class Stepped:
         self.store = Store(self.log if log is None else log)
         self.store.recover()
         self.router = self.make_router(request_bytes_max)
-        self.bridge = TcpTransport("127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max)
+        self.bridge = TcpTransport(
+            "127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max, token=token
+        )
         self.server = Server(
             self.store, [self.router, self.bridge], group_commit=group_commit, observers=[] if trace is None else [trace],
             clock=lambda: self.now_us, monotonic=lambda: self.now_s, request_bytes_max=request_bytes_max,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.curve import BOB, SERVER
 from zmq.utils import z85
 
-from kvzmq.curve import BadKey, ClientKeys, KeyPair, client_keys, is_key, read_key_pair
+from kvzmq.curve import BadKey, ClientKeys, KeyPair, client_keys, is_key, read_key_pair, read_token
 
 
 def test_a_file_of_zmq_auth_is_read(tmp_path: Path) -> None:
@@ -84,3 +84,20 @@ def test_a_client_needs_both_keys(tmp_path: Path) -> None:
         client_keys(None, SERVER.public)
     with pytest.raises(BadKey, match="it is the public key of the server"):
         client_keys(path, "x")
+
+
+def test_a_token_is_a_line_of_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("0123456789abcdef\n")
+    path.chmod(0o600)
+    assert read_token(path) == b"0123456789abcdef"
+    path.chmod(0o644)
+    with pytest.raises(BadKey, match="may be read by others"):
+        read_token(path)
+    path.chmod(0o600)
+    for text in ("", "short\n", "two lines of it\nwith enough bytes\n", "x" * 1025):
+        path.write_text(text)
+        with pytest.raises(BadKey, match="is no token, a line of 16 to 1024 bytes"):
+            read_token(path)
+    with pytest.raises(BadKey, match="cannot be read"):
+        read_token(tmp_path / "none")

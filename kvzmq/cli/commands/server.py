@@ -22,6 +22,7 @@ from kvzmq import __version__, catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
 from kvzmq.cli.securing import refuse_unprotected, secure
+from kvzmq.curve import read_token
 from kvzmq.protocol import messages
 from kvzmq.server.loop import Server
 from kvzmq.server.transport import Transport
@@ -136,6 +137,13 @@ class _Size(click.ParamType[int]):
     help="Who may do what: lines NAME KEY RIGHTS PREFIX... Read again when it changes, and on SIGHUP.",
 )
 @click.option(
+    "--token-file",
+    "token_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Whoever connects to --tcp has to send what stands here as the first line.",
+)
+@click.option(
     "--insecure",
     is_flag=True,
     help="Listen on addresses that other machines reach, without CURVE: whoever reaches them may do everything.",
@@ -193,6 +201,8 @@ def server(**options: Any) -> None:
     """Serve the table in --data until SIGTERM or Ctrl-C."""
     if options["catalog_address"] is not None and options["project"] is None:
         raise click.UsageError("--catalog says where to announce the server: under which name? Add --project NAME")
+    if options["token_path"] is not None and options["tcp"] is None:
+        raise click.UsageError("--token-file is for the bridge: add --tcp")
     keys = len(options["curve_keys"])
     if bool(keys) != (options["clients"] is not None):
         raise click.UsageError(
@@ -215,6 +225,7 @@ class _Options:
     tcp: tuple[str, int] | None
     curve_keys: tuple[Path, ...]
     clients: Path | None
+    token_path: Path | None
     insecure: bool
     project: str | None
     owner: str | None
@@ -271,10 +282,11 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     transports: list[Transport] = [RouterTransport(context, options.binds, options.request_bytes_max, curve)]
     bridge_port = None
     if options.tcp is not None:
-        bridge = TcpTransport(*options.tcp, request_bytes_max=options.request_bytes_max)
+        token = None if options.token_path is None else read_token(options.token_path)
+        bridge = TcpTransport(*options.tcp, request_bytes_max=options.request_bytes_max, token=token)
         bridge_port = bridge.port
         transports.append(bridge)
-        if secured is not None:
+        if secured is not None and token is None:
             _log.warning("the bridge, port %d, asks for no keys: whoever reaches it may do everything", bridge_port)
     began_s = time.monotonic()
     is_new = not _holds_table(options.data)
