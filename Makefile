@@ -24,19 +24,25 @@ $(DIST_STAMP): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python clients/demo.py
 
+# Four at a time on any machine: most tests wait for a server, a disk or a clock, and half of them at any moment.
+WORKERS ?= 4
+
 test: $(DIST_STAMP) debian-packages lint
-	$(BIN)/python -m pytest -q
+	rm -rf build/coverage
+	$(BIN)/coverage run -m pytest -q -n $(WORKERS)
+	$(BIN)/coverage combine --quiet 2>build/coverage/left-by-the-killed
+	$(BIN)/coverage report
 
 .PHONY: debian-packages
 debian-packages:
 	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount faketime=faketime ip=iproute2
 
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest -q tests/unit tests/contract
+	$(BIN)/python -m pytest -q -n $(WORKERS) tests/unit tests/contract
 
 # The whole matrix of faults, and every planted fault: about an hour.
 test-faults: $(DIST_STAMP) debian-packages
-	KVZMQ_FULL=1 $(BIN)/python -m pytest -q tests
+	KVZMQ_FULL=1 $(BIN)/python -m pytest -q -n $(WORKERS) tests
 
 mutants: $(STAMP) debian-packages
 	$(BIN)/python tests/mutants.py

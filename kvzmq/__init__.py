@@ -65,9 +65,10 @@ _HOMES = {
 
 __all__ = [
     "ABSENT", "AsyncClient", "AsyncWatch", "CatalogError", "CheckFailed", "Client", "Event", "InvalidMethod",
-    "InvalidRequest", "KvzmqError", "NoSuchKey", "NotAllowed", "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge",
-    "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout", "Transaction", "Watch",
-    "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
+    "InvalidRequest", "KvzmqError", "NoSuchKey", "NotAllowed", "OutcomeUnknown", "Pending", "Pipeline",
+    "ResultTooLarge",
+    "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout", "Transaction",
+    "Watch", "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
 ]  # fmt: skip
 
 

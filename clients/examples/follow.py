@@ -20,7 +20,7 @@ Rows = dict[str, Any]
 
 
 def follow(table: kvzmq.Client, prefix: str = "") -> Iterator[tuple[int, Rows]]:
-    """Yield the rows below `prefix` as they are at a revision of the table, at first and after each request that changes them.
+    """Yield the rows below `prefix` at a revision of the table: at first, and after each request that changes them.
 
     It is the same dict each time, kept up to date: look at it, and leave it as it is.
     """

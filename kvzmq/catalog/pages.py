@@ -293,7 +293,8 @@ $rows
 </table>
 </div>
 <p>kvzmq's clients try the servers of a project from the newest entry on. Programs that look for a port take
-the newest of their type and project; the others are grey. A server is quiet if it was not heard for $quiet: killed or cut off.
+the newest of their type and project; the others are grey. A server is quiet if it was not heard for $quiet: killed or
+cut off.
 To be listed: <code>kvzmq server --project NAME --catalog $here</code></p>
 $left_out$refused
 </body>

@@ -31,7 +31,8 @@ CONNECTION_S_MAX = 15.0
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024
 """The most that all connections together may have left to read."""
 
-# Bounds a step to 0.1 s even when the catalog is full and every update costs a search for the address with most: 1.2 ms.
+# Bounds a step to 0.1 s even when the catalog is full and every update costs a search for the address with most:
+# 1.2 ms.
 _DATAGRAMS_A_STEP_MAX = 64
 _ACCEPTS_A_STEP_MAX = 32
 _RECEIVE_BYTES = 64 * 1024

@@ -24,9 +24,6 @@ INTERRUPTED, PIPE_CLOSED = 130, 141
 
 DEFAULT_URL = "tcp://127.0.0.1:5570"
 
-URL_OPTION = "kvzmq.cli.url"
-"""Where a command's own -c is kept in the context, while the shell completes what is typed."""
-
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Server": {
         "server": ("kvzmq.cli.commands.server:server", "Serve a table until SIGTERM or Ctrl-C."),

@@ -8,7 +8,7 @@ from itertools import islice
 import click
 from click.shell_completion import CompletionItem
 
-from kvzmq.cli import URL_OPTION
+from kvzmq.cli.connection import URL_OPTION
 
 TIMEOUT_S = 0.5
 """How long a person waits for a completion at most."""

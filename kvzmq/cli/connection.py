@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kvzmq import errors
-from kvzmq.cli import URL_OPTION
 
 if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
     from kvzmq.curve import ClientKeys
+
+URL_OPTION = "kvzmq.cli.url"
+"""Where a command's own -c is kept in the context, while the shell completes what is typed."""
 
 _NEGATIVE = re.compile(r"-(\d|\.\d)[\d.]*([eE][-+]?\d+)?")
 

@@ -67,8 +67,8 @@ def refuse_unprotected(endpoints: Sequence[str], tcp: tuple[str, int] | None, cu
             )
     if tcp is not None and not is_local(f"tcp://{tcp[0]}:{tcp[1]}"):
         raise errors.CannotListen(
-            f"--tcp {tcp[0]}:{tcp[1]} is open to whoever reaches it, and the bridge cannot be protected: use 127.0.0.1, "
-            "or say --insecure if your network protects it"
+            f"--tcp {tcp[0]}:{tcp[1]} is open to whoever reaches it, and the bridge cannot be protected: use "
+            "127.0.0.1, or say --insecure if your network protects it"
         )
 
 

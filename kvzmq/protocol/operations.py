@@ -380,7 +380,7 @@ class Ping(Operation, tag="ping"):
 class HelloInfo(Struct, gc=False):
     """What a client tells of itself.
 
-    heartbeat_s  while it has watches it sends something at least so often, seconds; when it has not for longer, they end
+    heartbeat_s  while it has watches it sends something at least so often, seconds; when it has not, they end
     """
 
     heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] | None = None
@@ -505,7 +505,7 @@ else:
     LoggedOperation = Union[KINDS]
     TransactionOperation = Union[tuple(kind for kind in KINDS if kind.in_transactions)]
 
-# Of the methods only those that an operation has of its own: looking here costs less than calling one that does nothing.
+# Only the methods that an operation has of its own: looking here costs less than calling one that does nothing.
 WEIGHTS: dict[type[Operation], Callable[[Any], int]] = {
     kind: kind.weight for kind in KINDS if kind.weight is not Operation.weight
 }

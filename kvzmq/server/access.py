@@ -10,7 +10,8 @@ with `"` or `#`, is written as a JSON string. A name may have two lines, with tw
 key and the new one, while a key is changed. The file ends with a newline: without one it may be half written, and
 half a prefix would be a larger right than the whole.
 
-    read   may be told of rows           write  may change them, and is told what a change tells (whether a key was there)
+    read   may be told of rows
+    write  may change them, and is told what a change tells: whether a key was there
     admin  may be told of the server and its clients
 
 An operation that looks through the whole table, such as `query` and `size`, needs a client without prefixes.

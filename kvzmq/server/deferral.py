@@ -122,7 +122,7 @@ class Deferral:
         return self._overdue
 
     def is_still_ready(self, request: Request) -> bool:
-        """Say so again within the step, after others of it were executed; follow what these have changed, if need be."""
+        """Say so again within the step, after others of it were executed; follow what they have changed, if need be."""
         store = self._store
         if store.is_late:
             return False
@@ -169,7 +169,7 @@ class Deferral:
         arrival.request = refusal
 
     def _take(self, line: _Line, scans_max: int, time_us: int, released: list[Arrival]) -> None:
-        """Take what can be executed from the front of a line: up to a request that lacks something, and a step's worth."""
+        """Take what can be executed from the front of a line, to a request that lacks something, or a step's worth."""
         written = weight = 0
         while line.arrivals and weight < STEP_WEIGHT_MAX:
             request = line.arrivals[0].request

@@ -149,7 +149,7 @@ class Dispatcher:
     # ---- which requests go into one group
 
     def _run_in_groups(self, arrivals: Sequence[Arrival]) -> None:
-        """Run what has waited for indexes, and what has come, where somebody looks through rows: in one group or more."""
+        """Run what has waited for indexes, and what has come, where somebody looks through rows: one group or more."""
         began_s = 0.0
         time_us = self._clock()
         if self.store.is_due(time_us):
@@ -275,7 +275,8 @@ class Dispatcher:
         ended_ns = time.perf_counter_ns()
         if runs:
             executed = Executed(
-                self.steps, arrival, request, reply, before, self.store.revision, arrival.received_ns, began_ns, ended_ns
+                self.steps, arrival, request, reply, before, self.store.revision,
+                arrival.received_ns, began_ns, ended_ns,
             )  # fmt: skip
             for observer in self.observers:
                 observer.on_execute(executed)
@@ -308,7 +309,7 @@ class Dispatcher:
         self.is_full = unknown.is_full
 
     def _answer_meanwhile(self, arrival: Arrival) -> Reply | None:
-        """Return the reply to a request that needs neither table nor log, or that certainly is not in the log; else None."""
+        """Return the reply to a request that needs neither table nor log, or certainly is not in the log; else None."""
         request = arrival.request
         if isinstance(request, Refusal):
             return self._refuse(request)

@@ -1,4 +1,4 @@
-"""Timers of an event loop, as in Redis's `ae.c`: a callback says itself in how many seconds it wants to be called again.
+"""Timers of an event loop, as in Redis's `ae.c`: a callback says in how many seconds it wants to be called again.
 
 A turn of the loop calls every timer that is due once, the one that is due longest first; so a timer that is
 late, or always due, or slow, delays the others but takes nobody's turn.

@@ -78,7 +78,7 @@ class Log(Protocol):
         """
 
     def resolve(self) -> Sequence[bytes]:
-        """Find out what became of the group whose `append` has raised AppendUnknown; the outcomes are those of `append`.
+        """Find out what became of the group whose `append` has raised AppendUnknown; outcomes as those of `append`.
 
         Until it has returned, or raised WriteRejected, the log refuses to append, and hands out nothing that
         may come after that group.
@@ -98,7 +98,7 @@ class Log(Protocol):
         """Return what others have appended as far as it has arrived here, without waiting."""
 
     def descriptors(self) -> Sequence[int]:
-        """Return the file descriptors that become readable when `receive` has something: none, if nobody else appends."""
+        """Return the descriptors that become readable when `receive` has something: none, if nobody else appends."""
 
     def seal(self) -> int:
         """Return the number of a group as of which a checkpoint may be written while the log goes on: the last one.

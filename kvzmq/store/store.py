@@ -34,7 +34,7 @@ __all__ = ["HeldReply", "Step", "StepState", "Store", "compact"]
 
 
 class HeldReply(Protocol):
-    """A reply that may be looked at but not sent: what it tells of may not be durable yet. `Step.sync` gives the Reply."""
+    """A reply that may be looked at but not sent: what it tells of may not be durable. `Step.sync` gives the Reply."""
 
     @property
     def revision(self) -> int:
@@ -319,7 +319,7 @@ class Store:
             self.on_trouble(trouble)
 
     def _sync(self) -> None:
-        """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged can be lost."""
+        """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged is lost."""
         began_ns = time.perf_counter_ns() if self.observers else 0
         self.log.sync()
         self._is_unsynced = False
@@ -361,7 +361,7 @@ class Store:
         return group
 
     def find_cached(self, request: Request) -> Reply | None:
-        """Return what a writing request got when it was executed before; None for one that was not, or would be refused."""
+        """Return what a writing request got when it was executed before; None if it was not, or would be refused."""
         return self.table.find_cached(request)
 
     # ---- what there is to see

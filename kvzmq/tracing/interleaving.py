@@ -151,7 +151,8 @@ def _fault(before: Line, line: Line, number: int) -> str | None:
     if early_us > ROUNDING_US:
         return f"line {number}: began {early_us:.1f} us before the request before it had ended"
     if line.revision != before.revision + line.changes:
-        return f"line {number}: revision {line.revision}, but {before.revision} + {line.changes} changes make {before.revision + line.changes}"
+        made = before.revision + line.changes
+        return f"line {number}: revision {line.revision}, but {before.revision} + {line.changes} changes make {made}"
     return None
 
 

@@ -21,6 +21,8 @@ from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
 
+Call = Callable[[], object]
+
 
 @pytest.fixture(scope="module")
 def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -89,7 +91,8 @@ def test_expire_sets_and_lifts_a_time_to_live(table: Any) -> None:
     assert table.ttl("a") is None
     table.expire("a", 0.05)
     wait_until(lambda: not table.contains("a"))
-    for call in (lambda: table.expire("a", 1), lambda: table.ttl("a")):
+    calls: list[Call] = [lambda: table.expire("a", 1), lambda: table.ttl("a")]
+    for call in calls:
         with pytest.raises(KeyError):
             call()
 
@@ -231,7 +234,8 @@ def test_pages_hold_while_others_write(table: Any) -> None:
 
 def test_query_finds_rows_by_what_they_hold(table: Any) -> None:
     table.insert_many({
-        "z": {"color": "red", "n": 1}, "a": {"color": "red", "n": 1.0}, "b": {"color": "blue"}, "c": "red", "d": {"n": None},
+        "z": {"color": "red", "n": 1}, "a": {"color": "red", "n": 1.0}, "b": {"color": "blue"}, "c": "red",
+        "d": {"n": None},
     })  # fmt: skip
     assert table.query("color", "red") == [("a", {"color": "red", "n": 1.0}), ("z", {"color": "red", "n": 1})]
     assert [key for key, _ in table.query("n", 1)] == ["a", "z"]
@@ -356,8 +360,8 @@ def test_transactions_move_money_without_losing_any(table: Any) -> None:
 # ---- values
 
 GOOD = [
-    None, True, False, 0, -1, 2**63, 2**64 - 1, -(2**63), 1.5, -0.0, 1e308, "", "text", "\0\n\u00e9\u0065\u0301\U0001f600",
-    b"", b"\x00\xff", [], {}, [1, [2, [3]]], {"": {"a b": [b"x"]}}, ["x"] * 1000,
+    None, True, False, 0, -1, 2**63, 2**64 - 1, -(2**63), 1.5, -0.0, 1e308, "", "text",
+    "\0\n\u00e9\u0065\u0301\U0001f600", b"", b"\x00\xff", [], {}, [1, [2, [3]]], {"": {"a b": [b"x"]}}, ["x"] * 1000,
     {"deep": [[[[[[[[["down"]]]]]]]]]},
 ]  # fmt: skip
 
@@ -438,7 +442,7 @@ def test_a_bad_value_is_refused_before_anything_is_sent(
     table: Any, value: Any, kind: type[Exception], message: str
 ) -> None:
     before = operations_sent(table)
-    calls = [
+    calls: list[Call] = [
         lambda: table.insert("k", value),
         lambda: table.insert_many({"ok": 1, "k": value}),
         lambda: table.setdefault("k", value),
@@ -696,7 +700,8 @@ def test_ping_stats_and_revision(table: Any) -> None:
 def test_without_a_server_everything_is_a_timeout_that_says_where(kind: str) -> None:
     url = f"tcp://127.0.0.1:{free_port()}"
     with open_shell(kind, url, timeout=0.2) as client:
-        for call in (lambda: client.lookup("a"), lambda: client.insert("a", 1), lambda: client.watch()):
+        calls: list[Call] = [lambda: client.lookup("a"), lambda: client.insert("a", 1), lambda: client.watch()]
+        for call in calls:
             with pytest.raises(kvzmq.Timeout, match=url):
                 call()
         with pytest.raises(kvzmq.Timeout), client.pipeline() as p:
@@ -708,11 +713,12 @@ def test_without_a_server_everything_is_a_timeout_that_says_where(kind: str) -> 
 @pytest.mark.parametrize("connect", [kvzmq.connect, kvzmq.connect_async])
 def test_bad_arguments_of_a_watch_are_refused_before_there_is_a_connection(connect: Any) -> None:
     client = connect(f"tcp://127.0.0.1:{free_port()}")
-    for call in (
+    calls: list[Call] = [
         lambda: client.watch(5),
         lambda: client.watch_query("a", {1, object()}),
         lambda: client.watch("a", "5"),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(TypeError):
             call()
 

@@ -73,7 +73,7 @@ def test_the_same_line_reads_anew_each_time(table: kvzmq.Client) -> None:
         assert dict(table)["row/00002"] == number
 
 
-READ_AFTER_KEYS: list[Callable[[kvzmq.Client, Callable[[], None]], Any]] = [
+READ_AFTER_KEYS: list[Callable[[kvzmq.Client, Callable[[], object]], Any]] = [
     lambda table, change: [(change(), table[key])[1] for key in table.keys()][-1],  # noqa: SIM118
     lambda table, change: [(change(), table[key])[1] for key in table][-1],
     lambda table, change: (list(table.keys()), change(), table["row/00009"])[-1],

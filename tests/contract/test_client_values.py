@@ -209,7 +209,8 @@ class Loop(pydantic.BaseModel):
 
 
 REFUSED: list[tuple[Any, str]] = [
-    (numpy.arange(3), 'value is a numpy.ndarray, which is not supported: store its tolist(), or its tobytes() beside its dtype'),
+    (numpy.arange(3),
+     "value is a numpy.ndarray, which is not supported: store its tolist(), or its tobytes() beside its dtype"),
     ({"a": [0, numpy.zeros((2, 2))]}, 'value["a"][1] is a numpy.ndarray'),
     (Loop(numbers=[numpy.array([5])]), 'value["numbers"][0] is a numpy.ndarray'),
     (numpy.datetime64("2026-01-02"), "value is a numpy.datetime64, which is not supported: store its astype"),
@@ -221,7 +222,8 @@ REFUSED: list[tuple[Any, str]] = [
     (fractions.Fraction(1, 3), "store it as a float, or as a string"),
     (range(3), "value is a range, which is not supported: store it as a list, list(...)"),
     ((n for n in range(3)), "value is a generator, which is not supported: gather what it yields"),
-    (object(), "value is an object, which is not supported: store a dict, a dataclass, a msgspec Struct or a pydantic model"),
+    (object(),
+     "value is an object, which is not supported: store a dict, a dataclass, a msgspec Struct or a pydantic model"),
     ({"a": {object(), 1}}, "is an object, which is not supported"),
     ([Note(datetime.datetime(2026, 1, 2, tzinfo=UTC), uuid.UUID(int=1), 1j)], 'value[0]["color"] is a complex'),  # type: ignore[arg-type]
     ({"a": {5: 1}}, 'value["a"] has the key 5'),

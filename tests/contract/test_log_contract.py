@@ -13,12 +13,14 @@ from random import Random
 from typing import Any
 
 import pytest
+from support.calls import noting
 from support.forgetful import Disk
 from support.shared_log import SharedGroups, SharedLog
+from support.wire import results_of
 from support.witness import Clients, apply, commit, copy_of, dump_of, raw, request
 
 from kvzmq import errors
-from kvzmq.protocol import msgpack, operations
+from kvzmq.protocol import operations
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
@@ -56,7 +58,7 @@ def run(store: Store, time_us: int, *requests: Request) -> list[Reply]:
 
 
 def payload(reply: Reply) -> Any:
-    ((code, found),) = msgpack.decode_value(reply.results)
+    ((code, found),) = results_of(reply)
     return errors.error_of(code, found) if code else found
 
 
@@ -525,7 +527,7 @@ def test_the_replies_of_a_step_come_when_its_group_is_durable(
     store = opened(open_log)
     synced: list[int] = []
     sync = store.log.sync
-    monkeypatch.setattr(store.log, "sync", lambda: (synced.append(1), sync())[1])
+    monkeypatch.setattr(store.log, "sync", noting(lambda: synced.append(1), sync))
     write, size = request(None, 1, operations.Insert("a", raw(1))), request(None, 1, operations.Size())
     for give_out in (Step.release, Step.sync):
         step = store.begin([write], 1)

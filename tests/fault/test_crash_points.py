@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
 from random import Random
 
@@ -25,9 +26,9 @@ from kvzmq.store.file.file_log import NAME_SEALED
 
 @pytest.fixture(autouse=True)
 def the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write no more than a page of zeros ahead, and stop the clock that names torn tails: every run has to be the same."""
+    """Write no more than a page of zeros ahead, and stop the clock that names torn tails: all runs must be the same."""
     monkeypatch.setattr(file_log, "PREPARED_BYTES", 4096)
-    monkeypatch.setattr(file_log.time, "strftime", lambda *_: "TIME")
+    monkeypatch.setattr(time, "strftime", lambda *_: "TIME")
     monkeypatch.setattr(logging.getLogger("kvzmq.store.file.file_log"), "disabled", True)
 
 
@@ -246,8 +247,9 @@ def test_a_late_compaction_does_not_remove_a_log_sealed_after_it_looked() -> Non
     witnessed.rotate()
     late = disk.open()
     opened = late.open(NAME_SEALED)
-    late.open = lambda name, usual=late.open: opened if name == NAME_SEALED and not opened_again else usual(name)  # type: ignore[method-assign]
+    usual = late.open
     opened_again: list[str] = []
+    late.open = lambda name: opened if name == NAME_SEALED and not opened_again else usual(name)  # type: ignore[method-assign]
     lock = opened.lock
 
     def lock_late(wait: bool) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 import pytest
@@ -148,7 +149,7 @@ def test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again()
     read = request(None, 1, operations.Size())
     disk.judge = lambda call: "full" if call.kind == "write" else None
     refused, answered = apply(store, [write, read], 2)
-    assert refused.results[1:3] == bytes([0x92, errors.WriteRejected.code])
+    assert isinstance(refused.results, bytes) and refused.results[1:3] == bytes([0x92, errors.WriteRejected.code])
     assert answered.results == b"\x91\x92\x00\x00"
     assert store.trouble and store.table.revision == 0
     disk.judge = lambda call: None
@@ -158,13 +159,17 @@ def test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again()
     assert store.trouble is None
 
 
+def _at_most(written: int, choices: int) -> int:
+    return min(choices - 1, written)
+
+
 def test_a_failing_call_leaves_no_part_of_a_refused_group_behind() -> None:
     """Guarantees 2, 11: half a group that stays in the log could pass for damage, a whole one for a change.
 
     Turned red by not cutting back: a group written whole before its write failed came back at the next recovery.
     """
     for written in range(5):
-        disk = Disk(lambda n, written=written: min(n - 1, written))
+        disk = Disk(partial(_at_most, written))
         witnessed = Witnessed(disk)
         witnessed.start()
         disk.judge = lambda call: "full" if call.kind == "write" else None
@@ -177,7 +182,7 @@ def test_a_failing_call_leaves_no_part_of_a_refused_group_behind() -> None:
 
 
 def test_what_a_failed_sync_left_in_the_cache_is_made_durable_before_it_is_shown() -> None:
-    """Guarantee 3: the kernel takes the pages for clean after a failed sync, so a second one alone says yes and does nothing.
+    """Guarantee 3: the kernel takes the pages for clean after a failed sync: a second one alone says yes, does nothing.
 
     Turned red by a recovery that syncs the last group without writing it again.
     """

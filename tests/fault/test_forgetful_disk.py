@@ -154,6 +154,7 @@ class Life(RuleBasedStateMachine):
         if not self.alive:
             self.life.die(False)
             self.life.start()
+        assert self.life.store is not None
         shown = dump_of(self.life.store.table)
         self.life.retry()
         self.life.die(True)

@@ -83,8 +83,8 @@ def test_full_disk_refuses_writes_serves_reads_and_recovers(tmp_path: Path, full
                 assert load.judge(read_rows(server.url)) == 0
                 load.connect(server.url)
             ballast.unlink()
-            done = load.done
-            wait_until(lambda done=done: (load.run(0.01), load.done > done + 5)[1], what="writes again")
+            wanted = load.done + 6
+            wait_until(lambda wanted=wanted: load.run(0.01) >= 0 and load.done >= wanted, what="writes again")  # type: ignore[misc]
             load.settle()
             wait_until(lambda: not stats(server)["compaction_running"], what="the end of a compaction")
             if cycle % 3 == 1:

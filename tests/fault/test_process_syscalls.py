@@ -171,7 +171,8 @@ def test_a_failed_write_is_not_applied_reads_go_on_writes_resume(error: str, tmp
     Seen red with: no cut back; requests executed although they were refused.
     """
     data, calls = tmp_path / "data", tmp_path / "calls"
-    # 1 is the header, 2 the epoch, 3 `open`, 4 the row; 5 fails, then 6 with blocks written ahead and 7 without, 8 and 9.
+    # 1 is the header, 2 the epoch, 3 `open`, 4 the row;
+    # 5 fails, then 6 with blocks written ahead and 7 without, 8 and 9.
     wrapper = inject("pwrite64", f"error={error}", "5..9", data, calls)
     with ServerProcess(data, wrapper=wrapper) as server, WireClient(server.url) as wire:
         wire.open()

@@ -97,7 +97,7 @@ def test_a_stopped_client_holds_nobody_up(tmp_path: Path, count: Count) -> None:
 
 
 def faked(offset_file: Path) -> dict[str, str]:
-    """Return the environment that gives a process the wall clock that `offset_file` says, and the true monotonic one."""
+    """Return the environment that gives a process the wall clock `offset_file` says, and the true monotonic one."""
     assert Path(FAKETIME).exists(), "libfaketime is missing: apt-get install faketime"
     return {
         "LD_PRELOAD": FAKETIME,

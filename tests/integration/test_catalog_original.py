@@ -348,17 +348,22 @@ def test_filters_mean_the_same_to_both_catalogs(ours: Ours, original: int, role:
 
 def test_both_catalogs_tell_the_same_servers_apart(ours: Ours, original: int) -> None:
     probes: list[dict[str, object]] = [
-        *({}, {"port": 0}, {"port": 1}, {"uuid": "a"}, {"uuid": "b"}),
-        *(
-            {"uuid": "a", "port": 1},
-            {"uuid": "a", "port": 0},
-            {"uuid": ""},
-            {"uuid": 5},
-            {"uuid": None},
-            {"uuid": "x" * 128 + "1"},
-            {"uuid": "x" * 128 + "2"},
-        ),
-        *({"uuid": "é" * 64 + "1"}, {"uuid": "é" * 64 + "2"}, {"uuid": "é" * 63 + "1"}, {"uuid": "é" * 63 + "2"}),
+        {},
+        {"port": 0},
+        {"port": 1},
+        {"uuid": "a"},
+        {"uuid": "b"},
+        {"uuid": "a", "port": 1},
+        {"uuid": "a", "port": 0},
+        {"uuid": ""},
+        {"uuid": 5},
+        {"uuid": None},
+        {"uuid": "x" * 128 + "1"},
+        {"uuid": "x" * 128 + "2"},
+        {"uuid": "é" * 64 + "1"},
+        {"uuid": "é" * 64 + "2"},
+        {"uuid": "é" * 63 + "1"},
+        {"uuid": "é" * 63 + "2"},
     ]
     lists = []
     for port in (ours.port, original):

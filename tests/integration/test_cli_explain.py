@@ -16,17 +16,15 @@ from typing import Any
 
 import pytest
 import zmq
-from click.testing import CliRunner, Result
+from click.testing import Result
+from support.commands import command
 from support.servers import ServerProcess, free_port, wait_until
 
 from kvzmq.catalog.server import CatalogServer
-from kvzmq.cli import main
 
 
 def explain(url: str, *options: str) -> Result:
-    result = CliRunner().invoke(main, ["-c", url, "--timeout", "0.5", "ping", "--explain", *options])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return command("-c", url, "--timeout", "0.5", "ping", "--explain", *options)
 
 
 def wrong(url: str) -> str:
@@ -118,7 +116,7 @@ def test_the_port_is_of_another_protocol() -> None:
 
 
 def test_the_port_says_nothing() -> None:
-    with listening(lambda connection: threading.Event().wait(5)) as url:  # type: ignore[arg-type,return-value]
+    with listening(lambda connection: threading.Event().wait(5)) as url:  # type: ignore[arg-type]
         assert "accepts the connection and says nothing" in wrong(url)
 
 
@@ -271,7 +269,7 @@ def test_a_project_whose_servers_are_all_gone(catalog: CatalogServer) -> None:
 
 def test_of_several_servers_one_that_answers_is_enough(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as server:
-        result = CliRunner().invoke(main, ["-c", f"tcp://127.0.0.1:{free_port()},{server.url}", "ping", "--explain"])
+        result = command("-c", f"tcp://127.0.0.1:{free_port()},{server.url}", "ping", "--explain")
         assert (
             result.exit_code == 0
             and "WRONG  connection refused" in result.stdout

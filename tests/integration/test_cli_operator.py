@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import zmq
-from click.testing import CliRunner, Result
+from support.commands import command
 from support.disks import small_disk
 from support.servers import DidNotStart, ServerProcess, wait_until
 from support.terminals import Terminal
@@ -21,17 +21,10 @@ from support.wire import WireClient
 
 import kvzmq
 from kvzmq import errors
-from kvzmq.cli import main
 from kvzmq.protocol.messages import Refusal
 from kvzmq.server.journal import EVERY_S, LOOK_S, Journal
 from kvzmq.server.transport import Arrival
 from kvzmq.units import count, duration, size
-
-
-def command(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, list(arguments))
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def said(server: ServerProcess) -> list[str]:
@@ -130,7 +123,7 @@ def test_the_log_tells_who_is_refused_and_does_not_grow_with_it(tmp_path: Path) 
                 answered += peer.recv(1 << 16)
             address = "{}:{}".format(*peer.getsockname())
         wait_until(lambda: "refused" in server.stderr, what="the log")
-        context = zmq.Context.instance()
+        context: zmq.Context[Any] = zmq.Context.instance()
         with context.socket(zmq.DEALER) as sock:
             sock.linger = 0
             sock.connect(server.url)
@@ -173,7 +166,7 @@ def journal() -> Any:
             self.now_s = 0.0
             self.transport = _Loud()
             self.counts = {"steps": 0}
-            self.journal = Journal([self.transport], lambda: dict(self.counts), lambda: self.now_s)  # type: ignore[arg-type,list-item]
+            self.journal = Journal([self.transport], lambda: dict(self.counts), lambda: self.now_s)  # type: ignore[list-item]
 
     return Setting()
 

@@ -8,19 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from support.commands import command
 from support.servers import DidNotStart, ServerProcess, free_port
 from support.terminals import Terminal
 
 import kvzmq
 from kvzmq.cli import main
-
-
-def command(*arguments: str, **environment: str) -> Result:
-    result = CliRunner().invoke(main, list(arguments), env=environment)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
 
 # ---- nobody listens
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from support.commands import command
 from support.servers import ServerProcess
 from support.terminals import Terminal
 
@@ -32,9 +33,7 @@ def table(server: ServerProcess) -> Iterator[kvzmq.Client]:
 
 
 def piped(server: ServerProcess, text: str) -> Any:
-    result = CliRunner().invoke(main, ["-c", server.url, "shell"], input=text)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
+    return command("-c", server.url, "shell", stdin=text)
 
 
 # ---- from a pipe
@@ -90,7 +89,7 @@ def test_connect_goes_on_with_another_server(server: ServerProcess, table: kvzmq
 def test_a_server_that_is_away_is_reported_and_the_shell_goes_on(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as away:
         away.kill()
-        result = CliRunner().invoke(main, ["-c", away.url, "--timeout", "0.2", "shell"], input="size\nhelp size\n")
+        result = command("-c", away.url, "--timeout", "0.2", "shell", stdin="size\nhelp size\n")
     assert result.exit_code == 4 and "connection refused" in result.stderr and "Usage:" in result.stdout
 
 

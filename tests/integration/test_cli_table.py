@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from support.commands import command
 from support.servers import KVZMQ, ServerProcess, free_port, take_ctrl_c, wait_until
 
 import kvzmq
-from kvzmq.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +35,11 @@ def table(server: ServerProcess) -> Iterator[kvzmq.Client]:
 @pytest.fixture
 def run(server: ServerProcess) -> Any:
     def invoke(*arguments: object, stdin: str | bytes | None = None, code: int = 0) -> str:
-        result = kvzmq_command("-c", server.url, *arguments, stdin=stdin)
+        result = command("-c", server.url, *arguments, stdin=stdin)
         assert result.exit_code == code, result.stderr
         return result.stdout
 
     return invoke
-
-
-def kvzmq_command(*arguments: object, stdin: str | bytes | None = None, **environment: str) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin, env=environment)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert "Traceback" not in result.stderr
-    return result
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -90,17 +82,17 @@ def test_what_looks_like_json_and_is_not_is_an_error_unless_it_is_said_to_be_a_s
     server: ServerProcess, table: kvzmq.Client, text: str
 ) -> None:
     """Seen red with: any text that is no JSON taken for a string, as it was."""
-    for command in (
+    for words in (
         ("insert", "k", "--", text), ("setdefault", "k", "--", text), ("cas", "k", "--absent", "--", text),
         ("cas", "k", "1", "--expected", text), ("query", "n", "--", text),
     ):  # fmt: skip
-        result = kvzmq_command("-c", server.url, *command)
+        result = command("-c", server.url, *words)
         assert result.exit_code == 2 and "looks like JSON and is not" in result.stderr and "--string" in result.stderr
-    assert kvzmq_command("-c", server.url, "insert", "k", "-", stdin=text).exit_code == 2
-    shell = kvzmq_command("-c", server.url, "shell", stdin=f"insert k -- '{text}'\n")
+    assert command("-c", server.url, "insert", "k", "-", stdin=text).exit_code == 2
+    shell = command("-c", server.url, "shell", stdin=f"insert k -- '{text}'\n")
     assert shell.exit_code == 2 and "looks like JSON and is not" in shell.stderr
     assert "k" not in table
-    assert kvzmq_command("-c", server.url, "insert", "k", "--string", "--", text).exit_code == 0
+    assert command("-c", server.url, "insert", "k", "--string", "--", text).exit_code == 0
     assert table.lookup("k") == text
 
 
@@ -144,7 +136,7 @@ def test_lookup_of_an_absent_key_exits_with_1(run: Any, table: kvzmq.Client) -> 
 
 def test_lookup_of_several_shows_rows_and_names_the_missing(server: ServerProcess, table: kvzmq.Client) -> None:
     table.insert_many({"b": 1, "a": {"x": 1}})
-    result = kvzmq_command("-c", server.url, "lookup", "b", "ghost", "a")
+    result = command("-c", server.url, "lookup", "b", "ghost", "a")
     assert (result.exit_code, result.stdout) == (1, 'b\t1\na\t{"x":1}\n')
     assert "no key 'ghost'" in result.stderr
 
@@ -230,15 +222,15 @@ def test_the_server_is_named_before_or_after_the_command_or_in_the_environment(
     server: ServerProcess, table: kvzmq.Client
 ) -> None:
     wrong = "tcp://127.0.0.1:1"
-    assert kvzmq_command("-c", server.url, "size").stdout == "0\n"
-    assert kvzmq_command("-c", wrong, "size", "-c", server.url).stdout == "0\n"
-    assert kvzmq_command("size", KVZMQ_URL=server.url).stdout == "0\n"
-    assert kvzmq_command("size", "--connect", server.url, KVZMQ_URL=wrong).stdout == "0\n"
-    assert kvzmq_command("size", KVZMQ_URL=server.url, KVZMQ_JSON="1", KVZMQ_TIMEOUT="9").stdout == "0\n"
+    assert command("-c", server.url, "size").stdout == "0\n"
+    assert command("-c", wrong, "size", "-c", server.url).stdout == "0\n"
+    assert command("size", KVZMQ_URL=server.url).stdout == "0\n"
+    assert command("size", "--connect", server.url, KVZMQ_URL=wrong).stdout == "0\n"
+    assert command("size", KVZMQ_URL=server.url, KVZMQ_JSON="1", KVZMQ_TIMEOUT="9").stdout == "0\n"
 
 
 def test_nobody_listening_exits_with_4_and_one_line() -> None:
-    result = kvzmq_command("-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3", "insert", "a", "1")
+    result = command("-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3", "insert", "a", "1")
     assert result.exit_code == 4 and result.stderr.count("\n") == 1
     assert "connection refused: nothing listens on port" in result.stderr
 
@@ -248,7 +240,7 @@ def test_a_stopped_server_exits_with_4_within_the_timeout(tmp_path: Path) -> Non
         os.kill(stopped.pid, signal.SIGSTOP)
         try:
             began_s = time.monotonic()
-            result = kvzmq_command("-c", stopped.url, "--timeout", "0.5", "size")
+            result = command("-c", stopped.url, "--timeout", "0.5", "size")
             assert result.exit_code == 4 and time.monotonic() - began_s < 5
             assert "says nothing" in result.stderr
         finally:
@@ -261,7 +253,7 @@ def test_a_command_waits_out_the_restart_of_its_server(tmp_path: Path) -> None:
         late = process("-c", restarted.url, "--timeout", "60", "insert", "a", "1")
         restarted.start()
         assert late.communicate(timeout=90) == (b"", b"") and late.returncode == 0
-        assert kvzmq_command("-c", restarted.url, "lookup", "a").stdout == "1\n"
+        assert command("-c", restarted.url, "lookup", "a").stdout == "1\n"
 
 
 # ---- watch
@@ -364,7 +356,7 @@ def test_export_and_import_give_the_same_table(run: Any, table: kvzmq.Client, se
     exported = run("export")
     assert exported.count("\n") == len(rows)
     table.remove_many(list(rows))
-    result = kvzmq_command("-c", server.url, "import", stdin=exported)
+    result = command("-c", server.url, "import", stdin=exported)
     assert result.exit_code == 0 and "2,502 rows imported" in result.stderr
     assert dict(table.items("")) == rows
     assert run("export") == exported
@@ -396,22 +388,23 @@ def test_export_and_import_keep_times_to_live(run: Any, table: kvzmq.Client, ser
 
 @pytest.mark.parametrize(
     "line",
-    ["nonsense", '{"key":"a","value":1,"expires":"2030-01-01T00:00:00"}', "{}", '{"key": 1, "value": 1}', '{"key": "a"}', '{"key": "a", "value": 1, "msgpack": "AA=="}', '{"key":"a","msgpack":"!"}',
-     '{"key":"a","msgpack":"wQ=="}', '{"key":"a","value":1,"extra":2}', '{"key":"a","value":36893488147419103232}', '{"key":"a","value":1e999}',
-     "[" * 10_000],
+    ["nonsense", '{"key":"a","value":1,"expires":"2030-01-01T00:00:00"}', "{}", '{"key": 1, "value": 1}',
+     '{"key": "a"}', '{"key": "a", "value": 1, "msgpack": "AA=="}', '{"key":"a","msgpack":"!"}',
+     '{"key":"a","msgpack":"wQ=="}', '{"key":"a","value":1,"extra":2}', '{"key":"a","value":36893488147419103232}',
+     '{"key":"a","value":1e999}', "[" * 10_000],
 )  # fmt: skip
 def test_import_stops_at_a_bad_line_with_its_number_and_what_is_done(
     table: kvzmq.Client, server: ServerProcess, line: str
 ) -> None:
     good = "".join(f'{{"key":"k{n:04}","value":{n}}}\n' for n in range(1500))
-    result = kvzmq_command("-c", server.url, "import", stdin=good + line + '\n{"key":"after","value":1}\n')
+    result = command("-c", server.url, "import", stdin=good + line + '\n{"key":"after","value":1}\n')
     assert result.exit_code == 2
     assert "line 1501: " in result.stderr and "rows are done" in result.stderr
     assert table.size() in (1000, 1500) and "after" not in table
 
 
 def test_import_into_nothing_says_what_is_done() -> None:
-    result = kvzmq_command(
+    result = command(
         "-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3", "import", stdin='{"key":"a","value":1}\n'
     )
     assert result.exit_code == 4 and "0 rows are done" in result.stderr and "imported" not in result.stderr
@@ -429,9 +422,9 @@ def test_an_import_that_was_cut_off_is_finished_by_running_it_again(tmp_path: Pa
         half.communicate(timeout=60)
         assert half.returncode in (0, 4)
         killed.start()
-        result = kvzmq_command("-c", killed.url, "import", path)
+        result = command("-c", killed.url, "import", path)
         assert result.exit_code == 0
-        assert kvzmq_command("-c", killed.url, "size").stdout == "20000\n"
+        assert command("-c", killed.url, "size").stdout == "20000\n"
 
 
 def test_a_directory_is_checked_and_logged_beside_its_server_but_exported_only_without(tmp_path: Path) -> None:
@@ -449,14 +442,14 @@ def test_a_directory_is_checked_and_logged_beside_its_server_but_exported_only_w
         writer.start()
         try:
             for _ in range(15):
-                checked = kvzmq_command("check", live.data)
+                checked = command("check", live.data)
                 assert checked.exit_code == 0, checked.stdout
-                logged = kvzmq_command("log", live.data)
+                logged = command("log", live.data)
                 assert logged.exit_code == 0, logged.stderr
-                assert kvzmq_command("export", live.data).exit_code == 3
+                assert command("export", live.data).exit_code == 3
         finally:
             stop.set()
             writer.join()
-        before = kvzmq_command("-c", live.url, "export").stdout
+        before = command("-c", live.url, "export").stdout
         live.kill()
-        assert kvzmq_command("export", live.data).stdout == before
+        assert command("export", live.data).stdout == before

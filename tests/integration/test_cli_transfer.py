@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from support.commands import command
 from support.servers import KVZMQ, ServerProcess
 
 import kvzmq
-from kvzmq.cli import main
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 
@@ -38,9 +38,8 @@ def table(server: ServerProcess) -> Iterator[kvzmq.Client]:
 @pytest.fixture
 def run(server: ServerProcess) -> Any:
     def invoke(*arguments: object, stdin: str | None = None, code: int = 0) -> Result:
-        result = CliRunner().invoke(main, ["-c", server.url, *map(str, arguments)], input=stdin)
+        result = command("-c", server.url, *arguments, stdin=stdin)
         assert result.exit_code == code, result.output
-        assert result.exception is None or isinstance(result.exception, SystemExit)
         return result
 
     return invoke
@@ -77,14 +76,14 @@ def test_an_export_that_fails_leaves_the_old_file_as_it_was(tmp_path: Path) -> N
         )  # fmt: skip
         assert limited.returncode == 3 and "File too large" in limited.stderr, limited
         assert path.read_text() == "the old one" and [entry.name for entry in tmp_path.glob("*rows*")] == ["rows.jsonl"]
-        result = CliRunner().invoke(main, ["-c", server.url, "export", "-o", str(path)])
+        result = command("-c", server.url, "export", "-o", path)
         assert result.exit_code == 0 and path.read_text().count("\n") == 1001
         assert path.stat().st_mode & 0o777 == 0o640, "it keeps its mode"
         link = tmp_path / "link"
         link.symlink_to(path)
-        assert CliRunner().invoke(main, ["-c", server.url, "export", "-o", str(link), "--prefix", "k1"]).exit_code == 0
+        assert command("-c", server.url, "export", "-o", link, "--prefix", "k1").exit_code == 0
         assert link.is_symlink() and path.read_text().count("\n") < 1001
-        assert CliRunner().invoke(main, ["-c", server.url, "export", "-o", "/dev/null"]).exit_code == 0
+        assert command("-c", server.url, "export", "-o", "/dev/null").exit_code == 0
         assert not Path("/dev/null").is_file()
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from support.commands import command
 from support.servers import ServerProcess
 from support.terminals import Terminal
 
 import kvzmq
-from kvzmq.cli import ALIASES, main
+from kvzmq.cli import ALIASES
 from kvzmq.cli.arguments import duration_s
 
 
@@ -33,7 +34,7 @@ def table(server: ServerProcess) -> Iterator[kvzmq.Client]:
 @pytest.fixture
 def run(server: ServerProcess) -> Any:
     def invoke(*arguments: object, code: int = 0, stdin: str | None = None) -> Result:
-        result = CliRunner().invoke(main, ["-c", server.url, *map(str, arguments)], input=stdin)
+        result = command("-c", server.url, *arguments, stdin=stdin)
         assert result.exit_code == code, result.output
         return result
 
@@ -146,7 +147,7 @@ def test_the_other_names_are_the_same_commands(run: Any, table: kvzmq.Client) ->
 
 
 def test_the_other_names_read_the_same_environment(server: ServerProcess, table: kvzmq.Client) -> None:
-    result = CliRunner().invoke(main, ["-c", server.url, "set", "k", "1"], env={"KVZMQ_INSERT_TTL": "5m"})
+    result = command("-c", server.url, "set", "k", "1", KVZMQ_INSERT_TTL="5m")
     assert result.exit_code == 0 and lives_s(table, "k") is not None
 
 

@@ -136,9 +136,13 @@ def test_no_wakeup_is_lost_under_load(server: ServerProcess, full: bool, count: 
             await table.insert("k", 1)
             session = table._connection._channel.session
             overdue = session.overdue
-            session.overdue = lambda now_s: [  # type: ignore[method-assign]
-                request for request in overdue(now_s) if not asked_again.append(request)
-            ]
+
+            def note(now_s: float) -> Any:
+                found = list(overdue(now_s))
+                asked_again.extend(found)
+                return found
+
+            session.overdue = note  # type: ignore[method-assign]
 
             async def work(number: int) -> None:
                 nonlocal slow
@@ -285,7 +289,7 @@ def test_a_loop_closed_under_waiting_calls_leaves_nothing_behind(server: ServerP
 
 
 def test_closing_ends_the_calls_that_wait() -> None:
-    router = zmq.Context.instance().socket(zmq.ROUTER)
+    router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
     router.setsockopt(zmq.LINGER, 0)
     port = router.bind_to_random_port("tcp://127.0.0.1")
 

@@ -1,4 +1,4 @@
-"""Clients and watches that other processes get: pickled, copied, forked, spawned; and watches among other descriptors."""
+"""Clients and watches that other processes get: pickled, copied, forked, spawned; watches among other descriptors."""
 
 from __future__ import annotations
 
@@ -132,7 +132,8 @@ class Service:
 
 
 @pytest.mark.parametrize("copied", [
-    copy.copy, copy.deepcopy, lambda table: copy.deepcopy([table])[0], lambda table: dataclasses.asdict(Service(table))["table"],
+    copy.copy, copy.deepcopy, lambda table: copy.deepcopy([table])[0],
+    lambda table: dataclasses.asdict(Service(table))["table"],
 ])  # fmt: skip
 def test_a_copy_shares_the_connection_and_does_not_close_it(server: ServerProcess, copied: Any) -> None:
     """Seen red with copies that closed the original's connection."""
@@ -183,7 +184,7 @@ def test_a_watch_is_not_a_forked_childs(server: ServerProcess) -> None:
         table["a"] = 1
         changes.get(10)
         table["b"] = 2
-        wait_until(lambda: changes._channel.socket.readable)
+        wait_until(lambda: changes._channel.socket is not None and changes._channel.socket.readable)
 
         def work() -> None:
             began_s = time.process_time()
@@ -252,7 +253,7 @@ def drain(changes: kvzmq.Watch) -> list[Any]:
 def poll_zmq(changes: kvzmq.Watch) -> Callable[[float], bool]:
     poller = zmq.Poller()
     poller.register(changes, zmq.POLLIN)
-    return lambda wait_s: bool(poller.poll(wait_s * 1000))
+    return lambda wait_s: bool(poller.poll(int(wait_s * 1000)))
 
 
 def poll_select(changes: kvzmq.Watch) -> Callable[[float], bool]:
@@ -261,7 +262,7 @@ def poll_select(changes: kvzmq.Watch) -> Callable[[float], bool]:
 
 @pytest.mark.parametrize("waiter", [poll_zmq, poll_select])
 def test_a_watch_is_waited_for_among_others(server: ServerProcess, waiter: Any) -> None:
-    """Every event comes by waiting for the descriptor alone, none is left behind, and it is quiet when there is none."""
+    """Every event comes by waiting for the descriptor alone, none is left behind; it is quiet when there is none."""
     with kvzmq.connect(server.url, timeout=20) as table, table.watch("c") as changes:
         ready = waiter(changes)
         assert drain(changes) == []
@@ -304,7 +305,7 @@ def test_a_watchs_descriptor_stays_when_its_socket_is_another(tmp_path: Path) ->
 def test_a_watch_does_not_say_that_nothing_came_while_something_is_unread(
     server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look takes a bounded number of messages, and those may all tell of others' changes. The descriptor is quiet then.
+    """A look takes a bounded number of messages, which may all tell of others' changes. The descriptor is quiet then.
 
     Seen red without the look at what is unread before Timeout.
     """
@@ -317,7 +318,7 @@ def test_a_watch_does_not_say_that_nothing_came_while_something_is_unread(
                 table.insert_many({f"other{number}": 0 for number in range(PROGRESS_CHANGES)})
             table["c"] = value
             seen: list[int] = []
-            wait_until(lambda: changes._channel.socket.readable)
+            wait_until(lambda: changes._channel.socket is not None and changes._channel.socket.readable)
             while not seen:
                 seen += drain(changes)
                 assert seen or ready(10)

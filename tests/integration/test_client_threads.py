@@ -59,7 +59,7 @@ def table(server: ServerProcess) -> Iterator[kvzmq.Client]:
 @pytest.fixture
 def silent() -> Iterator[str]:
     """The URL of a ROUTER that shakes hands and never answers."""
-    router = zmq.Context.instance().socket(zmq.ROUTER)
+    router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
     router.setsockopt(zmq.LINGER, 0)
     port = router.bind_to_random_port("tcp://127.0.0.1")
     yield f"tcp://127.0.0.1:{port}"
@@ -252,9 +252,7 @@ def test_interrupts_anywhere_leave_a_client_that_works(
         chance = random.Random(1)
         for _ in range(rounds):
             pause_s = chance.random() * 0.003
-            timer = threading.Thread(
-                target=lambda s=pause_s: (time.sleep(s), signal.pthread_kill(main, signal.SIGUSR1))
-            )
+            timer = threading.Timer(pause_s, signal.pthread_kill, (main, signal.SIGUSR1))
             try:
                 timer.start()
                 while timer.is_alive():

@@ -208,7 +208,8 @@ def test_perf_stops_at_a_row_that_was_lost(run: Any) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [[], ["NAME", "--dealer", "tcp://x:1"], ["NAME", "-n", "0"], ["NAME", "--seconds", "0"], ["NAME", "--sweep", "1,x"],
-     ["NAME", "--copies", "2"], ["NAME", "--client", "a/b"], ["NAME", "-n", "1", "--seconds", "1"], ["NAME", "--clients", "1", "--sweep", "1"]],
+     ["NAME", "--copies", "2"], ["NAME", "--client", "a/b"], ["NAME", "-n", "1", "--seconds", "1"],
+     ["NAME", "--clients", "1", "--sweep", "1"]],
 )  # fmt: skip
 def test_perf_refuses_options_that_make_no_sense(arguments: list[str], run: Any) -> None:
     result = run("TestPerf", *arguments)

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("kvzmq", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 TIMEOUT_S = 300
 
+pytestmark = pytest.mark.xdist_group("dist")  # so that one worker builds, once
 pytest.importorskip("build", reason="`make test` installs it; by hand: pip install -e '.[test,dist]'")
 
 

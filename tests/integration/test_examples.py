@@ -179,11 +179,11 @@ def test_a_cached_result_is_computed_once(server: ServerProcess) -> None:
 
 
 def test_a_failed_computation_is_not_cached(server: ServerProcess) -> None:
-    cached = load("cache_decorator").cached
+    cached: Any = load("cache_decorator").cached
     with kvzmq.connect(server.url) as table:
         calls = []
 
-        @cached(table, 60.0, "fails_once")
+        @cached(table, 60.0, "fails_once")  # type: ignore[untyped-decorator]  # of a file that is loaded by its path
         def half(number: int) -> int:
             calls.append(number)
             if len(calls) == 1:

@@ -1,4 +1,4 @@
-"""A steady client beside each attack of the benchmarks: its replies keep coming, and the server stays within its budget.
+"""A steady client beside each attack of the benchmarks: its replies keep coming, the server stays within its budget.
 
 How long it waits is a figure of benchmarks/run/hostile_peers.py; here it must only not stand still.
 """
@@ -27,7 +27,7 @@ RECEIVED_BYTES_MAX = 34 << 20
 """What the server holds at most of one peer's requests, as docs/protocol.md says."""
 
 OVERHEAD_BYTES = 64 << 20
-"""What the loop itself needs: a step's requests, their values, the log's blocks, the history that watches go back in."""
+"""What the loop itself needs: a step's requests, their values, the log's blocks, the history watches go back in."""
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_peers_that_do_not_read_hold_no_more_than_their_budget(attack: Callable[
 
 
 def test_long_identities_are_not_kept(attack: Callable[[str], hostile_peers.Outcome]) -> None:
-    """Red when 700 connections of 8 MB of identity each left 5.3 GB behind: libzmq holds three of a connection's own."""
+    """Red when 700 connections of 8 MB of identity each left 5.3 GB: libzmq holds three of a connection's own."""
     assert attack("identities").memory_bytes < 700 * REQUEST_BYTES_MAX
 
 

@@ -37,8 +37,8 @@ def converse(url: str, requests: int, seed: int, tally: dict[int, int]) -> None:
                 key = f"{seed}/{sent % 50}"
                 client.send(dice.choice([
                     ["insert", key, {"seed": seed, "n": sent}], ["insert", key, sent], ["lookup", key], ["remove", key],
-                    ["size"], ["query", "n", sent - 1], ["increment", "shared"], ["insert_many", {key: 1, key + "b": 2}],
-                    ["insert", key, "brief", 0.02],
+                    ["size"], ["query", "n", sent - 1], ["increment", "shared"],
+                    ["insert_many", {key: 1, key + "b": 2}], ["insert", key, "brief", 0.02],
                 ]))  # fmt: skip
                 sent += 1
             assert client.receive().results[0][0] in (0, 1, 2)

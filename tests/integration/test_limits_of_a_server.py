@@ -1,4 +1,4 @@
-"""`kvzmq server --request-max`: what is refused, and that rows written under a higher limit can be read and exported."""
+"""`kvzmq server --request-max`: what is refused; rows written under a higher limit can be read and exported."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch(tmp_path: Path
     store = Store(FileLog(DiskDirectory(data)))
     store.recover()
     assert [epoch.hex() for epoch, _ in store.table.epochs.dump()[1]][:3] == list(epochs)
-    store.log.seal()  # type: ignore[attr-defined]
+    store.log.seal()
     assert fold(store.log.directory)  # type: ignore[attr-defined]
     store.close()
     again = Store(FileLog(DiskDirectory(data)))

@@ -78,7 +78,9 @@ def open_client(request: pytest.FixtureRequest, place: Place) -> Iterator[Callab
     made: list[Any] = []
 
     def open_client(keys: Keys | None, timeout: float = 20.0, server: Keys = SERVER) -> Any:
-        given = {} if keys is None else {"curve_key": place.files[keys], "server_key": server.public}
+        given: dict[str, Any] = {}
+        if keys is not None:
+            given = {"curve_key": place.files[keys], "server_key": server.public}
         if request.param == "blocking":
             made.append(kvzmq.connect(place.server.url, timeout, **given))
         else:
@@ -139,9 +141,9 @@ def test_a_watch_goes_on_when_other_rights_leave_it_its_own(open_client: Callabl
 def test_a_stranger_is_told_at_its_deadline_that_it_is_not_allowed(open_client: Callable[..., Any]) -> None:
     """Red when a refusal was taken for silence."""
     eve = open_client(STRANGER, timeout=REFUSED_S)
-    for call in (lambda: eve.lookup("a"), lambda: eve.insert("a", 1), lambda: eve.watch()):
+    for call, arguments in ((eve.lookup, ["a"]), (eve.insert, ["a", 1]), (eve.watch, [])):
         with pytest.raises(kvzmq.NotAllowed) as caught:
-            call()
+            call(*arguments)
         assert f"{STRANGER.public} has to be in the server's clients file" in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""A secured server among strangers and clients that mean harm: nobody gets more than its rights, the others are served."""
+"""A secured server among strangers and clients that mean harm: nobody gets more than its rights, others are served."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 import zmq
 from support import zmtp
 from support.curve import ALICE, BOB, OTHER_SERVER, SERVER, STRANGER, Keys
+from support.mutator import Mutator
 from support.servers import ServerProcess
-from test_wire_fuzz import WINDOW, Mutator
 
 import kvzmq
 from kvzmq import errors
@@ -23,6 +23,7 @@ from kvzmq import errors
 FRAMES, FRAMES_FULL = 10_000, 100_000
 HANDSHAKES, HANDSHAKES_FULL = 300, 5_000
 STRANGERS, STRANGERS_FULL = 300, 1_000
+WINDOW = 200
 STEADY_S = 5.0
 """How long a small request may take beside all this, on a busy machine."""
 

@@ -1,4 +1,4 @@
-"""Peers that fall silent without a word: a stopped process, a machine that has vanished. Both sides notice within a promise."""
+"""Peers that fall silent without a word: a stopped process, a vanished machine. Both sides notice within a promise."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A process full of clients that come and go in every way but the polite one, and in that one too.
 
-    python churner.py URL PORT SEED COUNTERS SLOT
+    python -m support.churner URL PORT SEED COUNTERS SLOT
 
 It goes on until it is killed. COUNTERS is a file of 64-bit integers, of which two at SLOT are this
 process's: how often it connected, and how many requests it sent.
@@ -76,7 +76,7 @@ class Churner:
         return msgspec.msgpack.encode([None, 1 + self.dice.randrange(9), [op]])
 
     def zmq(self, kind: int = zmq.DEALER) -> zmq.Socket[bytes]:
-        sock = self.context.socket(kind)
+        sock: zmq.Socket[bytes] = self.context.socket(kind)
         sock.linger = 0
         sock.rcvhwm = 1
         sock.connect(self.url)
@@ -152,8 +152,9 @@ class Churner:
         self.requests += 1
         key = b"churn/%d" % self.dice.randrange(200)
         return self.dice.choice([
-            b'{"method": "insert", "key": "%s", "value": {"n": 7}}\n' % key, b'{"method": "lookup", "key": "%s"}\n' % key,
-            b'{"method": "remove", "key": "%s"}\n' % key, b'{"method": "size"}\n', b'{"method": "frobnicate"}\n',
+            b'{"method": "insert", "key": "%s", "value": {"n": 7}}\n' % key,
+            b'{"method": "lookup", "key": "%s"}\n' % key, b'{"method": "remove", "key": "%s"}\n' % key,
+            b'{"method": "size"}\n', b'{"method": "frobnicate"}\n',
             b'{"method": "query", "subkey": "n", "subvalue": 7}\n', b"\x00\xff\xfe\n", b"\n",
         ])  # fmt: skip
 

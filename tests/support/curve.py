@@ -64,6 +64,9 @@ class SecuredStepped(Stepped):
         curve = Curve([KeyPair(*pair) for pair in self.keys], DOMAIN, self.access.refuse, self.access.name_of)
         return RouterTransport(self.context, ["tcp://127.0.0.1:0"] * len(self.keys), request_bytes_max, curve)
 
+    def __enter__(self) -> SecuredStepped:
+        return self
+
     def write_clients(self, text: str) -> None:
         """Change the clients file, and have the server read it."""
         self.path.write_text(text)

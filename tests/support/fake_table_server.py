@@ -99,7 +99,7 @@ class FakeTableServer:
     def execute(self, request: Request) -> dict[str, Any]:
         """Execute one request as the real server would; return its reply."""
         session, seq = request.get("session"), request.get("seq")
-        if not self.sessions or session is None:
+        if not self.sessions or session is None or seq is None:
             return self._apply(request)
         if request["method"] == "open":
             self.results.setdefault(session, {})

@@ -12,8 +12,8 @@ every file and for the directory: what a process sees (the page cache) and what 
 
 A failing sync does the worst a kernel does: some pages reach the medium, all count as clean from then
 on, and a second sync has nothing left to write. A failing sync of a directory leaves its changes
-pending, and every file whole, as journals do. What becomes of the undecided is asked of `choose`, so that a random source, a
-fixed script or an enumeration of everything (`every_choice`) can drive it.
+pending, and every file whole, as journals do. What becomes of the undecided is asked of `choose`, so that
+a random source, a fixed script or an enumeration of everything (`every_choice`) can drive it.
 """
 
 from __future__ import annotations

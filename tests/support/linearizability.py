@@ -79,7 +79,7 @@ class Op(msgspec.Struct, forbid_unknown_fields=True):
             return False
         if self.method == "compare_and_set":
             return self.result is True
-        return self.result != ABSENT
+        return bool(self.result != ABSENT)
 
     def __str__(self) -> str:
         outcome = f"{self.result!r} at revision {self.revision}" if self.known else "outcome unknown"
@@ -326,7 +326,7 @@ def _would_change(rows: dict[str, Any], op: Op) -> bool:
     if op.method == "remove":
         return op.key in rows
     if op.method == "compare_and_set":
-        return rows.get(op.key) == op.arguments[0]
+        return bool(rows.get(op.key) == op.arguments[0])
     return True
 
 

@@ -37,6 +37,9 @@ STOP_TIMEOUT_S = 30.0
 KVZMQ = (sys.executable, "-c", "from kvzmq.cli import main; main(prog_name='kvzmq')")
 """The command `kvzmq`, as installed for the Python that runs the tests, or from PYTHONPATH."""
 
+TESTS = Path(__file__).resolve().parents[1]
+"""Where `python -m support.NAME` finds the programs that tests run beside themselves."""
+
 _LISTENING = re.compile(r"^Listening on (?:port (?P<port>\d+)|(?P<url>\S+))$", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl

@@ -17,7 +17,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import zmq
@@ -203,14 +203,15 @@ class Stepped:
         self.now_s = 100.0
         self.context: zmq.Context[Any] = zmq.Context()
         self.log = MemoryLog()
-        self.store = Store(self.log if log is None else log)
+        self.store = Store(log or cast("Log", self.log))
         self.store.recover()
         self.router = self.make_router(request_bytes_max)
         self.bridge = TcpTransport(
             "127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max, token=token
         )
         self.server = Server(
-            self.store, [self.router, self.bridge], group_commit=group_commit, observers=[] if trace is None else [trace],
+            self.store, [self.router, self.bridge], group_commit=group_commit,
+            observers=[] if trace is None else [trace],
             clock=lambda: self.now_us, monotonic=lambda: self.now_s, request_bytes_max=request_bytes_max,
             zap=self.zap, access=self.access,
         )  # fmt: skip
@@ -239,10 +240,18 @@ class Stepped:
         self.server._visiting = True  # every transport looks after its peers in every step: the clock is ours
         return self.server.step(0.005)
 
-    def until(self, condition: Callable[[], object], timeout_s: float = DEADLINE_S) -> None:
-        """Turn the loop until `condition` holds."""
+    def until(
+        self,
+        condition: Callable[[], object],
+        timeout_s: float = DEADLINE_S,
+        first: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Turn the loop until `condition` holds; call `first` before each look at it."""
         deadline_s = time.monotonic() + timeout_s
-        while not condition():
+        while True:
+            first()
+            if condition():
+                return
             assert time.monotonic() < deadline_s, "it did not come true in time"
             self.step()
 
@@ -303,7 +312,7 @@ class Stepped:
 
     def events(self, peer: ZmqPeer, count: int) -> list[Any]:
         """Turn the loop until `count` events have come; return these."""
-        self.until(lambda: (peer.events.extend(peer.replies()), len(peer.events) >= count)[1])
+        self.until(lambda: len(peer.events) >= count, first=lambda: peer.events.extend(peer.replies()))
         found, peer.events = peer.events[:count], peer.events[count:]
         return found
 

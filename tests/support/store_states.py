@@ -44,10 +44,10 @@ def left_over(data: Path) -> None:
     store = Store(FileLog(DiskDirectory(data)))
     store.recover()
     commit(store, *inserts(0, 5))
-    store.log.seal()  # type: ignore[attr-defined]
+    store.log.seal()
     compact.fold(DiskDirectory(data, lock=False))
     commit(store, *inserts(5, 10))
-    store.log.seal()  # type: ignore[attr-defined]
+    store.log.seal()
     commit(store, *inserts(10, 13))
     store.close()
 

@@ -60,7 +60,7 @@ class Terminal:
         return shown
 
     def interrupt(self, pattern: str) -> str:
-        """Press Ctrl-C until `pattern` is shown: readline sleeps through one that comes just before it waits for a key."""
+        """Press Ctrl-C until `pattern` is shown: readline sleeps through one just before it waits for a key."""
         for _ in range(9):
             self.type("\x03")
             with contextlib.suppress(AssertionError):

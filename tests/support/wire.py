@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 import zmq
 
+from kvzmq.protocol import msgpack
+from kvzmq.protocol.messages import Reply
+
 TIMEOUT_S = 10.0
 
 
@@ -41,7 +44,7 @@ class WireClient:
     def __init__(self, url: str, session: bytes | None = b"") -> None:
         self.session = os.urandom(16) if session == b"" else session
         self.seq = 0
-        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self.socket.connect(url)
@@ -60,7 +63,7 @@ class WireClient:
         Raises:
             NoReply: none came in time
         """
-        if not self.socket.poll(timeout_s * 1000):
+        if not self.socket.poll(int(timeout_s * 1000)):
             raise NoReply(f"no reply within {timeout_s} s")
         return WireReply(*msgspec.msgpack.decode(self.socket.recv()))
 
@@ -92,3 +95,8 @@ class WireClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def results_of(reply: Reply) -> Any:
+    """Return the results of a reply as a client sees them, [[code, payload], ...]."""
+    return msgpack.decode_value(msgpack.encode_reply(reply))[2]

@@ -17,13 +17,14 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.declaration import Operation
-from kvzmq.protocol.messages import Reply, Request
+from kvzmq.protocol.messages import LargeResults, Reply, Request
 from kvzmq.store.file.compaction import fold
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
 from kvzmq.store.log import Log
 from kvzmq.store.store import Store
 from kvzmq.store.table import Table
 from support.forgetful import Crash, Disk
+from support.wire import results_of
 
 RETRIES = 6
 """How many of the latest requests of each session are sent again after a recovery."""
@@ -74,7 +75,7 @@ class Witnessed:
         self.disk = disk
         self.witness = Table()
         self.doubt: tuple[int, list[Request]] | None = None
-        self.first: dict[tuple[bytes, int], tuple[Request, bytes]] = {}
+        self.first: dict[tuple[bytes, int], tuple[Request, bytes | LargeResults]] = {}
         self.store: Store | None = None
         self.log: FileLog | None = None
         self.recoveries = 0
@@ -103,7 +104,7 @@ class Witnessed:
         time_us, requests = doubt
         self.witness.advance(time_us)
         for item in requests:
-            self._note(item, self.witness.execute(item).results)
+            self._note(item, self.witness.execute(item))
         assert found == dump_of(self.witness), "what was recovered is neither with nor without the step in doubt"
 
     def die(self, power: bool) -> None:
@@ -137,20 +138,20 @@ class Witnessed:
         assert len(replies) == len(requests)
         for item, reply in zip(requests, replies):
             if failed and item.writes and self.witness.find_cached(item) is None:
-                assert msgpack.decode_value(reply.results)[0][0] == errors.WriteRejected.code
+                assert results_of(reply)[0][0] == errors.WriteRejected.code
             else:
                 expected = self.witness.execute(item)
                 assert reply == expected
-                self._note(item, reply.results)
+                self._note(item, reply)
         return True
 
-    def _note(self, item: Request, results: bytes) -> None:
+    def _note(self, item: Request, reply: Reply) -> None:
         if item.session is None or not item.writes:
             return
-        if msgpack.decode_value(results)[0][0] >= errors.REFUSED_MIN:
+        if results_of(reply)[0][0] >= errors.REFUSED_MIN:
             return  # not executed, so nothing that has to stay as it is
-        known = self.first.setdefault((item.session, item.seq), (item, results))
-        assert known[1] == results, "a request sent again got another result"
+        known = self.first.setdefault((item.session, item.seq), (item, reply.results))
+        assert known[1] == reply.results, "a request sent again got another result"
 
     def rotate(self) -> bool:
         """Seal the log, if there is none sealed; False if the process has to end."""
@@ -180,7 +181,7 @@ class Witnessed:
     def retry(self) -> None:
         """Send the latest requests of every session again: each must get what it got the first time."""
         assert self.store is not None
-        latest: dict[bytes, list[tuple[Request, bytes]]] = {}
+        latest: dict[bytes, list[tuple[Request, bytes | LargeResults]]] = {}
         for (session, _), known in self.first.items():
             latest.setdefault(session, []).append(known)
         for known_requests in latest.values():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import random
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -201,7 +202,8 @@ class LoadClient:
             if mine == rows:
                 return count
         raise Wrong(
-            f"{self.prefix}: none of {len(later) + 1} possible states; after the last of them it lacks or has otherwise "
+            f"{self.prefix}: none of {len(later) + 1} possible states; "
+            "after the last of them it lacks or has otherwise "
             f"{sorted((k, str(v)[:60], str(mine.get(k))[:60]) for k, v in rows.items() if mine.get(k) != v)}, "
             f"and has too much {sorted(mine.keys() - rows.keys())}"
         )
@@ -269,7 +271,7 @@ class Workload:
         while (left_s := end_s - time.monotonic()) > 0:
             if not send and not any(client.waiting for client in self.clients):
                 break
-            for socket, _ in poller.poll(left_s * 1000):
+            for socket, _ in poller.poll(int(left_s * 1000)):
                 client = by_socket[socket]
                 taken += client.take()
                 if send:
@@ -314,7 +316,7 @@ class Workload:
         foreign = [key for key in found if not any(key.startswith(client.prefix) for client in self.clients)]
         if foreign:
             raise Wrong(f"rows nobody has sent: {foreign[:5]}")
-        marks = since or [None] * len(self.clients)
+        marks: Sequence[Mark | None] = since or [None] * len(self.clients)
         return sum(client.judge_rows(found, mark) for client, mark in zip(self.clients, marks))
 
     def close(self) -> None:

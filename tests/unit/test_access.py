@@ -131,7 +131,8 @@ def test_no_text_gives_rights_that_no_line_of_it_says(text: str) -> None:
 @given(st.integers(0, 400))
 def test_a_file_that_is_cut_anywhere_gives_nobody_more_than_the_whole(length: int) -> None:
     """Red when the last line needed no newline: a prefix that is cut is a larger right."""
-    text = f'alice {A} read,write shared/alice/ shared/notes/\nbob {B} read config/ "two words/"\nbob {B2} read config/ "two words/"\n'
+    bobs = "".join(f'bob {key} read config/ "two words/"\n' for key in (B, B2))
+    text = f"alice {A} read,write shared/alice/ shared/notes/\n{bobs}"
     whole = parse_clients(text)
     try:
         found = parse_clients(text[:length])

@@ -342,7 +342,7 @@ def test_what_cannot_be_reached_from_here_is_no_server_of_ours(fields: dict[str,
     """Seen to fail with another machine's loopback taken for this one's."""
     with pytest.raises(NoUsableServer, match=why):
         endpoints_of(servers(fields), "127.0.0.1")
-    better = {"endpoint": "tcp://127.0.0.1:2", "address": "127.0.0.1"}
+    better: dict[str, object] = {"endpoint": "tcp://127.0.0.1:2", "address": "127.0.0.1"}
     assert endpoints_of(servers(fields, better), "127.0.0.1") == ["tcp://127.0.0.1:2"]
 
 

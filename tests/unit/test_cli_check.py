@@ -5,16 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from support.commands import command
 from support.witness import apply, commit
 
-from kvzmq.cli import main
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
@@ -78,12 +78,6 @@ def built(tmp_path: Path) -> Iterator[Builder]:
     builder.close()
 
 
-def kvzmq(*arguments: object) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
-
-
 def flip(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 0x40
@@ -105,7 +99,7 @@ def spoil(path: Path, *numbers: int, magic: bytes = MAGIC) -> None:
 
 
 def exported(path: Path) -> dict[str, Any]:
-    result = kvzmq("export", path)
+    result = command("export", path)
     assert result.exit_code == 0, result.stderr
     return {row["key"]: row["value"] for row in map(json.loads, result.stdout.splitlines())}
 
@@ -124,7 +118,7 @@ def test_check_says_what_is_there_and_what_recovery_would_do(built: Builder) -> 
     for n in range(5):
         built.group(("remove", f"k{n}"), ("size",))
     built.close()
-    result = kvzmq("check", built.path)
+    result = command("check", built.path)
     assert result.exit_code == 0
     assert "checkpoint of everything up to group 10" in result.stdout
     assert "log of 5 groups (11 to 15), 5 requests, 10 operations, 2023-11-14T22:13:31.000Z to" in result.stdout
@@ -136,7 +130,7 @@ def test_check_says_what_is_there_and_what_recovery_would_do(built: Builder) -> 
 def test_check_as_json_has_the_same(built: Builder) -> None:
     built.group(("insert", "a", 1))
     built.close()
-    report = json.loads(kvzmq("check", built.path, "--json").stdout)
+    report = json.loads(command("check", built.path, "--json").stdout)
     assert report["damaged"] is False and report["rows"] == 1 and report["revision"] == 1 and report["group"] == 1
     assert report["files"][0]["from_us"] == report["files"][0]["to_us"] == TIME_US + 1_000_000
 
@@ -147,9 +141,9 @@ def test_check_changes_nothing(built: Builder) -> None:
     with (built.path / NAME).open("ab") as file:
         file.write(b"torn")
     before = state_of(built.path)
-    assert kvzmq("check", built.path).exit_code == 0
-    assert kvzmq("export", built.path).exit_code == 0
-    assert kvzmq("log", built.path).exit_code == 0
+    assert command("check", built.path).exit_code == 0
+    assert command("export", built.path).exit_code == 0
+    assert command("log", built.path).exit_code == 0
     assert state_of(built.path) == before
 
 
@@ -159,7 +153,7 @@ def test_check_takes_a_bad_end_for_a_torn_tail_and_not_for_damage(built: Builder
     built.close()
     with (built.path / NAME).open("r+b") as file:
         file.truncate((built.path / NAME).stat().st_size - 3)
-    result = kvzmq("check", built.path)
+    result = command("check", built.path)
     assert result.exit_code == 0
     assert (
         "torn tail, never acknowledged" in result.stdout
@@ -173,7 +167,7 @@ def test_check_finds_every_damaged_place_and_exits_with_1(built: Builder) -> Non
         built.group(("insert", f"k{n}", n))
     built.close()
     spoil(built.path / NAME, 5, 15)
-    result = kvzmq("check", built.path)
+    result = command("check", built.path)
     assert result.exit_code == 1
     assert result.stdout.count("DAMAGED  offset") == 4  # two places, and after each a group that does not follow
     assert "a server refuses to start" in result.stdout
@@ -200,7 +194,7 @@ def test_check_finds_any_flipped_bit(built: Builder) -> None:
 
 def test_check_reads_beside_a_server_and_says_so(built: Builder) -> None:
     built.group(("insert", "a", 1))
-    result = kvzmq("check", built.path)  # `built` holds the lock
+    result = command("check", built.path)  # `built` holds the lock
     assert result.exit_code == 0 and "in use: a server has the directory" in result.stdout
 
 
@@ -238,27 +232,28 @@ def test_damage_is_found_beside_a_server_too(built: Builder) -> None:
     for n in range(5):
         built.group(("insert", f"k{n}", n))
     spoil(built.path / NAME, 3)
-    assert kvzmq("check", built.path).exit_code == 1
+    assert command("check", built.path).exit_code == 1
 
 
 def test_a_reading_cannot_write(built: Builder) -> None:
     with Reading(built.path) as reading:
         with pytest.raises(OSError):
             reading.open(NAME).write(0, b"x")
-        for refused in (
+        changes: list[Callable[[], object]] = [
             lambda: reading.create("x"),
             lambda: reading.rename(NAME, "x"),
             lambda: reading.unlink(NAME),
             reading.sync,
-        ):
+        ]
+        for refused in changes:
             with pytest.raises(OSError):
                 refused()
     assert (built.path / NAME).exists()
 
 
 def test_a_directory_without_a_table_is_refused(tmp_path: Path) -> None:
-    for command in ("check", "export", "log"):
-        result = kvzmq(command, tmp_path)
+    for name in ("check", "export", "log"):
+        result = command(name, tmp_path)
         assert result.exit_code == 3 and "holds no table" in result.stderr
 
 
@@ -267,7 +262,7 @@ def test_a_cut_off_rotation_is_no_damage(built: Builder) -> None:
     built.rotate()
     built.close()
     (built.path / NAME).unlink()
-    result = kvzmq("check", built.path)
+    result = command("check", built.path)
     assert result.exit_code == 0 and "table: 1 row," in result.stdout
 
 
@@ -276,7 +271,7 @@ def test_a_log_that_is_missing_beside_a_checkpoint_is_damage(built: Builder) -> 
     built.compact()
     built.close()
     (built.path / NAME).unlink()
-    result = kvzmq("check", built.path)
+    result = command("check", built.path)
     assert result.exit_code == 1 and "is missing beside a checkpoint" in result.stdout
 
 
@@ -286,7 +281,7 @@ def test_a_log_that_is_missing_beside_a_checkpoint_is_damage(built: Builder) -> 
 def repaired(built: Builder) -> tuple[Path, dict[str, Any], Result]:
     before = state_of(built.path)
     output = built.path.with_name("saved")
-    result = kvzmq("check", built.path, "--repair", "--output", output, "--json")
+    result = command("check", built.path, "--repair", "--output", output, "--json")
     assert result.exit_code == 0, result.stderr
     assert state_of(built.path) == before, "the original was touched"
     return output, json.loads(result.stdout), result
@@ -342,8 +337,9 @@ def test_what_repair_keeps_apart_agrees_with_the_true_table(built: Builder, full
             key, other = dice.choices("abcdefgh", k=2)
             value = dice.randrange(3)
             random_built.group(dice.choice([
-                ("insert", key, value), ("insert", key, value, dice.choice([2.5, 100.0])), ("remove", key), ("increment", key),
-                ("setdefault", key, value), ("compare_and_set", key, [value], dice.choice([[], [7]])), ("expire", key, None),
+                ("insert", key, value), ("insert", key, value, dice.choice([2.5, 100.0])), ("remove", key),
+                ("increment", key), ("setdefault", key, value), ("expire", key, None),
+                ("compare_and_set", key, [value], dice.choice([[], [7]])),
                 ("insert_many", {key: value, other: value}), ("remove_many", [key, other]),
                 ("transaction", [[key, [value]]], [["insert", other, value], ["remove", key]]),
             ]))  # fmt: skip
@@ -352,7 +348,7 @@ def test_what_repair_keeps_apart_agrees_with_the_true_table(built: Builder, full
         numbers = list(offsets(path / NAME))
         spoil(path / NAME, *dice.sample(numbers[:-10], dice.choice([1, 2])))
         output = path.with_name(f"saved{seed}")
-        found = json.loads(kvzmq("check", path, "--repair", "--output", output, "--json").stdout)
+        found = json.loads(command("check", path, "--repair", "--output", output, "--json").stdout)
         for key, value in later(output).items():
             assert truth.get(key, "REMOVED") == value, f"seed {seed}, key {key}"
         assert not set(later(output)) & set(found["unknown"])
@@ -433,8 +429,8 @@ def test_a_file_of_a_version_to_come_is_not_interpreted(built: Builder) -> None:
     data[8] = 2
     data[36:40] = crc32(data[:36]).to_bytes(4, "little")
     path.write_bytes(data)
-    for command in (("check",), ("check", "--repair")):
-        result = kvzmq(*command, built.path)
+    for words in (("check",), ("check", "--repair")):
+        result = command(*words, built.path)
         assert result.exit_code == 3 and "written by a newer version of kvzmq (format 2)" in result.stderr
     assert not built.path.with_name("data.repaired").exists()
 
@@ -453,19 +449,19 @@ def test_a_repaired_table_serves_and_remembers_its_sessions(built: Builder) -> N
     again.group(("insert", "z", 1))
     again.close()
     assert exported(output) == {"n": 1, "z": 1}
-    assert kvzmq("check", output).exit_code == 0
+    assert command("check", output).exit_code == 0
 
 
 def test_repair_does_not_write_where_something_is(built: Builder, tmp_path: Path) -> None:
     built.group(("insert", "a", 1))
     built.close()
-    result = kvzmq("check", built.path, "--repair", "--output", tmp_path)
+    result = command("check", built.path, "--repair", "--output", tmp_path)
     assert result.exit_code == 2 and "exists" in result.stderr
 
 
 def test_repair_waits_for_no_server_and_refuses_beside_one(built: Builder) -> None:
     built.group(("insert", "a", 1))
-    result = kvzmq("check", built.path, "--repair")
+    result = command("check", built.path, "--repair")
     assert result.exit_code == 3 and "in use" in result.stderr
     assert not built.path.with_name("data.repaired").exists()
 
@@ -473,7 +469,7 @@ def test_repair_waits_for_no_server_and_refuses_beside_one(built: Builder) -> No
 def test_repair_goes_beside_the_directory_by_default(built: Builder) -> None:
     built.group(("insert", "a", b"\x00"))
     built.close()
-    result = kvzmq("check", built.path, "--repair")
+    result = command("check", built.path, "--repair")
     assert result.exit_code == 0 and "there was no damage" in result.stderr and "nothing was left out" in result.stdout
     assert (built.path.with_name("data.repaired") / checkpoint.NAME).stat().st_mode & 0o777 == 0o600
 
@@ -509,7 +505,7 @@ def test_repair_of_any_flipped_bit_gives_a_prefix_or_rows_that_are_right(built: 
 
 
 def lines(*arguments: object) -> list[list[str]]:
-    return [line.split("\t") for line in kvzmq("log", *arguments).stdout.splitlines()]
+    return [line.split("\t") for line in command("log", *arguments).stdout.splitlines()]
 
 
 @pytest.fixture
@@ -552,7 +548,7 @@ def test_log_shows_what_the_filters_let_through(audited: Builder, filters: list[
 
 
 def test_log_as_json_has_the_arguments(audited: Builder) -> None:
-    result = kvzmq("log", audited.path, "--json", "--operation", "insert")
+    result = command("log", audited.path, "--json", "--operation", "insert")
     assert json.loads(result.stdout) == {
         "time": "2023-11-14T22:13:22.000Z", "group": 2, "session": SESSION.hex(), "seq": 2,
         "operation": "insert", "keys": ["robots/1"], "arguments": ["robots/1", {"x": 1}, None],
@@ -565,7 +561,7 @@ def test_log_shows_what_comes_after_damage_too_and_exits_with_1(built: Builder) 
         built.group(("insert", f"k{n}", n))
     built.close()
     spoil(built.path / NAME, 3)
-    result = kvzmq("log", built.path)
+    result = command("log", built.path)
     assert result.exit_code == 1
     assert [line.split("\t")[1] for line in result.stdout.splitlines()] == ["1", "2", "4", "5"]
     assert "cannot be read" in result.stderr
@@ -579,7 +575,7 @@ def test_export_of_a_directory_is_the_recovered_table_in_order(built: Builder) -
     built.compact()
     built.group(("remove", "b"))
     built.close()
-    result = kvzmq("export", built.path)
+    result = command("export", built.path)
     assert [json.loads(line) for line in result.stdout.splitlines()] == [
         {"key": "a\n", "value": "ü"},
         {"key": "c", "msgpack": "xAIA/w=="},
@@ -590,7 +586,7 @@ def test_export_of_a_directory_is_the_recovered_table_in_order(built: Builder) -
 def test_export_keeps_times_to_live_as_moments(built: Builder) -> None:
     built.group(("insert", "a", 1, 100.5), ("insert", "b", 1))
     built.close()
-    assert kvzmq("export", built.path).stdout == (
+    assert command("export", built.path).stdout == (
         '{"key":"a","value":1,"expires":"2023-11-14T22:15:01.500000Z"}\n{"key":"b","value":1}\n'
     )
 
@@ -598,13 +594,13 @@ def test_export_keeps_times_to_live_as_moments(built: Builder) -> None:
 def test_export_takes_a_prefix_and_an_output_file(built: Builder, tmp_path: Path) -> None:
     built.group(("insert_many", {"a1": 1, "a2": 2, "b": 3}))
     built.close()
-    result = kvzmq("export", built.path, "--prefix", "a", "-o", tmp_path / "rows.jsonl")
+    result = command("export", built.path, "--prefix", "a", "-o", tmp_path / "rows.jsonl")
     assert result.exit_code == 0 and result.stdout == ""
     assert (tmp_path / "rows.jsonl").read_text() == '{"key":"a1","value":1}\n{"key":"a2","value":2}\n{"rows":2}\n'
 
 
 def test_export_of_a_directory_that_a_server_has_is_refused(built: Builder) -> None:
-    result = kvzmq("export", built.path)
+    result = command("export", built.path)
     assert result.exit_code == 3 and "in use by a kvzmq server" in result.stderr and result.stdout == ""
 
 
@@ -613,7 +609,7 @@ def test_export_of_a_damaged_directory_is_refused(built: Builder) -> None:
     built.group(("insert", "b", 1))
     built.close()
     spoil(built.path / NAME, 1)
-    result = kvzmq("export", built.path)
+    result = command("export", built.path)
     assert result.exit_code == 3 and "kvzmq check --repair" in result.stderr and result.stdout == ""
 
 
@@ -649,7 +645,7 @@ def test_a_piece_of_the_log_stored_as_a_value_is_no_group(built: Builder) -> Non
     built.close()
     path = built.path / NAME
     path.write_bytes(path.read_bytes()[: offsets(path)[2][1] - 1])
-    result = kvzmq("check", built.path)
+    result = command("check", built.path)
     assert result.exit_code == 0 and "torn tail" in result.stdout and "table: 1 row," in result.stdout
 
 
@@ -657,9 +653,9 @@ def test_what_is_written_ahead_is_no_torn_tail(built: Builder) -> None:
     built.group(("insert", "a", 1))
     with (built.path / NAME).open("rb") as file:
         assert file.read().endswith(bytes(1000))
-    result = kvzmq("check", built.path)  # beside the server, or after a kill
+    result = command("check", built.path)  # beside the server, or after a kill
     assert result.exit_code == 0 and "torn" not in result.stdout and "being written" not in result.stdout
-    assert kvzmq("log", built.path).exit_code == 0
+    assert command("log", built.path).exit_code == 0
 
 
 def offsets_of_gap(path: Path) -> int:

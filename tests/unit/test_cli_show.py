@@ -29,7 +29,7 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
             patch.setenv("COLUMNS", str(columns))
             function(*arguments)
             stdout.flush()
-            data = stdout.buffer.getvalue()  # type: ignore[attr-defined]
+            data = stdout.buffer.getvalue()
             assert isinstance(data, bytes)
             return data
 

@@ -63,8 +63,15 @@ def test_a_quoted_key_is_read_back(key: str) -> None:
     assert split(f"lookup {quote(key)}")[1:] == [key]
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
-                    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner)))  # fmt: skip
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | TEXT,
+        lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    )
+)
 def test_json_is_one_word_however_it_is_laid_out(value: object) -> None:
     for indent in (None, 2):
         text = json.dumps(value, indent=indent)

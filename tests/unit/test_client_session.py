@@ -51,6 +51,7 @@ class ModelServer:
         return msgpack.encode_reply(table.execute(request))
 
     def _kept(self, request: messages.Request) -> bool:
+        assert request.session is not None
         try:
             return self.table.sessions.find(request.session, request.seq, request.digest) is not None
         except errors.RequestRefused:

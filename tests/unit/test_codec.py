@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
+from support.wire import results_of
 
 from kvzmq import errors
 from kvzmq.protocol import jsonl, messages, msgpack, operations, validation
@@ -30,8 +31,9 @@ def raw(value: Any) -> Raw:
 
 
 VALUES: list[Any] = [
-    None, True, 0, -1, 2**64 - 1, -(2**63), 1.5, -0.0, 1e308, 5e-324, "", "zebra", "\0\n\u2028é", "e\u0301", "\U0010ffff",
-    [], {}, [1, [2, [3, [4, [5, [6]]]]]], {"": 1, "a": {"b": {"c": {"d": {"e": None}}}}}, ["x" * 40, 70_000, -70_000, 2**32],
+    None, True, 0, -1, 2**64 - 1, -(2**63), 1.5, -0.0, 1e308, 5e-324, "", "zebra",
+    "\0\n\u2028é", "e\u0301", "\U0010ffff", [], {}, [1, [2, [3, [4, [5, [6]]]]]],
+    {"": 1, "a": {"b": {"c": {"d": {"e": None}}}}}, ["x" * 40, 70_000, -70_000, 2**32],
 ]  # fmt: skip
 
 ONE_OF_EACH: list[Operation] = [
@@ -254,7 +256,7 @@ def nested(depth: int, inner: Any = 1) -> Any:
 def test_values_come_back_as_they_went_in(value: Any) -> None:
     request = accepted(msgpack.encode_value([None, 1, [["insert", "k", value], ["lookup", "k"]]]))
     reply = Table().execute(request)
-    (_, done), (_, found) = msgpack.decode_value(reply.results)
+    (_, done), (_, found) = results_of(reply)
     assert done is None and found == value and type(found) is type(value)
     assert math.copysign(1, found) == math.copysign(1, value) if isinstance(value, float) else True
     read_back(Table().execute(accepted(msgpack.encode_value([None, 1, [["setdefault", "k", value]]]))))
@@ -299,9 +301,11 @@ def test_what_cannot_be_read_back_everywhere_is_refused(data: bytes, words: str)
     with pytest.raises(errors.InvalidRequest) as refused:
         validation.check_value(data)
     assert words in str(refused.value)
-    for before in (b"\x93\xa6insert\xa1k", b"\x92\xabinsert_many\x81\xa1k", b"\x93\xaasetdefault\xa1k", b"\x93\xa5query\xa1k",
-                   b"\x94\xafcompare_and_set\xa1k\x90\x91", b"\x94\xafcompare_and_set\xa1k\x91",
-                   b"\x93\xabtransaction\x91\x92\xa1k\x91", b"\x93\xabtransaction\x90\x91\x93\xa6insert\xa1k"):  # fmt: skip
+    for before in (
+        b"\x93\xa6insert\xa1k", b"\x92\xabinsert_many\x81\xa1k", b"\x93\xaasetdefault\xa1k", b"\x93\xa5query\xa1k",
+        b"\x94\xafcompare_and_set\xa1k\x90\x91", b"\x94\xafcompare_and_set\xa1k\x91",
+        b"\x93\xabtransaction\x91\x92\xa1k\x91", b"\x93\xabtransaction\x90\x91\x93\xa6insert\xa1k",
+    ):  # fmt: skip
         after = b"\x90" if before.endswith((b"k\x91",)) else b""
         assert isinstance(msgpack.decode_request(b"\x93\xc0\x01\x91" + before + data + after), Refusal)
 
@@ -329,7 +333,7 @@ def test_any_key_and_value_of_json_go_through_both_encodings(key: str, value: An
         table.execute(request)
         reply = table.execute(accepted(msgpack.encode_request(None, 1, [operations.Lookup(key)])))
         assert json.loads(jsonl.encode_line(reply))["result"] == value
-        assert msgpack.decode_value(reply.results)[0][1] == value
+        assert results_of(reply)[0][1] == value
 
 
 # ---- lines
@@ -340,7 +344,11 @@ LINES: dict[str, list[dict[str, Any]]] = {
     "remove": [{"key": "k"}],
     "insert_many": [{"rows": {"a": 1, "b": [2]}}],
     "remove_many": [{"keys": ["a"]}],
-    "compare_and_set": [{"key": "k", "expected": 1, "value": 2}, {"key": "k", "value": None}, {"key": "k", "expected": None}],
+    "compare_and_set": [
+        {"key": "k", "expected": 1, "value": 2},
+        {"key": "k", "value": None},
+        {"key": "k", "expected": None},
+    ],
     "setdefault": [{"key": "k", "value": 1}],
     "increment": [{"key": "k"}, {"key": "k", "by": -2.5}],
     "expire": [{"key": "k", "ttl_s": 1.5}, {"key": "k"}],
@@ -484,7 +492,7 @@ def test_a_reply_is_the_array_of_the_protocol(reply: Reply) -> None:
     assert msgspec.msgpack.decode(msgpack.encode_reply(reply)) == [
         reply.seq,
         reply.revision,
-        msgpack.decode_value(reply.results),
+        results_of(reply),
     ]
     read_back(reply)
 
@@ -497,8 +505,9 @@ def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
     assert line(0, [["k", {"a": 1}]]) == {"status": "OK", "result": [["k", {"a": 1}]]}
     assert line(1, "no key 'ghost'") == {"status": "exception", "type": "KeyError", "message": "no key 'ghost'"}
     assert {line(code, "")["type"] for code in errors.BY_CODE} == {
-        "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "NotAllowed", "InvalidRequest", "InvalidMethod",
-        "WriteRejected", "SessionExpired", "SequenceReused",
+        "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "NotAllowed",
+        "InvalidRequest",
+        "InvalidMethod", "WriteRejected", "SessionExpired", "SequenceReused",
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
+from support.calls import noting
 from support.stepped import Stepped
 from support.witness import dump_of, raw, request
 from test_table import equal, values
@@ -49,8 +50,8 @@ def test_every_limit_is_what_the_page_says() -> None:
         int(re.sub(r"[^\d]", "", value)) for value in re.findall(r"^\| .* \| ([\d,]+)[^|]* \|$", section, re.MULTILINE)
     ]
     assert stated == [
-        operations.ROWS_MAX, operations.TRANSACTION_MAX, operations.KEY_CHARS_MAX, validation.CONTAINERS_MAX, budget.SCANS_MAX,
-        indexes.INDEXES_MAX, budget.ROWS_FOUND_MAX, budget.CHANGES_BEFORE_SCAN_MAX,
+        operations.ROWS_MAX, operations.TRANSACTION_MAX, operations.KEY_CHARS_MAX, validation.CONTAINERS_MAX,
+        budget.SCANS_MAX, indexes.INDEXES_MAX, budget.ROWS_FOUND_MAX, budget.CHANGES_BEFORE_SCAN_MAX,
         budget.CHANGED_BYTES_BEFORE_SCAN_MAX, budget.COMPARED_BYTES_MAX, indexes.INDEXES_MAX, indexes.INDEX_BYTES_MAX,
     ]  # fmt: skip
     assert (
@@ -80,8 +81,8 @@ def test_booleans_are_told_from_numbers_at_every_depth() -> None:
         ([{"a": 1}, [1.0]], [{"a": 1}, [True]]),
     ):
         assert not equality.are_equal(msgpack.encode_value(one), msgpack.encode_value(other))
-    one, other = {"a": True, "b": [1, {"c": False}]}, {"b": [1.0, {"c": False}], "a": True}
-    assert equality.are_equal(msgpack.encode_value(one), msgpack.encode_value(other))
+    ordered, reordered = {"a": True, "b": [1, {"c": False}]}, {"b": [1.0, {"c": False}], "a": True}
+    assert equality.are_equal(msgpack.encode_value(ordered), msgpack.encode_value(reordered))
 
 
 def test_a_large_value_is_not_decoded_to_be_compared_with_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,9 +186,9 @@ def test_a_bad_value_is_refused_wherever_it_is(bad: bytes, among: int) -> None:
 
 def test_values_of_many_operations_are_checked_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turned red by checking one by one: 90,000 rows that need the slow check took a second."""
-    checked: list[int] = []
+    checked: list[bytes] = []
     check = validation.check_value
-    monkeypatch.setattr(validation, "check_value", lambda data: (checked.append(1), check(data))[1])
+    monkeypatch.setattr(validation, "check_value", noting(checked.append, check))
     request(None, 1, operations.InsertMany({f"k{number}": raw([[[[[[b""]]]]]]) for number in range(1000)}))
     request(None, 1, *[operations.Insert(f"k{number}", raw([[[[[[b""]]]]]])) for number in range(1000)])
     assert not checked
@@ -544,7 +545,7 @@ def test_stats_asked_often_in_one_request_are_made_once() -> None:
     with Stepped() as table:
         made: list[int] = []
         describe = table.server.dispatcher._describe
-        table.server.dispatcher._describe = lambda: (made.append(1), describe())[1]
+        table.server.dispatcher._describe = noting(lambda: made.append(1), describe)
         peer = table.zmq()
         peer.send(*[["stats"]] * 100)
         assert len(table.replies(peer)[0][2]) == 100 and len(made) == 1
@@ -571,7 +572,7 @@ def test_who_sends_no_more_still_gets_the_reply_that_waits_for_an_index(slow: St
     peer.send(b'{"method": "keys", "limit": 3}\n')
     peer.finish()
     assert slow.lines(peer, 1) == [{"status": "OK", "result": ["0000", "0001", "0002"]}]
-    slow.until(lambda: (peer.read(), peer.ended)[1])
+    slow.until(lambda: peer.ended, first=peer.read)
 
 
 @pytest.mark.usefixtures("few")
@@ -598,7 +599,8 @@ def test_a_step_works_on_indexes_for_as_long_as_it_has_executed_while_somebody_w
     peer.send(["query", "n", 1])
     slow.gather(1)
     assert slow.server.dispatcher.deferral
-    monkeypatch.setattr(table_indexes, "work", lambda until_s, clock: (until.append(until_s - clock()), False)[1])
+    work = noting(lambda until_s, clock: until.append(until_s - clock()), lambda *_: False)
+    monkeypatch.setattr(table_indexes, "work", work)
     slow.server.dispatcher.deferral.work(0.02)
     assert until and until[0] == pytest.approx(0.04, abs=0.01)
     monkeypatch.undo()

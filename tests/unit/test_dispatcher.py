@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from support.calls import noting
 from support.stepped import Stepped
 
 from kvzmq import errors
@@ -29,12 +31,11 @@ def table() -> Iterator[Stepped]:
 
 def test_a_step_commits_all_that_several_clients_change_as_one_group(table: Stepped) -> None:
     """Red when each request was committed alone."""
-    peers = [table.zmq() for _ in range(5)] + [table.tcp() for _ in range(5)]
-    for number, peer in enumerate(peers):
-        if number < 5:
-            peer.send(["insert", f"k{number}", number])
-        else:
-            peer.send(b'{"method": "insert", "key": "k%d", "value": %d}\n' % (number, number))
+    by_frame, by_line = [table.zmq() for _ in range(5)], [table.tcp() for _ in range(5)]
+    for number, dealer in enumerate(by_frame):
+        dealer.send(["insert", f"k{number}", number])
+    for number, line in enumerate(by_line, start=5):
+        line.send(b'{"method": "insert", "key": "k%d", "value": %d}\n' % (number, number))
     table.gather(10)
     assert len(table.log.groups) == 1
     _, requests = decode_group(table.log.groups[0])
@@ -66,10 +67,10 @@ def test_no_reply_leaves_before_the_steps_changes_are_durable(table: Stepped, mo
     execute = table.store.table.execute
 
     send = table.router.send
-    monkeypatch.setattr(table.log, "append", lambda group: (seen.append("written"), append(group))[1])
+    monkeypatch.setattr(table.log, "append", noting(lambda *_: seen.append("written"), append))
     monkeypatch.setattr(table.log, "sync", lambda: seen.append("durable"))
-    monkeypatch.setattr(table.store.table, "execute", lambda request: (seen.append("execute"), execute(request))[1])
-    monkeypatch.setattr(table.router, "send", lambda peer, reply: (seen.append("send"), send(peer, reply))[1])
+    monkeypatch.setattr(table.store.table, "execute", noting(lambda *_: seen.append("execute"), execute))
+    monkeypatch.setattr(table.router, "send", noting(lambda *_: seen.append("send"), send))
     peer = table.zmq()
     peer.send(["lookup", "a"])
     peer.send(["insert", "a", "x" * dispatcher.WAITING_BYTES_MAX])
@@ -287,9 +288,9 @@ def test_a_reply_without_room_is_not_searched_for(table: Stepped, monkeypatch: p
     """Red when keys and queries looked for rows first and for room afterwards: 100,000 of them took minutes."""
     peer = table.zmq()
     table.call(peer, "insert_many", {f"{number}": {"a": 1} for number in range(10_000)})
-    looked = []
+    looked: list[Any] = []
     keys = table.store.table.indexes.keys
-    monkeypatch.setattr(table.store.table.indexes, "keys", lambda *args: (looked.append(1), keys(*args))[1])
+    monkeypatch.setattr(table.store.table.indexes, "keys", noting(lambda *args: looked.append(args), keys))
     peer.send(*[["keys", "", None, 10_000]] * 20_000)
     table.until(lambda: table.server.dispatcher.requests == 2)
     ((_, _, results),) = table.replies(peer)
@@ -333,13 +334,18 @@ def test_a_step_is_bounded_in_requests_of_each_transport(table: Stepped) -> None
         peer.send(["size"])
     other.send(b'{"method": "size"}\n' * 3000)
     table.server._poller.poll(1000)
-    table.until(lambda: (other.read(), peer.replies(), table.server.dispatcher.requests == 6000)[2])
+
+    def take_replies() -> None:
+        other.read()
+        peer.replies()
+
+    table.until(lambda: table.server.dispatcher.requests == 6000, first=take_replies)
     steps = table.server.dispatcher.steps
     assert steps >= 6000 // (1024 + tcp_connection.LINES_MAX)
 
 
 def test_stats_counts_the_connections_there_are(table: Stepped) -> None:
-    """Red when those that had asked within the last minute were counted: 59 after one-shot commands, 0 with one idle."""
+    """Red when those that asked within the last minute were counted: 59 after one-shot commands, 0 with one idle."""
 
     def clients() -> int:
         table.step()

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from support.calls import noting
 
 from kvzmq import errors
 from kvzmq.store.file.files import DiskDirectory
@@ -62,7 +63,7 @@ def test_every_directory_that_leads_to_the_table_is_synced(tmp_path: Path, monke
     """
     synced: list[str] = []
     usual = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), usual(fd))[1])
+    monkeypatch.setattr(os, "fsync", noting(lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")), usual))
     DiskDirectory(tmp_path / "a" / "b" / "table").close()
     assert synced == [str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")]
     synced.clear()

@@ -194,7 +194,12 @@ def test_a_refused_session_is_an_error_of_the_write_and_asked_for_again(server: 
 
 def test_a_reply_that_comes_byte_by_byte_is_read_whole(connect: Any) -> None:
     reply = json.dumps({"status": "OK", "result": "é" * 50}, ensure_ascii=False).encode() + b"\n"
-    with _scripted_server(lambda connection: [connection.sendall(reply[i : i + 1]) for i in range(len(reply))]) as s:
+
+    def serve(connection: socket.socket) -> None:
+        for at in range(len(reply)):
+            connection.sendall(reply[at : at + 1])
+
+    with _scripted_server(serve) as s:
         assert connect(s).lookup("a") == "é" * 50
 
 

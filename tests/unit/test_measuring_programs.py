@@ -99,7 +99,7 @@ def test_a_timed_stage_notes_its_beginning_and_every_end() -> None:
 
 def test_a_stage_of_given_length_ends_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(0, 10 * NS_PER_S, NS_PER_S))
-    monkeypatch.setattr(PerfStages.time, "monotonic_ns", lambda: next(ticks))
+    monkeypatch.setattr(time, "monotonic_ns", lambda: next(ticks))
     endless = iter(lambda: (), None)
     assert list(PerfStages.time_calls(lambda: None, endless, 3)) == [0, NS_PER_S, 2 * NS_PER_S, 3 * NS_PER_S]
 
@@ -295,7 +295,7 @@ def test_nobody_goes_on_before_the_last_has_come(tmp_path: Path) -> None:
 
 
 def test_a_single_copy_waits_for_nobody_and_leaves_nothing() -> None:
-    barrier = StageBarrier(None, 1, "1", pause=pytest.fail)
+    barrier = StageBarrier(None, 1, "1", pause=lambda _: pytest.fail("it waited"))
     assert barrier.meet("here", {"a": 1}) == [{"a": 1}]
     barrier.leave("rows", b"")
     barrier.fail("anything")
@@ -393,14 +393,14 @@ class CountsWrites(FakeTableServer):
 class StaleQuery(FakeTableServer):
     def do_query(self, request: dict[str, Any]) -> list[list[Any]]:
         key = request["subkey"], json.dumps(request["subvalue"])
-        self.answers: dict[Any, Any] = getattr(self, "answers", {})
+        self.answers: dict[Any, list[list[Any]]] = getattr(self, "answers", {})
         return self.answers.setdefault(key, super().do_query(request))
 
 
 class LooseQuery(FakeTableServer):
     def do_query(self, request: dict[str, Any]) -> list[list[Any]]:
         wanted = request["subkey"], str(request["subvalue"])
-        maps = [[key, value] for key, value in self.rows.items() if isinstance(value, dict)]
+        maps = [(key, value) for key, value in self.rows.items() if isinstance(value, dict)]
         return [[key, value] for key, value in maps if (wanted[0], str(value.get(wanted[0]))) == wanted]
 
 

@@ -44,7 +44,9 @@ EXAMPLES: list[Operation] = [
     operations.Increment("number", 2),
     operations.Expire("number"),
     operations.Expire("page/1", 3.0),
-    operations.Transact([("none", []), ("number", [raw(5)])], [operations.Insert("new", raw(1)), operations.Lookup("fred")]),
+    operations.Transact(
+        [("none", []), ("number", [raw(5)])], [operations.Insert("new", raw(1)), operations.Lookup("fred")]
+    ),
     operations.Transact([], [operations.InsertMany({"a": raw(1), "b": raw(2)}), operations.RemoveMany(["page/1"])]),
     operations.Lookup("fred"),
     operations.LookupMany(["fred", "none", "page/2"]),
@@ -83,7 +85,8 @@ def small_table(kept: Iterable[Access] | None = None) -> Table:
     table = Table()
     table.advance(1_000_000)
     rows = {
-        "number": raw(5), "fred": raw({"name": "fred"}), "page/1": raw({"name": "fred"}), "page/2": raw({"name": "barney"}),
+        "number": raw(5), "fred": raw({"name": "fred"}),
+        "page/1": raw({"name": "fred"}), "page/2": raw({"name": "barney"}),
     }  # fmt: skip
     for key, value in rows.items():
         if kept is None or covers(kept, key):

@@ -96,16 +96,20 @@ def test_every_limit_is_what_the_code_says() -> None:
     limits = {what: int(re.sub(r"[^\d]", "", value)) for what, value in rows("Limits")}
     assert list(limits.values()) == [
         messages.REQUEST_BYTES_MAX, messages.REQUEST_BYTES_LIMIT, messages.REPLY_BYTES_MAX,
-        messages.request_line_bytes_max(messages.REQUEST_BYTES_MAX), messages.REPLY_LINE_BYTES_MAX, messages.OPERATIONS_MAX, operations.KEY_CHARS_MAX, validation.DEPTH_MAX, operations.PAGE_ROWS_MAX,
-        operations.TTL_S_MAX, sessions.CACHED_REPLIES_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX, router_replies.QUEUED_MESSAGES_MAX,
-        router_replies.UNSENT_BYTES_MAX, router.RECEIVED_MESSAGES_MAX, router.IDENTITY_BYTES_MAX, router.ENVELOPE_FRAMES_MAX,
-        router.ENVELOPE_BYTES_MAX, tcp.CONNECTIONS_MAX, tcp_connection.UNREAD_BYTES_MAX, tcp.HELD_BYTES_MAX,
+        messages.request_line_bytes_max(messages.REQUEST_BYTES_MAX), messages.REPLY_LINE_BYTES_MAX,
+        messages.OPERATIONS_MAX, operations.KEY_CHARS_MAX, validation.DEPTH_MAX, operations.PAGE_ROWS_MAX,
+        operations.TTL_S_MAX, sessions.CACHED_REPLIES_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX,
+        router_replies.QUEUED_MESSAGES_MAX, router_replies.UNSENT_BYTES_MAX, router.RECEIVED_MESSAGES_MAX,
+        router.IDENTITY_BYTES_MAX, router.ENVELOPE_FRAMES_MAX, router.ENVELOPE_BYTES_MAX, tcp.CONNECTIONS_MAX,
+        tcp_connection.UNREAD_BYTES_MAX, tcp.HELD_BYTES_MAX,
     ]  # fmt: skip
     assert messages.LARGE_BYTES_MIN == 16 << 10 and messages.JSON_GROWTH == 7 and "seven" in DOCUMENT
     for stated, number in (
-        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.CACHED_REPLIES_MAX), ("latest 65,536 changes", history.CHANGES_KEPT),
-        ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20), ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.CACHED_BYTES_MAX >> 20),
-        ("128 MiB in all", sessions.ALL_CACHED_BYTES_MAX >> 20), ("nothing for 10 seconds", int(messages.SILENCE_S_MAX)),
+        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.CACHED_REPLIES_MAX),
+        ("latest 65,536 changes", history.CHANGES_KEPT), ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20),
+        ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.CACHED_BYTES_MAX >> 20),
+        ("128 MiB in all", sessions.ALL_CACHED_BYTES_MAX >> 20),
+        ("nothing for 10 seconds", int(messages.SILENCE_S_MAX)),
         ("after 1,000 changes", watches.PROGRESS_CHANGES),
     ):  # fmt: skip
         assert stated in UNWRAPPED and int(re.sub(r"[^\d]", "", stated)) == number

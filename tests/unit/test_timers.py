@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from support.calls import noting
 from support.stepped import Stepped
 
 from kvzmq.server.timers import Timers
@@ -40,9 +41,9 @@ def test_a_timer_is_called_again_when_it_says_so(clock: Clock) -> None:
 def test_a_late_timer_is_called_once_and_takes_no_turn_from_the_others(clock: Clock) -> None:
     """Red when a turn called only the first that was due: one that is always due kept the others from ever running."""
     timers, calls = Timers(clock), []
-    timers.add(lambda: (calls.append("always"), 0.0)[1])
-    timers.add(lambda: (calls.append("rarely"), 10.0)[1], first_s=1.0)
-    timers.add(lambda: (calls.append("often"), 1.0)[1], first_s=0.5)
+    timers.add(noting(lambda: calls.append("always"), lambda: 0.0))
+    timers.add(noting(lambda: calls.append("rarely"), lambda: 10.0), first_s=1.0)
+    timers.add(noting(lambda: calls.append("often"), lambda: 1.0), first_s=0.5)
     clock.now_s += 7.0
     timers.run()
     assert calls == ["always", "often", "rarely"], "each once, the one that is due longest first"
@@ -69,7 +70,7 @@ def test_an_idle_loop_waits_until_the_next_timer_that_wakes_it(clock: Clock) -> 
 def test_the_loop_calls_a_timer_in_time_and_late_ones_beside_requests() -> None:
     with Stepped() as table:
         calls: list[float] = []
-        table.server.timers.add(lambda: (calls.append(table.now_s), 60.0)[1], first_s=60.0)
+        table.server.timers.add(noting(lambda: calls.append(table.now_s), lambda: 60.0), first_s=60.0)
         peer = table.zmq()
         table.call(peer, "size")
         assert not calls and table.server._wait_ms(100.0) == 60_000

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.calls import noting
 from support.stepped import Stepped, ZmqPeer
 
 from kvzmq import errors
+from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
 from kvzmq.server import watches
 from kvzmq.server.transport import router_replies
@@ -203,7 +205,10 @@ def test_a_watcher_that_lags_too_far_is_told_so_and_its_watch_ends(
     for number in range(400):
         table.call(writer, "insert", f"k{number}", "x" * 50_000)
     events: list[Any] = []
-    table.until(lambda: (events.extend(watcher.replies()), events and events[-1][2][1] == errors.RevisionGone.code)[1])
+    table.until(
+        lambda: events and events[-1][2][1] == errors.RevisionGone.code,
+        first=lambda: events.extend(watcher.replies()),
+    )
     revisions = [revision for _, revision, _ in events[:-1]]
     assert revisions == list(range(1, len(revisions) + 1)), "up to there nothing is missing"
     assert events[-1][1] == revisions[-1], "and it says where that is"
@@ -225,7 +230,7 @@ def test_the_number_of_watches_is_bounded_for_one_peer_and_for_all(
 class Walked(deque[Any]):
     """A deque that counts the items it is asked for."""
 
-    count = 0
+    count = 0  # type: ignore[assignment]
 
     def __iter__(self) -> Iterator[Any]:
         for item in super().__iter__():
@@ -241,7 +246,7 @@ class Walked(deque[Any]):
 class Sliced(list[Any]):
     """A list that counts the items of its slices."""
 
-    count = 0
+    count = 0  # type: ignore[assignment]
 
     def __getitem__(self, place: Any) -> Any:
         found = super().__getitem__(place)
@@ -339,7 +344,7 @@ def test_the_watch_of_who_breaks_the_promise_of_heartbeats_ends_and_says_so(tabl
         table.call(talking, "ping")
     table.until(lambda: len(table.server.dispatcher.watches) == 2)
     heard: list[Any] = []
-    table.until(lambda: (heard.extend(silent.replies()), any(event[2] is not None for event in heard))[1])
+    table.until(lambda: any(event[2] is not None for event in heard), first=lambda: heard.extend(silent.replies()))
     assert [event[2][:2] for event in heard if event[2] is not None] == [[1, errors.WatchIdle.code]]
     table.now_s += SILENCE_S_MAX * 2
     table.until(lambda: len(table.server.dispatcher.watches) == 1)
@@ -424,8 +429,8 @@ def test_a_value_is_decoded_once_for_all_watched_queries(table: Stepped, monkeyp
     for number in range(200):
         table.call(peer, "watch_query", f"s{number % 20}", number)
     decoded: list[bytes] = []
-    decode = watches.msgpack.decode_value
-    monkeypatch.setattr(watches.msgpack, "decode_value", lambda data: (decoded.append(bytes(data)), decode(data))[1])
+    decode = msgpack.decode_value
+    monkeypatch.setattr(msgpack, "decode_value", noting(lambda data: decoded.append(bytes(data)), decode))
     table.call(peer, "insert", "a", {"s0": 0, "s1": 1, "s2": [7]})
     table.call(peer, "insert", "a", {"s0": 1})
     table.settle()

@@ -79,12 +79,14 @@ def _show(report: Report, as_json: bool) -> None:
 
 def _summary(file: FileReport) -> str:
     if file.name.endswith(".ckpt"):
-        return f"{size(file.bytes)}, checkpoint of everything up to group {file.last_group}, {count(file.frames, 'section')}"
+        sections = count(file.frames, "section")
+        return f"{size(file.bytes)}, checkpoint of everything up to group {file.last_group}, {sections}"
     if file.first_group is None:
         return f"{size(file.bytes)}, log without groups"
     return (
         f"{size(file.bytes)}, log of {count(file.frames, 'group')} ({file.first_group} to {file.last_group}), "
-        f"{count(file.requests, 'request')}, {count(file.operations, 'operation')}, {_between(file.from_us, file.to_us)}"
+        f"{count(file.requests, 'request')}, {count(file.operations, 'operation')}, "
+        f"{_between(file.from_us, file.to_us)}"
     )
 
 
@@ -139,7 +141,8 @@ def _repair(reading: Reading, report: Report, output: Path, as_json: bool) -> No
     if as_json:
         show.put([show.encode_json({
             "output": str(output), "rows": verified.rows, "revision": verified.revision, "group": saved.group,
-            "prefix": saved.prefix, "left_out": saved.left_out, "later": len(saved.later), "unknown": sorted(saved.unknown),
+            "prefix": saved.prefix, "left_out": saved.left_out, "later": len(saved.later),
+            "unknown": sorted(saved.unknown),
         })])  # fmt: skip
         return
     what = f"the table as it was after group {saved.group}" if saved.prefix else "a part of the table, as it is known"

@@ -6,9 +6,9 @@ import contextlib
 import itertools
 import os
 import readline
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
@@ -18,7 +18,6 @@ from kvzmq.cli.connection import Connection
 from kvzmq.cli.words import quote
 
 if TYPE_CHECKING:
-    from kvzmq.cli.commands.shell import Shell
     from kvzmq.client.sync.client import Client
 
 HISTORY_LINES_MAX = 5000
@@ -29,9 +28,24 @@ _ONE_KEY = ("insert", "cas", "setdefault", "incr", "ttl", "keys", "items", "watc
 _MANY_KEYS = ("lookup", "remove")
 
 
+class Session(Protocol):
+    """The shell, as far as editing sees it."""
+
+    @property
+    def connection(self) -> Connection:
+        """The server it is at."""
+
+    @property
+    def unfinished(self) -> str:
+        """The lines of a command that goes on."""
+
+
 @contextlib.contextmanager
 def history(path: Path) -> Iterator[None]:
-    """Take the history from `path`, and put it back, for its owner's eyes only. A history that cannot be kept is none."""
+    """Take the history from `path`, and put it back, for its owner's eyes only.
+
+    A history that cannot be kept is none.
+    """
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_history_length(HISTORY_LINES_MAX)
@@ -44,13 +58,13 @@ def history(path: Path) -> Iterator[None]:
             readline.write_history_file(path)
 
 
-def lines(shell: Shell) -> Iterator[str]:
+def lines(shell: Session) -> Iterator[str]:
     """Yield what is typed, under a prompt that names the server; the lines of one command are one in the history."""
     return _Lines(shell)
 
 
 class _Lines(Iterator[str]):
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Session) -> None:
         self._shell = shell
         self._begun = 0
 
@@ -77,9 +91,9 @@ class _Lines(Iterator[str]):
 
 
 @contextlib.contextmanager
-def completion(shell: Shell) -> Iterator[None]:
-    """Have Tab complete what is typed."""
-    completer = Completer(shell)
+def completion(shell: Session, commands: Collection[str], own: Collection[str]) -> Iterator[None]:
+    """Have Tab complete what is typed; see Completer."""
+    completer = Completer(shell, commands, own)
     readline.set_completer(completer.complete)
     readline.set_completer_delims(" \t\n")
     libedit = "libedit" in (readline.__doc__ or "")
@@ -96,10 +110,14 @@ class Completer:
 
     Args:
         shell: whose server has the keys
+        commands: the names of the table's commands
+        own: the names of the shell's own
     """
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Session, commands: Collection[str], own: Collection[str]) -> None:
         self._shell = shell
+        self._commands = commands
+        self._own = own
         self._matches: list[str] = []
         self._connection: Connection | None = None
 
@@ -112,13 +130,11 @@ class Completer:
 
     def matches(self, before: list[str], text: str) -> list[str]:
         """Return what `text` may become after the words `before`."""
-        from kvzmq.cli.commands.shell import COMMANDS, OWN
-
         if not before or (before == ["help"]):
-            return [f"{name} " for name in [*COMMANDS, *ALIASES, *OWN] if name.startswith(text.lower())]
+            return [f"{name} " for name in [*self._commands, *ALIASES, *self._own] if name.startswith(text.lower())]
         name = ALIASES.get(before[0].lower(), before[0].lower())
         if text.startswith("-"):
-            return self._options(name, text) if name in COMMANDS else []
+            return self._options(name, text) if name in self._commands else []
         given = sum(not word.startswith("-") for word in before[1:])
         if name in _MANY_KEYS or (name in _ONE_KEY and given == 0):
             return self._keys(text)

@@ -50,8 +50,9 @@ def keygen(name: str, directory: Path) -> None:
     click.echo(f"{name} {key} read,write")
     click.echo(
         f"made {public} and {secret}. For a client: add the line above to the server's clients file (kvzmq server "
-        f"--clients FILE), give the rights and prefixes it should have, and use `kvzmq --curve-key {secret} --server-key "
-        f"KEY_OF_THE_SERVER`. For a server: start it with --curve-key {secret}; its clients need --server-key {key!r}",
+        f"--clients FILE), give the rights and prefixes it should have, and use `kvzmq --curve-key {secret} "
+        f"--server-key KEY_OF_THE_SERVER`. For a server: start it with --curve-key {secret}; its clients need "
+        f"--server-key {key!r}",
         err=True,
     )
 

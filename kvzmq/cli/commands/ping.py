@@ -68,7 +68,8 @@ def _explain(connection: Connection, as_json: bool) -> int:
             answered, code = True, DONE
             stats = _stats(table)
             findings.append(Finding(True, (
-                f"the table answers: kvzmq {stats.get('version')}, {count(int(stats.get('keys', 0)), 'row')}, revision {stats.get('revision')}"
+                f"the table answers: kvzmq {stats.get('version')}, {count(int(stats.get('keys', 0)), 'row')}, "
+                f"revision {stats.get('revision')}"
                 if stats else "the table answers"
             )))  # fmt: skip
             if stats.get("storage_trouble"):
@@ -84,8 +85,8 @@ def _explain(connection: Connection, as_json: bool) -> int:
         except errors.KvzmqError as error:
             findings.append(Finding(False, str(error)))
     if as_json:
-        show.put([show.encode_json({"url": connection.url, "answers": answered,
-                                    "findings": [{"well": one.well, "text": one.text} for one in findings]})])  # fmt: skip
+        found = [{"well": one.well, "text": one.text} for one in findings]
+        show.put([show.encode_json({"url": connection.url, "answers": answered, "findings": found})])
     else:
         show.put(f"{'ok    ' if each.well else 'WRONG '} {each.text}".encode() for each in findings)
     return code

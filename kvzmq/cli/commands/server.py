@@ -165,7 +165,8 @@ class _Size(click.ParamType[int]):
     "--compact-after",
     type=_CompactAfter(),
     envvar="KVZMQ_COMPACT_AFTER",
-    help="Compact the log at so many records (1000) or so long a log (64M).  [default: when it outgrows the checkpoint and 64M]",
+    help="Compact the log at so many records (1000) or so long a log (64M).  "
+    "[default: when it outgrows the checkpoint and 64M]",
 )
 @click.option(
     "--request-max",
@@ -248,8 +249,11 @@ def _serve(options: _Options) -> None:
             trace = _open_trace(options.trace_path, stack)
             built = _build(options, trace, stack)
         except errors.CorruptionError as error:
-            _exit(f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
-                  f"`kvzmq check --repair {options.data}` saves what can be read to a copy", REFUSED_TO_START)  # fmt: skip
+            _exit(
+                f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
+                f"`kvzmq check --repair {options.data}` saves what can be read to a copy",
+                REFUSED_TO_START,
+            )
         except (errors.KvzmqError, OSError) as error:
             if not is_there:
                 with contextlib.suppress(OSError):  # it holds something by now
@@ -258,7 +262,8 @@ def _serve(options: _Options) -> None:
         try:
             built.run(lambda: _say_where_it_listens(built))
         except errors.StorageFatal as error:
-            # Not even a clean stop: whatever is still queued must not leave, and must not be synced as if all were well.
+            # Not even a clean stop: whatever is still queued must not leave,
+            # and must not be synced as if all were well.
             print(
                 f"kvzmq: {error}; stopped at once, as nobody can tell what is on the disk", file=sys.stderr, flush=True
             )
@@ -268,8 +273,10 @@ def _serve(options: _Options) -> None:
 def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) -> Server:
     """Join the parts. The ports come first: who cannot listen need not read a million rows to learn it."""
     if options.must_exist and not _holds_table(options.data):
-        raise NoTable(f"{options.data.resolve()} holds no table, and --must-exist says not to begin one: is it the right directory, "
-                      "is its disk mounted?")  # fmt: skip
+        raise NoTable(
+            f"{options.data.resolve()} holds no table, and --must-exist says not to begin one: "
+            "is it the right directory, is its disk mounted?"
+        )
     refuse_unprotected(options.binds, options.tcp, bool(options.curve_keys), options.insecure)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     secured = None

@@ -63,7 +63,7 @@ def _on_terminal(session: Shell, history: Path) -> None:
     click.echo(f"kvzmq {__version__}. Type help for help, Tab to complete, Ctrl-D to leave.")
     with contextlib.suppress(errors.KvzmqError):
         session.greet()
-    with editing.history(history), editing.completion(session):
+    with editing.history(history), editing.completion(session, COMMANDS, OWN):
         session.run(editing.lines(session))
 
 

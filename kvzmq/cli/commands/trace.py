@@ -155,9 +155,8 @@ def _print_lanes(lines: Sequence[Line]) -> None:
         click.echo()
         click.echo(f"{'step':>{label_width}} {_ruler(block)}".rstrip())
         for client in (client for client in clients if client in block.lanes):
-            click.echo(
-                f"{click.style(f'{client:>{label_width}}', fg=colors[client])} {_lane(block.lanes[client], colors[client])}"
-            )
+            label = click.style(f"{client:>{label_width}}", fg=colors[client])
+            click.echo(f"{label} {_lane(block.lanes[client], colors[client])}")
     marks: dict[str, str] = {}
     for line in lines:
         marks.setdefault(interleaving.mark(line), line.operation.partition("+")[0])

@@ -250,7 +250,8 @@ class _Tally:
         """
         if counted != self._lines:
             raise _BadLine(
-                f"line {number}: it says that {counted:,} lines came before, but {self._lines:,} did: some are missing or added"
+                f"line {number}: it says that {counted:,} lines came before, but {self._lines:,} did: "
+                "some are missing or added"
             )
         self._lines = 0
         self.whole = True
@@ -347,7 +348,8 @@ def import_(connection: Connection, file: IO[bytes], replace: bool, without_coun
     show.note(f"{count(done, 'row')} imported")
     if not tally.whole:
         show.note(
-            "kvzmq: there is no count at the end, as `export -o` writes it: a file that was cut off would not be noticed"
+            "kvzmq: there is no count at the end, as `export -o` writes it: "
+            "a file that was cut off would not be noticed"
         )
 
 
@@ -404,8 +406,8 @@ def _replace(connection: Connection, file: IO[bytes], without_count: bool, ttl_s
     keys, tally = _read_all(file)
     if not (tally.whole or without_count):
         raise errors.InvalidRequest(
-            "there is no count at the end, as `export -o` writes it: the file may have been cut off, and --replace would remove "
-            "what it lost. Nothing was changed; --without-count takes it as it is"
+            "there is no count at the end, as `export -o` writes it: the file may have been cut off, "
+            "and --replace would remove what it lost. Nothing was changed; --without-count takes it as it is"
         )
     file.seek(begin)
     done, _ = _insert(connection, file, ttl_s)

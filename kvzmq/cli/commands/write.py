@@ -275,7 +275,10 @@ def incr(connection: Connection, key: str, by: float, ttl_s: float | None, as_js
 @json_option
 @click.pass_obj
 def ttl(connection: Connection, key: str, seconds: float | None, forever: bool, as_json: bool) -> None:
-    """Print how many seconds KEY still lives, or `forever`; with TIME (10s, 5m, 2h, 7d, or seconds) or --forever, set it."""
+    """Print how many seconds KEY still lives, or `forever`; with TIME or --forever, set it.
+
+    TIME is a duration: 10s, 5m, 2h, 7d, or seconds.
+    """
     from kvzmq.cli import show
 
     if seconds is not None and forever:

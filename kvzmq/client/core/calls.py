@@ -208,7 +208,8 @@ class Calls:
         """Build writes and lookups that happen all or not at all; `steps` are of this prefix already."""
         if not isinstance(checks, Mapping):
             raise TypeError(
-                f"checks is a {type(checks).__name__}: it is a mapping of keys to the values they must have, or kvzmq.ABSENT"
+                f"checks is a {type(checks).__name__}: it is a mapping of keys to the values they must have, "
+                "or kvzmq.ABSENT"
             )
         encoded = [(self._key(key), _maybe(expected, f"the check of {key!r}")) for key, expected in checks.items()]
 

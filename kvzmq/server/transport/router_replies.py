@@ -3,8 +3,8 @@
 libzmq's limits count messages and not bytes, and it does not say when a message has left. So a large message is
 followed with pyzmq's tracker until it is on the wire, and the bytes in flight to one peer are bounded.
 
-Nothing here lives longer than it must: a ROUTER is not told which peer has disconnected, so each kind has a bound of its
-own. A record of each peer (its user, its address, its requests) would be kept beside these, by identity and with a
+Nothing here lives longer than it must: a ROUTER is not told which peer has disconnected, so each kind has a bound of
+its own. A record of each peer (its user, its address, its requests) would be kept beside these, by identity and with a
 bound; `RouterTransport.drain` sees the first frame of a peer, with its metadata, and would begin it.
 """
 

@@ -155,8 +155,8 @@ class Connection:
 
     __slots__ = (
         "address", "ended", "line_bytes_max", "lines_max", "moved_s", "number", "owed", "polled", "queued",
-        "queued_bytes", "read_at", "received", "request_bytes_max", "requests", "searched", "skipping", "socket", "state",
-        "token",
+        "queued_bytes", "read_at", "received", "request_bytes_max", "requests", "searched", "skipping", "socket",
+        "state", "token",
     )  # fmt: skip
 
     def __init__(

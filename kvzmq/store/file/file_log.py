@@ -255,7 +255,7 @@ class FileLog:
         return errors.StorageFatal(why)
 
     def _check(self) -> None:
-        """Refuse to go on after a failure: the kernel may take for clean what it lost, and another sync would prove nothing."""
+        """Refuse to go on after a failure: the kernel may take for clean what it lost; another sync proves nothing."""
         if self._failed is not None:
             raise errors.StorageFatal(self._failed)
 
