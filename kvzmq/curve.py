@@ -90,17 +90,9 @@ def read_key_pair(path: str | os.PathLike[str]) -> KeyPair:
     Raises:
         BadKey: it cannot be read, has no secret key, or others than its owner may read it
     """
-    try:
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            text = file.read(FILE_BYTES_MAX).decode("utf-8", "replace")
-    except OSError as error:
-        raise BadKey(f"the key {os.fspath(path)} cannot be read: {error.strerror}") from None
-    found = dict(_LINE.findall(text))
+    found = dict(_LINE.findall(_read_private("key", path).decode("utf-8", "replace")))
     if "secret-key" not in found:
         raise BadKey(f"{os.fspath(path)} holds no secret key: NAME.key_secret does, as `kvzmq keygen NAME` makes it")
-    if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadKey(f"{os.fspath(path)} may be read by others: chmod 600 {os.fspath(path)}")
     for name in ("public-key", "secret-key"):
         if not is_key(found.get(name, "")):
             raise BadKey(
@@ -115,20 +107,26 @@ def read_token(path: str | os.PathLike[str]) -> bytes:
     Raises:
         BadKey: it cannot be read, is no token, or others than its owner may read it
     """
-    try:
-        with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            token = file.read(FILE_BYTES_MAX).rstrip(b"\r\n")
-    except OSError as error:
-        raise BadKey(f"the token {os.fspath(path)} cannot be read: {error.strerror}") from None
-    if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadKey(f"{os.fspath(path)} may be read by others: chmod 600 {os.fspath(path)}")
+    token = _read_private("token", path).rstrip(b"\r\n")
     if not TOKEN_BYTES_MIN <= len(token) <= TOKEN_BYTES_MAX or b"\n" in token:
         raise BadKey(
             f"{os.fspath(path)} is no token, a line of {TOKEN_BYTES_MIN} to {TOKEN_BYTES_MAX} bytes: "
             f"`openssl rand -hex 32 > {os.fspath(path)}` makes one"
         )
     return token
+
+
+def _read_private(what: str, path: str | os.PathLike[str]) -> bytes:
+    """Return what stands in a file that nobody but its owner may read."""
+    try:
+        with open(path, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            data = file.read(FILE_BYTES_MAX)
+    except OSError as error:
+        raise BadKey(f"the {what} {os.fspath(path)} cannot be read: {error.strerror}") from None
+    if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BadKey(f"{os.fspath(path)} may be read by others: chmod 600 {os.fspath(path)}")
+    return data
 
 
 def client_keys(curve_key: str | os.PathLike[str] | None, server_key: str | None) -> ClientKeys | None:

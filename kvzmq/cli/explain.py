@@ -42,6 +42,9 @@ _MECHANISMS = {
 }
 """What to do where a server asks for a mechanism that this client was given nothing for."""
 
+_VERSION_AT, _VERSION_MIN = 10, 3
+"""Where a greeting says its version, and the least that kvzmq speaks; before it the number is one less."""
+
 _HEARD_BYTES = 60
 
 
@@ -257,6 +260,11 @@ def _shake_hands(sock: socket.socket, endpoint: str, timeout_s: float, keys: Cli
         heard = _receive(sock, _GREETING_BYTES, deadline_s)
         if not (heard[:1] == b"\xff" and heard[9:10] == b"\x7f"):
             raise _Stop(_who_else(heard, endpoint, timeout_s))
+        if len(heard) > _VERSION_AT and heard[_VERSION_AT] < _VERSION_MIN:
+            raise _Stop(
+                f"{endpoint} speaks version {heard[_VERSION_AT] + 1} of ZMTP, that of libzmq before 4: "
+                "it is no kvzmq server"
+            )
         if len(heard) < _GREETING_BYTES:
             raise _Stop(
                 f"{endpoint} begins to greet as ZeroMQ does and says no more: the process that listens there "

@@ -115,6 +115,17 @@ def test_the_port_is_of_another_protocol() -> None:
         assert "does not speak ZeroMQ: it says b'SSH-2.0-OpenSSH_9.2" in wrong(url)
 
 
+def test_the_port_speaks_an_older_zeromq() -> None:
+    """What libzmq 3 answers to a greeting: its signature, its version less one, and its socket type."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(b"\xff" + bytes(8) + b"\x7f\x01\x05")
+        connection.recv(100)
+
+    with listening(serve) as url:
+        assert "speaks version 2 of ZMTP" in wrong(url)
+
+
 def test_the_port_says_nothing() -> None:
     with listening(lambda connection: threading.Event().wait(5)) as url:  # type: ignore[arg-type]
         assert "accepts the connection and says nothing" in wrong(url)
