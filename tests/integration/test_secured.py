@@ -261,16 +261,14 @@ def test_the_command_line_takes_keys_before_and_after_the_command(place: Place) 
     assert place.run(BOB, "ping").returncode == 0, "although it may not have stats"
 
 
-@pytest.mark.parametrize(
-    "arguments", [["insert", "config/a", "1"], ["size"], ["stats"], ["watch"], ["query", "a", "1"]]
-)
-def test_what_is_not_allowed_ends_with_exit_code_4(place: Place, arguments: list[str]) -> None:
-    found = place.run(BOB, *arguments)
-    assert (found.returncode, found.stdout) == (4, "")
-    assert found.stderr.startswith("kvzmq: bob may not "), found.stderr
+def test_what_is_not_allowed_ends_with_exit_code_4(place: Place) -> None:
+    for arguments in (["insert", "config/a", "1"], ["size"], ["stats"], ["watch"], ["query", "a", "1"]):
+        found = place.run(BOB, *arguments)
+        assert (found.returncode, found.stdout) == (4, "")
+        assert found.stderr.startswith("kvzmq: bob may not "), found.stderr
 
 
-EXPLAINED = [
+EXPLAINED: list[tuple[Keys | None, Keys, int, str]] = [
     (ALICE, SERVER, 0, "the table answers: kvzmq "),
     (BOB, SERVER, 0, "the table answers"),
     (STRANGER, SERVER, 4, "is not allowed: the server does not know its key"),
@@ -279,13 +277,11 @@ EXPLAINED = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "server", "code", "text"), EXPLAINED)
-def test_ping_explain_says_what_is_wrong_with_the_keys(
-    place: Place, keys: Keys | None, server: Keys, code: int, text: str
-) -> None:
-    found = place.run(keys, "ping", "--explain", server=server)
-    assert text in found.stdout, found.stdout
-    assert found.returncode == code
+def test_ping_explain_says_what_is_wrong_with_the_keys(place: Place) -> None:
+    for keys, server, code, text in EXPLAINED:
+        found = place.run(keys, "ping", "--explain", server=server)
+        assert text in found.stdout, found.stdout
+        assert found.returncode == code
 
 
 def test_ping_explain_says_that_a_server_takes_no_keys(place: Place, tmp_path: Path) -> None:

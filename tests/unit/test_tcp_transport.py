@@ -696,9 +696,12 @@ def test_who_does_not_show_the_token_is_told_once_and_disconnected(guarded: Step
     peer = guarded.tcp()
     peer.send(first + b'\n{"method": "insert", "key": "a", "value": 1}\n' + TOKEN + b'\n{"method": "size"}\n')
     replies: list[Any] = []
-    while not peer.ended:
-        guarded.step()
-        replies += peer.lines()
+
+    def ended() -> bool:
+        replies.extend(peer.lines())
+        return peer.ended
+
+    guarded.until(ended)
     (reply,) = replies
     assert (reply["status"], reply["type"]) == ("exception", "NotAllowed")
     other = guarded.tcp()
