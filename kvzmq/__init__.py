@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         InvalidRequest,
         KvzmqError,
         NoSuchKey,
+        NotAllowed,
         OutcomeUnknown,
         ResultTooLarge,
         RevisionGone,
@@ -55,7 +56,7 @@ _HOMES = {
     **dict.fromkeys(
         (
             "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey",
-            "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
+            "NotAllowed", "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
             "WriteRejected", "TableChanged", "Timeout", "WatchIdle", "WrongType",
         ),
         "kvzmq.errors",
@@ -64,7 +65,8 @@ _HOMES = {
 
 __all__ = [
     "ABSENT", "AsyncClient", "AsyncWatch", "CatalogError", "CheckFailed", "Client", "Event", "InvalidMethod",
-    "InvalidRequest", "KvzmqError", "NoSuchKey", "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge",
+    "InvalidRequest", "KvzmqError", "NoSuchKey", "NotAllowed", "OutcomeUnknown", "Pending", "Pipeline",
+    "ResultTooLarge",
     "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout", "Transaction",
     "Watch", "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
 ]  # fmt: skip

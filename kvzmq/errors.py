@@ -13,7 +13,8 @@
     │   ├── InvalidMethod          17
     │   ├── WriteRejected          18
     │   ├── SessionExpired         19
-    │   └── SequenceReused         20
+    │   ├── SequenceReused         20
+    │   └── NotAllowed             21
     ├── Timeout                 the operation did not run, or was a read   (a TimeoutError)
     ├── OutcomeUnknown          the operation may have run, once
     ├── TableChanged            another table answers where one was used before
@@ -120,6 +121,12 @@ class SequenceReused(RequestRefused):
     """The sequence number was used before, for another request."""
 
     code = 20
+
+
+class NotAllowed(RequestRefused):
+    """The server does not know the client's key, or the client may not do this: not executed."""
+
+    code = 21
 
 
 class Timeout(KvzmqError, TimeoutError):

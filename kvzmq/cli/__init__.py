@@ -27,6 +27,7 @@ DEFAULT_URL = "tcp://127.0.0.1:5570"
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Server": {
         "server": ("kvzmq.cli.commands.server:server", "Serve a table until SIGTERM or Ctrl-C."),
+        "keygen": ("kvzmq.cli.commands.keygen:keygen", "Make a pair of keys, for a client or a server."),
         "ping": ("kvzmq.cli.commands.ping:ping", "Say whether the server answers, or why not."),
         "stats": ("kvzmq.cli.commands.ping:stats", "Show what the server says of itself."),
     },
@@ -219,6 +220,21 @@ def _drop_output() -> None:
     help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas.",
 )
 @click.option(
+    "--curve-key",
+    "curve_key",
+    envvar="KVZMQ_CURVE_KEY",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="For a server with CURVE: your key, NAME.key_secret of `kvzmq keygen NAME`.",
+)
+@click.option(
+    "--server-key",
+    "server_key",
+    envvar="KVZMQ_SERVER_KEY",
+    metavar="KEY",
+    help="For a server with CURVE: its public key, 40 characters.",
+)
+@click.option(
     "--timeout",
     "timeout_s",
     envvar="KVZMQ_TIMEOUT",
@@ -236,15 +252,17 @@ def _drop_output() -> None:
     help="Fail at once, with exit code 4, when nobody listens there; without it a restart is waited out.",
 )
 @click.pass_context
-def main(ctx: click.Context, url: str, timeout_s: float, no_wait: bool) -> None:
+def main(
+    ctx: click.Context, url: str, curve_key: str | None, server_key: str | None, timeout_s: float, no_wait: bool
+) -> None:
     """A durable table that processes share over ZeroMQ."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
         if sys.stdin.isatty() and sys.stdout.isatty():
             click.echo("\nTo type commands: kvzmq shell")
         ctx.exit(DONE if sys.stdout.isatty() else USAGE)
-    if ctx.invoked_subcommand not in ("server", "catalog", "trace", "bench"):
+    if ctx.invoked_subcommand not in ("server", "keygen", "catalog", "trace", "bench"):
         from kvzmq.cli.connection import Connection
 
-        ctx.obj = Connection(url, timeout_s, no_wait)
+        ctx.obj = Connection(url, timeout_s, no_wait, curve_key, server_key)
         ctx.call_on_close(ctx.obj.close)

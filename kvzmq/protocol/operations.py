@@ -24,6 +24,7 @@ from kvzmq.protocol.declaration import (
     Scope,
     Write,
     its_key,
+    its_key_twice,
     its_keys,
     its_prefix,
     method_of,
@@ -185,7 +186,7 @@ class CompareAndSet(Write, tag="compare_and_set"):
     value: Maybe
 
     mark = "C"
-    accesses = its_key
+    accesses = its_key_twice
 
     def values(self) -> Iterable[Raw]:
         return (*self.expected, *self.value)
@@ -199,7 +200,7 @@ class SetDefault(Write, tag="setdefault"):
 
     mark = "D"
     in_transactions = True
-    accesses = its_key
+    accesses = its_key_twice
     values = _its_value
 
 
@@ -211,7 +212,7 @@ class Increment(Write, tag="increment"):
 
     mark = "+"
     in_transactions = True
-    accesses = its_key
+    accesses = its_key_twice
 
     def check(self) -> None:
         if not math.isfinite(self.by):
@@ -402,6 +403,7 @@ class Stats(Operation, tag="stats"):
 
     mark = "?"
     scope = Scope.SERVER
+    administers = True
     accesses = no_key
 
 

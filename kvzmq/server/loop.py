@@ -34,11 +34,13 @@ import zmq
 from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX
+from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.dispatcher import Dispatcher
 from kvzmq.server.journal import Journal
 from kvzmq.server.observer import Observer, PhaseClock
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
+from kvzmq.server.zap import Zap
 from kvzmq.store.store import Store
 
 ANNOUNCE_S = 60.0
@@ -84,6 +86,8 @@ class Server:
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats and timers
         request_bytes_max: the transports' limit, which clients are told
+        zap: decides on connections with CURVE, if there are any
+        access: the rights of their clients, read again when the file changes
     """
 
     def __init__(
@@ -98,6 +102,8 @@ class Server:
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
+        zap: Zap | None = None,
+        access: Access | None = None,
     ) -> None:
         self.store = store
         self.transports = transports
@@ -117,8 +123,13 @@ class Server:
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
+        self._hung_up = False
         self._stopped_by = "its caller"
+        self._zap = zap
+        self._access = access
         self._poller = zmq.Poller()
+        if zap is not None:
+            self._poller.register(zap.socket, zmq.POLLIN)
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
         self._log_descriptors = frozenset(store.log.descriptors())
         self._log_poller = zmq.Poller()
@@ -132,6 +143,8 @@ class Server:
         self.timers.add(self._journal.look, wakes=False)
         if compactor is not None:
             self.timers.add(self._compact, wakes=False)
+        if access is not None:
+            self.timers.add(lambda: self._look_at_clients(access), wakes=False)
         if announcer is not None and announcement is not None:
             self.timers.add(lambda: self._announce(announcer, announcement))
 
@@ -151,7 +164,15 @@ class Server:
                 self.step(_IDLE_S)
                 if self._signalled:
                     drain()
+                if self._hung_up:
+                    self._hung_up = False
+                    self.reload()
         self._journal.stopped(self._stopped_by, self.dispatcher.requests)
+
+    def reload(self) -> None:
+        """Read the clients file again, as SIGHUP does; a file that cannot be used changes nothing."""
+        if self._access is not None and self._access.reload():
+            self.dispatcher.watches.end_those_of(self._access.changed)
 
     def stop(self) -> None:
         """Have `run` return after the step it is in."""
@@ -164,6 +185,8 @@ class Server:
             self._log_poller if is_full else self._poller
         )  # what is not drained stays ready: the poll would not wait
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
+        if self._zap is not None and self._zap.socket in ready:
+            self._zap.drain()
         if self._phases is not None:
             self._phases.begin()
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
@@ -214,6 +237,11 @@ class Server:
         assert self.compactor is not None
         self.compactor.poll()
         return _COMPACTION_S
+
+    def _look_at_clients(self, access: Access) -> float:
+        if access.has_changed():
+            self.reload()
+        return LOOK_S
 
     def _announce(self, announcer: Announcer, announcement: Announcement) -> float:
         changing = {name: told for name, told in self.store.identity().items() if told is not None}
@@ -274,6 +302,10 @@ class Server:
         found["indexes"] = [subkey[:_SHOWN_CHARS] for subkey in found["indexes"]]
         if self.compactor is not None:
             found |= self.compactor.describe()
+        if self._access is not None:
+            found |= self._access.describe()
+        if self._zap is not None:
+            found |= self._zap.stats()
         for transport in self.transports:
             found |= transport.stats()
         return found
@@ -282,7 +314,7 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[Callable[[], None]]:
-        """Have SIGTERM and SIGINT end the loop at once, and SIGCHLD wake it.
+        """Have SIGTERM and SIGINT end the loop at once, SIGHUP read the clients file again, and SIGCHLD wake the loop.
 
         A SIGINT that is ignored already stays so: a shell starts what goes on in the background of a script
         (`kvzmq server &`) with it ignored, so that Ctrl-C ends the script alone.
@@ -297,7 +329,9 @@ class Server:
 
         def on_signal(number: int, _: object) -> None:
             self._signalled = True
-            if number != signal.SIGCHLD:
+            if number == signal.SIGHUP:
+                self._hung_up = True
+            elif number != signal.SIGCHLD:
                 self._stopping = True
                 self._stopped_by = "Ctrl-C (SIGINT)" if number == signal.SIGINT else signal.Signals(number).name
 
@@ -307,6 +341,8 @@ class Server:
                 reader.recv(4096)
 
         numbers = [signal.SIGTERM, signal.SIGCHLD]
+        if self._access is not None:
+            numbers.append(signal.SIGHUP)
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
             numbers.append(signal.SIGINT)
         before = [signal.signal(number, on_signal) for number in numbers]
@@ -327,6 +363,8 @@ class Server:
             self._announcer.withdraw()
         for transport in self.transports:
             transport.close()
+        if self._zap is not None:
+            self._zap.close()
         if self.compactor is not None:
             self.compactor.close()
         self.store.close()

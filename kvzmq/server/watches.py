@@ -15,7 +15,7 @@ A connection with watches hears something every HEARTBEAT_S. Whoever has promise
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable
 from itertools import islice
 from typing import Any
 
@@ -260,6 +260,14 @@ class Watches:
                 peer = self._peers.get((arrival.transport, arrival.peer))
                 if peer is not None:
                     peer.heard_s = now_s
+
+    def end_those_of(self, users: Container[str]) -> None:
+        """End the watches of these public keys, whose rights have changed: whoever still may watches again."""
+        for peer in self._peers.values():
+            if peer.transport.user(peer.who) in users:
+                self.behind = True
+                for watch in peer.watches.values():
+                    watch.ending = errors.WatchIdle("the rights of this client have changed: watch again")
 
     def _peer(self, arrival: Arrival) -> _Peer:
         who = (arrival.transport, arrival.peer)

@@ -140,7 +140,7 @@ def test_an_ipc_endpoint_is_not_announced_and_the_server_says_so(names: Names, t
 def test_an_ipc_endpoint_beside_others_is_left_out(names: Names, stack: contextlib.ExitStack, tmp_path: Path) -> None:
     options = ("--project", "robots", "--catalog", names.address)
     binds = [f"ipc://{tmp_path}/sock", "tcp://0.0.0.0:0"]
-    server = stack.enter_context(ServerProcess(tmp_path / "a", *options, binds=binds))
+    server = stack.enter_context(ServerProcess(tmp_path / "a", "--insecure", *options, binds=binds))
     port = server.urls[1].rpartition(":")[2]
     wait_until(names.known, what="the announcement")
     (found,) = names.known()

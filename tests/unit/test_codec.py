@@ -505,7 +505,8 @@ def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
     assert line(0, [["k", {"a": 1}]]) == {"status": "OK", "result": [["k", {"a": 1}]]}
     assert line(1, "no key 'ghost'") == {"status": "exception", "type": "KeyError", "message": "no key 'ghost'"}
     assert {line(code, "")["type"] for code in errors.BY_CODE} == {
-        "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "InvalidRequest",
+        "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "NotAllowed",
+        "InvalidRequest",
         "InvalidMethod", "WriteRejected", "SessionExpired", "SequenceReused",
     }  # fmt: skip
 

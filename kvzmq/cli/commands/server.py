@@ -21,6 +21,8 @@ import zmq
 from kvzmq import __version__, catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
+from kvzmq.cli.securing import refuse_unprotected, secure
+from kvzmq.curve import read_token
 from kvzmq.protocol import messages
 from kvzmq.server.loop import Server
 from kvzmq.server.transport import Transport
@@ -120,6 +122,33 @@ class _Size(click.ParamType[int]):
 )
 @click.option("--tcp", type=_Address(), envvar="KVZMQ_TCP", help="Also speak JSON lines over TCP here.")
 @click.option(
+    "--curve-key",
+    "curve_keys",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Protect --bind with CURVE by this key, NAME.key_secret of `kvzmq keygen NAME`; or one for each --bind.",
+)
+@click.option(
+    "--clients",
+    "clients",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Who may do what: lines NAME KEY RIGHTS PREFIX... Read again when it changes, and on SIGHUP.",
+)
+@click.option(
+    "--token-file",
+    "token_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Whoever connects to --tcp has to send what stands here as the first line.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Listen on addresses that other machines reach, without CURVE: whoever reaches them may do everything.",
+)
+@click.option(
     "--project", envvar="KVZMQ_PROJECT", metavar="NAME", help="Announce the server under this name to a catalog."
 )
 @click.option(
@@ -173,6 +202,17 @@ def server(**options: Any) -> None:
     """Serve the table in --data until SIGTERM or Ctrl-C."""
     if options["catalog_address"] is not None and options["project"] is None:
         raise click.UsageError("--catalog says where to announce the server: under which name? Add --project NAME")
+    if options["token_path"] is not None and options["tcp"] is None:
+        raise click.UsageError("--token-file is for the bridge: add --tcp")
+    keys = len(options["curve_keys"])
+    if bool(keys) != (options["clients"] is not None):
+        raise click.UsageError(
+            "--curve-key and --clients go together: a key protects nothing without a list of clients"
+        )
+    if keys > 1 and keys != len(options["binds"]):
+        raise click.UsageError(
+            f"{keys} --curve-key and {len(options['binds'])} --bind: give one key for all, or one each"
+        )
     _serve(_Options(**options))
 
 
@@ -184,6 +224,10 @@ class _Options:
     must_exist: bool
     binds: tuple[str, ...]
     tcp: tuple[str, int] | None
+    curve_keys: tuple[Path, ...]
+    clients: Path | None
+    token_path: Path | None
+    insecure: bool
     project: str | None
     owner: str | None
     catalog_address: tuple[str, int] | None
@@ -233,15 +277,24 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
             f"{options.data.resolve()} holds no table, and --must-exist says not to begin one: "
             "is it the right directory, is its disk mounted?"
         )
+    refuse_unprotected(options.binds, options.tcp, bool(options.curve_keys), options.insecure)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    secured = None
+    if options.clients is not None:
+        secured = secure(context, options.curve_keys, options.clients, len(options.binds))
     directory = DiskDirectory(options.data)
     log = FileLog(directory)
     store = Store(log)
-    transports: list[Transport] = [RouterTransport(zmq.Context(), options.binds, options.request_bytes_max)]
+    curve = None if secured is None else secured.curve
+    transports: list[Transport] = [RouterTransport(context, options.binds, options.request_bytes_max, curve)]
     bridge_port = None
     if options.tcp is not None:
-        bridge = TcpTransport(*options.tcp, request_bytes_max=options.request_bytes_max)
+        token = None if options.token_path is None else read_token(options.token_path)
+        bridge = TcpTransport(*options.tcp, request_bytes_max=options.request_bytes_max, token=token)
         bridge_port = bridge.port
         transports.append(bridge)
+        if secured is not None and token is None:
+            _log.warning("the bridge, port %d, asks for no keys: whoever reaches it may do everything", bridge_port)
     began_s = time.monotonic()
     is_new = not _holds_table(options.data)
     store.recover()
@@ -260,6 +313,7 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     built = Server(
         store, transports, compactor, announcer, announcement, options.group_commit, [trace] if trace else [],
         request_bytes_max=options.request_bytes_max,
+        zap=secured and secured.zap, access=secured and secured.access,
     )  # fmt: skip
     stack.callback(built.close)
     return built

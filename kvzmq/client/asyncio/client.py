@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from kvzmq.client.core.values import check_prefix
 from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.client import TIMEOUT_S
+from kvzmq.curve import ClientKeys, client_keys
 
 if TYPE_CHECKING:
     from kvzmq.client.core.pyzmq_socket import Context
@@ -35,17 +37,20 @@ def connect_async(
     timeout: float | None = TIMEOUT_S,
     *,
     transport: str | None = None,
+    curve_key: str | os.PathLike[str] | None = None,
+    server_key: str | None = None,
     context: Context | None = None,
 ) -> AsyncClient:
     """Return an asyncio client of the server at `url`; see `connect`. Use it in an `async with` block.
 
     Raises:
-        ValueError: the URL is malformed, the timeout not above 0, or the transport none for it
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
         TypeError: one of them is of another type
     """
     urls = parse_urls(url)
     timeout_s = math.inf if timeout is None else check_timeout(timeout)
-    return open_client(urls, timeout_s, "", check_transport(transport, context, urls), context)
+    keys = client_keys(curve_key, server_key)
+    return open_client(urls, timeout_s, "", check_transport(transport, context, urls, keys), keys, context)
 
 
 def open_client(
@@ -53,10 +58,11 @@ def open_client(
     timeout_s: float,
     prefix: str = "",
     transport: str | None = None,
+    keys: ClientKeys | None = None,
     context: Context | None = None,
 ) -> AsyncClient:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return AsyncClient(AsyncConnection(urls, timeout_s, Opener(transport, context)), prefix)
+    return AsyncClient(AsyncConnection(urls, timeout_s, Opener(transport, context, keys)), prefix)
 
 
 class AsyncClient:
@@ -371,12 +377,9 @@ class AsyncClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
-        return open_client, (
-            connection.urls,
-            connection.timeout_s,
-            self._calls.prefix,
-            connection.open_socket.transport,
-        )
+        opener = connection.open_socket
+        prefix = self._calls.prefix
+        return open_client, (connection.urls, connection.timeout_s, prefix, opener.transport, opener.keys)
 
     def __repr__(self) -> str:
         connection = self._connection

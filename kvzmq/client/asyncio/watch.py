@@ -52,7 +52,7 @@ class AsyncWatch:
         while not self._state.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
-                raise errors.Timeout(f"the watch has not begun in time: {self._channel.describe()}")
+                raise self._channel.no_answer("the watch has not begun in time")
             await self._wait(deadline_s, lambda: self._state.started)
         self._begun = True
 
@@ -97,7 +97,7 @@ class AsyncWatch:
             while (revision := self._state.arrived) is None:
                 self._raise_error()
                 if time.monotonic() >= deadline_s:
-                    raise errors.Timeout(f"the watch has not caught up in time: {self._channel.describe()}")
+                    raise self._channel.no_answer("the watch has not caught up in time")
                 await self._wait(deadline_s, lambda: self._state.arrived is not None)
         finally:
             self._channel.wants_progress = False

@@ -5,6 +5,7 @@ SessionChannel moves the frames of calls over it, WatchChannel those of a watch;
 
 from __future__ import annotations
 
+from kvzmq import errors
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.socket import Change, ConnectionEvent, OpenSocket, Socket
 
@@ -14,11 +15,14 @@ CONNECT_S = 1.0
 FAILED_S = 0.03
 """The same where a try has failed already: not 0, or a client would do nothing else while all servers are away."""
 
-_ANSWERED = (Change.SILENT, Change.REFUSED)
+_ANSWERED = (Change.SILENT, Change.REFUSED, Change.NOT_ALLOWED)
 _REPLACED: dict[Change, tuple[Change | None, ...]] = {
     Change.FAILED: (None, Change.SILENT),
     Change.SILENT: (None, Change.FAILED),
-    Change.REFUSED: (None, Change.FAILED, Change.SILENT, Change.REFUSED),
+    **dict.fromkeys(
+        (Change.REFUSED, Change.NOT_ALLOWED),
+        (None, Change.FAILED, Change.SILENT, Change.REFUSED, Change.NOT_ALLOWED),
+    ),
 }
 """Why there is no connection: what is replaced by which news. That somebody answers, and what, says most."""
 
@@ -90,6 +94,16 @@ class Channel:
         why = f", {failure.reason}" if failure is not None and failure.reason else ""
         known = f"; {endpoints.catalog_error}" if endpoints.catalog_error else ""
         return f"no connection to {where}{among}{why}: is a server running there?{known}"
+
+    def no_answer(self, what: str) -> errors.KvzmqError:
+        """Return the error of somebody whose time is up: NotAllowed if that is why nothing was sent, else Timeout.
+
+        Args:
+            what: what has not happened in time, for the message
+        """
+        refused = self._failure is not None and self._failure.change is Change.NOT_ALLOWED and not self.connected
+        kind = errors.NotAllowed if refused else errors.Timeout
+        return kind(f"{what}: {self.describe()}")
 
     def _poll_events(self, socket: Socket) -> bool:
         """Take note of what became of the connection; True if there is a new one."""

@@ -120,7 +120,7 @@ class SessionChannel(Channel):
             return type(self.catalog_error)(*self.catalog_error.args)
         if self.session.hello.changed_to is not None:
             return self.session.hello.table_changed()
-        return errors.Timeout(f"no answer in time: {self.describe()}")
+        return self.no_answer("no answer in time")
 
     def _send(self, socket: Socket, requests: Sequence[OutgoingRequest]) -> bool:
         for at, request in enumerate(requests):

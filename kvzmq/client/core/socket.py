@@ -1,7 +1,7 @@
 """What a client's socket does, whoever implements it: frames to and from one server, and what became of the connection.
 
     open_socket(endpoint) ──> connecting ──MADE──> connected ──LOST──> connecting ...
-                                  └──FAILED, REFUSED──> tries again by itself
+                                  └──FAILED, REFUSED, NOT_ALLOWED──> tries again by itself
 
 A socket connects to one endpoint, and connects anew by itself, after growing pauses, until it is closed; some do so
 only while somebody waits with them or calls `poll_events`. It keeps no frame for a connection that is yet to come, and
@@ -36,12 +36,13 @@ class Change(enum.Enum):
     LOST = enum.auto()
     FAILED = enum.auto()  # a try to connect has failed, for want of a listener most often
     REFUSED = enum.auto()  # somebody listens there, but the handshake has failed
+    NOT_ALLOWED = enum.auto()  # a server refuses this client's key
 
 
 class ConnectionEvent(NamedTuple):
     """One change of a connection, and why; "" if nobody knows.
 
-    REFUSED and SILENT say what the peer does, as in "does not speak ZeroMQ"; FAILED and LOST say why, as in
+    REFUSED, NOT_ALLOWED and SILENT say what the peer does, as in "does not speak ZeroMQ"; FAILED and LOST why, as in
     "connection refused".
     """
 

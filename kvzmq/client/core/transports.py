@@ -1,7 +1,7 @@
 """Which socket leads to an endpoint: a plain one that speaks ZMTP, or a DEALER of libzmq's.
 
     plain   tcp:// and ipc://: less processor time a call, no thread, nothing of libzmq in the program
-    pyzmq   also inproc://, and tcp:// from an address of one's own, tcp://SOURCE;HOST:PORT
+    pyzmq   also CURVE, inproc://, and tcp:// from an address of one's own, tcp://SOURCE;HOST:PORT
 
 The URL decides, unless somebody has asked for pyzmq. pyzmq is imported when it is needed: 12 of 114 ms of processor
 time from the start of Python to the first answer.
@@ -18,6 +18,7 @@ from kvzmq.client.core.socket import Socket
 
 if TYPE_CHECKING:
     from kvzmq.client.core.pyzmq_socket import Context, PyzmqOpener
+    from kvzmq.curve import ClientKeys
 
 PLAIN, PYZMQ = "plain", "pyzmq"
 TRANSPORTS = (PLAIN, PYZMQ)
@@ -26,13 +27,16 @@ TRANSPORT_VARIABLE = "KVZMQ_TRANSPORT"
 """The environment variable that chooses for programs that do not."""
 
 
-def check_transport(transport: str | None, context: object, urls: Iterable[str]) -> str | None:
+def check_transport(
+    transport: str | None, context: object, urls: Iterable[str], keys: ClientKeys | None = None
+) -> str | None:
     """Return the transport that was asked for, by the environment if need be, or None for whichever fits the URL.
 
     Args:
         transport: one of TRANSPORTS, or None
         context: the ZeroMQ context that was given, which asks for pyzmq
         urls: that a transport which was asked for here has to fit
+        keys: for CURVE, which asks for pyzmq
 
     Raises:
         TypeError: it is no string
@@ -43,16 +47,18 @@ def check_transport(transport: str | None, context: object, urls: Iterable[str])
         transport = os.environ.get(TRANSPORT_VARIABLE) or None
         source = f" (from {TRANSPORT_VARIABLE})"
     if transport is None:
-        return None if context is None else PYZMQ
+        return None if context is None and keys is None else PYZMQ
     if not isinstance(transport, str):
         raise TypeError(f"transport is a {type(transport).__name__}: it is one of {', '.join(TRANSPORTS)}, or None")
     if transport not in TRANSPORTS:
         raise ValueError(f"transport is {transport!r}{source}: it is one of {', '.join(TRANSPORTS)}")
     if source:
-        return transport if transport != PLAIN else None
+        return PYZMQ if transport == PYZMQ or keys is not None else None
     if transport == PLAIN:
         if context is not None:
             raise ValueError("a ZeroMQ context is for transport='pyzmq': leave out one of the two")
+        if keys is not None:
+            raise ValueError("CURVE is for transport='pyzmq': leave out transport, or the keys")
         for url in urls:
             if transport_of(url) != PLAIN:
                 raise ValueError(f"{url} is not for transport='plain', which takes tcp://HOST:PORT and ipc:///PATH")
@@ -72,14 +78,18 @@ class Opener:
     Args:
         transport: that was asked for, or None
         context: the ZeroMQ context for pyzmq, or None for the process's own
+        keys: for CURVE, or None; with keys the transport is pyzmq
     """
 
-    def __init__(self, transport: str | None = None, context: Context | None = None) -> None:
-        self.transport = transport
+    def __init__(
+        self, transport: str | None = None, context: Context | None = None, keys: ClientKeys | None = None
+    ) -> None:
+        self.transport = transport if keys is None else PYZMQ
+        self.keys = keys
         self._plain = PlainOpener()
         self._pyzmq: PyzmqOpener | None = None
         if context is not None:
-            self._pyzmq = _pyzmq_opener(context)
+            self._pyzmq = _pyzmq_opener(context, keys)
 
     def __call__(self, endpoint: str) -> Socket:
         """Return a socket that connects to an endpoint.
@@ -91,7 +101,7 @@ class Opener:
         if transport_of(endpoint, self.transport) == PLAIN:
             return self._plain(endpoint)
         if self._pyzmq is None:
-            self._pyzmq = _pyzmq_opener(None)
+            self._pyzmq = _pyzmq_opener(None, self.keys)
         return self._pyzmq(endpoint)
 
     def describe(self, urls: Iterable[str]) -> str:
@@ -99,7 +109,7 @@ class Opener:
         return ",".join(sorted({transport_of(url, self.transport) for url in urls}))
 
 
-def _pyzmq_opener(context: Context | None) -> PyzmqOpener:
+def _pyzmq_opener(context: Context | None, keys: ClientKeys | None) -> PyzmqOpener:
     from kvzmq.client.core.pyzmq_socket import PyzmqOpener
 
-    return PyzmqOpener(context)
+    return PyzmqOpener(context, keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import (
@@ -34,6 +35,7 @@ from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.connection import Connection
 from kvzmq.client.sync.views import Copies, Copy, Items, Keys, Values
 from kvzmq.client.sync.watch import Watch
+from kvzmq.curve import ClientKeys, client_keys
 
 if TYPE_CHECKING:
     from kvzmq.client.core.pyzmq_socket import Context
@@ -49,6 +51,8 @@ def connect(
     timeout: float | None = TIMEOUT_S,
     *,
     transport: str | None = None,
+    curve_key: str | os.PathLike[str] | None = None,
+    server_key: str | None = None,
     context: Context | None = None,
 ) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
@@ -60,15 +64,19 @@ def connect(
         timeout: seconds a call may take in all, retries and reconnects included; None for no limit
         transport: `plain`, sockets of kvzmq's own for tcp:// and ipc://; `pyzmq`, sockets of libzmq; None for the
             environment's KVZMQ_TRANSPORT, or where that is not set `plain` wherever the URL allows
+        curve_key: for a server with CURVE, the file NAME.key_secret that `kvzmq keygen NAME` has made; None stands
+            for the environment's KVZMQ_CURVE_KEY, or where that is not set for a connection in plain. Asks for `pyzmq`
+        server_key: the public key of that server, 40 characters; None stands for the environment's KVZMQ_SERVER_KEY
         context: the ZeroMQ context to use instead of the process's own; asks for `pyzmq`
 
     Raises:
-        ValueError: the URL is malformed, the timeout not above 0, or the transport none for it
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
         TypeError: one of them is of another type
     """
     urls = parse_urls(url)
     timeout_s = math.inf if timeout is None else check_timeout(timeout)
-    return open_client(urls, timeout_s, "", check_transport(transport, context, urls), context)
+    keys = client_keys(curve_key, server_key)
+    return open_client(urls, timeout_s, "", check_transport(transport, context, urls, keys), keys, context)
 
 
 def open_client(
@@ -76,10 +84,11 @@ def open_client(
     timeout_s: float,
     prefix: str = "",
     transport: str | None = None,
+    keys: ClientKeys | None = None,
     context: Context | None = None,
 ) -> Client:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return Client(Connection(urls, timeout_s, Opener(transport, context)), prefix)
+    return Client(Connection(urls, timeout_s, Opener(transport, context, keys)), prefix)
 
 
 class Client(MutableMapping[str, Any]):
@@ -493,12 +502,9 @@ class Client(MutableMapping[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
-        return open_client, (
-            connection.urls,
-            connection.timeout_s,
-            self._calls.prefix,
-            connection.open_socket.transport,
-        )
+        opener = connection.open_socket
+        prefix = self._calls.prefix
+        return open_client, (connection.urls, connection.timeout_s, prefix, opener.transport, opener.keys)
 
     def __repr__(self) -> str:
         connection = self._connection

@@ -74,6 +74,9 @@ class Transport(Protocol):
     def flush(self) -> None:
         """Send what the step has queued, large replies up to STEP_REPLY_BYTES_MAX."""
 
+    def user(self, peer: Hashable) -> str:
+        """Return the public key (Z85) that the peer has shown, "" where none is asked for."""
+
     def name(self, peer: Hashable) -> str:
         """Return a name of the peer for people, from which nobody can derive its identity."""
 

@@ -24,6 +24,7 @@ from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import LARGE_BYTES_MIN, REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, STEP_WEIGHT_MAX, Arrival
+from kvzmq.server.transport.curve import Curve, user_of
 from kvzmq.server.transport.listen import bind, unlink
 from kvzmq.server.transport.router_monitor import ConnectionMonitor
 from kvzmq.server.transport.router_replies import QUEUED_MESSAGES_MAX, DroppedReplies, InFlight, Peer, ReplyQueue
@@ -86,6 +87,7 @@ class RouterTransport:
         context: the ZeroMQ context
         endpoints: `tcp://HOST:PORT` or `ipc://PATH`; port 0 takes a free one
         request_bytes_max: the longest request; a longer one costs its sender the connection
+        curve: who is let in and may do what; None for everybody and everything, unencrypted
 
     Raises:
         CannotListen: an endpoint is in use or malformed
@@ -96,6 +98,7 @@ class RouterTransport:
         context: zmq.Context[zmq.Socket[bytes]],
         endpoints: Sequence[str],
         request_bytes_max: int = REQUEST_BYTES_MAX,
+        curve: Curve | None = None,
     ) -> None:
         _seed_identities()
         self._socket = context.socket(zmq.ROUTER)
@@ -106,13 +109,18 @@ class RouterTransport:
         self._dropped = DroppedReplies()
         self._counts = {"replies_dropped_disconnected": 0, "replies_dropped_backpressure": 0, "events_sent": 0}
         self._salt = os.urandom(16)
+        self._curve = curve
         self._socket.copy_threshold = 0  # else pyzmq copies messages below 64 KiB and calls them sent at once
         for option, value in (*_OPTIONS, (zmq.MAXMSGSIZE, request_bytes_max)):
             self._socket.setsockopt(option, value)
+        if curve is not None:
+            curve.prepare(self._socket)
         self._monitor = ConnectionMonitor(context, self._socket)
         self.endpoints = []
         try:
-            for endpoint in endpoints:
+            for number, endpoint in enumerate(endpoints):
+                if curve is not None:
+                    curve.use_key(self._socket, number)
                 self.endpoints.append(bind(self._socket, endpoint))
         except errors.CannotListen:
             self.close()
@@ -153,12 +161,16 @@ class RouterTransport:
                 request = msgpack.decode_request(frame)
             if len(identity) > IDENTITY_BYTES_MAX:
                 request = _refusal(f"an identity has {IDENTITY_BYTES_MAX} bytes at most: leave it to ZeroMQ")
+            user = ""
+            if self._curve is not None:
+                user = user_of(part)
+                request = self._curve.admit(user, request)
             if isinstance(request, Request):
                 taken_bytes += len(request.frame)
                 weight += request.weight
             else:
                 taken_bytes += len(frame)
-            arrivals.append(Arrival(self, (identity, envelope), request))
+            arrivals.append(Arrival(self, (identity, envelope, user), request))
             if requests == 1 and not int(self._socket.getsockopt(zmq.EVENTS)) & _POLLIN:
                 break  # a single request, the case where latency counts: asking costs less than zmq.Again
         return arrivals
@@ -262,7 +274,7 @@ class RouterTransport:
 
     def _send(self, peer: Peer, frame: bytes) -> bool:
         """Send a frame to a peer; False if too many wait for it already."""
-        identity, envelope = peer
+        identity, envelope, _ = peer
         try:
             self._socket.send(identity, _MORE)
         except zmq.Again:
@@ -287,8 +299,13 @@ class RouterTransport:
         """How many replies were dropped, by peer, the latest peers last."""
         return self._dropped.counts
 
+    def user(self, peer: Hashable) -> str:
+        return cast(Peer, peer)[2]
+
     def name(self, peer: Hashable) -> str:
-        return "zmq:" + hashlib.blake2b(cast(Peer, peer)[0], digest_size=4, key=self._salt).hexdigest()
+        identity, _, user = cast(Peer, peer)
+        name = "zmq:" + hashlib.blake2b(identity, digest_size=4, key=self._salt).hexdigest()
+        return name if self._curve is None else f"{self._curve.name_of(user)}@{name}"
 
     def stats(self) -> dict[str, int]:
         counts = {f"router_{name}": count for name, count in self._counts.items()}

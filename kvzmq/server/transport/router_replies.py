@@ -29,9 +29,9 @@ _FOLLOWED_MIN = 64
 _REMEMBERED_MAX = 1024
 """Of how many peers the replies dropped are remembered."""
 
-Peer = tuple[bytes, tuple[bytes, ...]]
-"""The identity, and the envelope: the frames before the request up to the empty one, as REQ sockets and proxies
-put them; empty for a DEALER that sends the request alone."""
+Peer = tuple[bytes, tuple[bytes, ...], str]
+"""The identity; the envelope: the frames before the request up to the empty one, as REQ sockets and proxies
+put them, empty for a DEALER that sends the request alone; and the public key that it has shown, "" without CURVE."""
 
 
 class ReplyQueue:

@@ -80,6 +80,7 @@ class TcpTransport:
         host, port: where to listen; port 0 takes a free one
         clock: seconds that only grow
         request_bytes_max: the longest request, in MessagePack; a longer one is refused
+        token: what the first line of a connection has to be, or None if it may begin with a request
 
     Raises:
         CannotListen: the port is in use or the host is not of this machine
@@ -91,8 +92,10 @@ class TcpTransport:
         port: int,
         clock: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
+        token: bytes | None = None,
     ) -> None:
         self._clock = clock
+        self._token = token
         self._request_bytes_max = request_bytes_max
         self.line_bytes_max = request_line_bytes_max(request_bytes_max)
         """The longest line; a longer one is refused and skipped up to its end."""
@@ -180,7 +183,12 @@ class TcpTransport:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
             self._last_number += 1
             connection = Connection(
-                self._last_number, sock, f"{address[0]}:{address[1]}", self._clock(), self._request_bytes_max
+                self._last_number,
+                sock,
+                f"{address[0]}:{address[1]}",
+                self._clock(),
+                self._request_bytes_max,
+                self._token,
             )
             self._connections[connection.number] = self._by_request[connection.number] = connection
             self._counts["connections_accepted"] += 1
@@ -382,6 +390,9 @@ class TcpTransport:
     def connections(self) -> int:
         """How many clients are connected."""
         return len(self._connections)
+
+    def user(self, peer: Hashable) -> str:
+        return ""
 
     def name(self, peer: Hashable) -> str:
         connection = self._connections.get(cast(int, peer))
