@@ -81,7 +81,9 @@ def open_client(request: pytest.FixtureRequest, place: Place) -> Iterator[Callab
         given: dict[str, Any] = {}
         if keys is not None:
             given = {"curve_key": place.files[keys], "server_key": server.public}
-        if request.param == "blocking":
+        elif request.param.endswith("-pyzmq"):
+            given = {"transport": "pyzmq"}
+        if request.param.startswith("blocking"):
             made.append(kvzmq.connect(place.server.url, timeout, **given))
         else:
             made.append(Blocking(kvzmq.connect_async(place.server.url, timeout, **given), thread))

@@ -269,7 +269,7 @@ def test_a_file_that_takes_the_place_of_the_old_one_is_read(path: Path) -> None:
 BROKEN = [b"", b"bob\n", b"\xff\n", f"alice {A} read,write,fly\n".encode(), f"alice {A} read,write".encode()]
 
 
-@pytest.mark.parametrize("text", BROKEN)
+@pytest.mark.parametrize("text", BROKEN, ids=["empty", "short", "binary", "right", "cut"])
 def test_a_broken_file_leaves_the_rights_that_were_in_force(
     path: Path, text: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

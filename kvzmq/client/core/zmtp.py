@@ -201,6 +201,8 @@ class Connection:
         """Why the state is FAILED."""
         self.version = (0, 0)
         """The peer's version of ZMTP, major and minor."""
+        self.mechanism = "NULL"
+        """What the peer's greeting asks for."""
         self.properties: dict[bytes, bytes] = {}
         """What the peer's READY said; names in lower case."""
         self.ignored = 0
@@ -338,8 +340,8 @@ class Connection:
         mechanism = data[_MECHANISM_AT:_MECHANISM_END]
         if mechanism != _NULL:
             wanted = mechanism.rstrip(b"\0").decode("ascii", "backslashreplace")
-            name = wanted if wanted.isprintable() and wanted else _quote(mechanism)
-            self._fail(Kind.MECHANISM, f"wants {name}, and this side speaks NULL: no encryption, no password")
+            self.mechanism = wanted if wanted.isprintable() and wanted else _quote(mechanism)
+            self._fail(Kind.MECHANISM, f"wants {self.mechanism}, and this side speaks NULL: no encryption, no password")
         elif self._advance(Event.MECHANISM):
             self._waiting += _READY
         return _GREETING_BYTES
