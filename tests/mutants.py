@@ -1006,7 +1006,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "export writes over the file it replaces", "cli/commands/transfer.py",
-        "            with _replacing(output) as file:", "            with output.open(\"wb\") as file:",
+        "            with replacing(output) as file:", "            with output.open(\"wb\") as file:",
         "tests/integration/test_cli_transfer.py::test_an_export_that_fails_leaves_the_old_file_as_it_was", 11,
     ),
     Mutant(
