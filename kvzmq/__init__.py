@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client, connect
     from kvzmq.client.sync.watch import Watch
     from kvzmq.errors import (
+        BackupFailed,
         CatalogError,
         CheckFailed,
         InvalidMethod,
@@ -54,8 +55,8 @@ _HOMES = {
     "Event": "kvzmq.client.core.watch_state",
     **dict.fromkeys(
         (
-            "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey",
-            "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
+            "BackupFailed", "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError",
+            "NoSuchKey", "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
             "WriteRejected", "TableChanged", "Timeout", "WatchIdle", "WrongType",
         ),
         "kvzmq.errors",
@@ -63,8 +64,8 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
-    "ABSENT", "AsyncClient", "AsyncWatch", "CatalogError", "CheckFailed", "Client", "Event", "InvalidMethod",
-    "InvalidRequest", "KvzmqError", "NoSuchKey", "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge",
+    "ABSENT", "AsyncClient", "AsyncWatch", "BackupFailed", "CatalogError", "CheckFailed", "Client", "Event",
+    "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey", "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge",
     "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout", "Transaction", "Watch",
     "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
 ]  # fmt: skip
