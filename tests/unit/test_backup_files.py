@@ -105,7 +105,10 @@ def test_a_table_is_replaced_only_when_that_is_said_and_kept_then(
         assert recovered(data) == made[1]
         assert replaced is not None and replaced.parent == data and recovered(replaced) == before
         before = made[1]
-    assert len(set(data.glob("replaced-*")) - set(data.glob("*.recovered"))) == 2 and not (data / restore.NAME_NEW).exists()
+    assert (
+        len(set(data.glob("replaced-*")) - set(data.glob("*.recovered"))) == 2
+        and not (data / restore.NAME_NEW).exists()
+    )
 
 
 def test_a_directory_in_use_is_refused(made: tuple[Path, list[bytes]], tmp_path: Path) -> None:
