@@ -1186,8 +1186,8 @@ MUTANTS: list[Mutant] = [
         RESTORES + "test_a_directory_in_use_is_refused", 14,
     ),
     Mutant(
-        "a backup is believed", "store/offline/restore.py",
-        "    sections.summarize(backup.read(source).sections)  # all of it, before a directory is made", "    backup.read(source)",
+        "a restore that failed leaves a directory that passes for a new table", "store/offline/restore.py",
+        "        if not was_there:", "        if False:",
         RESTORES + "test_every_flipped_bit_and_every_truncation_is_found", 14,
     ),
     Mutant(

@@ -196,5 +196,10 @@ def test_a_full_disk_at_the_restore_leaves_the_table_that_is_there(server: Serve
         )  # fmt: skip
         assert done.returncode == 3 and "No space left on device" in done.stderr
         assert not (disk / "data" / "restore.tmp").exists()
+        done = subprocess.run(
+            [*KVZMQ, "restore", str(path), "--data", str(disk / "new")],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 3 and not (disk / "new").exists(), "it would pass for a new table"
         with ServerProcess(disk / "data") as small, kvzmq.connect(small.url) as table:
             assert dict(table.items()) == {"old": 1}

@@ -10,6 +10,7 @@ from support.stepped import Stepped
 
 from kvzmq import errors
 from kvzmq.protocol import operations
+from kvzmq.protocol.declaration import Access
 from kvzmq.protocol.messages import Request
 from kvzmq.server import backups
 from kvzmq.server.backups import Backups
@@ -119,6 +120,11 @@ def test_a_backup_goes_in_a_request_of_its_own(table: Stepped, checkpoints: Chec
 def test_a_step_reads_one_mebibyte_of_backups() -> None:
     request = Request(None, 1, [operations.Backup(name(1), 0)], b"")
     assert STEP_WEIGHT_MAX // request.weight * PIECE == 1 << 20
+
+
+def test_a_backup_touches_the_whole_table() -> None:
+    """So whoever may not read all of it may not take one."""
+    assert operations.Backup(name(1), 0).accesses() == (Access(False, prefix=""),)
 
 
 def test_a_server_without_checkpoints_says_so(table: Stepped) -> None:

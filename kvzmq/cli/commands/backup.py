@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
 
 _MODE = 0o600
+_NOTICE_S = 0.5
 _STANDARD_OUTPUT = Path("-")
 
 
@@ -76,7 +78,14 @@ def _writing(destination: Path) -> Iterator[Callable[[bytes], object]]:
 def _pieces(table: Client) -> Iterator[bytes]:
     """Yield the backup, and show how much of it has come once the server has written it."""
     pieces = table.backup()
-    first = next(pieces)
+    notice = threading.Timer(_NOTICE_S, show.note, ["kvzmq: the server writes a checkpoint of the table"])
+    notice.daemon = True
+    if sys.stderr.isatty():
+        notice.start()
+    try:
+        first = next(pieces)
+    finally:
+        notice.cancel()
     length = int(table.stats().get("checkpoint_bytes", 0))  # of a later one, if another has been written since
     with Progress("MiB", max(1, length >> 20), beside_rows=False) as progress:
         done = 0

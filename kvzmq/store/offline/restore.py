@@ -11,6 +11,7 @@ server can start in the middle.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kvzmq import errors
-from kvzmq.store import sections
 from kvzmq.store.file import checkpoint
 from kvzmq.store.file.file_log import NAME, NAME_SEALED, write_table
 from kvzmq.store.file.files import Directory, DiskDirectory
@@ -59,7 +59,7 @@ def restore(source: Path, path: Path, replace: bool = False) -> Restored:
         HoldsTable, DirectoryInUse: nothing was changed
         OSError: a file could not be written
     """
-    sections.summarize(backup.read(source).sections)  # all of it, before a directory is made
+    was_there = path.exists()
     directory = DiskDirectory(path)
     try:
         _check_free(directory, replace)
@@ -68,6 +68,11 @@ def restore(source: Path, path: Path, replace: bool = False) -> Restored:
         _swap(directory)
         (path / NAME_NEW).rmdir()
         directory.sync()
+    except BaseException:
+        if not was_there:  # an empty directory would pass for a new table
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
     finally:
         directory.close()
     return Restored(report, replaced)
