@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import count as count_from
 from pathlib import Path
@@ -19,22 +20,18 @@ from kvzmq.store.table import Table
 
 Count = Callable[[str, int], None]
 
-CALLS_MAX = 100
-
-
-class Cut(Exception):
-    """Say that the process has died here."""
+DIED, FAILED = 9, 1
 
 
 class Dying(DiskDirectory):
-    """A directory of a process that dies after so many changes of names."""
+    """A directory of a process that dies, as by SIGKILL, after so many changes of names."""
 
-    left = 0
+    left = -1  # never
 
     def _change(self) -> None:
         if Dying.left == 0:
-            raise Cut
-        Dying.left -= 1
+            os._exit(DIED)
+        Dying.left -= 1  # of the process that is to die: it is a fork
 
     def rename(self, old: str, new: str) -> None:
         self._change()
@@ -43,6 +40,21 @@ class Dying(DiskDirectory):
     def unlink(self, name: str) -> None:
         self._change()
         super().unlink(name)
+
+
+def is_cut_off(path: Path, data: Path, left: int) -> bool:
+    """Restore in a process that dies after so many changes of names; False if it had come to its end before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            Dying.left = left
+            restore.restore(path, data, replace=True)
+            os._exit(0)
+        finally:
+            os._exit(FAILED)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, DIED)
+    return code == DIED
 
 
 @pytest.mark.parametrize("state", ["none", "sealed", "sealed and log", *STATES])
@@ -58,17 +70,13 @@ def test_a_restore_that_is_cut_off_leaves_the_old_table_the_new_one_or_none_that
         for left in count_from(0):
             data = scratch / str(left)
             old = make(state, data)
-            Dying.left = left
-            try:
-                restore.restore(scratch / "backup", data, replace=True)
+            if not is_cut_off(scratch / "backup", data, left):
                 break
-            except Cut:
-                cuts += 1
+            cuts += 1
             try:
                 assert recovered(data) in (old, new), "another table"
             except errors.CorruptionError:
                 refusals += 1
-            Dying.left = CALLS_MAX
             restore.restore(scratch / "backup", data, replace=True)
             assert recovered(data) == new
         assert recovered(data) == new
@@ -79,6 +87,7 @@ def test_a_restore_that_is_cut_off_leaves_the_old_table_the_new_one_or_none_that
 def make(state: str, data: Path) -> list[bytes]:
     """Make a directory, and return what a server finds in it."""
     if state == "none":
+        data.mkdir()
         return dump_of(Table())
     if state in STATES:
         STATES[state](data)
