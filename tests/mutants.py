@@ -1117,28 +1117,28 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a backup of the checkpoint that was there", "store/file/compaction.py",
         "            if self._log.checkpoint_group >= group:", "            if self._log.checkpoint_group >= 0:",
-        BACKUP + "test_a_backup_under_load_is_the_table_at_its_revision", 14,
+        BACKUP + "test_a_backup_under_load_is_the_table_at_its_revision", 15,
     ),
     Mutant(
         "a compaction that runs is the one that was asked for", "store/file/compaction.py",
         "        group, failed = self._log.group, self.failed", "        group, failed = self._log._sealed_group, self.failed",
-        BACKUP + "test_what_is_acknowledged_while_a_compaction_runs_is_in_the_backup", 14,
+        BACKUP + "test_what_is_acknowledged_while_a_compaction_runs_is_in_the_backup", 15,
     ),
     Mutant(
         "a backup follows the name of the checkpoint", "server/backups.py",
         "            piece = backup.file.read(offset, BACKUP_CHUNK_BYTES)",
         "            piece = (backup.open_when_written() or backup.file).read(offset, BACKUP_CHUNK_BYTES)",
-        BACKUPS + "test_a_backup_is_read_in_pieces_once_its_checkpoint_is_written", 14,
+        BACKUPS + "test_a_backup_is_read_in_pieces_once_its_checkpoint_is_written", 15,
     ),
     Mutant(
         "a backup is written in its place", "cli/commands/backup.py",
         "        with replacing(destination, _MODE) as file:", "        with destination.open(\"wb\") as file:",
-        BACKED_UP + "test_a_server_killed_in_the_middle_leaves_the_destination_as_it_was", 14,
+        BACKED_UP + "test_a_server_killed_in_the_middle_leaves_the_destination_as_it_was", 15,
     ),
     Mutant(
         "a backup without its footer is whole", "store/file/checkpoint.py",
         '        raise errors.CorruptionError(f"{path}: offset {file.size()}: the footer is missing")', "        return",
-        "tests/unit/test_backup_files.py::test_every_flipped_bit_and_every_truncation_is_found", 14,
+        "tests/unit/test_backup_files.py::test_every_flipped_bit_and_every_truncation_is_found", 15,
     ),
     Mutant(
         "a vanished client's backup stays open", "server/backups.py",
@@ -1158,37 +1158,37 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "nobody is told that a checkpoint could not be written", "store/file/compaction.py",
         "            if self.failed > failed:", "            if False:",
-        BACKED_UP + "test_a_full_disk_at_the_server_is_said_and_a_backup_is_made_when_there_is_room", 14,
+        BACKED_UP + "test_a_full_disk_at_the_server_is_said_and_a_backup_is_made_when_there_is_room", 15,
     ),
     Mutant(
         "a restored checkpoint beside the old log", "store/offline/restore.py",
         "    if has_checkpoint:\n        remove(NAME)\n", "    if has_checkpoint:\n",
-        RESTORED, 14,
+        RESTORED, 15,
     ),
     Mutant(
         "a restored log beside the old sealed one", "store/offline/restore.py",
         "    if has_checkpoint or directory.exists(NAME):\n        remove(NAME_SEALED)\n", "",
-        RESTORED, 14,
+        RESTORED, 15,
     ),
     Mutant(
         "the table that is replaced is not kept", "store/offline/restore.py",
         "        replaced = _keep(directory)", "        replaced = None",
-        RESTORES + "test_a_table_is_replaced_only_when_that_is_said_and_kept_then", 14,
+        RESTORES + "test_a_table_is_replaced_only_when_that_is_said_and_kept_then", 15,
     ),
     Mutant(
         "a table is replaced unasked", "store/offline/restore.py",
         "    if any(map(directory.exists, NAMES)) and not replace:", "    if False:",
-        RESTORES + "test_a_table_is_replaced_only_when_that_is_said_and_kept_then", 14,
+        RESTORES + "test_a_table_is_replaced_only_when_that_is_said_and_kept_then", 15,
     ),
     Mutant(
         "a restore beside a server", "store/offline/restore.py",
         "    directory = DiskDirectory(path)\n", "    path.mkdir(exist_ok=True, parents=True)\n    directory = DiskDirectory(path, lock=False)\n",
-        RESTORES + "test_a_directory_in_use_is_refused", 14,
+        RESTORES + "test_a_directory_in_use_is_refused", 15,
     ),
     Mutant(
         "a restore that failed leaves a directory that passes for a new table", "store/offline/restore.py",
         "        if not was_there:", "        if False:",
-        RESTORES + "test_every_flipped_bit_and_every_truncation_is_found", 14,
+        RESTORES + "test_every_flipped_bit_and_every_truncation_is_found", 15,
     ),
     Mutant(
         "sessions are not in a backup", "store/sections.py",
