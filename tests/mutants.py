@@ -1298,7 +1298,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_access.py::test_an_operation_needs_its_keys_within_the_prefixes", 14),
     Mutant("who may only write reads by setting a default", "protocol/declaration.py", "return (Access(False, (op.key,)), Access(True, (op.key,)))", "return (Access(True, (op.key,)),)",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
-    Mutant("everybody is told of the server", "protocol/operations.py", "    administers = True\n", "",
+    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    scope = Scope.SERVER\n",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
     Mutant("a broken clients file takes all rights away", "server/access.py", "        except BadClients as error:\n            self.changed = frozenset()\n", "        except BadClients as error:\n            self.changed = frozenset()\n            self._by_key = {}\n",
            "tests/unit/test_access.py::test_a_broken_file_leaves_the_rights_that_were_in_force", 14),

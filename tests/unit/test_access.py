@@ -149,6 +149,7 @@ REQUESTS: list[tuple[list[Any], str, list[str], bool]] = [
     (["ping"], "", [], False),
     (["hello"], "", [], False),
     (["stats"], "admin", [], False),
+    (["backup", "0" * 32], "read,admin", [], True),
     (["open"], "write", [], False),
     (["insert", "a/1", 1], "write", ["a/1"], False),
     (["remove", "a/1"], "write", ["a/1"], False),
