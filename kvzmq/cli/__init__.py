@@ -31,7 +31,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Server": {
         "server": ("kvzmq.cli.commands.server:server", "Serve a table until SIGTERM or Ctrl-C."),
         "ping": ("kvzmq.cli.commands.ping:ping", "Say whether the server answers, or why not."),
-        "stats": ("kvzmq.cli.commands.ping:stats", "Show what the server says of itself."),
+        "stats": ("kvzmq.cli.commands.stats:stats", "Show what the server says of itself."),
     },
     "Table": {
         "insert": ("kvzmq.cli.commands.write:insert", "Set a key to a value."),

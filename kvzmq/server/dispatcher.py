@@ -70,7 +70,8 @@ class Dispatcher:
         self.requests = 0
         self.operations = 0
         self.refused = 0
-        self.observers = observers
+        self.observers = [observer for observer in observers if observer.wants_requests]
+        self._is_timed = bool(observers)
         self.send_ns = 0
         """How long replies were handed to the transports, nanoseconds in all; measured only if somebody listens."""
         self._clock = clock
@@ -217,7 +218,7 @@ class Dispatcher:
         self._send(unsent, step.sync())
 
     def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        began_ns = time.perf_counter_ns() if self._is_timed else 0
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
         if began_ns:
@@ -328,6 +329,7 @@ class Dispatcher:
                 serve = self._served.get(type(op))
                 results.append((errors.OK, serve(arrival, op) if serve is not None else table.read(op)))
             except errors.OperationError as error:
+                table.note_failed(op, error.code)
                 results.append((error.code, budget.charge_text(str(error))))
         self.watches.forget(arrival)
         return Reply(request.seq, table.revision, budget.encode(results))

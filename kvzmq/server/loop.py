@@ -36,6 +36,8 @@ from kvzmq.catalog import Announcement, Announcer
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.dispatcher import Dispatcher
 from kvzmq.server.journal import Journal
+from kvzmq.server.machine import Machine
+from kvzmq.server.metrics import WINDOW_S, Metrics
 from kvzmq.server.observer import Observer, PhaseClock
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
@@ -81,6 +83,7 @@ class Server:
         announcement: what it tells; the server adds what changes
         group_commit: see Dispatcher
         observers: are told what the server and its store do
+        metrics: the observer whose figures `stats` shows, or None
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats and timers
         request_bytes_max: the transports' limit, which clients are told
@@ -95,6 +98,7 @@ class Server:
         announcement: Announcement | None = None,
         group_commit: bool = True,
         observers: Sequence[Observer] = (),
+        metrics: Metrics | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
@@ -102,6 +106,10 @@ class Server:
         self.store = store
         self.transports = transports
         self.compactor = compactor
+        self._metrics = metrics
+        self._machine = Machine(monotonic)
+        if metrics is not None:
+            observers = [*observers, metrics]
         self.dispatcher = Dispatcher(
             store, clock, self.describe, group_commit, observers,
             request_bytes_max=request_bytes_max, monotonic=monotonic,
@@ -130,6 +138,8 @@ class Server:
         self.timers.add(self._journal.look, wakes=False)
         if compactor is not None:
             self.timers.add(self._compact, wakes=False)
+        if metrics is not None:
+            self.timers.add(metrics.turn, WINDOW_S, wakes=False)
         if announcer is not None and announcement is not None:
             self.timers.add(lambda: self._announce(announcer, announcement))
 
@@ -158,13 +168,13 @@ class Server:
     def step(self, timeout_s: float) -> int:
         """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
         ready = dict(self._poller.poll(self._wait_ms(timeout_s)))
-        if self._phases is not None:
-            self._phases.begin()
+        phases = self._phases
+        is_timed = phases is not None and phases.begin()
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
             self.store.catch_up()
         arrivals = [] if self.dispatcher.is_full else self._drain(ready)
-        if self._phases is not None:
-            self._phases.drained()
+        if phases is not None and (arrivals or is_timed):
+            phases.drained(arrivals, is_timed)
         if arrivals:
             refused = self.dispatcher.refused
             self.dispatcher.dispatch(arrivals)
@@ -172,12 +182,12 @@ class Server:
                 self._journal.refused(arrivals)
         else:
             self.dispatcher.tick()
-        if self._phases is not None:
-            self._phases.dispatched()
+        if phases is not None and is_timed:
+            phases.dispatched()
         for transport in self.transports:
             transport.flush()
-        if self._phases is not None:
-            self._phases.end()
+        if phases is not None:
+            phases.end(is_timed)
         self.timers.run()
         return len(arrivals)
 
@@ -265,6 +275,10 @@ class Server:
             "operations": dispatcher.operations,
             "requests_refused": dispatcher.refused,
         }
+        found |= self._machine.describe()
+        found["clock_s"] = round(time.time(), 3)
+        if self._metrics is not None and self._phases is not None:
+            found |= self._metrics.describe(self.store.failed(), self._phases.longest_ns)
         found["indexes"] = [subkey[:_SHOWN_CHARS] for subkey in found["indexes"]]
         if self.compactor is not None:
             found |= self.compactor.describe()

@@ -25,6 +25,7 @@ import zmq
 from kvzmq import errors
 from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT
 from kvzmq.server.loop import Server
+from kvzmq.server.metrics import Metrics
 from kvzmq.server.observer import Observer
 from kvzmq.server.transport import Arrival
 from kvzmq.server.transport.router import RouterTransport
@@ -184,6 +185,7 @@ class Stepped:
         trace: observes the server
         request_bytes_max: of both transports; by default what any server has ever taken
         log: not recovered; by default one in memory
+        metrics: see Server
     """
 
     def __init__(
@@ -192,6 +194,7 @@ class Stepped:
         trace: Observer | None = None,
         request_bytes_max: int = REQUEST_BYTES_LIMIT,
         log: Log | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.now_us = 1_000_000_000
         self.now_s = 100.0
@@ -203,6 +206,7 @@ class Stepped:
         self.bridge = TcpTransport("127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max)
         self.server = Server(
             self.store, [self.router, self.bridge], group_commit=group_commit, observers=[] if trace is None else [trace],
+            metrics=metrics,
             clock=lambda: self.now_us, monotonic=lambda: self.now_s, request_bytes_max=request_bytes_max,
         )  # fmt: skip
         self.url = self.router.endpoints[0]

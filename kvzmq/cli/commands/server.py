@@ -23,6 +23,7 @@ from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
 from kvzmq.protocol import messages
 from kvzmq.server.loop import Server
+from kvzmq.server.metrics import Metrics
 from kvzmq.server.transport import Transport
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
@@ -252,6 +253,7 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     announcer, announcement = _announcer(options, transports[0].endpoints, bridge_port)
     built = Server(
         store, transports, compactor, announcer, announcement, options.group_commit, [trace] if trace else [],
+        Metrics(),
         request_bytes_max=options.request_bytes_max,
     )  # fmt: skip
     stack.callback(built.close)
