@@ -32,6 +32,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "server": ("kvzmq.cli.commands.server:server", "Serve a table until SIGTERM or Ctrl-C."),
         "ping": ("kvzmq.cli.commands.ping:ping", "Say whether the server answers, or why not."),
         "stats": ("kvzmq.cli.commands.stats:stats", "Show what the server says of itself."),
+        "clients": ("kvzmq.cli.commands.clients:clients", "List who is connected, or end a connection."),
     },
     "Table": {
         "insert": ("kvzmq.cli.commands.write:insert", "Set a key to a value."),

@@ -55,6 +55,8 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """Whether it asks for the keys in their order, for which there is an index."""
     pushes: ClassVar[bool] = False
     """Whether it begins a watch, whose events are pushed."""
+    administers: ClassVar[bool] = False
+    """Whether it tells of the server and its clients, or changes what becomes of them: an operator's business."""
     in_transactions: ClassVar[bool] = False
     """Whether a transaction may hold it."""
     from_clients: ClassVar[bool] = True

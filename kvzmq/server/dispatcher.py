@@ -7,8 +7,9 @@ durable the replies leave, in the same order. Nothing here knows a socket or a f
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -20,7 +21,7 @@ from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server import watches
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
 from kvzmq.server.observer import Executed, Observer
-from kvzmq.server.transport import Arrival
+from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
 from kvzmq.store.store import HeldReply, Step, StepState, Store
 
@@ -29,6 +30,8 @@ WAITING_BYTES_MAX = 1 << 20
 
 EXPIRY_S = 0.01
 """The shortest wait for a row to expire: rows due within it go together."""
+
+_log = logging.getLogger(__name__)
 
 _NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
 
@@ -50,6 +53,7 @@ class Dispatcher:
         group_commit: commit a step's changes together; otherwise each request alone, to measure the difference
         observers: are told what is executed; the store tells its own
         request_bytes_max: what `hello` tells of the transports' limit
+        transports: whose clients `clients` lists
         monotonic: seconds that only grow, for heartbeats
     """
 
@@ -62,6 +66,7 @@ class Dispatcher:
         observers: Sequence[Observer] = (),
         request_bytes_max: int = messages.REQUEST_BYTES_MAX,
         monotonic: Callable[[], float] = time.monotonic,
+        transports: Sequence[Transport] = (),
     ) -> None:
         self.store = store
         self.watches = watches.Watches(store.table, monotonic)
@@ -77,6 +82,7 @@ class Dispatcher:
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
+        self._transports = transports
         self._run_all = self._run if group_commit else self._run_singly
         self._unknown: UnknownStep | None = None
         self.is_full = False
@@ -86,6 +92,8 @@ class Dispatcher:
         self._served: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
             operations.Hello: self._hello,
             operations.Stats: self._stats,
+            operations.Clients: self._clients,
+            operations.Kick: self._kick,
             operations.Watch: self._watch,
             operations.WatchQuery: self._watch_query,
             operations.Progress: self._progress,
@@ -338,6 +346,28 @@ class Dispatcher:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
             self._described = msgpack.encode_value(self._describe())
         return self.store.table.budget.charge(self._described)
+
+    def _clients(self, arrival: Arrival, op: operations.Clients) -> Raw:
+        known = self._known_clients()
+        names = sorted(name for name in known if name > op.after)[: op.limit]
+        watches_of = self.watches.count_by_client()
+        found = []
+        for name in names:
+            transport, client = known[name]
+            found.append(transport.describe(client) | {"watches": watches_of.get(name, 0)})
+        return self.store.table.budget.charge(msgpack.encode_value(found))
+
+    def _known_clients(self) -> dict[str, tuple[Transport, Hashable]]:
+        return {
+            name: (transport, client) for transport in self._transports for name, client in transport.clients().items()
+        }
+
+    def _kick(self, arrival: Arrival, op: operations.Kick) -> bool:
+        found = self._known_clients().get(op.name)
+        if found is None or not found[0].kick(found[1]):
+            return False
+        _log.info("%s was kicked by %s", op.name, arrival.transport.name(arrival.peer))
+        return True
 
     def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
         if op.info is not None and op.info.heartbeat_s is not None:

@@ -112,7 +112,7 @@ class Server:
             observers = [*observers, metrics]
         self.dispatcher = Dispatcher(
             store, clock, self.describe, group_commit, observers,
-            request_bytes_max=request_bytes_max, monotonic=monotonic,
+            request_bytes_max=request_bytes_max, monotonic=monotonic, transports=transports,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:

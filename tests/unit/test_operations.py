@@ -58,6 +58,8 @@ EXAMPLES: list[Operation] = [
     operations.Ping(),
     operations.Hello(),
     operations.Stats(),
+    operations.Clients("zmq:12345678", 5),
+    operations.Kick("tcp:127.0.0.1:5"),
     operations.Watch("page/"),
     operations.WatchQuery("name", raw("fred")),
     operations.Progress(1),

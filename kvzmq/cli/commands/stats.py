@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import click
@@ -10,15 +11,15 @@ import click
 from kvzmq.cli.connection import Connection, TableCommand, json_option
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
-    "server": ("version", "pid", "uptime_s", "clock_s", "cpu_"),
+    "server": ("version", "pid", "uptime_s", "clock_s", "cpu_*"),
     "table": ("keys", "revision", "lineage", "epoch", "sessions", "expiring_keys", "indexes", "table_time_s"),
-    "memory": ("memory_", "resident_bytes", "row_bytes", "index_bytes", "session_bytes", "history_bytes"),
+    "memory": ("memory_*", "resident_bytes", "row_bytes", "index_bytes", "session_bytes", "history_bytes"),
     "requests": ("steps", "requests", "requests_refused", "requests_waiting", "operations"),
-    "log": ("commits", "requests_committed", "log_", "last_group", "storage_trouble", "disk_"),
-    "compaction": ("compaction", "checkpoint_bytes"),
-    "clients": ("clients", "watches", "descriptors", "router_", "tcp_"),
+    "log": ("commits", "requests_committed", "log_*", "last_group", "storage_trouble", "disk_*"),
+    "compaction": ("compaction*", "checkpoint_bytes"),
+    "clients": ("clients", "watches", "descriptors*", "router_*", "tcp_*"),
 }
-"""Which names belong together; one that ends with _ stands for all that begin so, and so does `compaction`."""
+"""Which names belong together; * stands for any end."""
 
 _TIMES = ("count", "p50_s", "p99_s", "max_s")
 _LEFT_OUT = ("buckets", "bounds")
@@ -92,10 +93,7 @@ def _draw_times(head: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Non
 
 
 def _group_of(name: str) -> str:
-    for group, names in _GROUPS.items():
-        if name in names or any(name.startswith(begin) for begin in names if begin.endswith("_") or begin == group):
-            return group
-    return "other"
+    return next((group for group, names in _GROUPS.items() if any(fnmatchcase(name, each) for each in names)), "other")
 
 
 def _with_unit(name: str, value: Any) -> str:

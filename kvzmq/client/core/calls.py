@@ -40,6 +40,9 @@ RAISE: Any = object()
 OPERATIONS_BYTES_MAX = messages.REQUEST_BYTES_LIMIT - 64
 """What the largest request that any server takes has room for besides its head; most take less."""
 
+_PAGE_CLIENTS = 200
+"""How many clients of the server are asked for at a time."""
+
 PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
 
@@ -291,6 +294,16 @@ class Calls:
     def stats(self) -> Call:
         """Build a question to the server, which it takes in no request that writes."""
         call = _call(("stats",))
+        call.alone = True
+        return call
+
+    def clients(self, after: str) -> Call:
+        call = _call(("clients", after, _PAGE_CLIENTS))
+        call.alone = True
+        return call
+
+    def kick(self, name: str) -> Call:
+        call = _call(("kick", name))
         call.alone = True
         return call
 
