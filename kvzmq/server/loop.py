@@ -39,6 +39,7 @@ from kvzmq.server.journal import Journal
 from kvzmq.server.machine import Machine
 from kvzmq.server.metrics import WINDOW_S, Metrics
 from kvzmq.server.observer import Observer, PhaseClock
+from kvzmq.server.scrape import REFRESH_S, Scrape
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.store.store import Store
@@ -84,6 +85,7 @@ class Server:
         group_commit: see Dispatcher
         observers: are told what the server and its store do
         metrics: the observer whose figures `stats` shows, or None
+        scrape: shows them over HTTP, or None
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats and timers
         request_bytes_max: the transports' limit, which clients are told
@@ -99,6 +101,7 @@ class Server:
         group_commit: bool = True,
         observers: Sequence[Observer] = (),
         metrics: Metrics | None = None,
+        scrape: Scrape | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
@@ -140,6 +143,9 @@ class Server:
             self.timers.add(self._compact, wakes=False)
         if metrics is not None:
             self.timers.add(metrics.turn, WINDOW_S, wakes=False)
+        self._scrape = scrape
+        if scrape is not None:
+            self.timers.add(lambda: self._show(scrape))
         if announcer is not None and announcement is not None:
             self.timers.add(lambda: self._announce(announcer, announcement))
 
@@ -231,6 +237,10 @@ class Server:
             )
         )
         return ANNOUNCE_S
+
+    def _show(self, scrape: Scrape) -> float:
+        scrape.refresh(self.describe())
+        return REFRESH_S
 
     def _phase_counts(self) -> tuple[int, int]:
         return self.dispatcher.requests + self.dispatcher.refused, self.dispatcher.send_ns
@@ -335,6 +345,8 @@ class Server:
             self._announcer.withdraw()
         for transport in self.transports:
             transport.close()
+        if self._scrape is not None:
+            self._scrape.close()
         if self.compactor is not None:
             self.compactor.close()
         self.store.close()

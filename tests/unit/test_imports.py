@@ -116,6 +116,7 @@ HOMES = {
     "zmq": ("kvzmq.server", "kvzmq.client", "kvzmq.bench", "kvzmq.cli"),
     "click": ("kvzmq.cli",),
     "rich": ("kvzmq.cli",),
+    "prometheus_client": ("kvzmq.server.exposition",),
 }
 
 
