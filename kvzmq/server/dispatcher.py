@@ -76,9 +76,10 @@ class Dispatcher:
         self.operations = 0
         self.refused = 0
         self.observers = [observer for observer in observers if observer.wants_requests]
-        self._is_timed = bool(observers)
+        self.is_timed = False
+        """Whether the loop times this step."""
         self.send_ns = 0
-        """How long replies were handed to the transports, nanoseconds in all; measured only if somebody listens."""
+        """How long replies were handed to the transports, nanoseconds in all; measured in the steps that are timed."""
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
@@ -226,7 +227,7 @@ class Dispatcher:
         self._send(unsent, step.sync())
 
     def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
-        began_ns = time.perf_counter_ns() if self._is_timed else 0
+        began_ns = time.perf_counter_ns() if self.is_timed else 0
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
         if began_ns:

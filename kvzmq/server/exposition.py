@@ -141,7 +141,6 @@ class _Collector:
         for name in ("receive", "execute", "commit", "send"):
             phases.add_metric([name], *_buckets(times_s, step[name]))
         yield phases
-        yield GaugeMetricFamily("kvzmq_step_longest_seconds", "The longest step since the start", step["longest_s"])
         for metric, text, found, its_bounds in (
             ("kvzmq_step_requests", "Requests of a step, a sample", step["requests"], counts),
             ("kvzmq_log_append_seconds", "Appends to the log", disk["append"], times_s),

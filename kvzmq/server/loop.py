@@ -120,6 +120,9 @@ class Server:
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:
             store.observers += [self._phases, *observers]
+        self._on_receive = [
+            observer.on_receive for observer in observers if type(observer).on_receive is not Observer.on_receive
+        ]
         self._journal = Journal(transports, self._going_on)
         store.on_trouble = self._journal.trouble
         if store.trouble is not None:
@@ -143,6 +146,8 @@ class Server:
             self.timers.add(self._compact, wakes=False)
         if metrics is not None:
             self.timers.add(metrics.turn, WINDOW_S, wakes=False)
+        if self._phases is not None and self._phases.every_s:
+            self.timers.add(self._phases.fall_due, wakes=False)
         self._scrape = scrape
         if scrape is not None:
             self.timers.add(lambda: self._show(scrape))
@@ -175,13 +180,18 @@ class Server:
         """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
         ready = dict(self._poller.poll(self._wait_ms(timeout_s)))
         phases = self._phases
-        is_timed = phases is not None and phases.begin()
+        is_timed = phases is not None and phases.is_due
+        if phases is not None and is_timed:
+            phases.begin()
+            self.dispatcher.is_timed = True
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
             self.store.catch_up()
         arrivals = [] if self.dispatcher.is_full else self._drain(ready)
-        if phases is not None and (arrivals or is_timed):
-            phases.drained(arrivals, is_timed)
+        if phases is not None and is_timed:
+            phases.drained()
         if arrivals:
+            for on_receive in self._on_receive:
+                on_receive(arrivals, is_timed)
             refused = self.dispatcher.refused
             self.dispatcher.dispatch(arrivals)
             if self.dispatcher.refused > refused:
@@ -192,8 +202,9 @@ class Server:
             phases.dispatched()
         for transport in self.transports:
             transport.flush()
-        if phases is not None:
-            phases.end(is_timed)
+        if phases is not None and is_timed:
+            phases.end()
+            self.dispatcher.is_timed = False
         self.timers.run()
         return len(arrivals)
 
@@ -287,8 +298,8 @@ class Server:
         }
         found |= self._machine.describe()
         found["clock_s"] = round(time.time(), 3)
-        if self._metrics is not None and self._phases is not None:
-            found |= self._metrics.describe(self.store.failed(), self._phases.longest_ns)
+        if self._metrics is not None:
+            found |= self._metrics.describe(self.store.failed())
         found["indexes"] = [subkey[:_SHOWN_CHARS] for subkey in found["indexes"]]
         if self.compactor is not None:
             found |= self.compactor.describe()

@@ -4,8 +4,8 @@ It only adds numbers, asks nothing and keeps no request. A single lookup costs a
 look and one addition. So:
 
 - how many operations there were of each kind, and all that is told of syncs, is exact: counted at every step;
-- steps are timed one in TIMED_EVERY, and all that are 10 ms apart, so that a server with little to do times them all.
-  Timing each took 6 us of a step, 8 % of one with a single lookup;
+- a step is timed every millisecond, the first to begin, so that a server with little to do times them all. Timing each
+  took 6 us of a step, 8 % of one with a single lookup. What is slow once in a great while may be missed;
 - the latency of every operation of a step is the step's: from the end of the poll that found them until the replies
   were handed over. What libzmq or the kernel had collected before is not seen, and a request that had to wait for an
   index counts with the step that took it in;
@@ -31,8 +31,8 @@ WINDOW_S = 60.0
 FIRST_MIN = 200
 """How many syncs are what the disk did at first."""
 
-TIMED_EVERY = 16
-"""Of how many steps one is timed at least."""
+TIMED_EVERY_S = 0.001
+"""How much time passes from one step that is timed to the next: 6 us of each millisecond are spent on it."""
 
 COMMITS_KEPT_MAX = 256
 """How many commits are counted together: one by one each costs 2 us, as many at once 0.4 us."""
@@ -48,12 +48,13 @@ _Counts = dict[type[Operation], int]
 class Metrics(Observer):
     """Counters and histograms of one server."""
 
-    timed_every = TIMED_EVERY
+    timed_every_s = TIMED_EVERY_S
 
     def __init__(self) -> None:
         self._counts: _Counts = {}
         self._bytes: _Counts = {}  # of requests, by the kind of their first operation
         self._latencies: dict[type[Operation], Histogram] = {}
+        self._steps = 0  # with requests, since the last timed one
         self._step: _Counts = {}  # of the timed step that goes on
         self._phases = {name: Histogram() for name in _PHASES}
         self._requests_per_step = Histogram(COUNTS)
@@ -67,7 +68,8 @@ class Metrics(Observer):
 
     # ---- what it is told
 
-    def on_receive(self, arrivals: Sequence[Arrival], steps: int) -> None:
+    def on_receive(self, arrivals: Sequence[Arrival], is_timed: bool) -> None:
+        self._steps += 1
         counts = self._counts
         for arrival in arrivals:
             request = arrival.request
@@ -77,9 +79,10 @@ class Metrics(Observer):
                 counts[kind] = counts.get(kind, 0) + 1
             elif isinstance(request, Request):
                 _count_batch(request, counts)
-        if steps:
+        if is_timed:
             self._step = {}
-            self._look_at(arrivals, steps)
+            self._look_at(arrivals, self._steps)
+            self._steps = 0
 
     def _look_at(self, arrivals: Sequence[Arrival], steps: int) -> None:
         """Note which operations a timed step has, and how long its requests are."""
@@ -140,12 +143,11 @@ class Metrics(Observer):
         self._sync.turn()
         return WINDOW_S
 
-    def describe(self, failed: Mapping[tuple[type[Operation], int], int], longest_ns: int) -> dict[str, Any]:
+    def describe(self, failed: Mapping[tuple[type[Operation], int], int]) -> dict[str, Any]:
         """Return the groups of `stats` that are counted here, by name.
 
         Args:
             failed: how many operations have failed, by class and code
-            longest_ns: how long the longest step took, timed or not
         """
         self._count_commits()
         return {
@@ -161,7 +163,6 @@ class Metrics(Observer):
                 for kind, count in self._counts.items()
             },
             "step": {
-                "longest_s": longest_ns / 1e9,
                 "requests": self._requests_per_step.describe(),
                 **{name: times.describe_s() for name, times in self._phases.items()},
             },

@@ -17,10 +17,6 @@ from kvzmq.store.store import HeldReply
 __all__ = ["Commit", "Executed", "Observer", "Phases"]
 
 
-TIMED_EVERY_S = 0.01
-"""A step is timed at the latest so long after the one timed last, however few are wanted."""
-
-
 class Executed(NamedTuple):
     """One request that has executed; what it changed may not be durable yet. Times are nanoseconds (`perf_counter_ns`).
 
@@ -70,19 +66,19 @@ class Observer(StoreObserver):
     which takes 1 us of each; and steps are timed as often as somebody asks for.
     """
 
-    timed_every: ClassVar[int] = 1
-    """Of how many steps with requests one is to be timed at least; all are that TIMED_EVERY_S separate."""
+    timed_every_s: ClassVar[float] = 0.0
+    """How much time may pass from one step that is timed to the next; 0 if all are to be timed."""
 
     @property
     def wants_requests(self) -> bool:
         """Whether `on_execute` does anything."""
         return type(self).on_execute is not Observer.on_execute
 
-    def on_receive(self, arrivals: Sequence[Arrival], steps: int) -> None:
+    def on_receive(self, arrivals: Sequence[Arrival], is_timed: bool) -> None:
         """Take note of what a step of the loop has taken in, refused requests included, before any of it executes.
 
         Args:
-            steps: 0 if the step is not timed; else how many steps have taken in something since the last timed one
+            is_timed: whether `on_step` will tell of this step
         """
 
     def on_execute(self, executed: Executed) -> None:
@@ -102,66 +98,49 @@ class PhaseClock(StoreObserver):
 
     def __init__(self, observers: Sequence[Observer], counts: Callable[[], tuple[int, int]]) -> None:
         self._observers = observers
-        self._on_receive = [
-            observer.on_receive for observer in observers if type(observer).on_receive is not Observer.on_receive
-        ]
         self._counts = counts
-        self._every = min(observer.timed_every for observer in observers)
-        self._steps = 0  # with requests, since the last timed one
-        self._due_ns = 0  # from when on the next step is timed in any case
+        self.every_s = min(observer.timed_every_s for observer in observers)
+        self.is_due = True
+        """Whether the next step is to be timed."""
         self._began_ns = self._drained_ns = self._dispatched_ns = self._commit_ns = 0
         self._before = (0, 0)
-        self.longest_ns = 0
-        """How long the longest step took, nanoseconds, timed or not."""
 
     def on_commit(self, commit: Commit) -> None:
         """Count what the log has taken of the step."""
         self._commit_ns += commit.append_ns + commit.sync_ns
 
-    def begin(self) -> bool:
-        """Begin a step: the poll has returned. Returns whether it is to be timed."""
-        self._began_ns = now_ns = time.perf_counter_ns()
-        if self._steps + 1 < self._every and now_ns < self._due_ns:
-            return False
+    def fall_due(self) -> float:
+        """Have the next step timed; a timer. Looking at the clock in every step would cost a lone client 1 %."""
+        self.is_due = True
+        return self.every_s
+
+    def begin(self) -> None:
+        """Begin a step that is timed: the poll has returned."""
         self._commit_ns = 0
         self._before = self._counts()
-        return True
+        self._began_ns = time.perf_counter_ns()
 
-    def drained(self, arrivals: Sequence[Arrival], is_timed: bool) -> None:
-        """Note that all requests were taken in, these."""
-        if is_timed:
-            self._drained_ns = time.perf_counter_ns()
-        if not arrivals:
-            return
-        self._steps += 1
-        for on_receive in self._on_receive:
-            on_receive(arrivals, self._steps if is_timed else 0)
+    def drained(self) -> None:
+        """Note that all requests were taken in."""
+        self._drained_ns = time.perf_counter_ns()
 
     def dispatched(self) -> None:
         """Note that all were executed and their replies handed to the transports."""
         self._dispatched_ns = time.perf_counter_ns()
 
-    def end(self, is_timed: bool) -> None:
-        """End the step: the replies have left."""
-        now_ns = time.perf_counter_ns()
-        if now_ns - self._began_ns > self.longest_ns:
-            self.longest_ns = now_ns - self._began_ns
-        if is_timed:
-            self._tell(now_ns)
-
-    def _tell(self, now_ns: int) -> None:
+    def end(self) -> None:
+        """End the step: the replies have left. One without a request is not told."""
         counted, sent_ns = self._counts()
         requests, send_ns = counted - self._before[0], sent_ns - self._before[1]
         if not requests:
             return
-        self._steps = 0
-        self._due_ns = now_ns + int(TIMED_EVERY_S * 1e9)
+        self.is_due = not self.every_s
         phases = Phases(
             requests,
             self._drained_ns - self._began_ns,
             self._dispatched_ns - self._drained_ns - self._commit_ns - send_ns,
             self._commit_ns,
-            send_ns + now_ns - self._dispatched_ns,
+            send_ns + time.perf_counter_ns() - self._dispatched_ns,
         )
         for observer in self._observers:
             observer.on_step(phases)

@@ -19,7 +19,9 @@ from kvzmq.server.transport.router import RouterTransport
 
 
 @pytest.fixture
-def table() -> Iterator[Stepped]:
+def table(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stepped]:
+    """A server that notes its peers with every drain."""
+    monkeypatch.setattr("kvzmq.server.transport.router.NOTE_S", 0.0)
     with Stepped() as stepped:
         yield stepped
 
@@ -134,15 +136,19 @@ def test_peers_that_are_remembered_are_bounded(table: Stepped, monkeypatch: pyte
     assert len(listed(table, peers[-1])) == 4
 
 
-def test_requests_in_large_steps_are_estimated(table: Stepped) -> None:
-    peer = table.zmq()
-    for _ in range(4 * router_peers.COUNT_EVERY):
-        for _ in range(router_peers.COUNTED_MAX + 2):
+def test_requests_of_a_busy_server_are_estimated(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that came are shared out among those that were looked at."""
+    monkeypatch.setattr("kvzmq.server.transport.router.NOTE_S", 0.005)
+    peer, other = table.zmq(), table.zmq()
+    for _ in range(50):
+        for _ in range(30):
             peer.send(["ping"])
-        table.gather(router_peers.COUNTED_MAX + 2)
-        table.replies(peer, router_peers.COUNTED_MAX + 2)
-    (found,) = listed(table, peer)
-    assert 250 <= found["requests"] <= 400
+        other.send(["ping"])
+        table.gather(31)
+        table.replies(peer, 30), table.replies(other, 1)
+    table.until(lambda: table.call(peer, "ping") and not table.router._unnoted)
+    found = [table.router.describe(client)["requests"] for client in table.router.clients().values()]
+    assert 1500 <= sum(found) <= 1700 and max(found) > 1000
 
 
 def test_the_peer_at_the_other_end_of_ipc_is_named_by_its_process(tmp_path: Path) -> None:
@@ -179,6 +185,6 @@ def test_a_probe_is_not_taken_for_the_peer_that_asked(table: Stepped, monkeypatc
     noted: list[zmq.Frame] = []
     with monkeypatch.context() as patched:
         patched.setattr(table.router, "_socket", Scripted())
-        patched.setattr(table.router._peers, "note", lambda arrivals, last: noted.append(last))
+        patched.setattr(table.router._peers, "note", lambda arrivals, last, requests: noted.append(last))
         arrivals = table.router.drain()
     assert [arrival.peer for arrival in arrivals] == [(b"asks", ())] and noted == []

@@ -26,7 +26,7 @@ from kvzmq.protocol.messages import LARGE_BYTES_MIN, REQUEST_BYTES_MAX, LargeRes
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, STEP_WEIGHT_MAX, Arrival
 from kvzmq.server.transport.listen import bind, unlink
 from kvzmq.server.transport.router_monitor import ConnectionMonitor
-from kvzmq.server.transport.router_peers import RouterPeers
+from kvzmq.server.transport.router_peers import NOTE_S, RouterPeers
 from kvzmq.server.transport.router_replies import QUEUED_MESSAGES_MAX, DroppedReplies, InFlight, Peer, ReplyQueue
 
 REQUESTS_MAX = 1024
@@ -106,6 +106,8 @@ class RouterTransport:
         self._in_flight = InFlight()
         self._dropped = DroppedReplies()
         self._peers = RouterPeers(self.name)
+        self._unnoted = 0  # requests that have come since peers were noted last
+        self._note_s = 0.0
         self._counts = {
             "replies_dropped_disconnected": 0,
             "replies_dropped_backpressure": 0,
@@ -141,7 +143,8 @@ class RouterTransport:
         taken_bytes = weight = requests = 0
         receive = self._socket.recv
         probe: zmq.Frame | None = None
-        if time.monotonic() >= self._monitor.due_s:
+        now_s = time.monotonic()
+        if now_s >= self._monitor.due_s:
             self._monitor.read()
         while requests < REQUESTS_MAX and taken_bytes < STEP_BYTES_MAX and weight < STEP_WEIGHT_MAX:
             try:
@@ -170,8 +173,10 @@ class RouterTransport:
             arrivals.append(Arrival(self, (identity, envelope), request))
             if requests == 1 and not int(self._socket.getsockopt(zmq.EVENTS)) & _POLLIN:
                 break  # a single request, the case where latency counts: asking costs less than zmq.Again
-        if arrivals and part is not probe:
-            self._peers.note(arrivals, part)
+        self._unnoted += requests
+        if now_s >= self._note_s and arrivals and part is not probe:
+            self._peers.note(arrivals, part, self._unnoted)
+            self._unnoted, self._note_s = 0, now_s + NOTE_S
         return arrivals
 
     def _open_envelope(self, part: zmq.Frame) -> tuple[tuple[bytes, ...], Request | Refusal | None]:
