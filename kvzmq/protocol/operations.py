@@ -41,7 +41,7 @@ PAGE_ROWS_MAX = 10_000
 """The most rows in one page of `keys` or `items`."""
 
 CLIENTS_PAGE_MAX = 1000
-"""The most clients in one page of `clients`: the kernel is asked of each, which takes 10 us."""
+"""The most clients in one page of `clients`: the kernel is asked of each, which takes 6 us."""
 
 NAME_CHARS_MAX = 1000
 """The longest name of a client."""
