@@ -38,7 +38,10 @@ from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher
 from kvzmq.server.journal import Journal
+from kvzmq.server.machine import Machine
+from kvzmq.server.metrics import WINDOW_S, Metrics
 from kvzmq.server.observer import Observer, PhaseClock
+from kvzmq.server.scrape import REFRESH_S, Scrape
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.zap import Zap
@@ -87,6 +90,8 @@ class Server:
         announcement: what it tells; the server adds what changes
         group_commit: see Dispatcher
         observers: are told what the server and its store do
+        metrics: the observer whose figures `stats` shows, or None
+        scrape: shows them over HTTP, or None
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats and timers
         request_bytes_max: the transports' limit, which clients are told
@@ -103,6 +108,8 @@ class Server:
         announcement: Announcement | None = None,
         group_commit: bool = True,
         observers: Sequence[Observer] = (),
+        metrics: Metrics | None = None,
+        scrape: Scrape | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
@@ -113,13 +120,20 @@ class Server:
         self.transports = transports
         self.compactor = compactor
         self._backups = Backups(None if compactor is None else compactor.request_checkpoint, monotonic)
+        self._metrics = metrics
+        self._machine = Machine(monotonic)
+        if metrics is not None:
+            observers = [*observers, metrics]
         self.dispatcher = Dispatcher(
-            store, clock, self.describe, group_commit, observers,
-            request_bytes_max=request_bytes_max, monotonic=monotonic, backups=self._backups,
+            store, clock, self.describe, group_commit, observers, request_bytes_max=request_bytes_max,
+            monotonic=monotonic, backups=self._backups, transports=transports,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:
             store.observers += [self._phases, *observers]
+        self._on_receive = [
+            observer.on_receive for observer in observers if type(observer).on_receive is not Observer.on_receive
+        ]
         self._journal = Journal(transports, self._going_on)
         store.on_trouble = self._journal.trouble
         if store.trouble is not None:
@@ -151,6 +165,13 @@ class Server:
             self.timers.add(self._compact, wakes=False)
         if access is not None:
             self.timers.add(lambda: self._look_at_clients(access), wakes=False)
+        if metrics is not None:
+            self.timers.add(metrics.turn, WINDOW_S, wakes=False)
+        if self._phases is not None and self._phases.every_s:
+            self.timers.add(self._phases.fall_due, wakes=False)
+        self._scrape = scrape
+        if scrape is not None:
+            self.timers.add(lambda: self._show(scrape))
         if announcer is not None and announcement is not None:
             self.timers.add(lambda: self._announce(announcer, announcement))
 
@@ -187,32 +208,37 @@ class Server:
     def step(self, timeout_s: float) -> int:
         """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
         is_full = self.dispatcher.is_full
-        poller = (
-            self._log_poller if is_full else self._poller
-        )  # what is not drained stays ready: the poll would not wait
+        # What is not drained stays ready, and the poll would not wait.
+        poller = self._log_poller if is_full else self._poller
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
         if self._zap is not None and self._zap.socket in ready:
             self._zap.drain()
-        if self._phases is not None:
-            self._phases.begin()
+        phases = self._phases
+        is_timed = phases is not None and phases.is_due
+        if phases is not None and is_timed:
+            phases.begin()
+            self.dispatcher.is_timed = True
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
             self.store.catch_up()
         arrivals = [] if is_full else self._drain(ready)
-        if self._phases is not None:
-            self._phases.drained()
+        if phases is not None and is_timed:
+            phases.drained()
         if arrivals:
+            for on_receive in self._on_receive:
+                on_receive(arrivals, is_timed)
             refused = self.dispatcher.refused
             self.dispatcher.dispatch(arrivals)
             if self.dispatcher.refused > refused:
                 self._journal.refused(arrivals)
         else:
             self.dispatcher.tick()
-        if self._phases is not None:
-            self._phases.dispatched()
+        if phases is not None and is_timed:
+            phases.dispatched()
         for transport in self.transports:
             transport.flush()
-        if self._phases is not None:
-            self._phases.end()
+        if phases is not None and is_timed:
+            phases.end()
+            self.dispatcher.is_timed = False
         self.timers.run()
         return len(arrivals)
 
@@ -262,6 +288,10 @@ class Server:
         )
         return ANNOUNCE_S
 
+    def _show(self, scrape: Scrape) -> float:
+        scrape.refresh(self.describe())
+        return REFRESH_S
+
     def _phase_counts(self) -> tuple[int, int]:
         return self.dispatcher.requests + self.dispatcher.refused, self.dispatcher.send_ns
 
@@ -306,6 +336,10 @@ class Server:
             "operations": dispatcher.operations,
             "requests_refused": dispatcher.refused,
         }
+        found |= self._machine.describe()
+        found["clock_s"] = round(time.time(), 3)
+        if self._metrics is not None:
+            found |= self._metrics.describe(self.store.failed())
         found["indexes"] = [subkey[:_SHOWN_CHARS] for subkey in found["indexes"]]
         if self.compactor is not None:
             found |= self.compactor.describe()
@@ -373,6 +407,8 @@ class Server:
         if self._zap is not None:
             self._zap.close()
         self._backups.close()
+        if self._scrape is not None:
+            self._scrape.close()
         if self.compactor is not None:
             self.compactor.close()
         self.store.close()

@@ -310,6 +310,40 @@ def test_stats_have_units_for_people_and_none_for_machines(tmp_path: Path) -> No
         assert int(piped["memory_bytes_max"]) == machine["memory_bytes_max"] and float(piped["uptime_s"]) > 0
 
 
+def test_stats_come_in_groups(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        with WireClient(server.url, session=None) as wire:
+            wire.call("insert", "zebra", 1)
+            wire.call("lookup", "ghost")
+        shown = on_terminal(tmp_path, "-c", server.url, "stats")
+        headings = ["server", "table", "memory", "requests", "log", "compaction", "clients", "operation", "part"]
+        assert all(re.search(rf"^ {name} ", shown, re.MULTILINE) for name in headings) and "other" not in shown
+        assert re.search(r"insert\s+1\s", shown) and re.search(r"lookup\s+NoSuchKey\s+1\s", shown)
+        piped = dict(line.split("\t") for line in command("-c", server.url, "stats").stdout.splitlines())
+        assert piped["by_operation.insert.count"] == "1" and float(piped["disk.sync.max_s"]) > 0
+        machine = json.loads(command("-c", server.url, "stats", "--json").stdout)
+        assert len(machine["disk"]["sync"]["buckets"]) == len(machine["bounds"]["times_s"]) + 1
+
+
+def test_clients_are_listed_and_kicked_by_name(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data", bridge=True) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as bridge:
+            bridge.sendall(b'{"method": "size"}\n')
+            assert bridge.recv(1000)
+            address = "{}:{}".format(*bridge.getsockname())
+            lines = [line.split("\t") for line in command("-c", server.url, "clients").stdout.splitlines()]
+            (line,) = [line for line in lines if line[1] == "bridge"]
+            assert (line[0], line[2], line[4]) == (f"tcp:{address}", address, "1") and len(lines) == 2
+            shown = on_terminal(tmp_path, "-c", server.url, "clients")
+            assert re.search(rf"{address}\s+bridge", shown) and "2 clients" in shown
+            assert command("-c", server.url, "clients", "kick", f"tcp:{address}").exit_code == 0
+            assert bridge.recv(1000) == b""
+        gone = command("-c", server.url, "clients", "kick", f"tcp:{address}")
+        assert gone.exit_code == 1 and f"no client 'tcp:{address}'" in gone.stderr
+        assert command("-c", server.url, "clients", "kick").exit_code == 2
+        assert "was kicked by zmq:" in server.stderr
+
+
 def test_the_log_of_changes_has_a_header_on_a_terminal_and_none_in_a_pipe(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as server:
         with WireClient(server.url, session=None) as wire:

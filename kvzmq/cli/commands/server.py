@@ -25,6 +25,8 @@ from kvzmq.cli.securing import refuse_unprotected, secure
 from kvzmq.curve import read_token
 from kvzmq.protocol import messages
 from kvzmq.server.loop import Server
+from kvzmq.server.metrics import Metrics
+from kvzmq.server.scrape import Scrape
 from kvzmq.server.transport import Transport
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
@@ -149,6 +151,21 @@ class _Size(click.ParamType[int]):
     help="Listen on addresses that other machines reach, without CURVE: whoever reaches them may do everything.",
 )
 @click.option(
+    "--metrics",
+    "metrics_address",
+    type=_Address(),
+    envvar="KVZMQ_METRICS",
+    help="Show metrics for Prometheus here over HTTP, and /health and /ready. Needs kvzmq[metrics].",
+)
+@click.option(
+    "--metrics-token",
+    "metrics_token_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_METRICS_TOKEN",
+    metavar="FILE",
+    help="Show metrics only to who sends what this file holds, as a bearer token.",
+)
+@click.option(
     "--project", envvar="KVZMQ_PROJECT", metavar="NAME", help="Announce the server under this name to a catalog."
 )
 @click.option(
@@ -213,6 +230,8 @@ def server(**options: Any) -> None:
         raise click.UsageError(
             f"{keys} --curve-key and {len(options['binds'])} --bind: give one key for all, or one each"
         )
+    if options["metrics_token_path"] is not None and options["metrics_address"] is None:
+        raise click.UsageError("--metrics-token says who may see the metrics: where? Add --metrics HOST:PORT")
     _serve(_Options(**options))
 
 
@@ -228,6 +247,8 @@ class _Options:
     clients: Path | None
     token_path: Path | None
     insecure: bool
+    metrics_address: tuple[str, int] | None
+    metrics_token_path: Path | None
     project: str | None
     owner: str | None
     catalog_address: tuple[str, int] | None
@@ -295,6 +316,7 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
         transports.append(bridge)
         if secured is not None and token is None:
             _log.warning("the bridge, port %d, asks for no keys: whoever reaches it may do everything", bridge_port)
+    scrape = _scrape(options, stack)
     began_s = time.monotonic()
     is_new = not _holds_table(options.data)
     store.recover()
@@ -312,11 +334,32 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     announcer, announcement = _announcer(options, transports[0].endpoints, bridge_port)
     built = Server(
         store, transports, compactor, announcer, announcement, options.group_commit, [trace] if trace else [],
+        Metrics(), scrape,
         request_bytes_max=options.request_bytes_max,
         zap=secured and secured.zap, access=secured and secured.access,
     )  # fmt: skip
     stack.callback(built.close)
     return built
+
+
+def _scrape(options: _Options, stack: contextlib.ExitStack) -> Scrape | None:
+    """Return what shows the metrics; it listens from here on, as recovery may take long."""
+    if options.metrics_address is None:
+        return None
+    try:
+        from kvzmq.server.exposition import CONTENT_TYPE_LATEST, render
+    except ModuleNotFoundError:
+        raise errors.CannotListen("--metrics needs prometheus-client: pip install 'kvzmq[metrics]'") from None
+    token = None
+    if options.metrics_token_path is not None:
+        token = options.metrics_token_path.read_bytes().strip()
+        if not token:
+            raise errors.CannotListen(f"{options.metrics_token_path} is empty: it holds the token for --metrics")
+    scrape = Scrape(*options.metrics_address, render, CONTENT_TYPE_LATEST, token, open_to_others=options.insecure)
+    stack.callback(scrape.close)
+    click.echo(f"Metrics on {scrape.endpoint}")
+    _log.info("metrics on %s", scrape.endpoint)
+    return scrape
 
 
 def _holds_table(path: Path) -> bool:

@@ -169,7 +169,10 @@ class Compactor:
 
     def describe(self) -> dict[str, int | str | bool | None]:
         """Return what `stats` says of log and compaction."""
+        disk = os.statvfs(self._log.directory.path)
         return {
+            "disk_bytes": disk.f_blocks * disk.f_frsize,
+            "disk_free_bytes": disk.f_bavail * disk.f_frsize,
             "log_bytes": self._log.log_bytes,
             "checkpoint_bytes": self._log.checkpoint_bytes,
             "last_group": self._log.group,
