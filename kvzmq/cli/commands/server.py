@@ -21,6 +21,7 @@ import zmq
 from kvzmq import __version__, catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
+from kvzmq.cli.logs import FORMATS, last_word, set_up
 from kvzmq.protocol import messages
 from kvzmq.server.loop import Server
 from kvzmq.server.transport import Transport
@@ -168,6 +169,14 @@ class _Size(click.ParamType[int]):
     show_default=True,
     help="How much to say on standard error.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default="text",
+    envvar="KVZMQ_LOG_FORMAT",
+    show_default=True,
+    help="Lines for people, or a JSON object on each.",
+)
 def server(**options: Any) -> None:
     """Serve the table in --data until SIGTERM or Ctrl-C."""
     if options["catalog_address"] is not None and options["project"] is None:
@@ -191,12 +200,11 @@ class _Options:
     trace_path: str | None
     group_commit: bool
     log_level: str
+    log_format: str
 
 
 def _serve(options: _Options) -> None:
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    set_up(options.log_level, options.log_format)
     _raise_descriptor_limit()
     is_there = options.data.exists()
     with contextlib.ExitStack() as stack:
@@ -215,8 +223,8 @@ def _serve(options: _Options) -> None:
             built.run(lambda: _say_where_it_listens(built))
         except errors.StorageFatal as error:
             # Not even a clean stop: whatever is still queued must not leave, and must not be synced as if all were well.
-            print(
-                f"kvzmq: {error}; stopped at once, as nobody can tell what is on the disk", file=sys.stderr, flush=True
+            last_word(
+                f"{error}; stopped at once, as nobody can tell what is on the disk", "storage_failed", STORAGE_FAILED
             )
             os._exit(STORAGE_FAILED)
 
@@ -241,7 +249,8 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     renew(log)
     store.begin_epoch(time.time_ns() // 1000)
     _spare_the_collector()
-    _say_what_it_serves(options.data, store, log, None if is_new else time.monotonic() - began_s)
+    endpoints = [endpoint for transport in transports for endpoint in transport.endpoints]
+    _say_what_it_serves(options.data, store, log, endpoints, None if is_new else time.monotonic() - began_s)
     unit, threshold = options.compact_after or (None, None)
     compactor = Compactor(
         store,
@@ -262,7 +271,9 @@ def _holds_table(path: Path) -> bool:
     return any((path / name).exists() for name in NAMES)
 
 
-def _say_what_it_serves(path: Path, store: Store, log: FileLog, seconds: float | None) -> None:
+def _say_what_it_serves(
+    path: Path, store: Store, log: FileLog, endpoints: Sequence[str], seconds: float | None
+) -> None:
     """Say in the log which table this is, and how long recovery took, or None for a new one."""
     what = "a new table"
     if seconds is not None:
@@ -271,14 +282,24 @@ def _say_what_it_serves(path: Path, store: Store, log: FileLog, seconds: float |
             f"{count(len(table.rows), 'row')}, revision {table.revision:,}, recovered in {duration(seconds)} from "
             f"a checkpoint of {size(log.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
         )
-    _log.info("kvzmq %s, process %d, serves %s: %s", __version__, os.getpid(), path.resolve(), what)
+    identity = store.identity()
+    _log.info(
+        "kvzmq %s, process %d, serves %s: %s; lineage %s, epoch %s",
+        __version__, os.getpid(), path.resolve(), what, identity["lineage"], identity["epoch"],
+        extra={
+            "event": "started", "version": __version__, "pid": os.getpid(), "directory": str(path.resolve()),
+            **identity, "revision": store.revision, "rows": store.row_count, "endpoints": endpoints,
+            "recovery_s": None if seconds is None else round(seconds, 3), "checkpoint_bytes": log.checkpoint_bytes,
+            "requests_in_log": store.records,
+        },
+    )  # fmt: skip
 
 
 def _say_where_it_listens(server: Server) -> None:
     for transport in server.transports:
         for endpoint in transport.endpoints:
             click.echo(f"Listening on {endpoint}")
-            _log.info("listening on %s", endpoint)
+            _log.info("listening on %s", endpoint, extra={"event": "listening", "endpoint": endpoint})
     sys.stdout.flush()
 
 
@@ -329,7 +350,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    click.echo(f"kvzmq: {message}", err=True)
+    last_word(message, "refused_to_start", code)
     sys.exit(code)
 
 
