@@ -21,6 +21,7 @@ import zmq
 from kvzmq import __version__, catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
+from kvzmq.cli.config import ConfigurableCommand
 from kvzmq.cli.logs import FORMATS, last_word, set_up
 from kvzmq.protocol import messages
 from kvzmq.server.loop import Server
@@ -93,7 +94,17 @@ class _Size(click.ParamType[int]):
         return size
 
 
-@click.command()
+_HEADINGS = {
+    "Table": ("data", "must-exist", "compact-after", "request-max", "group-commit"),
+    "Endpoints": ("bind", "tcp"),
+    "Catalog": ("project", "owner", "catalog"),
+    "Log": ("log-level", "log-format", "trace"),
+    "Settings": ("config", "print-config"),
+}
+"""What the help shows together; options that are not here come last."""
+
+
+@click.command(cls=ConfigurableCommand, headings=_HEADINGS)
 @click.option(
     "--data",
     type=click.Path(file_okay=False, readable=False, path_type=Path),
@@ -186,7 +197,7 @@ def server(**options: Any) -> None:
 
 @dataclass(frozen=True)
 class _Options:
-    """What was said on the command line and in the environment."""
+    """What was said on the command line, in the environment and in a file."""
 
     data: Path
     must_exist: bool
