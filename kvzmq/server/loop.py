@@ -13,7 +13,7 @@
 5. The transports let the replies go.
 6. Timers that are due are called.
 
-`run` turns until a signal or `stop`. While the loop waits for the disk, libzmq's I/O thread and the kernel
+`run` turns until a signal or `stop`; SIGHUP has it call the hooks of `reloads` between two steps. While the loop waits for the disk, libzmq's I/O thread and the kernel
 collect the next step's requests: that is what makes group commit work.
 """
 
@@ -37,6 +37,7 @@ from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.dispatcher import Dispatcher
 from kvzmq.server.journal import Journal
 from kvzmq.server.observer import Observer, PhaseClock
+from kvzmq.server.reloads import Reloads
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.store.store import Store
@@ -117,6 +118,7 @@ class Server:
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
+        self._reload_asked = False
         self._stopped_by = "its caller"
         self._poller = zmq.Poller()
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
@@ -126,6 +128,8 @@ class Server:
         self._visiting = True
         self.timers = Timers(monotonic)
         """Called by the loop when they are due."""
+        self.reloads = Reloads()
+        """Called by the loop upon SIGHUP."""
         self.timers.add(self._visit, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         if compactor is not None:
@@ -149,6 +153,9 @@ class Server:
                 self.step(_IDLE_S)
                 if self._signalled:
                     drain()
+                if self._reload_asked:
+                    self._reload_asked = False
+                    self.reloads.run()
         self._journal.stopped(self._stopped_by, self.dispatcher.requests)
 
     def stop(self) -> None:
@@ -276,10 +283,10 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[Callable[[], None]]:
-        """Have SIGTERM and SIGINT end the loop at once, and SIGCHLD wake it.
+        """Have SIGTERM and SIGINT end the loop at once, SIGHUP call the hooks of a reload, and SIGCHLD wake it.
 
-        A SIGINT that is ignored already stays so: a shell starts what goes on in the background of a script
-        (`kvzmq server &`) with it ignored, so that Ctrl-C ends the script alone.
+        A SIGINT or SIGHUP that is ignored already stays so: a shell starts what goes on in the background of a script
+        (`kvzmq server &`) with SIGINT ignored, so that Ctrl-C ends the script alone, and nohup ignores SIGHUP.
 
         A signal writes a byte that ends the poll. The byte may only be read after the poll, by
         the function this yields: the poll starts over when a signal interrupts it.
@@ -291,7 +298,9 @@ class Server:
 
         def on_signal(number: int, _: object) -> None:
             self._signalled = True
-            if number != signal.SIGCHLD:
+            if number == signal.SIGHUP:
+                self._reload_asked = True
+            elif number != signal.SIGCHLD:
                 self._stopping = True
                 self._stopped_by = "Ctrl-C (SIGINT)" if number == signal.SIGINT else signal.Signals(number).name
 
@@ -301,8 +310,7 @@ class Server:
                 reader.recv(4096)
 
         numbers = [signal.SIGTERM, signal.SIGCHLD]
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            numbers.append(signal.SIGINT)
+        numbers += [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
         before = [signal.signal(number, on_signal) for number in numbers]
         wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -21,10 +22,11 @@ import zmq
 from kvzmq import __version__, catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
-from kvzmq.cli.config import ConfigurableCommand
+from kvzmq.cli.config import ConfigurableCommand, option_of, read_again
 from kvzmq.cli.logs import FORMATS, last_word, set_up
 from kvzmq.protocol import messages
 from kvzmq.server.loop import Server
+from kvzmq.server.service import Notifier
 from kvzmq.server.transport import Transport
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
@@ -188,11 +190,12 @@ _HEADINGS = {
     show_default=True,
     help="Lines for people, or a JSON object on each.",
 )
-def server(**options: Any) -> None:
-    """Serve the table in --data until SIGTERM or Ctrl-C."""
+@click.pass_context
+def server(ctx: click.Context, /, **options: Any) -> None:
+    """Serve the table in --data until SIGTERM or Ctrl-C. SIGHUP reads log settings again, and reopens the trace."""
     if options["catalog_address"] is not None and options["project"] is None:
         raise click.UsageError("--catalog says where to announce the server: under which name? Add --project NAME")
-    _serve(_Options(**options))
+    _serve(_Options(**options), ctx)
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,7 @@ class _Options:
     log_format: str
 
 
-def _serve(options: _Options) -> None:
+def _serve(options: _Options, ctx: click.Context) -> None:
     set_up(options.log_level, options.log_format)
     _raise_descriptor_limit()
     is_there = options.data.exists()
@@ -230,14 +233,27 @@ def _serve(options: _Options) -> None:
                 with contextlib.suppress(OSError):  # it holds something by now
                     options.data.rmdir()
             _exit(text_of(error), REFUSED_TO_START)
+        notifier = Notifier.of_environment(os.environ, lambda: _status(built))
+        stack.callback(notifier.close)
+        built.timers.add(notifier.beat)
+        built.reloads.around = notifier.reloading
+        built.reloads.add("settings", lambda: _reload_settings(ctx))
+        if trace is not None and options.trace_path not in (None, "-"):
+            built.reloads.add("trace", functools.partial(_reopen_trace, trace, options.trace_path))
+
+        def ready() -> None:
+            _say_where_it_listens(built)
+            notifier.ready()
+
         try:
-            built.run(lambda: _say_where_it_listens(built))
+            built.run(ready)
         except errors.StorageFatal as error:
             # Not even a clean stop: whatever is still queued must not leave, and must not be synced as if all were well.
             last_word(
                 f"{error}; stopped at once, as nobody can tell what is on the disk", "storage_failed", STORAGE_FAILED
             )
             os._exit(STORAGE_FAILED)
+        notifier.stopping()
 
 
 def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) -> Server:
@@ -312,6 +328,39 @@ def _say_where_it_listens(server: Server) -> None:
             click.echo(f"Listening on {endpoint}")
             _log.info("listening on %s", endpoint, extra={"event": "listening", "endpoint": endpoint})
     sys.stdout.flush()
+
+
+def _status(server: Server) -> str:
+    """Return what `systemctl status` shows."""
+    rows, clients = count(server.store.row_count, "row"), count(server.clients(), "connection")
+    trouble = server.store.trouble
+    return f"{rows} at revision {server.store.revision:,}, {clients}{f'; cannot write: {trouble}' if trouble else ''}"
+
+
+_RELOADED = ("log_level", "log_format")
+"""The options that a running server takes from its file."""
+
+
+def _reload_settings(ctx: click.Context) -> str | None:
+    """Read the file again; take from it what can be taken, and say what needs a restart."""
+    changed = read_again(ctx)
+    taken = {name: value for name, value in changed.items() if name in _RELOADED}
+    ctx.params |= taken
+    if taken:
+        set_up(ctx.params["log_level"], ctx.params["log_format"])
+    left = [option_of(ctx, name) for name in changed if name not in taken]
+    if left:
+        _log.warning(
+            "SIGHUP: a restart is needed to change %s", ", ".join(left),
+            extra={"event": "restart_needed", "options": left},
+        )  # fmt: skip
+    said = ", ".join(f"{option_of(ctx, name)} is {value}" for name, value in taken.items())
+    return said or None
+
+
+def _reopen_trace(trace: Trace, path: str) -> str:
+    trace.go_on_in(Path(path).open("a", encoding="utf-8"))
+    return f"goes on in {path}"
 
 
 def _announcer(
