@@ -1073,13 +1073,23 @@ MUTANTS: list[Mutant] = [
         SERVICE + "test_the_watchdog_hears_of_a_loop_that_turns_and_nothing_of_one_that_hangs", 9,
     ),
     Mutant(
+        "a SIGHUP during recovery ends the server", "cli/commands/server.py",
+        "        signal.signal(signal.SIGHUP, lambda number, _: caught.append(number))", "        pass",
+        SERVICE + "test_a_sighup_before_the_server_serves_is_taken_when_it_does", 11,
+    ),
+    Mutant(
+        "a reload waits for the reader of a pipe", "cli/commands/server.py",
+        "flags | os.O_NONBLOCK", "flags",
+        SERVICE + "test_a_trace_into_a_pipe_that_nobody_reads_does_not_hold_a_reload_up", 9,
+    ),
+    Mutant(
         "a trace goes on in the file that was renamed", "cli/commands/server.py",
         '            built.reloads.add("trace", functools.partial(_reopen_trace, trace, options.trace_path))', "            pass",
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
     Mutant(
         "a reload cuts a trace off", "cli/commands/server.py",
-        '.open("a", encoding="utf-8")', '.open("w", encoding="utf-8")',
+        'open(path, "a", ', 'open(path, "w", ',
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
     Mutant(

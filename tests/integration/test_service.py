@@ -206,6 +206,43 @@ def test_a_sighup_that_was_ignored_stays_so(tmp_path: Path) -> None:
         assert server.terminate() == 0 and "SIGHUP" not in server.stderr
 
 
+def catches(pid: int, number: int) -> bool:
+    """Say whether a process has a handler for a signal, proc(5)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def test_a_sighup_before_the_server_serves_is_taken_when_it_does(tmp_path: Path) -> None:
+    """Held in the opening of a trace, as in a long recovery. Seen red with: the signal's default, which ends it."""
+    fifo = tmp_path / "trace"
+    os.mkfifo(fifo)
+    with ServerProcess(tmp_path / "data", "--trace", str(fifo), start=False) as server:
+        server.launch()
+        wait_until(lambda: catches(server.pid, signal.SIGHUP) or not server.running, what="a handler of SIGHUP")
+        server.signal(signal.SIGHUP)
+        reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+        server.wait_until_listening()
+        wait_until(lambda: "SIGHUP: trace reloaded" in server.stderr, what="the reload")
+        os.close(reader)
+        assert server.terminate() == 0
+
+
+def test_a_trace_into_a_pipe_that_nobody_reads_does_not_hold_a_reload_up(tmp_path: Path) -> None:
+    """Seen red with: a file opened as usual."""
+    fifo = tmp_path / "trace"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    with ServerProcess(tmp_path / "data", "--trace", str(fifo)) as server:
+        os.close(reader)
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: "SIGHUP: trace not reloaded" in server.stderr, what="the refusal")
+        with WireClient(server.url, session=None) as wire:
+            assert wire.call("insert", "a", 1)[1] == (0, None)
+        assert server.terminate() == 0
+
+
 def test_a_trace_that_is_rotated_loses_no_line(tmp_path: Path) -> None:
     """As logrotate does: rename, SIGHUP. Seen red with: not reopened, and reopened from the beginning."""
     path, rotated = tmp_path / "trace", tmp_path / "trace.1"

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import resource
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -219,6 +220,7 @@ class _Options:
 
 def _serve(options: _Options, ctx: click.Context) -> None:
     set_up(options.log_level, options.log_format)
+    hangups = _catch_hangups()
     _raise_descriptor_limit()
     is_there = options.data.exists()
     with contextlib.ExitStack() as stack:
@@ -244,6 +246,8 @@ def _serve(options: _Options, ctx: click.Context) -> None:
         def ready() -> None:
             _say_where_it_listens(built)
             notifier.ready()
+            if hangups:
+                os.kill(os.getpid(), signal.SIGHUP)  # now the loop hears it
 
         try:
             built.run(ready)
@@ -359,7 +363,10 @@ def _reload_settings(ctx: click.Context) -> str | None:
 
 
 def _reopen_trace(trace: Trace, path: str) -> str:
-    trace.go_on_in(Path(path).open("a", encoding="utf-8"))
+    # Without waiting: to open a pipe that nobody reads any more would hold the loop up for ever.
+    file = open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666))
+    os.set_blocking(file.fileno(), True)
+    trace.go_on_in(file)
     return f"goes on in {path}"
 
 
@@ -399,6 +406,17 @@ def _open_trace(path: str | None, stack: contextlib.ExitStack) -> Trace | None:
     trace = Trace(Path(path).open("w", encoding="utf-8"))
     stack.callback(trace.close)
     return trace
+
+
+def _catch_hangups() -> list[int]:
+    """Return a list that gets the SIGHUPs until the loop takes them: one during recovery would end the process.
+
+    systemd takes that for a clean end and does not restart it. A SIGHUP that is ignored stays so, see Server.
+    """
+    caught: list[int] = []
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, _: caught.append(number))
+    return caught
 
 
 def _raise_descriptor_limit() -> None:
