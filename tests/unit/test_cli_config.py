@@ -76,7 +76,8 @@ def test_every_option_of_the_server_is_a_variable_and_a_key(option: click.Option
     key = max(option.opts, key=len).removeprefix("--")
     if key == "print-config":
         return
-    assert option.envvar == "KVZMQ_" + key.upper().replace("-", "_")
+    variable = key.upper().replace("-", "_")
+    assert option.envvar in (f"KVZMQ_{variable}", f"KVZMQ_SERVER_{variable}")
     assert (key in lines(printed())) == (key != "config")
 
 

@@ -59,6 +59,7 @@ def test_a_reload_that_changes_nothing_says_so(caplog: pytest.LogCaptureFixture)
 
 def test_a_bug_in_a_hook_is_not_hidden() -> None:
     reloads = Reloads()
-    reloads.add("settings", lambda: {}["missing"])
+    nothing: dict[str, str] = {}
+    reloads.add("settings", lambda: nothing["missing"])
     with pytest.raises(KeyError):
         reloads.run()
