@@ -84,6 +84,8 @@ RESTORES = "tests/unit/test_backup_files.py::"
 RESTORED = (
     "tests/fault/test_restore.py::test_a_restore_that_is_cut_off_leaves_the_old_table_the_new_one_or_none_that_starts"
 )
+CONFIG = "tests/unit/test_cli_config.py::"
+SERVICE = "tests/integration/test_service.py::"
 
 # fmt: off
 MUTANTS: list[Mutant] = [
@@ -1111,6 +1113,77 @@ MUTANTS: list[Mutant] = [
         "it says that it listens before a signal is a clean stop", "server/loop.py",
         "        with self._signals() as drain:\n            ready()\n", "        ready()\n        with self._signals() as drain:\n",
         "tests/integration/test_cli_operator.py::test_a_signal_at_once_after_it_listens_is_a_clean_stop", 11,
+    ),
+    # ---- settings, the service manager, signals
+    Mutant(
+        "a file of options wins over the environment", "cli/config.py",
+        "        ctx.default_map = _read(ctx, path)\n",
+        "        ctx.default_map = _read(ctx, path)\n"
+        "        os.environ.update({f'KVZMQ_{name.upper()}': str(raw) for name, raw in ctx.default_map.items()})\n",
+        CONFIG + "test_the_command_line_wins_over_the_environment_and_that_over_the_file", 11,
+    ),
+    Mutant(
+        "settings are printed as their types have made them", "cli/config.py",
+        "    if option.is_flag:\n        return ctx.params", "    if True:\n        return ctx.params",
+        CONFIG + "test_what_is_printed_is_a_file_that_says_the_same", 11,
+    ),
+    Mutant(
+        "a key that is no option is passed over", "cli/config.py",
+        '            raise BadConfig(f"{path}: {_unknown(ctx, key, value)}")', "            continue",
+        CONFIG + "test_what_is_wrong_names_file_and_key_and_what_is_right", 11,
+    ),
+    Mutant(
+        "a reload forgets what the command line says", "cli/config.py",
+        "list(ctx.meta[_ARGUMENTS])", '["--config", str(ctx.meta[_FILE])]',
+        CONFIG + "test_reading_again_tells_what_is_not_as_it_was", 11,
+    ),
+    Mutant(
+        "a broken file is taken for an unchanged one", "cli/config.py",
+        "        raise BadConfig(error.format_message()) from error", "        return {}",
+        SERVICE + "test_a_broken_file_leaves_the_settings_as_they_were", 11,
+    ),
+    Mutant(
+        "the first failed hook ends a reload", "server/reloads.py",
+        "            return True\n        if said", "            raise\n        if said",
+        "tests/unit/test_reloads.py::test_every_hook_is_called_and_the_log_says_what_each_did", 11,
+    ),
+    Mutant(
+        "a peer can forge lines of the log", "cli/logs.py",
+        '.replace("\\r", "\\\\r").replace("\\n", "\\\\n")', "",
+        "tests/unit/test_cli_logs.py::test_no_message_can_forge_a_line_of_text", 10,
+    ),
+    Mutant(
+        "a thread feeds the watchdog", "cli/commands/server.py",
+        "        built.timers.add(notifier.beat)\n",
+        "        import threading\n        threading.Thread("
+        "target=lambda: [time.sleep(notifier.beat() or 9) for _ in range(10**6)], daemon=True).start()\n",
+        SERVICE + "test_the_watchdog_hears_of_a_loop_that_turns_and_nothing_of_one_that_hangs", 9,
+    ),
+    Mutant(
+        "a SIGHUP during recovery ends the server", "cli/commands/server.py",
+        "        signal.signal(signal.SIGHUP, lambda number, _: caught.append(number))", "        pass",
+        SERVICE + "test_a_sighup_before_the_server_serves_is_taken_when_it_does", 11,
+    ),
+    Mutant(
+        "a reload waits for the reader of a pipe", "cli/commands/server.py",
+        "flags | os.O_NONBLOCK", "flags",
+        SERVICE + "test_a_trace_into_a_pipe_that_nobody_reads_does_not_hold_a_reload_up", 9,
+    ),
+    Mutant(
+        "a trace goes on in the file that was renamed", "cli/commands/server.py",
+        '            built.reloads.add("trace", functools.partial(_reopen_trace, trace, options.trace_path))', "            pass",
+        SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
+    ),
+    Mutant(
+        "a reload cuts a trace off", "cli/commands/server.py",
+        'open(path, "a", ', 'open(path, "w", ',
+        SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
+    ),
+    Mutant(
+        "a stop leaves a step's replies unsent", "server/loop.py",
+        "        for transport in self.transports:\n            transport.flush()\n",
+        "        if self._stopping:\n            return 0\n        for transport in self.transports:\n            transport.flush()\n",
+        SERVICE + "test_sigterm_stops_within_a_second_under_load_and_delivers_the_last_replies", 11,
     ),
     # ---- what an operation declares
     Mutant(

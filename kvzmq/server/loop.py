@@ -13,8 +13,9 @@
 5. The transports let the replies go.
 6. Timers that are due are called.
 
-`run` turns until a signal or `stop`. While the loop waits for the disk, libzmq's I/O thread and the kernel
-collect the next step's requests: that is what makes group commit work.
+`run` turns until a signal or `stop`; SIGHUP has it call the hooks of `reloads` between two steps. While the loop waits
+for the disk, libzmq's I/O thread and the kernel collect the next step's requests: that is what makes group commit
+work.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from kvzmq.server.journal import Journal
 from kvzmq.server.machine import Machine
 from kvzmq.server.metrics import WINDOW_S, Metrics
 from kvzmq.server.observer import Observer, PhaseClock
+from kvzmq.server.reloads import Reloads
 from kvzmq.server.scrape import REFRESH_S, Scrape
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
@@ -142,7 +144,7 @@ class Server:
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
-        self._hung_up = False
+        self._reload_asked = False
         self._stopped_by = "its caller"
         self._zap = zap
         self._access = access
@@ -158,6 +160,8 @@ class Server:
         self._visiting = True
         self.timers = Timers(monotonic)
         """Called by the loop when they are due."""
+        self.reloads = Reloads()
+        """Called by the loop upon SIGHUP."""
         self.timers.add(self._visit, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         self.timers.add(self._backups.drop_idle, wakes=False)
@@ -165,6 +169,7 @@ class Server:
             self.timers.add(self._compact, wakes=False)
         if access is not None:
             self.timers.add(lambda: self._look_at_clients(access), wakes=False)
+            self.reloads.add("clients", self.reload_clients)
         if metrics is not None:
             self.timers.add(metrics.turn, WINDOW_S, wakes=False)
         if self._phases is not None and self._phases.every_s:
@@ -191,15 +196,24 @@ class Server:
                 self.step(_IDLE_S)
                 if self._signalled:
                     drain()
-                if self._hung_up:
-                    self._hung_up = False
-                    self.reload()
+                if self._reload_asked:
+                    self._reload_asked = False
+                    self.reloads.run()
         self._journal.stopped(self._stopped_by, self.dispatcher.requests)
 
-    def reload(self) -> None:
-        """Read the clients file again, as SIGHUP does; a file that cannot be used changes nothing."""
-        if self._access is not None and self._access.reload():
-            self.dispatcher.watches.end_those_of(self._access.changed)
+    def reload_clients(self) -> str | None:
+        """Read the clients file again and return what came of it; one that cannot be used changes nothing.
+
+        Raises:
+            ValueError: it cannot be used, and why
+        """
+        access = self._access
+        if access is None:
+            return None
+        if not access.reload():
+            raise ValueError(access.trouble)
+        self.dispatcher.watches.end_those_of(access.changed)
+        return f"{access.path}, {len(access.changed)} keys changed or revoked"
 
     def stop(self) -> None:
         """Have `run` return after the step it is in."""
@@ -272,7 +286,8 @@ class Server:
 
     def _look_at_clients(self, access: Access) -> float:
         if access.has_changed():
-            self.reload()
+            with contextlib.suppress(ValueError):  # which is in the log
+                self.reload_clients()
         return LOOK_S
 
     def _announce(self, announcer: Announcer, announcement: Announcement) -> float:
@@ -355,10 +370,10 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[Callable[[], None]]:
-        """Have SIGTERM and SIGINT end the loop at once, SIGHUP read the clients file again, and SIGCHLD wake the loop.
+        """Have SIGTERM and SIGINT end the loop at once, SIGHUP call the hooks of a reload, and SIGCHLD wake it.
 
-        A SIGINT that is ignored already stays so: a shell starts what goes on in the background of a script
-        (`kvzmq server &`) with it ignored, so that Ctrl-C ends the script alone.
+        A SIGINT or SIGHUP that is ignored already stays so: a shell starts what goes on in the background of a script
+        (`kvzmq server &`) with SIGINT ignored, so that Ctrl-C ends the script alone, and nohup ignores SIGHUP.
 
         A signal writes a byte that ends the poll. The byte may only be read after the poll, by
         the function this yields: the poll starts over when a signal interrupts it.
@@ -371,7 +386,7 @@ class Server:
         def on_signal(number: int, _: object) -> None:
             self._signalled = True
             if number == signal.SIGHUP:
-                self._hung_up = True
+                self._reload_asked = True
             elif number != signal.SIGCHLD:
                 self._stopping = True
                 self._stopped_by = "Ctrl-C (SIGINT)" if number == signal.SIGINT else signal.Signals(number).name
@@ -382,10 +397,7 @@ class Server:
                 reader.recv(4096)
 
         numbers = [signal.SIGTERM, signal.SIGCHLD]
-        if self._access is not None:
-            numbers.append(signal.SIGHUP)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            numbers.append(signal.SIGINT)
+        numbers += [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
         before = [signal.signal(number, on_signal) for number in numbers]
         wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:

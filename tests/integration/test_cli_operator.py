@@ -42,13 +42,19 @@ def test_the_log_tells_of_start_and_stop(tmp_path: Path) -> None:
             table.insert_many({"a": 1, "b": 2})
         assert server.terminate() == 0
         begin, *rest = said(server)
-        assert re.fullmatch(rf"INFO kvzmq \S+, process \d+, serves {re.escape(str(data))}: a new table", begin)
+        told = (
+            rf"INFO kvzmq \S+, process \d+, serves {re.escape(str(data))}: a new table; "
+            r"lineage [0-9a-f]{32}, epoch [0-9a-f]{32}"
+        )
+        assert re.fullmatch(told, begin)
         assert rest[:2] == [f"INFO listening on {server.url}", f"INFO listening on port {server.port}"]
         assert re.fullmatch(r"INFO stopped by SIGTERM after \S+ s and \d+ requests", rest[-1])
         server.start()
         again = next(line for line in said(server)[len(rest) + 1 :] if "serves" in line)
         assert re.search(
-            r": 2 rows, revision 2, recovered in \S+ s from a checkpoint of 0 bytes and \d requests in the log$", again
+            r": 2 rows, revision 2, recovered in \S+ s from a checkpoint of 0 bytes and \d requests in the log; "
+            "lineage",
+            again,
         )
         server.signal(signal.SIGINT)
         assert server.wait_for_exit() == 0 and "INFO stopped by Ctrl-C (SIGINT) after" in server.stderr
