@@ -41,7 +41,7 @@ def _port_in_use(path: Path) -> str:
 
 
 def _no_such_address(path: Path) -> str:
-    return refused(path / "data", "--bind", "tcp://192.0.2.1:5570")
+    return refused(path / "data", "--bind", "tcp://192.0.2.1:5570", "--insecure")
 
 
 def _directory_in_use(path: Path) -> str:
