@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.client_shells import SHELLS, Blocking, LoopThread
+from support.client_shells import Blocking, LoopThread
 from support.curve import ALICE, BOB, BOB_AGAIN, OTHER_SERVER, SERVER, STRANGER, Keys
 from support.servers import KVZMQ, DidNotStart, ServerProcess, wait_until
 
 import kvzmq
+from kvzmq.client.core.transports import TRANSPORTS
 
 CLIENTS = f"# who may do what\nalice {ALICE.public} read,write,admin\nbob {BOB.public} read config/\n"
 REFUSED_S = 1.5
@@ -72,7 +73,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield place
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=["blocking", "asyncio"])
 def open_client(request: pytest.FixtureRequest, place: Place) -> Iterator[Callable[..., Any]]:
     thread = LoopThread()
     made: list[Any] = []
@@ -161,7 +162,7 @@ def test_a_client_that_was_refused_is_served_as_soon_as_it_is_known(
 @pytest.mark.parametrize(
     ("keys", "server", "message"),
     [
-        (None, SERVER, "asks for CURVE: give this client curve_key"),
+        (None, SERVER, "wants CURVE: give this client curve_key"),
         (ALICE, OTHER_SERVER, "it has another key than server_key"),
     ],
 )
@@ -170,6 +171,15 @@ def test_what_is_wrong_with_the_keys_is_told(
 ) -> None:
     with pytest.raises(kvzmq.Timeout, match=message):
         open_client(keys, REFUSED_S, server).ping()
+
+
+def test_both_transports_tell_that_keys_are_asked_for(place: Place) -> None:
+    for transport in TRANSPORTS:
+        with (
+            kvzmq.connect(place.server.url, REFUSED_S, transport=transport) as table,
+            pytest.raises(kvzmq.Timeout, match="wants CURVE: give this client curve_key"),
+        ):
+            table.ping()
 
 
 def test_keys_for_a_server_without_curve_are_told(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
+from kvzmq.curve import NEEDS_KEYS
+
 MORE, LONG, COMMAND = 1, 2, 4
 
 SHORT_BYTES_MAX = 255
@@ -339,7 +341,8 @@ class Connection:
         if mechanism != _NULL:
             wanted = mechanism.rstrip(b"\0").decode("ascii", "backslashreplace")
             name = wanted if wanted.isprintable() and wanted else _quote(mechanism)
-            self._fail(Kind.MECHANISM, f"wants {name}, and this side speaks NULL: no encryption, no password")
+            fault = f"wants {name}, and this side speaks NULL: no encryption, no password"
+            self._fail(Kind.MECHANISM, NEEDS_KEYS if name == "CURVE" else fault)
         elif self._advance(Event.MECHANISM):
             self._waiting += _READY
         return _GREETING_BYTES
