@@ -24,9 +24,6 @@ KEY_CHARS = 40
 CURVE_KEY_VARIABLE, SERVER_KEY_VARIABLE = "KVZMQ_CURVE_KEY", "KVZMQ_SERVER_KEY"
 """The environment variables that name a client's file of keys, and the key of its server."""
 
-NEEDS_KEYS = "wants CURVE: give this client curve_key, a file of `kvzmq keygen`, and server_key"
-"""What to say of a server that has keys, to a client that was given none."""
-
 FILE_BYTES_MAX = 1 << 16
 """The longest file of keys that is read."""
 

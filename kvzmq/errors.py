@@ -7,7 +7,8 @@
     │   ├── CheckFailed             3
     │   ├── ResultTooLarge          4
     │   ├── RevisionGone            5
-    │   └── WatchIdle               6
+    │   ├── WatchIdle               6
+    │   └── BackupFailed            7
     ├── RequestRefused          nothing of the request was executed
     │   ├── InvalidRequest         16   (a ValueError)
     │   ├── InvalidMethod          17
@@ -87,6 +88,12 @@ class WatchIdle(OperationError):
     """A watch was ended because its connection did not send the heartbeats it had promised: watch again."""
 
     code = 6
+
+
+class BackupFailed(OperationError):
+    """A backup cannot be made, or is not there any more: the message says why. Begin it again."""
+
+    code = 7
 
 
 class RequestRefused(KvzmqError):

@@ -77,6 +77,13 @@ DISPATCHER = "tests/unit/test_dispatcher.py::"
 OPERATIONS = "tests/unit/test_operations.py::"
 SHARED = "tests/unit/test_shared_log_server.py::"
 FILLED = "tests/fault/test_process_full_disk.py::"
+BACKUPS = "tests/unit/test_backups.py::"
+BACKUP = "tests/integration/test_backup.py::"
+BACKED_UP = "tests/fault/test_process_backup.py::"
+RESTORES = "tests/unit/test_backup_files.py::"
+RESTORED = (
+    "tests/fault/test_restore.py::test_a_restore_that_is_cut_off_leaves_the_old_table_the_new_one_or_none_that_starts"
+)
 
 # fmt: off
 MUTANTS: list[Mutant] = [
@@ -1063,7 +1070,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "export writes over the file it replaces", "cli/commands/transfer.py",
-        "            with _replacing(output) as file:", "            with output.open(\"wb\") as file:",
+        "            with replacing(output) as file:", "            with output.open(\"wb\") as file:",
         "tests/integration/test_cli_transfer.py::test_an_export_that_fails_leaves_the_old_file_as_it_was", 11,
     ),
     Mutant(
@@ -1291,7 +1298,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_access.py::test_an_operation_needs_its_keys_within_the_prefixes", 14),
     Mutant("who may only write reads by setting a default", "protocol/declaration.py", "return (Access(False, (op.key,)), Access(True, (op.key,)))", "return (Access(True, (op.key,)),)",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
-    Mutant("everybody is told of the server", "protocol/operations.py", "    administers = True\n", "",
+    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    scope = Scope.SERVER\n",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
     Mutant("a broken clients file takes all rights away", "server/access.py", "        except BadClients as error:\n            self.changed = frozenset()\n", "        except BadClients as error:\n            self.changed = frozenset()\n            self._by_key = {}\n",
            "tests/unit/test_access.py::test_a_broken_file_leaves_the_rights_that_were_in_force", 14),
@@ -1319,6 +1326,88 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_tcp_transport.py::test_who_does_not_show_the_token_is_told_once_and_disconnected", 14),
     Mutant("the token is not asked for", "cli/commands/server.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
+    # ---- backups
+    Mutant(
+        "a backup of the checkpoint that was there", "store/file/compaction.py",
+        "            if self._log.checkpoint_group >= group:", "            if self._log.checkpoint_group >= 0:",
+        BACKUP + "test_a_backup_under_load_is_the_table_at_its_revision", 15,
+    ),
+    Mutant(
+        "a compaction that runs is the one that was asked for", "store/file/compaction.py",
+        "        group, failed = self._log.group, self.failed", "        group, failed = self._log._sealed_group, self.failed",
+        BACKUP + "test_what_is_acknowledged_while_a_compaction_runs_is_in_the_backup", 15,
+    ),
+    Mutant(
+        "a backup follows the name of the checkpoint", "server/backups.py",
+        "            piece = backup.file.read(offset, BACKUP_CHUNK_BYTES)",
+        "            piece = (backup.open_when_written() or backup.file).read(offset, BACKUP_CHUNK_BYTES)",
+        BACKUPS + "test_a_backup_is_read_in_pieces_once_its_checkpoint_is_written", 15,
+    ),
+    Mutant(
+        "a backup is written in its place", "cli/commands/backup.py",
+        "        with replacing(destination, _MODE) as file:", "        with destination.open(\"wb\") as file:",
+        BACKED_UP + "test_a_server_killed_in_the_middle_leaves_the_destination_as_it_was", 15,
+    ),
+    Mutant(
+        "a backup without its footer is whole", "store/file/checkpoint.py",
+        '        raise errors.CorruptionError(f"{path}: offset {file.size()}: the footer is missing")', "        return",
+        "tests/unit/test_backup_files.py::test_every_flipped_bit_and_every_truncation_is_found", 15,
+    ),
+    Mutant(
+        "a vanished client's backup stays open", "server/backups.py",
+        "if now_s - backup.asked_s > IDLE_S_MAX]:", "if False]:",
+        BACKED_UP + "test_a_client_killed_in_the_middle_is_let_go", 9,
+    ),
+    Mutant(
+        "any number of backups", "server/backups.py",
+        "        if len(self._backups) < OPEN_MAX:", "        if True:",
+        BACKUPS + "test_so_many_backups_are_open_and_a_vanished_one_makes_room", 9,
+    ),
+    Mutant(
+        "any number of pieces in a request", "server/dispatcher.py",
+        "        if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:", "        if False:",
+        BACKUPS + "test_a_backup_goes_in_a_request_of_its_own", 9,
+    ),
+    Mutant(
+        "nobody is told that a checkpoint could not be written", "store/file/compaction.py",
+        "            if self.failed > failed:", "            if False:",
+        BACKED_UP + "test_a_full_disk_at_the_server_is_said_and_a_backup_is_made_when_there_is_room", 15,
+    ),
+    Mutant(
+        "a restored checkpoint beside the old log", "store/offline/restore.py",
+        "    if has_checkpoint:\n        remove(NAME)\n", "    if has_checkpoint:\n",
+        RESTORED, 15,
+    ),
+    Mutant(
+        "a restored log beside the old sealed one", "store/offline/restore.py",
+        "    if has_checkpoint or directory.exists(NAME):\n        remove(NAME_SEALED)\n", "",
+        RESTORED, 15,
+    ),
+    Mutant(
+        "the table that is replaced is not kept", "store/offline/restore.py",
+        "        replaced = _keep(directory)", "        replaced = None",
+        RESTORES + "test_a_table_is_replaced_only_when_that_is_said_and_kept_then", 15,
+    ),
+    Mutant(
+        "a table is replaced unasked", "store/offline/restore.py",
+        "    if any(map(directory.exists, NAMES)) and not replace:", "    if False:",
+        RESTORES + "test_a_table_is_replaced_only_when_that_is_said_and_kept_then", 15,
+    ),
+    Mutant(
+        "a restore beside a server", "store/offline/restore.py",
+        "    directory = DiskDirectory(path)\n", "    path.mkdir(exist_ok=True, parents=True)\n    directory = DiskDirectory(path, lock=False)\n",
+        RESTORES + "test_a_directory_in_use_is_refused", 15,
+    ),
+    Mutant(
+        "a restore that failed leaves a directory that passes for a new table", "store/offline/restore.py",
+        "        if not was_there:", "        if False:",
+        RESTORES + "test_every_flipped_bit_and_every_truncation_is_found", 15,
+    ),
+    Mutant(
+        "sessions are not in a backup", "store/sections.py",
+        '    for some_sessions in _chunks(sessions.dump(),', '    for some_sessions in _chunks((),',
+        BACKUP + "test_a_restored_table_knows_what_a_retry_got_and_lets_rows_expire", 5,
+    ),
 ]
 # fmt: on
 

@@ -3,7 +3,7 @@
 Everything else in the package is a part; here the parts are joined. Data goes to standard output,
 everything said about it to standard error. Exit codes: 0 done, 1 no such key, a condition that did
 not hold, or damage found, 2 wrong usage, 3 refused to start, 4 cannot reach the server, 5 the disk
-failed, so that the server cannot write or has ended; 130 after Ctrl-C, 141 when whoever read the
+failed, so that the server cannot write, cannot make a backup, or has ended; 130 after Ctrl-C, 141 when whoever read the
 output has gone.
 """
 
@@ -46,8 +46,10 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "watch": ("kvzmq.cli.commands.watch:watch", "Follow changes as they are made."),
         "shell": ("kvzmq.cli.commands.shell:shell", "Type these commands, with history and completion."),
     },
-    "Files": {
-        "check": ("kvzmq.cli.commands.check:check", "Read a table's files: are they whole? --repair saves a copy."),
+    "Storage": {
+        "backup": ("kvzmq.cli.commands.backup:backup", "Write a running server's whole table to a file."),
+        "restore": ("kvzmq.cli.commands.backup:restore", "Make a table's directory from a backup."),
+        "check": ("kvzmq.cli.commands.check:check", "Read a table's files, or a backup: are they whole?"),
         "log": ("kvzmq.cli.commands.log:log", "Show who changed what, and when, from the log."),
         "export": ("kvzmq.cli.commands.transfer:export", "Write every row as a line of JSON."),
         "import": ("kvzmq.cli.commands.transfer:import_", "Insert rows from lines of JSON."),
@@ -86,6 +88,7 @@ _EXIT_CODES: Sequence[tuple[type[BaseException], int]] = (
     (errors.InvalidMethod, USAGE),
     (errors.WriteRejected, STORAGE_FAILED),
     (errors.StorageFatal, STORAGE_FAILED),
+    (errors.BackupFailed, STORAGE_FAILED),
     (errors.OperationError, NOT_FOUND),
     (errors.Timeout, UNREACHABLE),
     (errors.OutcomeUnknown, UNREACHABLE),

@@ -50,6 +50,12 @@ TRANSACTION_MAX = 30_000
 TABLE_ID_BYTES = 16
 """The length of a lineage's and of an epoch's identifier."""
 
+BACKUP_CHUNK_BYTES = 256 << 10
+"""How much of a backup a reply holds at most."""
+
+BACKUP_WEIGHT = 5000
+"""What a piece of a backup counts for among a step's operations: a transport takes in four of them a step, 1 MiB."""
+
 PAGE_WEIGHT = 1000
 """What a query counts for among a step's operations: nobody knows beforehand what it will find."""
 
@@ -57,6 +63,9 @@ Key = Annotated[str, Meta(max_length=KEY_CHARS_MAX)]
 TTL = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]
 EpochArgument = Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")]
 """An epoch, 32 hexadecimal digits, or the empty string for an argument that was not given."""
+
+BackupId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+"""What a client calls a backup: 32 hexadecimal digits, at random."""
 
 Maybe = Annotated[list[Raw], Meta(max_length=1)]
 """A value or its absence: `[value]` or `[]`."""
@@ -71,6 +80,10 @@ def _many_keys(op: Any) -> int:
 
 def _a_page(op: Operation) -> int:
     return PAGE_WEIGHT
+
+
+def _a_piece(op: Operation) -> int:
+    return BACKUP_WEIGHT
 
 
 def _its_limit(op: Any) -> int:
@@ -405,6 +418,24 @@ class Stats(Operation, tag="stats"):
     scope = Scope.SERVER
     administers = True
     accesses = no_key
+
+
+class Backup(Operation, tag="backup"):
+    """Read a checkpoint that holds everything acknowledged before it was first asked for, piece by piece.
+
+    Without `offset` the backup begins, unless it has begun already. Payload: its length in bytes, or null while the
+    checkpoint is being written. With `offset`: up to BACKUP_CHUNK_BYTES bytes from there; at its end none, and the
+    server lets it go. In a request of its own. BackupFailed.
+    """
+
+    id: BackupId
+    offset: Annotated[int, Meta(ge=0)] | None = None
+
+    mark = "b"
+    scope = Scope.SERVER
+    administers = True
+    accesses = the_whole_table
+    weight = _a_piece
 
 
 class Watch(Operation, tag="watch"):

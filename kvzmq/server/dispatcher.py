@@ -18,6 +18,7 @@ from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server import watches
+from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
 from kvzmq.server.observer import Executed, Observer
 from kvzmq.server.transport import Arrival
@@ -51,6 +52,7 @@ class Dispatcher:
         observers: are told what is executed; the store tells its own
         request_bytes_max: what `hello` tells of the transports' limit
         monotonic: seconds that only grow, for heartbeats
+        backups: serves backups; by default none can be made
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Dispatcher:
         observers: Sequence[Observer] = (),
         request_bytes_max: int = messages.REQUEST_BYTES_MAX,
         monotonic: Callable[[], float] = time.monotonic,
+        backups: Backups | None = None,
     ) -> None:
         self.store = store
+        self.backups = Backups() if backups is None else backups
         self.watches = watches.Watches(store.table, monotonic)
         self.deferral = Deferral(store, monotonic)
         self.steps = 0
@@ -85,6 +89,7 @@ class Dispatcher:
         self._served: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
             operations.Hello: self._hello,
             operations.Stats: self._stats,
+            operations.Backup: self._backup,
             operations.Watch: self._watch,
             operations.WatchQuery: self._watch_query,
             operations.Progress: self._progress,
@@ -342,6 +347,15 @@ class Dispatcher:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
             self._described = msgpack.encode_value(self._describe())
         return self.store.table.budget.charge(self._described)
+
+    def _backup(self, arrival: Arrival, op: operations.Backup) -> int | Raw | None:
+        if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:
+            raise errors.BackupFailed(
+                "backup goes in a request of its own: reading more than a piece would hold others up"
+            )
+        if op.offset is None:
+            return self.backups.begin(op.id)
+        return self.store.table.budget.charge(msgpack.encode_value(self.backups.read(op.id, op.offset)))
 
     def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
         if op.info is not None and op.info.heartbeat_s is not None:

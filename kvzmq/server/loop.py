@@ -35,6 +35,7 @@ from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.access import LOOK_S, Access
+from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher
 from kvzmq.server.journal import Journal
 from kvzmq.server.observer import Observer, PhaseClock
@@ -64,6 +65,9 @@ class Compaction(Protocol):
 
     def poll(self) -> None:
         """Take note of what has ended, and begin what is due, without waiting."""
+
+    def request_checkpoint(self) -> OpenWhenWritten:
+        """Have a checkpoint written that holds everything committed so far; returns what opens it."""
 
     def describe(self) -> Mapping[str, Any]:
         """Return what `stats` says of it."""
@@ -108,9 +112,10 @@ class Server:
         self.store = store
         self.transports = transports
         self.compactor = compactor
+        self._backups = Backups(None if compactor is None else compactor.request_checkpoint, monotonic)
         self.dispatcher = Dispatcher(
             store, clock, self.describe, group_commit, observers,
-            request_bytes_max=request_bytes_max, monotonic=monotonic,
+            request_bytes_max=request_bytes_max, monotonic=monotonic, backups=self._backups,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:
@@ -141,6 +146,7 @@ class Server:
         """Called by the loop when they are due."""
         self.timers.add(self._visit, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
+        self.timers.add(self._backups.drop_idle, wakes=False)
         if compactor is not None:
             self.timers.add(self._compact, wakes=False)
         if access is not None:
@@ -294,6 +300,7 @@ class Server:
             "requests_waiting": dispatcher.waiting,
             "clients": self.clients(),
             "watches": len(dispatcher.watches),
+            "backups": len(self._backups),
             "steps": dispatcher.steps,
             "requests": dispatcher.requests,
             "operations": dispatcher.operations,
@@ -365,6 +372,7 @@ class Server:
             transport.close()
         if self._zap is not None:
             self._zap.close()
+        self._backups.close()
         if self.compactor is not None:
             self.compactor.close()
         self.store.close()

@@ -82,7 +82,9 @@ def open_client(request: pytest.FixtureRequest, place: Place) -> Iterator[Callab
         given: dict[str, Any] = {}
         if keys is not None:
             given = {"curve_key": place.files[keys], "server_key": server.public}
-        if request.param == "blocking":
+        elif request.param.endswith("-pyzmq"):
+            given = {"transport": "pyzmq"}
+        if request.param.startswith("blocking"):
             made.append(kvzmq.connect(place.server.url, timeout, **given))
         else:
             made.append(Blocking(kvzmq.connect_async(place.server.url, timeout, **given), thread))
@@ -162,7 +164,7 @@ def test_a_client_that_was_refused_is_served_as_soon_as_it_is_known(
 @pytest.mark.parametrize(
     ("keys", "server", "message"),
     [
-        (None, SERVER, "wants CURVE: give this client curve_key"),
+        (None, SERVER, "asks for CURVE: give this client curve_key"),
         (ALICE, OTHER_SERVER, "it has another key than server_key"),
     ],
 )
@@ -177,7 +179,7 @@ def test_both_transports_tell_that_keys_are_asked_for(place: Place) -> None:
     for transport in TRANSPORTS:
         with (
             kvzmq.connect(place.server.url, REFUSED_S, transport=transport) as table,
-            pytest.raises(kvzmq.Timeout, match="wants CURVE: give this client curve_key"),
+            pytest.raises(kvzmq.Timeout, match="asks for CURVE: give this client curve_key"),
         ):
             table.ping()
 

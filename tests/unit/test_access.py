@@ -149,6 +149,7 @@ REQUESTS: list[tuple[list[Any], str, list[str], bool]] = [
     (["ping"], "", [], False),
     (["hello"], "", [], False),
     (["stats"], "admin", [], False),
+    (["backup", "0" * 32], "read,admin", [], True),
     (["open"], "write", [], False),
     (["insert", "a/1", 1], "write", ["a/1"], False),
     (["remove", "a/1"], "write", ["a/1"], False),
@@ -269,7 +270,7 @@ def test_a_file_that_takes_the_place_of_the_old_one_is_read(path: Path) -> None:
 BROKEN = [b"", b"bob\n", b"\xff\n", f"alice {A} read,write,fly\n".encode(), f"alice {A} read,write".encode()]
 
 
-@pytest.mark.parametrize("text", BROKEN)
+@pytest.mark.parametrize("text", BROKEN, ids=["empty", "short", "binary", "right", "cut"])
 def test_a_broken_file_leaves_the_rights_that_were_in_force(
     path: Path, text: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

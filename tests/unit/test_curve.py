@@ -32,7 +32,9 @@ def test_every_key_is_one(key: bytes) -> None:
     assert is_key(z85.encode(key).decode())
 
 
-@pytest.mark.parametrize("text", ["", BOB.public[:-1], BOB.public + "0", "~" * 40, "#" * 40, "é" * 40, "\0" * 40])
+@pytest.mark.parametrize(
+    "text", ["", BOB.public[:-1], BOB.public + "0", "~" * 40, "#" * 40, "é" * 40, "\0" * 40], ids=range(7)
+)
 def test_what_is_no_key_is_none(text: str) -> None:
     """The 40 `#` are more than 32 bytes: libzmq refuses them, too."""
     assert not is_key(text)
@@ -56,6 +58,7 @@ def test_a_secret_key_that_others_may_read_is_refused(tmp_path: Path, mode: int)
         (f'public-key = "{BOB.public}"\nsecret-key = "x"\n', "has no secret-key of 40 characters"),
         ("\xff\0" * 100_000, "holds no secret key"),
     ],
+    ids=["empty", "public", "secret", "short", "binary"],
 )
 def test_a_file_without_keys_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     path = tmp_path / "bob.key_secret"

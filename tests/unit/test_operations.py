@@ -60,6 +60,7 @@ EXAMPLES: list[Operation] = [
     operations.Ping(),
     operations.Hello(),
     operations.Stats(),
+    operations.Backup("0123456789abcdef" * 2),
     operations.Watch("page/"),
     operations.WatchQuery("name", raw("fred")),
     operations.Progress(1),

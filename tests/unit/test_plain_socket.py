@@ -270,7 +270,7 @@ def test_a_peer_that_does_not_shake_hands_is_told_and_then_given_up(peer: Peer) 
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        (zmtp.greeting(b"CURVE"), "wants CURVE: give this client curve_key"),
+        (zmtp.greeting(b"CURVE"), "asks for CURVE: give this client curve_key"),
         (b'{"status": "exception"}\n', "does not speak ZeroMQ, but JSON, as the port of the bridge does"),
         (b"HTTP/1.0 400 what?\r\n\r\n", "does not speak ZeroMQ, but HTTP"),
         (zmtp.greeting() + zmtp.ready(b"PUB"), "is a socket of type"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import os
 import time
@@ -15,7 +17,7 @@ from kvzmq.client.asyncio.connection import AsyncConnection
 from kvzmq.client.asyncio.watch import AsyncWatch
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.calls import RAISE, Calls
+from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.timeouts import check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
@@ -327,6 +329,21 @@ class AsyncClient:
         """Return what the server says of itself, by name."""
         described: dict[str, Any] = await self._run(self._calls.stats(), timeout)
         return described
+
+    async def backup(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
+        """Yield a backup of the whole table in pieces; see Client.backup."""
+        name = os.urandom(16).hex()
+        while (length := await self._run(self._calls.backup(name), timeout)) is None:
+            await asyncio.sleep(BACKUP_POLL_S)
+        offset = 0
+        while offset < length:
+            piece: bytes = await self._run(self._calls.backup(name, offset), timeout)
+            if not piece:
+                raise errors.BackupFailed(BACKUP_ENDED)
+            yield piece
+            offset += len(piece)
+        with contextlib.suppress(errors.KvzmqError):  # what is read is whole; the server lets it go in any case
+            await self._run(self._calls.backup(name, length), timeout)
 
     @property
     def transport(self) -> str:

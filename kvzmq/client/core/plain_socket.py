@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 
 from kvzmq.client.core import zmtp
 from kvzmq.client.core.dial import Dial, Resolver, parse_endpoint
-from kvzmq.client.core.socket import WAIT_S_MAX, Change, ConnectionEvent
+from kvzmq.client.core.socket import ASKS_FOR_CURVE, WAIT_S_MAX, Change, ConnectionEvent
 from kvzmq.protocol.messages import REPLY_BYTES_MAX
 
 RECONNECT_S = 0.05
@@ -239,6 +239,8 @@ class PlainSocket:
         if self._stage is _Stage.OPEN:
             return ConnectionEvent(Change.LOST, "" if fault is None else str(fault))
         if self._stage is _Stage.GREETING and fault is not None:
+            if self._zmtp.mechanism == "CURVE":
+                return ConnectionEvent(Change.REFUSED, ASKS_FOR_CURVE)
             return ConnectionEvent(Change.REFUSED, str(fault))
         text = "" if error is None else str(error.strerror)
         return ConnectionEvent(Change.FAILED, text[:1].lower() + text[1:])

@@ -24,8 +24,8 @@ from typing import TypeAlias
 
 import zmq
 
-from kvzmq.client.core.socket import WAIT_S_MAX, Change, ConnectionEvent
-from kvzmq.curve import NEEDS_KEYS, ClientKeys
+from kvzmq.client.core.socket import ASKS_FOR_CURVE, WAIT_S_MAX, Change, ConnectionEvent
+from kvzmq.curve import ClientKeys
 from kvzmq.protocol.messages import REPLY_BYTES_MAX
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -168,7 +168,7 @@ class PyzmqSocket:
         self._mismatch = self._mismatch or detail == _MECHANISM_MISMATCH
         if self._mismatch:  # also later: either side may be the first to hang up, and the other does not hear why
             if self._keys is None:
-                return NEEDS_KEYS
+                return ASKS_FOR_CURVE
             return "speaks ZeroMQ without CURVE: leave curve_key and server_key away, or secure the server"
         if self._keys is not None:
             return "breaks the handshake off: it has another key than server_key, or does not speak ZeroMQ"

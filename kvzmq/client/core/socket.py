@@ -28,6 +28,10 @@ WAIT_S_MAX = 0.05
 """How long `receive` waits at most, whatever its caller would allow: deadlines and connection are looked after then."""
 
 
+ASKS_FOR_CURVE = "asks for CURVE: give this client curve_key, a file of `kvzmq keygen`, and server_key"
+"""What a peer does that wants keys of a client that has none."""
+
+
 class Change(enum.Enum):
     """What became of a connection."""
 

@@ -25,8 +25,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from kvzmq.curve import NEEDS_KEYS
-
 MORE, LONG, COMMAND = 1, 2, 4
 
 SHORT_BYTES_MAX = 255
@@ -203,6 +201,8 @@ class Connection:
         """Why the state is FAILED."""
         self.version = (0, 0)
         """The peer's version of ZMTP, major and minor."""
+        self.mechanism = "NULL"
+        """What the peer's greeting asks for."""
         self.properties: dict[bytes, bytes] = {}
         """What the peer's READY said; names in lower case."""
         self.ignored = 0
@@ -340,9 +340,8 @@ class Connection:
         mechanism = data[_MECHANISM_AT:_MECHANISM_END]
         if mechanism != _NULL:
             wanted = mechanism.rstrip(b"\0").decode("ascii", "backslashreplace")
-            name = wanted if wanted.isprintable() and wanted else _quote(mechanism)
-            fault = f"wants {name}, and this side speaks NULL: no encryption, no password"
-            self._fail(Kind.MECHANISM, NEEDS_KEYS if name == "CURVE" else fault)
+            self.mechanism = wanted if wanted.isprintable() and wanted else _quote(mechanism)
+            self._fail(Kind.MECHANISM, f"wants {self.mechanism}, and this side speaks NULL: no encryption, no password")
         elif self._advance(Event.MECHANISM):
             self._waiting += _READY
         return _GREETING_BYTES

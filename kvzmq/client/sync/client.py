@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from kvzmq import errors
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.calls import RAISE, Calls
+from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.timeouts import check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
@@ -347,6 +348,31 @@ class Client(MutableMapping[str, Any]):
         """Return what the server says of itself, by name."""
         described: dict[str, Any] = self._run(self._calls.stats(), timeout)
         return described
+
+    def backup(self, *, timeout: float | None = None) -> Iterator[bytes]:
+        """Yield a backup of the whole table, whatever the prefix, in pieces of up to 256 KiB; see `kvzmq backup`.
+
+        It holds everything that was acknowledged before. The server first writes a checkpoint, and goes on serving. It
+        is whole when the iterator ends without an error: an end marker is in it, and checksums.
+
+        Args:
+            timeout: for each piece, seconds
+
+        Raises:
+            BackupFailed: it cannot be made, or was not read on for a minute, or the server was started anew
+        """
+        name = os.urandom(16).hex()
+        while (length := self._run(self._calls.backup(name), timeout)) is None:
+            time.sleep(BACKUP_POLL_S)
+        offset = 0
+        while offset < length:
+            piece: bytes = self._run(self._calls.backup(name, offset), timeout)
+            if not piece:
+                raise errors.BackupFailed(BACKUP_ENDED)
+            yield piece
+            offset += len(piece)
+        with contextlib.suppress(errors.KvzmqError):  # what is read is whole; the server lets it go in any case
+            self._run(self._calls.backup(name, length), timeout)
 
     @property
     def transport(self) -> str:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kvzmq import errors, units
+from kvzmq.store.file import checkpoint
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
 from kvzmq.store.file.files import Directory, DiskDirectory, File
 from kvzmq.store.file.frames import HEADER_BYTES
@@ -130,6 +131,7 @@ class Compactor:
         self._rows: int | None = None  # that the checkpoint will hold; unknown of a log that an earlier server sealed
         self._retry_s = RETRY_S
         self._next_s = 0.0
+        self._requested = -1  # the group that somebody wants in a checkpoint
         self.completed = 0
         """Compactions done."""
         self.failed = 0
@@ -141,6 +143,29 @@ class Compactor:
     def running(self) -> bool:
         """Whether a child is at work."""
         return self._child is not None
+
+    def request_checkpoint(self) -> Callable[[], File | None]:
+        """Have a checkpoint written that holds every group there is now, unless there is one already.
+
+        A compaction that runs, or is still to do, is waited for first: it may have begun with an earlier group.
+
+        Returns:
+            what opens that checkpoint, or a later one, when it is there; until then None. It raises BackupFailed when
+            a compaction has failed since, and OSError when the file cannot be opened. The file stays the same however
+            many compactions follow
+        """
+        group, failed = self._log.group, self.failed
+        self._requested = max(self._requested, group)
+        self._next_s = 0.0  # at once, however long after a failure the next try would be
+
+        def open_when_written() -> File | None:
+            if self._log.checkpoint_group >= group:
+                return self._log.directory.open(checkpoint.NAME)
+            if self.failed > failed:
+                raise errors.BackupFailed(f"the server could not write a checkpoint: {self.trouble}")
+            return None
+
+        return open_when_written
 
     def describe(self) -> dict[str, int | str | bool | None]:
         """Return what `stats` says of log and compaction."""
@@ -169,6 +194,8 @@ class Compactor:
             self._rotate()
 
     def _is_due(self) -> bool:
+        if self._requested > self._log.checkpoint_group:
+            return True
         if self._after_records is not None:
             return self._store.records >= self._after_records
         if self._after_bytes is not None:
@@ -219,10 +246,14 @@ class Compactor:
         self._child = None
         if code == 0 and not self._log.sealed:
             self._left_over = False
+            try:
+                self._log.look_at_checkpoint()
+            except errors.CorruptionError as error:
+                self._fail(str(error))
+                return
             self._retry_s = RETRY_S
             self.completed += 1
             self.trouble = None
-            self._log.look_at_checkpoint()
             _log.info(
                 "compaction done in %s: a checkpoint of %s%s",
                 units.duration(self._clock() - self._began_s),
@@ -235,6 +266,7 @@ class Compactor:
     def _fail(self, reason: str) -> None:
         self.failed += 1
         self.trouble = reason
+        self._requested = -1  # who asked is told
         self._next_s = self._clock() + self._retry_s
         _log.warning("compaction failed, next try in %.0f s: %s", self._retry_s, reason)
         self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
