@@ -303,6 +303,15 @@ def test_ping_explain_says_that_a_server_takes_no_keys(place: Place, tmp_path: P
     assert found.returncode == 4
 
 
+def test_a_backup_is_for_who_may_administer(place: Place, tmp_path: Path) -> None:
+    assert place.run(ALICE, "insert", "secret", "1").returncode == 0
+    refused = place.run(BOB, "backup", str(tmp_path / "bobs"))
+    assert refused.returncode == 4 and "bob may not backup: that needs the right admin" in refused.stderr
+    taken = place.run(ALICE, "backup", str(tmp_path / "alices"))
+    assert taken.returncode == 0, taken.stderr
+    assert (tmp_path / "alices").exists() and not (tmp_path / "bobs").exists()
+
+
 def test_bench_measures_a_secured_server(place: Place) -> None:
     found = place.run(ALICE, "bench", "-n", "200", "-c", "2", "-t", "lookup", "-q")
     assert found.returncode == 0, found.stderr
