@@ -84,6 +84,8 @@ RESTORES = "tests/unit/test_backup_files.py::"
 RESTORED = (
     "tests/fault/test_restore.py::test_a_restore_that_is_cut_off_leaves_the_old_table_the_new_one_or_none_that_starts"
 )
+CONFIG = "tests/unit/test_cli_config.py::"
+SERVICE = "tests/integration/test_service.py::"
 
 # fmt: off
 MUTANTS: list[Mutant] = [
@@ -756,6 +758,29 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dispatcher.py::test_a_watch_through_an_envelope_is_refused_with_all_of_its_request", 4),
     Mutant("connections are not told apart", "server/transport/router_monitor.py", "zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED", "zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED",
            "tests/unit/test_dispatcher.py::test_stats_counts_the_connections_there_are", 9),
+    Mutant("rows that were replaced still count as bytes", "store/history.py", "            grown = -len(before)\n", "            grown = 0\n",
+           "tests/unit/test_metrics.py::test_the_bytes_of_rows_follow_every_kind_of_change", 9),
+    Mutant("operations of steps that are not timed are not counted", "server/loop.py", "                on_receive(arrivals, is_timed)",
+           "                is_timed and on_receive(arrivals, is_timed)",
+           "tests/unit/test_metrics.py::test_operations_are_counted_exactly_whether_alone_or_in_batches", 9),
+    Mutant("commits that were not counted yet are forgotten at a window's end", "server/metrics.py", "        self._count_commits()\n        self._append.turn()",
+           "        self._commits = []\n        self._append.turn()", "tests/unit/test_metrics.py::test_syncs_are_counted_all_and_in_windows", 9),
+    Mutant("a descriptor of somebody else is taken for a peer's", "server/transport/router_peers.py", "            if os.fstat(copy).st_ino == self.inode:", "            if True:",
+           "tests/unit/test_clients_listed.py::test_who_has_left_is_not_listed_and_a_descriptor_of_somebody_else_is_not_taken_for_its", 9),
+    Mutant("a probe is taken for the peer that asked", "server/transport/router.py", " and arrivals and part is not probe:", " and arrivals:",
+           "tests/unit/test_clients_listed.py::test_a_probe_is_not_taken_for_the_peer_that_asked", 9),
+    Mutant("peers are remembered without limit", "server/transport/router_peers.py", "            del self._seen[next(iter(self._seen))]", "            pass",
+           "tests/unit/test_clients_listed.py::test_peers_that_are_remembered_are_bounded", 9),
+    Mutant("whoever sends a byte now and then keeps a thread of the metrics", "server/scrape.py", "            connection.settimeout(max(0.001, deadline_s - self._clock()))\n            data", "            connection.settimeout(DEADLINE_S)\n            data",
+           "tests/unit/test_scrape.py::test_who_is_slow_is_dropped_and_only_so_many_are_served_at_a_time", 9),
+    Mutant("metrics without the token", "server/scrape.py", "not hmac.compare_digest(_bearer(lines[1:]), self._token)", "False",
+           "tests/unit/test_scrape.py::test_the_metrics_need_the_token_and_health_does_not", 9),
+    Mutant("metrics open to other machines", "server/scrape.py", "        if not open_to_others and not", "        if False and not",
+           "tests/unit/test_scrape.py::test_other_machines_do_not_reach_it_unless_that_is_said", 9),
+    Mutant("a slow disk is compared with nothing", "cli/doctor.py", "p99_s > SLOWER_TIMES * first[\"p99_s\"]", "False",
+           "tests/unit/test_doctor.py::test_what_is_wrong_is_said_in_a_sentence_with_a_command", 9),
+    Mutant("a disk in memory passes", "bench/disk.py", "    if report.file_system in KEEPS_NOTHING:", "    if False:",
+           "tests/unit/test_bench_disk.py::test_a_disk_passes_by_its_usual_and_its_slow_syncs", 9),
     Mutant("errors beside a stats outgrow the reply", "server/dispatcher.py", "budget.charge_text(str(error))", "str(error)",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("the number of an unreadable request is lost", "protocol/msgpack.py", "        head = _SEQ_AT_HEAD.match(frame)", "        head = None",
@@ -790,7 +815,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_watches.py::test_many_watchers_cost_a_step_only_what_is_new", 9),
     Mutant("history lets a chunk go too early", "store/history.py", "changes, size = self.revision - end, self._bytes - oldest.bytes", "changes, size = self.revision - oldest.after, self._bytes",
            "tests/unit/test_table.py::test_history_gives_every_change_it_keeps_and_keeps_enough", 9),
-    Mutant("history counts no keys", "store/history.py", "size = sum(map(len, keys)) + sum(", "size = sum(",
+    Mutant("history counts no keys", "store/history.py", "size = sum(map(len, keys)) + before", "size = before",
            "tests/unit/test_table.py::test_history_is_bounded_and_says_what_is_gone", 9),
     Mutant("setdefault inserts what its reply has no room for", "store/table.py",
            "payload = self.budget.charge(bytes(op.value) if present is None else present)", "payload = self.budget.charge(b'' if present is None else present)",
@@ -1088,6 +1113,77 @@ MUTANTS: list[Mutant] = [
         "it says that it listens before a signal is a clean stop", "server/loop.py",
         "        with self._signals() as drain:\n            ready()\n", "        ready()\n        with self._signals() as drain:\n",
         "tests/integration/test_cli_operator.py::test_a_signal_at_once_after_it_listens_is_a_clean_stop", 11,
+    ),
+    # ---- settings, the service manager, signals
+    Mutant(
+        "a file of options wins over the environment", "cli/config.py",
+        "        ctx.default_map = _read(ctx, path)\n",
+        "        ctx.default_map = _read(ctx, path)\n"
+        "        os.environ.update({f'KVZMQ_{name.upper()}': str(raw) for name, raw in ctx.default_map.items()})\n",
+        CONFIG + "test_the_command_line_wins_over_the_environment_and_that_over_the_file", 11,
+    ),
+    Mutant(
+        "settings are printed as their types have made them", "cli/config.py",
+        "    if option.is_flag:\n        return ctx.params", "    if True:\n        return ctx.params",
+        CONFIG + "test_what_is_printed_is_a_file_that_says_the_same", 11,
+    ),
+    Mutant(
+        "a key that is no option is passed over", "cli/config.py",
+        '            raise BadConfig(f"{path}: {_unknown(ctx, key, value)}")', "            continue",
+        CONFIG + "test_what_is_wrong_names_file_and_key_and_what_is_right", 11,
+    ),
+    Mutant(
+        "a reload forgets what the command line says", "cli/config.py",
+        "list(ctx.meta[_ARGUMENTS])", '["--config", str(ctx.meta[_FILE])]',
+        CONFIG + "test_reading_again_tells_what_is_not_as_it_was", 11,
+    ),
+    Mutant(
+        "a broken file is taken for an unchanged one", "cli/config.py",
+        "        raise BadConfig(error.format_message()) from error", "        return {}",
+        SERVICE + "test_a_broken_file_leaves_the_settings_as_they_were", 11,
+    ),
+    Mutant(
+        "the first failed hook ends a reload", "server/reloads.py",
+        "            return True\n        if said", "            raise\n        if said",
+        "tests/unit/test_reloads.py::test_every_hook_is_called_and_the_log_says_what_each_did", 11,
+    ),
+    Mutant(
+        "a peer can forge lines of the log", "cli/logs.py",
+        '.replace("\\r", "\\\\r").replace("\\n", "\\\\n")', "",
+        "tests/unit/test_cli_logs.py::test_no_message_can_forge_a_line_of_text", 10,
+    ),
+    Mutant(
+        "a thread feeds the watchdog", "cli/commands/server.py",
+        "        built.timers.add(notifier.beat)\n",
+        "        import threading\n        threading.Thread("
+        "target=lambda: [time.sleep(notifier.beat() or 9) for _ in range(10**6)], daemon=True).start()\n",
+        SERVICE + "test_the_watchdog_hears_of_a_loop_that_turns_and_nothing_of_one_that_hangs", 9,
+    ),
+    Mutant(
+        "a SIGHUP during recovery ends the server", "cli/commands/server.py",
+        "        signal.signal(signal.SIGHUP, lambda number, _: caught.append(number))", "        pass",
+        SERVICE + "test_a_sighup_before_the_server_serves_is_taken_when_it_does", 11,
+    ),
+    Mutant(
+        "a reload waits for the reader of a pipe", "cli/commands/server.py",
+        "flags | os.O_NONBLOCK", "flags",
+        SERVICE + "test_a_trace_into_a_pipe_that_nobody_reads_does_not_hold_a_reload_up", 9,
+    ),
+    Mutant(
+        "a trace goes on in the file that was renamed", "cli/commands/server.py",
+        '            built.reloads.add("trace", functools.partial(_reopen_trace, trace, options.trace_path))', "            pass",
+        SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
+    ),
+    Mutant(
+        "a reload cuts a trace off", "cli/commands/server.py",
+        'open(path, "a", ', 'open(path, "w", ',
+        SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
+    ),
+    Mutant(
+        "a stop leaves a step's replies unsent", "server/loop.py",
+        "        for transport in self.transports:\n            transport.flush()\n",
+        "        if self._stopping:\n            return 0\n        for transport in self.transports:\n            transport.flush()\n",
+        SERVICE + "test_sigterm_stops_within_a_second_under_load_and_delivers_the_last_replies", 11,
     ),
     # ---- what an operation declares
     Mutant(

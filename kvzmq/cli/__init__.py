@@ -29,7 +29,9 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "server": ("kvzmq.cli.commands.server:server", "Serve a table until SIGTERM or Ctrl-C."),
         "keygen": ("kvzmq.cli.commands.keygen:keygen", "Make a pair of keys, for a client or a server."),
         "ping": ("kvzmq.cli.commands.ping:ping", "Say whether the server answers, or why not."),
-        "stats": ("kvzmq.cli.commands.ping:stats", "Show what the server says of itself."),
+        "stats": ("kvzmq.cli.commands.stats:stats", "Show what the server says of itself."),
+        "doctor": ("kvzmq.cli.commands.doctor:doctor", "Say what is wrong, or will be, and what mends it."),
+        "clients": ("kvzmq.cli.commands.clients:clients", "List who is connected, or end a connection."),
     },
     "Table": {
         "insert": ("kvzmq.cli.commands.write:insert", "Set a key to a value."),

@@ -10,6 +10,7 @@ from zlib import crc32
 
 from msgspec import Meta
 
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.operations import KEY_CHARS_MAX, SCANS, SERVED, TRAITS, WEIGHTS, WRITES, weight_of
 
 SESSION_BYTES = 16
@@ -78,9 +79,10 @@ class Request:
     needs    which indexes these ask: the subkeys, and whether the order of the keys; None until somebody has looked
     digest   CRC-32 of `frame` if the request writes within a session, else 0
     weight   how many rows it may read or write, at the least one for each operation
+    kinds    the classes of the operations; None if there is only one operation
     """
 
-    __slots__ = ("digest", "frame", "needs", "ops", "scans", "seq", "served", "session", "weight", "writes")
+    __slots__ = ("digest", "frame", "kinds", "needs", "ops", "scans", "seq", "served", "session", "weight", "writes")
 
     def __init__(self, session: bytes | None, seq: int, ops: list[Any], frame: bytes) -> None:
         self.session = session
@@ -90,8 +92,9 @@ class Request:
         if len(ops) == 1:
             self.writes, self.served, self.scans, weigh = TRAITS[type(ops[0])]  # one look, not four: most are alone
             self.weight = 1 if weigh is None else weigh(ops[0])
+            self.kinds: set[type[Operation]] | None = None
         else:
-            kinds = set(map(type, ops))
+            kinds = self.kinds = set(map(type, ops))
             self.writes = not WRITES.isdisjoint(kinds)
             self.served = not SERVED.isdisjoint(kinds)
             self.scans = not SCANS.isdisjoint(kinds)
@@ -111,6 +114,11 @@ class Refusal(NamedTuple):
     def scans(self) -> bool:
         """Whether it looks through rows: no refusal does."""
         return False
+
+    @property
+    def ops(self) -> tuple[Operation, ...]:
+        """What it asks for: nothing that could be read."""
+        return ()
 
 
 class LargeResults:

@@ -41,6 +41,12 @@ TTL_S_MAX = 10 * 366 * 86_400.0
 PAGE_ROWS_MAX = 10_000
 """The most rows in one page of `keys` or `items`."""
 
+CLIENTS_PAGE_MAX = 1000
+"""The most clients in one page of `clients`: the kernel is asked of each, which takes 6 us."""
+
+NAME_CHARS_MAX = 1000
+"""The longest name of a client."""
+
 ROWS_MAX = 100_000
 """The most rows or keys in one operation."""
 
@@ -436,6 +442,30 @@ class Backup(Operation, tag="backup"):
     administers = True
     accesses = the_whole_table
     weight = _a_piece
+
+
+class Clients(Operation, tag="clients"):
+    """List at most `limit` connected clients whose names sort after `after`. Payload: an array of maps, by name."""
+
+    after: Annotated[str, Meta(max_length=NAME_CHARS_MAX)] = ""
+    limit: Annotated[int, Meta(ge=1, le=CLIENTS_PAGE_MAX)] = 100
+
+    mark = "c"
+    scope = Scope.SERVER
+    administers = True
+    accesses = no_key
+    weight = _its_limit
+
+
+class Kick(Operation, tag="kick"):
+    """End the connection of the client of this name. Payload: whether there was one that could be ended."""
+
+    name: Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
+
+    mark = "!"
+    scope = Scope.SERVER
+    administers = True
+    accesses = no_key
 
 
 class Watch(Operation, tag="watch"):

@@ -13,8 +13,9 @@
 5. The transports let the replies go.
 6. Timers that are due are called.
 
-`run` turns until a signal or `stop`. While the loop waits for the disk, libzmq's I/O thread and the kernel
-collect the next step's requests: that is what makes group commit work.
+`run` turns until a signal or `stop`; SIGHUP has it call the hooks of `reloads` between two steps. While the loop waits
+for the disk, libzmq's I/O thread and the kernel collect the next step's requests: that is what makes group commit
+work.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher
 from kvzmq.server.journal import Journal
+from kvzmq.server.machine import Machine
+from kvzmq.server.metrics import WINDOW_S, Metrics
 from kvzmq.server.observer import Observer, PhaseClock
+from kvzmq.server.reloads import Reloads
+from kvzmq.server.scrape import REFRESH_S, Scrape
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.zap import Zap
@@ -87,6 +92,8 @@ class Server:
         announcement: what it tells; the server adds what changes
         group_commit: see Dispatcher
         observers: are told what the server and its store do
+        metrics: the observer whose figures `stats` shows, or None
+        scrape: shows them over HTTP, or None
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats and timers
         request_bytes_max: the transports' limit, which clients are told
@@ -103,6 +110,8 @@ class Server:
         announcement: Announcement | None = None,
         group_commit: bool = True,
         observers: Sequence[Observer] = (),
+        metrics: Metrics | None = None,
+        scrape: Scrape | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
@@ -113,13 +122,20 @@ class Server:
         self.transports = transports
         self.compactor = compactor
         self._backups = Backups(None if compactor is None else compactor.request_checkpoint, monotonic)
+        self._metrics = metrics
+        self._machine = Machine(monotonic)
+        if metrics is not None:
+            observers = [*observers, metrics]
         self.dispatcher = Dispatcher(
-            store, clock, self.describe, group_commit, observers,
-            request_bytes_max=request_bytes_max, monotonic=monotonic, backups=self._backups,
+            store, clock, self.describe, group_commit, observers, request_bytes_max=request_bytes_max,
+            monotonic=monotonic, backups=self._backups, transports=transports,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:
             store.observers += [self._phases, *observers]
+        self._on_receive = [
+            observer.on_receive for observer in observers if type(observer).on_receive is not Observer.on_receive
+        ]
         self._journal = Journal(transports, self._going_on)
         store.on_trouble = self._journal.trouble
         if store.trouble is not None:
@@ -128,7 +144,7 @@ class Server:
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
-        self._hung_up = False
+        self._reload_asked = False
         self._stopped_by = "its caller"
         self._zap = zap
         self._access = access
@@ -144,6 +160,8 @@ class Server:
         self._visiting = True
         self.timers = Timers(monotonic)
         """Called by the loop when they are due."""
+        self.reloads = Reloads()
+        """Called by the loop upon SIGHUP."""
         self.timers.add(self._visit, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         self.timers.add(self._backups.drop_idle, wakes=False)
@@ -151,6 +169,14 @@ class Server:
             self.timers.add(self._compact, wakes=False)
         if access is not None:
             self.timers.add(lambda: self._look_at_clients(access), wakes=False)
+            self.reloads.add("clients", self.reload_clients)
+        if metrics is not None:
+            self.timers.add(metrics.turn, WINDOW_S, wakes=False)
+        if self._phases is not None and self._phases.every_s:
+            self.timers.add(self._phases.fall_due, wakes=False)
+        self._scrape = scrape
+        if scrape is not None:
+            self.timers.add(lambda: self._show(scrape))
         if announcer is not None and announcement is not None:
             self.timers.add(lambda: self._announce(announcer, announcement))
 
@@ -170,15 +196,24 @@ class Server:
                 self.step(_IDLE_S)
                 if self._signalled:
                     drain()
-                if self._hung_up:
-                    self._hung_up = False
-                    self.reload()
+                if self._reload_asked:
+                    self._reload_asked = False
+                    self.reloads.run()
         self._journal.stopped(self._stopped_by, self.dispatcher.requests)
 
-    def reload(self) -> None:
-        """Read the clients file again, as SIGHUP does; a file that cannot be used changes nothing."""
-        if self._access is not None and self._access.reload():
-            self.dispatcher.watches.end_those_of(self._access.changed)
+    def reload_clients(self) -> str | None:
+        """Read the clients file again and return what came of it; one that cannot be used changes nothing.
+
+        Raises:
+            ValueError: it cannot be used, and why
+        """
+        access = self._access
+        if access is None:
+            return None
+        if not access.reload():
+            raise ValueError(access.trouble)
+        self.dispatcher.watches.end_those_of(access.changed)
+        return f"{access.path}, {len(access.changed)} keys changed or revoked"
 
     def stop(self) -> None:
         """Have `run` return after the step it is in."""
@@ -187,32 +222,37 @@ class Server:
     def step(self, timeout_s: float) -> int:
         """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
         is_full = self.dispatcher.is_full
-        poller = (
-            self._log_poller if is_full else self._poller
-        )  # what is not drained stays ready: the poll would not wait
+        # What is not drained stays ready, and the poll would not wait.
+        poller = self._log_poller if is_full else self._poller
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
         if self._zap is not None and self._zap.socket in ready:
             self._zap.drain()
-        if self._phases is not None:
-            self._phases.begin()
+        phases = self._phases
+        is_timed = phases is not None and phases.is_due
+        if phases is not None and is_timed:
+            phases.begin()
+            self.dispatcher.is_timed = True
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
             self.store.catch_up()
         arrivals = [] if is_full else self._drain(ready)
-        if self._phases is not None:
-            self._phases.drained()
+        if phases is not None and is_timed:
+            phases.drained()
         if arrivals:
+            for on_receive in self._on_receive:
+                on_receive(arrivals, is_timed)
             refused = self.dispatcher.refused
             self.dispatcher.dispatch(arrivals)
             if self.dispatcher.refused > refused:
                 self._journal.refused(arrivals)
         else:
             self.dispatcher.tick()
-        if self._phases is not None:
-            self._phases.dispatched()
+        if phases is not None and is_timed:
+            phases.dispatched()
         for transport in self.transports:
             transport.flush()
-        if self._phases is not None:
-            self._phases.end()
+        if phases is not None and is_timed:
+            phases.end()
+            self.dispatcher.is_timed = False
         self.timers.run()
         return len(arrivals)
 
@@ -246,7 +286,8 @@ class Server:
 
     def _look_at_clients(self, access: Access) -> float:
         if access.has_changed():
-            self.reload()
+            with contextlib.suppress(ValueError):  # which is in the log
+                self.reload_clients()
         return LOOK_S
 
     def _announce(self, announcer: Announcer, announcement: Announcement) -> float:
@@ -261,6 +302,10 @@ class Server:
             )
         )
         return ANNOUNCE_S
+
+    def _show(self, scrape: Scrape) -> float:
+        scrape.refresh(self.describe())
+        return REFRESH_S
 
     def _phase_counts(self) -> tuple[int, int]:
         return self.dispatcher.requests + self.dispatcher.refused, self.dispatcher.send_ns
@@ -306,6 +351,10 @@ class Server:
             "operations": dispatcher.operations,
             "requests_refused": dispatcher.refused,
         }
+        found |= self._machine.describe()
+        found["clock_s"] = round(time.time(), 3)
+        if self._metrics is not None:
+            found |= self._metrics.describe(self.store.failed())
         found["indexes"] = [subkey[:_SHOWN_CHARS] for subkey in found["indexes"]]
         if self.compactor is not None:
             found |= self.compactor.describe()
@@ -321,10 +370,10 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[Callable[[], None]]:
-        """Have SIGTERM and SIGINT end the loop at once, SIGHUP read the clients file again, and SIGCHLD wake the loop.
+        """Have SIGTERM and SIGINT end the loop at once, SIGHUP call the hooks of a reload, and SIGCHLD wake it.
 
-        A SIGINT that is ignored already stays so: a shell starts what goes on in the background of a script
-        (`kvzmq server &`) with it ignored, so that Ctrl-C ends the script alone.
+        A SIGINT or SIGHUP that is ignored already stays so: a shell starts what goes on in the background of a script
+        (`kvzmq server &`) with SIGINT ignored, so that Ctrl-C ends the script alone, and nohup ignores SIGHUP.
 
         A signal writes a byte that ends the poll. The byte may only be read after the poll, by
         the function this yields: the poll starts over when a signal interrupts it.
@@ -337,7 +386,7 @@ class Server:
         def on_signal(number: int, _: object) -> None:
             self._signalled = True
             if number == signal.SIGHUP:
-                self._hung_up = True
+                self._reload_asked = True
             elif number != signal.SIGCHLD:
                 self._stopping = True
                 self._stopped_by = "Ctrl-C (SIGINT)" if number == signal.SIGINT else signal.Signals(number).name
@@ -348,10 +397,7 @@ class Server:
                 reader.recv(4096)
 
         numbers = [signal.SIGTERM, signal.SIGCHLD]
-        if self._access is not None:
-            numbers.append(signal.SIGHUP)
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            numbers.append(signal.SIGINT)
+        numbers += [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
         before = [signal.signal(number, on_signal) for number in numbers]
         wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
@@ -373,6 +419,8 @@ class Server:
         if self._zap is not None:
             self._zap.close()
         self._backups.close()
+        if self._scrape is not None:
+            self._scrape.close()
         if self.compactor is not None:
             self.compactor.close()
         self.store.close()

@@ -185,6 +185,10 @@ class Watches:
     def __len__(self) -> int:
         return len(self._watches)
 
+    def count_by_client(self) -> dict[str, int]:
+        """Return how many watches each client has, by its name."""
+        return {peer.transport.name(peer.who): len(peer.watches) for peer in self._peers.values() if peer.watches}
+
     # ---- what a connection asks for
 
     def add(

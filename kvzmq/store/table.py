@@ -58,6 +58,9 @@ class Table:
         self.history = History(0)
         self.budget = Budget()
         """What the request that is being executed may still take."""
+        self.failed: dict[tuple[type[Operation], int], int] = {}
+        """How many operations have failed, by class and code: for people to see, nothing is decided by it."""
+        self._loaded_bytes = 0  # of the rows that came from a checkpoint
         self._undo: Undo | None = None
         self._scanning = False  # whether the request looks through rows, so that what it replaces counts
         # Each by the method of its name: `insert` by `_insert`.
@@ -159,7 +162,17 @@ class Table:
         try:
             return errors.OK, self._run[type(op)](op)
         except errors.OperationError as error:
+            self.note_failed(op, error.code)
             return error.code, self.budget.charge_text(str(error))
+
+    def note_failed(self, op: Operation, code: int) -> None:
+        """Count an operation that has failed."""
+        self.failed[type(op), code] = self.failed.get((type(op), code), 0) + 1
+
+    @property
+    def row_bytes(self) -> int:
+        """How long all keys (characters) and values (bytes) are together."""
+        return self._loaded_bytes + self.history.grown_bytes
 
     # ---- the only places where a row changes
 
@@ -398,6 +411,7 @@ class Table:
         self.revision, self.time_us = sections.load(self._parts, dumped)
         self._now_us = self.time_us
         self.history = History(self.revision)
+        self._loaded_bytes = sum(map(len, self.rows)) + sum(map(len, self.rows.values()))
         self._late = self.semantics >= 2 and self.is_due(self.time_us)
 
     @property

@@ -70,7 +70,7 @@ class SecuredStepped(Stepped):
     def write_clients(self, text: str) -> None:
         """Change the clients file, and have the server read it."""
         self.path.write_text(text)
-        self.server.reload()
+        self.server.reload_clients()
 
     def peer(
         self, keys: Keys | None, kind: int = zmq.DEALER, *, url: str = "", server: Keys = SERVER, **options: Any

@@ -26,6 +26,7 @@ from kvzmq import errors
 from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT
 from kvzmq.server.access import Access
 from kvzmq.server.loop import Server
+from kvzmq.server.metrics import Metrics
 from kvzmq.server.observer import Observer
 from kvzmq.server.transport import Arrival
 from kvzmq.server.transport.router import RouterTransport
@@ -186,6 +187,7 @@ class Stepped:
         trace: observes the server
         request_bytes_max: of both transports; by default what any server has ever taken
         log: not recovered; by default one in memory
+        metrics: see Server
     """
 
     zap: Zap | None = None
@@ -198,6 +200,7 @@ class Stepped:
         request_bytes_max: int = REQUEST_BYTES_LIMIT,
         log: Log | None = None,
         token: bytes | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.now_us = 1_000_000_000
         self.now_s = 100.0
@@ -212,6 +215,7 @@ class Stepped:
         self.server = Server(
             self.store, [self.router, self.bridge], group_commit=group_commit,
             observers=[] if trace is None else [trace],
+            metrics=metrics,
             clock=lambda: self.now_us, monotonic=lambda: self.now_s, request_bytes_max=request_bytes_max,
             zap=self.zap, access=self.access,
         )  # fmt: skip

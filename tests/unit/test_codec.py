@@ -64,6 +64,9 @@ ONE_OF_EACH: list[Operation] = [
     operations.Stats(),
     operations.Backup("0123456789abcdef" * 2),
     operations.Backup("0123456789abcdef" * 2, 7),
+    operations.Clients(),
+    operations.Clients("zmq:12345678", 5),
+    operations.Kick("tcp:127.0.0.1:5"),
     operations.Watch("p", 7),
     operations.Watch("p", 7, "0123456789abcdef" * 2),
     operations.Watch("p", None, None),
@@ -369,6 +372,8 @@ LINES: dict[str, list[dict[str, Any]]] = {
     "hello": [{}, {"info": {"heartbeat_s": 3.0}}],
     "stats": [{}],
     "backup": [{"id": "0123456789abcdef" * 2}, {"id": "0123456789abcdef" * 2, "offset": 7}],
+    "clients": [{}, {"after": "zmq:12345678", "limit": 5}],
+    "kick": [{"name": "tcp:127.0.0.1:5"}],
 }  # fmt: skip
 CASES = [(method, fields) for method, several in LINES.items() for fields in several]
 AS_LINES = [json.dumps({"method": method, **fields}).encode() for method, fields in CASES]

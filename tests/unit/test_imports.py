@@ -51,7 +51,7 @@ RULES = {
     "kvzmq.protocol": ("kvzmq.errors", "kvzmq.protocol"),
     "kvzmq.protocol.declaration": (),
     "kvzmq.protocol.operations": ("kvzmq.errors", "kvzmq.protocol.declaration"),
-    "kvzmq.protocol.messages": ("kvzmq.protocol.operations",),
+    "kvzmq.protocol.messages": ("kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
     "kvzmq.protocol.validation": ("kvzmq.errors", "kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
     "kvzmq.protocol.msgpack": (
         "kvzmq.errors",
@@ -133,6 +133,7 @@ HOMES = {
     "zmq": ("kvzmq.server", "kvzmq.client", "kvzmq.bench", "kvzmq.cli"),
     "click": ("kvzmq.cli",),
     "rich": ("kvzmq.cli",),
+    "prometheus_client": ("kvzmq.server.exposition",),
 }
 
 

@@ -61,6 +61,8 @@ EXAMPLES: list[Operation] = [
     operations.Hello(),
     operations.Stats(),
     operations.Backup("0123456789abcdef" * 2),
+    operations.Clients("zmq:12345678", 5),
+    operations.Kick("tcp:127.0.0.1:5"),
     operations.Watch("page/"),
     operations.WatchQuery("name", raw("fred")),
     operations.Progress(1),

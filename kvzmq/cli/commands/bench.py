@@ -18,6 +18,7 @@ from kvzmq import errors
 from kvzmq.bench.load import CONNECTIONS_MAX, Load, Measured, summarize
 from kvzmq.bench.outcome import LATENCY_COLUMNS, Outcome, latency_row
 from kvzmq.bench.workload import TESTS, Workload
+from kvzmq.cli import DONE, NOT_FOUND
 from kvzmq.client.core.endpoints import resolve
 from kvzmq.client.core.pyzmq_socket import use_keys
 from kvzmq.client.core.urls import parse_urls
@@ -88,6 +89,12 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     metavar="FILE",
     help="Measure with 1, 2, 4 ... clients and write tables to FILE (Markdown), and plots beside it.",
 )
+@click.option(
+    "--disk",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Measure the disk of DIR instead: syncs a second, p50, p99; exit code 1 if it is too slow for a table.",
+)
 @click.pass_context
 def bench(
     ctx: click.Context,
@@ -100,12 +107,15 @@ def bench(
     quiet: bool,
     as_csv: bool,
     report: Path | None,
+    disk: Path | None,
 ) -> None:
     """Measure a server: requests per second and latencies, for each operation.
 
     Every client sends a request, waits for the reply, and sends the next. Writes are durable, as
     always. Its keys begin with "kvzmq-bench-"; they are removed when it ends.
     """
+    if disk is not None:
+        ctx.exit(_measure_disk(disk))
     if report is not None:
         _check_plots()
     settings = ctx.find_root().params
@@ -263,3 +273,16 @@ def _failures(outcome: Outcome) -> str:
         f"{count} {errors.BY_CODE[code].__name__ if code in errors.BY_CODE else code}" for code, count in failed.items()
     )
     return f" ({', '.join(named)})"
+
+
+def _measure_disk(directory: Path) -> int:
+    """Say what the disk of a directory does, and return the exit code."""
+    from kvzmq.bench.disk import measure
+
+    found = measure(directory)
+    click.echo(
+        f"{found.path} ({found.file_system}): {found.syncs_per_s:,.0f} syncs/s, p50 {found.p50_s * 1000:.2f} ms, "
+        f"p99 {found.p99_s * 1000:.2f} ms, max {found.max_s * 1000:.2f} ms"
+    )
+    click.echo("pass" if found.passes else f"fail: {'; '.join(found.reasons)}")
+    return DONE if found.passes else NOT_FOUND

@@ -1,4 +1,4 @@
-"""`kvzmq ping, stats`: ask the server about itself."""
+"""`kvzmq ping`: does the server answer, and if not, why."""
 
 from __future__ import annotations
 
@@ -94,35 +94,3 @@ def _explain(connection: Connection, as_json: bool) -> int:
 
 def _reason(trouble: str) -> str:
     return trouble.removeprefix("not applied: ")
-
-
-@click.command(cls=TableCommand)
-@json_option
-@click.pass_obj
-def stats(connection: Connection, as_json: bool) -> None:
-    """Show what the server says of itself: rows, revision, clients, commits, log, compactions, memory.
-
-    On a terminal with units; in a pipe a line is NAME TAB VALUE. There, and with --json, sizes are in bytes and times
-    in seconds.
-    """
-    from kvzmq.cli import show
-
-    found = connection.table.stats()
-    if show.on_terminal() and not as_json:
-        show.table(("name", "value"), ((name, _with_unit(name, value)) for name, value in found.items()))
-    else:
-        show.mapping(found, as_json)
-
-
-def _with_unit(name: str, value: Any) -> str:
-    """Return a figure as people read it; its name says its unit."""
-    from kvzmq.cli import show
-    from kvzmq.units import duration, size
-
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return show.on_screen(value)
-    if name.endswith(("_bytes", "_bytes_max")):
-        return size(value)
-    if name.endswith(("_s", "_s_max")):
-        return duration(value)
-    return str(value) if name == "pid" else f"{value:,}"

@@ -330,6 +330,18 @@ class AsyncClient:
         described: dict[str, Any] = await self._run(self._calls.stats(), timeout)
         return described
 
+    async def clients(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """Return what the server knows of each client that is connected, by name."""
+        found: list[dict[str, Any]] = []
+        while page := await self._run(self._calls.clients(found[-1]["name"] if found else ""), timeout):
+            found += page
+        return found
+
+    async def kick(self, name: str, *, timeout: float | None = None) -> bool:
+        """End the connection of the client that `clients` calls so; False if there is none. Ours connect again."""
+        ended: bool = await self._run(self._calls.kick(name), timeout)
+        return ended
+
     async def backup(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
         """Yield a backup of the whole table in pieces; see Client.backup."""
         name = os.urandom(16).hex()

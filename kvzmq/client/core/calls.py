@@ -45,6 +45,9 @@ BACKUP_POLL_S = 0.05
 
 BACKUP_ENDED = "the server's file ended before the backup did: begin again"
 
+_PAGE_CLIENTS = 200
+"""How many clients of the server are asked for at a time."""
+
 PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
 
@@ -303,6 +306,16 @@ class Calls:
     def backup(self, id: str, offset: int | None = None) -> Call:
         """Build the beginning of a backup, or the reading of a piece."""
         call = _call(("backup", id, offset))
+        call.alone = True
+        return call
+
+    def clients(self, after: str) -> Call:
+        call = _call(("clients", after, _PAGE_CLIENTS))
+        call.alone = True
+        return call
+
+    def kick(self, name: str) -> Call:
+        call = _call(("kick", name))
         call.alone = True
         return call
 

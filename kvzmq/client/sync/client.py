@@ -349,6 +349,18 @@ class Client(MutableMapping[str, Any]):
         described: dict[str, Any] = self._run(self._calls.stats(), timeout)
         return described
 
+    def clients(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """Return what the server knows of each client that is connected, by name."""
+        found: list[dict[str, Any]] = []
+        while page := self._run(self._calls.clients(found[-1]["name"] if found else ""), timeout):
+            found += page
+        return found
+
+    def kick(self, name: str, *, timeout: float | None = None) -> bool:
+        """End the connection of the client that `clients` calls so; False if there is none. Ours connect again."""
+        ended: bool = self._run(self._calls.kick(name), timeout)
+        return ended
+
     def backup(self, *, timeout: float | None = None) -> Iterator[bytes]:
         """Yield a backup of the whole table, whatever the prefix, in pieces of up to 256 KiB; see `kvzmq backup`.
 

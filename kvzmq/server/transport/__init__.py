@@ -7,7 +7,7 @@ in its place, and takes the replies back one by one, in the order of the Arrival
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Protocol, Union
+from typing import Any, Protocol, Union
 
 import zmq
 
@@ -79,6 +79,19 @@ class Transport(Protocol):
 
     def name(self, peer: Hashable) -> str:
         """Return a name of the peer for people, from which nobody can derive its identity."""
+
+    def clients(self) -> dict[str, Hashable]:
+        """Return who is connected, as far as is known: what `describe` and `kick` take, by name."""
+
+    def describe(self, client: Hashable) -> dict[str, Any]:
+        """Return what is known of one of `clients`; None where nothing is.
+
+        name, transport ("router" or "bridge"), address, connected_s (how long), requests, received_bytes, unread_bytes
+        (that it has not taken yet), replies_dropped.
+        """
+
+    def kick(self, client: Hashable) -> bool:
+        """End the connection of one of `clients`; False if it is not known."""
 
     def stats(self) -> dict[str, int]:
         """Count what happened, by name."""

@@ -16,7 +16,7 @@ import hashlib
 import os
 import time
 from collections.abc import Hashable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import zmq
 
@@ -27,6 +27,7 @@ from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, STEP_WE
 from kvzmq.server.transport.curve import Curve, user_of
 from kvzmq.server.transport.listen import bind, unlink
 from kvzmq.server.transport.router_monitor import ConnectionMonitor
+from kvzmq.server.transport.router_peers import NOTE_S, RouterPeers
 from kvzmq.server.transport.router_replies import QUEUED_MESSAGES_MAX, DroppedReplies, InFlight, Peer, ReplyQueue
 
 REQUESTS_MAX = 1024
@@ -107,7 +108,15 @@ class RouterTransport:
         self._queues: dict[bytes, ReplyQueue] = {}  # by identity
         self._in_flight = InFlight()
         self._dropped = DroppedReplies()
-        self._counts = {"replies_dropped_disconnected": 0, "replies_dropped_backpressure": 0, "events_sent": 0}
+        self._peers = RouterPeers(self.name)
+        self._unnoted = 0  # requests that have come since peers were noted last
+        self._note_s = 0.0
+        self._counts = {
+            "replies_dropped_disconnected": 0,
+            "replies_dropped_backpressure": 0,
+            "events_sent": 0,
+            "connections_kicked": 0,
+        }
         self._salt = os.urandom(16)
         self._curve = curve
         self._socket.copy_threshold = 0  # else pyzmq copies messages below 64 KiB and calls them sent at once
@@ -141,7 +150,9 @@ class RouterTransport:
         arrivals: list[Arrival] = []
         taken_bytes = weight = requests = 0
         receive = self._socket.recv
-        if time.monotonic() >= self._monitor.due_s:
+        probe: zmq.Frame | None = None
+        now_s = time.monotonic()
+        if now_s >= self._monitor.due_s:
             self._monitor.read()
         while requests < REQUESTS_MAX and taken_bytes < STEP_BYTES_MAX and weight < STEP_WEIGHT_MAX:
             try:
@@ -156,6 +167,7 @@ class RouterTransport:
             if part.more or not frame:
                 envelope, request = self._open_envelope(part)
                 if request is None:
+                    probe = part
                     continue
             else:
                 request = msgpack.decode_request(frame)
@@ -173,6 +185,10 @@ class RouterTransport:
             arrivals.append(Arrival(self, (identity, envelope, user), request))
             if requests == 1 and not int(self._socket.getsockopt(zmq.EVENTS)) & _POLLIN:
                 break  # a single request, the case where latency counts: asking costs less than zmq.Again
+        self._unnoted += requests
+        if now_s >= self._note_s and arrivals and part is not probe:
+            self._peers.note(arrivals, part, self._unnoted)
+            self._unnoted, self._note_s = 0, now_s + NOTE_S
         return arrivals
 
     def _open_envelope(self, part: zmq.Frame) -> tuple[tuple[bytes, ...], Request | Refusal | None]:
@@ -306,6 +322,23 @@ class RouterTransport:
         identity, _, user = cast(Peer, peer)
         name = "zmq:" + hashlib.blake2b(identity, digest_size=4, key=self._salt).hexdigest()
         return name if self._curve is None else f"{self._curve.name_of(user)}@{name}"
+
+    def clients(self) -> dict[str, Hashable]:
+        return dict(self._peers.names())
+
+    def describe(self, client: Hashable) -> dict[str, Any]:
+        identity = cast(bytes, client)
+        found = self._peers.describe(identity)
+        queue = self._queues.get(identity)
+        waiting_bytes = self._in_flight.length(identity) + (0 if queue is None else queue.large_bytes)
+        if found["unread_bytes"] is not None or waiting_bytes:
+            found["unread_bytes"] = (found["unread_bytes"] or 0) + waiting_bytes
+        return found | {"replies_dropped": self._dropped.counts.get(found["name"], 0)}
+
+    def kick(self, client: Hashable) -> bool:
+        ended = self._peers.end(cast(bytes, client))
+        self._counts["connections_kicked"] += ended
+        return ended
 
     def stats(self) -> dict[str, int]:
         counts = {f"router_{name}": count for name, count in self._counts.items()}

@@ -68,6 +68,10 @@ class InFlight:
         """Count a message until its tracker says that it is on the wire."""
         self.messages.setdefault(identity, deque()).append((tracker, length))
 
+    def length(self, identity: bytes) -> int:
+        """Return how many bytes of large messages are on their way to a peer."""
+        return sum(size for tracker, size in self.messages.get(identity, ()) if not tracker.done)
+
     def has_room(self, identity: bytes, length: int) -> bool:
         """Say whether the peer may be sent so many bytes more, and forget those that are on the wire."""
         if len(self.messages) > self._look_through_at:

@@ -20,12 +20,14 @@ What a connection waits for is its state (`tcp_connection.py`); epoll reports on
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import selectors
 import socket
+import termios
 import time
 from collections.abc import Callable, Hashable
-from typing import cast
+from typing import Any, cast
 
 import zmq
 
@@ -126,6 +128,7 @@ class TcpTransport:
             "connections_dropped_memory": 0,
             "connections_dropped_idle": 0,
             "connections_dropped_http": 0,
+            "connections_kicked": 0,
             "accepts_failed": 0,
         }
 
@@ -398,6 +401,26 @@ class TcpTransport:
         connection = self._connections.get(cast(int, peer))
         return f"tcp:{connection.address}" if connection is not None else f"tcp:disconnected-{peer}"
 
+    def clients(self) -> dict[str, Hashable]:
+        return {f"tcp:{connection.address}": connection.number for connection in self._connections.values()}
+
+    def describe(self, client: Hashable) -> dict[str, Any]:
+        connection = self._connections[cast(int, client)]
+        return {
+            "name": f"tcp:{connection.address}",
+            "transport": "bridge",
+            "address": connection.address,
+            "connected_s": round(self._clock() - connection.began_s, 3),
+            "requests": connection.requests,
+            "received_bytes": connection.received_bytes,
+            "unread_bytes": connection.queued_bytes + _unsent_bytes(connection.socket),
+            "replies_dropped": 0,  # the connection is dropped instead
+        }
+
+    def kick(self, client: Hashable) -> bool:
+        self._drop(self._connections[cast(int, client)], "connections_kicked")
+        return True
+
     def stats(self) -> dict[str, int]:
         counts = {f"tcp_{name}": count for name, count in self._counts.items()}
         return counts | {"tcp_connections": len(self._connections)}
@@ -407,3 +430,10 @@ class TcpTransport:
             self._close(connection)
         self._selector.close()
         self._listener.close()
+
+
+def _unsent_bytes(sock: socket.socket) -> int:
+    """Return how many bytes the kernel holds that the peer has not taken."""
+    unsent = bytearray(4)
+    fcntl.ioctl(sock, termios.TIOCOUTQ, unsent)
+    return int.from_bytes(unsent, "little")

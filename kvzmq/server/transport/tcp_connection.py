@@ -154,9 +154,9 @@ class Connection:
     """
 
     __slots__ = (
-        "address", "ended", "line_bytes_max", "lines_max", "moved_s", "number", "owed", "polled", "queued",
-        "queued_bytes", "read_at", "received", "request_bytes_max", "requests", "searched", "skipping", "socket",
-        "state", "token",
+        "address", "began_s", "ended", "line_bytes_max", "lines_max", "moved_s", "number", "owed", "polled", "queued",
+        "queued_bytes", "read_at", "received", "received_bytes", "request_bytes_max", "requests", "searched",
+        "skipping", "socket", "state", "token",
     )  # fmt: skip
 
     def __init__(
@@ -176,9 +176,11 @@ class Connection:
         self.state = READING
         self.polled = 0  # what the transport has epoll report
         self.read_at = 0  # in the order of all reads
+        self.began_s = now_s
         self.moved_s = now_s  # when replies last moved, or began to wait
         # in
         self.received = bytearray()
+        self.received_bytes = 0  # in all
         self.searched = 0  # no newline before this offset of `received`
         self.skipping = False  # inside a line that was too long
         self.ended = False  # the peer sends no more
@@ -232,6 +234,7 @@ class Connection:
     def receive(self, data: memoryview) -> None:
         """Take bytes that came from the peer; none mean that it sends no more."""
         self.ended = not data
+        self.received_bytes += len(data)
         if self.skipping:
             _, newline, rest = bytes(data).partition(b"\n")
             self.skipping = not newline

@@ -128,6 +128,7 @@ class Compactor:
         self._child: subprocess.Popen[bytes] | None = None
         self._left_over = log.sealed
         self._began_s = 0.0
+        self._sealed_bytes: int | None = None  # how long the log was; unknown as the next is
         self._rows: int | None = None  # that the checkpoint will hold; unknown of a log that an earlier server sealed
         self._retry_s = RETRY_S
         self._next_s = 0.0
@@ -169,7 +170,10 @@ class Compactor:
 
     def describe(self) -> dict[str, int | str | bool | None]:
         """Return what `stats` says of log and compaction."""
+        disk = os.statvfs(self._log.directory.path)
         return {
+            "disk_bytes": disk.f_blocks * disk.f_frsize,
+            "disk_free_bytes": disk.f_bavail * disk.f_frsize,
             "log_bytes": self._log.log_bytes,
             "checkpoint_bytes": self._log.checkpoint_bytes,
             "last_group": self._log.group,
@@ -205,12 +209,13 @@ class Compactor:
     def _rotate(self) -> None:
         if self._clock() < self._next_s:
             return
+        log_bytes = self._log.log_bytes
         try:
             self._store.seal()
         except errors.WriteRejected as error:
             self._fail(str(error))
             return
-        self._rows = self._store.row_count
+        self._rows, self._sealed_bytes = self._store.row_count, log_bytes
         self._left_over = True
         self._start()
 
@@ -231,9 +236,18 @@ class Compactor:
             self._fail(f"cannot start a process: {error.strerror}")
             return
         self._began_s = self._clock()
+        what = "of what an earlier server left"
+        if self._rows is not None and self._sealed_bytes is not None:
+            what = f"{units.count(self._rows, 'row')}, a log of {units.size(self._sealed_bytes)}"
         _log.info(
             "compaction begins, %s",
-            "of what an earlier server left" if self._rows is None else units.count(self._rows, "row"),
+            what,
+            extra={
+                "event": "compaction_begun",
+                "rows": self._rows,
+                "log_bytes": self._sealed_bytes,
+                "checkpoint_bytes": self._log.checkpoint_bytes,
+            },
         )
 
     def _reap(self, child: subprocess.Popen[bytes]) -> None:
@@ -254,11 +268,18 @@ class Compactor:
             self._retry_s = RETRY_S
             self.completed += 1
             self.trouble = None
+            took_s = self._clock() - self._began_s
             _log.info(
                 "compaction done in %s: a checkpoint of %s%s",
-                units.duration(self._clock() - self._began_s),
+                units.duration(took_s),
                 units.size(self._log.checkpoint_bytes),
                 "" if self._rows is None else f", {units.count(self._rows, 'row')}",
+                extra={
+                    "event": "compaction_done",
+                    "took_s": round(took_s, 3),
+                    "rows": self._rows,
+                    "checkpoint_bytes": self._log.checkpoint_bytes,
+                },
             )
         else:
             self._fail(reason or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"))
@@ -268,7 +289,10 @@ class Compactor:
         self.trouble = reason
         self._requested = -1  # who asked is told
         self._next_s = self._clock() + self._retry_s
-        _log.warning("compaction failed, next try in %.0f s: %s", self._retry_s, reason)
+        _log.warning(
+            "compaction failed, next try in %.0f s: %s", self._retry_s, reason,
+            extra={"event": "compaction_failed", "retry_s": self._retry_s, "reason": reason},
+        )  # fmt: skip
         self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
 
     def close(self) -> None:
