@@ -1384,7 +1384,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_curve_router.py::test_who_claims_the_identity_of_a_connected_client_gets_neither_its_rights_nor_its_replies", 14),
     Mutant("a revoked key is still served", "server/access.py", "        client = self._by_key.get(key)\n        if client is None:\n            return \"the key", "        self._ever = {**getattr(self, \"_ever\", {}), **self._by_key}\n        client = self._ever.get(key)\n        if client is None:\n            return \"the key",
            "tests/unit/test_curve_router.py::test_a_revoked_key_is_refused_at_its_next_request_on_the_connection_it_has", 14),
-    Mutant("watches outlive a change of rights", "server/loop.py", "            self.dispatcher.watches.end_those_of(self._access.changed)\n", "            pass\n",
+    Mutant("watches outlive a change of rights", "server/loop.py", "        self.dispatcher.watches.end_those_of(access.changed)\n", "",
            "tests/unit/test_curve_router.py::test_a_watch_ends_when_the_rights_of_its_client_change", 14),
     Mutant("prefixes are ignored", "server/access.py", "            if self.prefixes:\n", "            if False:\n",
            "tests/unit/test_access.py::test_an_operation_needs_its_keys_within_the_prefixes", 14),

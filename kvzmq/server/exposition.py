@@ -33,6 +33,7 @@ PLAIN: Mapping[str, tuple[str, str, str]] = {
     "keys": ("kvzmq_rows", _GAUGE, "Rows of the table"),
     "revision": ("kvzmq_revision", _GAUGE, "The table's revision"),
     "sessions": ("kvzmq_sessions", _GAUGE, "Sessions that are remembered"),
+    "backups": ("kvzmq_backups", _GAUGE, "Backups that are being read"),
     "expiring_keys": ("kvzmq_expiring_rows", _GAUGE, "Rows with a time to live"),
     "row_bytes": ("kvzmq_row_bytes", _GAUGE, "Keys and values"),
     "index_bytes": ("kvzmq_index_bytes", _GAUGE, "Indexes, roughly"),

@@ -150,6 +150,8 @@ REQUESTS: list[tuple[list[Any], str, list[str], bool]] = [
     (["hello"], "", [], False),
     (["stats"], "admin", [], False),
     (["backup", "0" * 32], "read,admin", [], True),
+    (["clients"], "admin", [], False),
+    (["kick", "zmq:00000000"], "admin", [], False),
     (["open"], "write", [], False),
     (["insert", "a/1", 1], "write", ["a/1"], False),
     (["remove", "a/1"], "write", ["a/1"], False),

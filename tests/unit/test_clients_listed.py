@@ -187,4 +187,4 @@ def test_a_probe_is_not_taken_for_the_peer_that_asked(table: Stepped, monkeypatc
         patched.setattr(table.router, "_socket", Scripted())
         patched.setattr(table.router._peers, "note", lambda arrivals, last, requests: noted.append(last))
         arrivals = table.router.drain()
-    assert [arrival.peer for arrival in arrivals] == [(b"asks", ())] and noted == []
+    assert [arrival.peer for arrival in arrivals] == [(b"asks", (), "")] and noted == []

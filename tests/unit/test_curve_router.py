@@ -107,7 +107,8 @@ def test_a_watch_ends_when_the_rights_of_its_client_change(table: SecuredStepped
 def test_a_broken_file_changes_nothing(table: SecuredStepped) -> None:
     bob = table.peer(BOB)
     ((_, number),) = ask(table, bob, ["watch", "config/"])
-    table.write_clients("nonsense\n")
+    with pytest.raises(ValueError, match="a line is NAME KEY RIGHTS"):
+        table.write_clients("nonsense\n")
     assert ask(table, bob, ["lookup_many", ["config/a"]]) == [[0, {}]]
     ask(table, table.peer(ALICE), ["insert", "config/a", 1])
     found = table.replies(bob, 1)

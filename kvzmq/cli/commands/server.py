@@ -104,8 +104,10 @@ class _Size(click.ParamType[int]):
 _HEADINGS = {
     "Table": ("data", "must-exist", "compact-after", "request-max", "group-commit"),
     "Endpoints": ("bind", "tcp"),
+    "Security": ("curve-key", "clients", "token-file", "insecure"),
     "Catalog": ("project", "owner", "catalog"),
     "Log": ("log-level", "log-format", "trace"),
+    "Metrics": ("metrics", "metrics-token"),
     "Settings": ("config", "print-config"),
 }
 """What the help shows together; options that are not here come last."""
