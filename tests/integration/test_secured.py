@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.client_shells import SHELLS, Blocking, LoopThread
+from support.client_shells import Blocking, LoopThread
 from support.curve import ALICE, BOB, BOB_AGAIN, OTHER_SERVER, SERVER, STRANGER, Keys
 from support.servers import KVZMQ, DidNotStart, ServerProcess, wait_until
 
 import kvzmq
+from kvzmq.client.core.transports import TRANSPORTS
 
 CLIENTS = f"# who may do what\nalice {ALICE.public} read,write,admin\nbob {BOB.public} read config/\n"
 REFUSED_S = 1.5
@@ -72,7 +73,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield place
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=["blocking", "asyncio"])
 def open_client(request: pytest.FixtureRequest, place: Place) -> Iterator[Callable[..., Any]]:
     thread = LoopThread()
     made: list[Any] = []
@@ -172,6 +173,15 @@ def test_what_is_wrong_with_the_keys_is_told(
 ) -> None:
     with pytest.raises(kvzmq.Timeout, match=message):
         open_client(keys, REFUSED_S, server).ping()
+
+
+def test_both_transports_tell_that_keys_are_asked_for(place: Place) -> None:
+    for transport in TRANSPORTS:
+        with (
+            kvzmq.connect(place.server.url, REFUSED_S, transport=transport) as table,
+            pytest.raises(kvzmq.Timeout, match="asks for CURVE: give this client curve_key"),
+        ):
+            table.ping()
 
 
 def test_keys_for_a_server_without_curve_are_told(tmp_path: Path) -> None:
@@ -291,6 +301,15 @@ def test_ping_explain_says_that_a_server_takes_no_keys(place: Place, tmp_path: P
         found = place.run(ALICE, "ping", "--explain")
     assert "speaks ZeroMQ without CURVE: leave --curve-key and --server-key away" in found.stdout
     assert found.returncode == 4
+
+
+def test_a_backup_is_for_who_may_administer(place: Place, tmp_path: Path) -> None:
+    assert place.run(ALICE, "insert", "secret", "1").returncode == 0
+    refused = place.run(BOB, "backup", str(tmp_path / "bobs"))
+    assert refused.returncode == 4 and "bob may not backup: that needs the right admin" in refused.stderr
+    taken = place.run(ALICE, "backup", str(tmp_path / "alices"))
+    assert taken.returncode == 0, taken.stderr
+    assert (tmp_path / "alices").exists() and not (tmp_path / "bobs").exists()
 
 
 def test_bench_measures_a_secured_server(place: Place) -> None:
