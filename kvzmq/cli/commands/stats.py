@@ -16,7 +16,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     "memory": ("memory_*", "resident_bytes", "row_bytes", "index_bytes", "session_bytes", "history_bytes"),
     "requests": ("steps", "requests", "requests_refused", "requests_waiting", "operations"),
     "log": ("commits", "requests_committed", "log_*", "last_group", "storage_trouble", "disk_*"),
-    "compaction": ("compaction*", "checkpoint_bytes"),
+    "compaction": ("compaction*", "checkpoint_bytes", "backups"),
     "clients": ("clients", "watches", "descriptors*", "router_*", "tcp_*"),
 }
 """Which names belong together; * stands for any end."""
