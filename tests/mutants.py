@@ -708,7 +708,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_tcp_connection.py::test_a_transition_that_is_not_in_the_table_raises", 10),
     Mutant("bridge takes in requests of who does not read", "server/transport/tcp_connection.py", "        if self.queued_bytes > UNREAD_BYTES_MAX:\n", "        if False:\n",
            "tests/unit/test_tcp_transport.py::test_who_never_reads_is_not_read_from_and_holds_a_bounded_amount", 9),
-    Mutant("router forgets the delimiter", "server/transport/router.py", "        for part in envelope:\n            self._socket.send", "        for part in ():\n            self._socket.send",
+    Mutant("router forgets the delimiter", "server/transport/router.py", "        for part in envelope:\n            send(", "        for part in ():\n            send(",
            "tests/unit/test_router_transport.py::test_a_req_socket_gets_its_delimiter_back_and_a_dealer_gets_none", 10),
     Mutant("router takes the rest of a message for the next", "server/transport/router.py", "            part = self._socket.recv(copy=False)\n\n    def pending", "            break\n\n    def pending",
            "tests/unit/test_router_transport.py::test_a_message_of_several_frames_is_refused_whole_and_the_next_is_served", 10),
@@ -954,7 +954,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "requests wait for the log without bound", "server/loop.py",
-        "[] if self.dispatcher.is_full else self._drain(ready)", "self._drain(ready)",
+        "[] if dispatcher.is_full else self._drain(ready)", "self._drain(ready)",
         SHARED + "test_what_waits_for_the_log_is_bounded", 9,
     ),
     Mutant(

@@ -47,8 +47,8 @@ ANNOUNCE_S = 60.0
 _IDLE_S = 1.0
 """The longest wait of a step: timers that do not wake the loop are late by this much at most."""
 
-_VISIT_S = 0.1
-"""How often a transport is drained though the poll had nothing from it: it may have peers to drop."""
+_SWEEP_S = 0.1
+"""How often the transports look after their peers."""
 
 _COMPACTION_S = 0.05
 """How often to look whether a compaction is due or done; a child that ends wakes the loop."""
@@ -123,10 +123,9 @@ class Server:
         self._log_descriptors = frozenset(store.log.descriptors())
         for descriptor in self._log_descriptors:
             self._poller.register(descriptor, zmq.POLLIN)
-        self._visiting = True
         self.timers = Timers(monotonic)
         """Called by the loop when they are due."""
-        self.timers.add(self._visit, wakes=False)
+        self.timers.add(self._sweep, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         if compactor is not None:
             self.timers.add(self._compact, wakes=False)
@@ -157,27 +156,28 @@ class Server:
 
     def step(self, timeout_s: float) -> int:
         """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
+        dispatcher, phases = self.dispatcher, self._phases
         ready = dict(self._poller.poll(self._wait_ms(timeout_s)))
-        if self._phases is not None:
-            self._phases.begin()
+        if phases is not None:
+            phases.begin()
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
             self.store.catch_up()
-        arrivals = [] if self.dispatcher.is_full else self._drain(ready)
-        if self._phases is not None:
-            self._phases.drained()
+        arrivals = [] if dispatcher.is_full else self._drain(ready)
+        if phases is not None:
+            phases.drained()
         if arrivals:
-            refused = self.dispatcher.refused
-            self.dispatcher.dispatch(arrivals)
-            if self.dispatcher.refused > refused:
+            refused = dispatcher.refused
+            dispatcher.dispatch(arrivals)
+            if dispatcher.refused > refused:
                 self._journal.refused(arrivals)
         else:
-            self.dispatcher.tick()
-        if self._phases is not None:
-            self._phases.dispatched()
+            dispatcher.tick()
+        if phases is not None:
+            phases.dispatched()
         for transport in self.transports:
             transport.flush()
-        if self._phases is not None:
-            self._phases.end()
+        if phases is not None:
+            phases.end()
         self.timers.run()
         return len(arrivals)
 
@@ -190,19 +190,19 @@ class Server:
         return int(timeout_s * 1000 + 0.999)
 
     def _drain(self, ready: Container[object]) -> list[Arrival]:
-        """Take in what has come, and visit every transport now and then."""
-        everyone, self._visiting = self._visiting, False
+        """Take in what has come."""
         arrivals: list[Arrival] = []
         for transport, handle in self._handles:
-            if everyone or handle in ready or transport.pending():
+            if handle in ready or transport.pending():
                 arrivals += transport.drain()
         return arrivals
 
     # ---- timers
 
-    def _visit(self) -> float:
-        self._visiting = True  # with the next step
-        return _VISIT_S
+    def _sweep(self) -> float:
+        for transport in self.transports:
+            transport.sweep()
+        return _SWEEP_S
 
     def _compact(self) -> float:
         assert self.compactor is not None

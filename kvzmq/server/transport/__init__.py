@@ -55,6 +55,9 @@ class Transport(Protocol):
     def drain(self) -> list[Arrival]:
         """Take in what is ready, up to the transport's limits, without waiting."""
 
+    def sweep(self) -> None:
+        """Look after the peers: drop those that are to be dropped; called several times a second."""
+
     def pending(self) -> bool:
         """Say whether `drain` or `flush` has something left that no poll would report."""
 
