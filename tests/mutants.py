@@ -579,9 +579,9 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "watches and stats are served last", "server/dispatcher.py",
-        "        for arrival in arrivals:\n            held_bytes += len(self._answer(step, arrival).results)\n",
+        "        for arrival in arrivals:\n            request = arrival.request\n            if observed",
         "        unsent = sorted(arrivals, key=lambda one: isinstance(one.request, Request) and one.request.served)\n"
-        "        for arrival in unsent:\n            held_bytes += len(self._answer(step, arrival).results)\n",
+        "        for arrival in unsent:\n            request = arrival.request\n            if observed",
         DISPATCHER + "test_watches_and_stats_keep_their_place_among_the_requests_of_a_step", 2,
     ),
     Mutant(
@@ -603,8 +603,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a stale read now and then", "store/table.py",
-        "        return self.budget.charge(self._find(op.key))",
-        "        value = self._find(op.key)\n"
+        "            raise _no_key(op.key)\n        return self.budget.charge(value)",
+        "            raise _no_key(op.key)\n"
         "        seen = self.__dict__.setdefault('_seen', {})\n"
         "        if self.revision % 50:\n            seen[op.key] = value\n"
         "        return self.budget.charge(seen.get(op.key, value))",
