@@ -314,6 +314,8 @@ class TcpTransport:
 
     def _conclude(self, connection: Connection) -> None:
         """Close a connection that has had its last reply; else register for what it waits for now."""
+        if connection.state is READING and connection.polled == selectors.EVENT_READ and not connection.queued:
+            return  # nearly always: it is registered for what it waits for since its lines were taken in
         if connection.is_served:
             self._close(connection)
         elif connection.state is not CLOSED:
