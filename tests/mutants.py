@@ -73,6 +73,7 @@ COSTLY = "tests/unit/test_costly_requests.py::"
 DISPATCHER = "tests/unit/test_dispatcher.py::"
 OPERATIONS = "tests/unit/test_operations.py::"
 SHARED = "tests/unit/test_shared_log_server.py::"
+BUSY = "tests/unit/test_busy_server.py::"
 FILLED = "tests/fault/test_process_full_disk.py::"
 
 # fmt: off
@@ -971,6 +972,31 @@ MUTANTS: list[Mutant] = [
         "the loop does not wake for a timer", "server/loop.py",
         "self.timers.wait_s(self.dispatcher.wait_s(timeout_s))", "self.dispatcher.wait_s(timeout_s)",
         "tests/unit/test_timers.py::test_the_loop_calls_a_timer_in_time_and_late_ones_beside_requests", 9,
+    ),
+    Mutant(
+        "a busy router keeps the loop from the bridge", "server/loop.py",
+        "                arrivals += transport.drain()\n", "                arrivals += transport.drain()\n                break\n",
+        BUSY + "test_a_busy_router_takes_no_turn_from_the_bridge", 9,
+    ),
+    Mutant(
+        "a busy step calls no timers", "server/loop.py",
+        "        self.timers.run()\n        return len(arrivals)\n", "        if not arrivals:\n            self.timers.run()\n        return len(arrivals)\n",
+        BUSY + "test_a_busy_router_takes_no_turn_from_a_timer_or_from_what_others_append", 9,
+    ),
+    Mutant(
+        "a busy server does not stop", "server/loop.py",
+        "            while not self._stopping:\n                self.step(_IDLE_S)\n", "            while self.step(_IDLE_S) or not self._stopping:\n",
+        BUSY + "test_a_busy_server_stops_with_the_step_in_which_sigterm_comes", 9,
+    ),
+    Mutant(
+        "router takes in no more requests than it asks for", "server/transport/router.py",
+        "if requests <= ASKED_MAX and not zmq.zmq_poll(self._asked, 0):", "if requests >= ASKED_MAX or not zmq.zmq_poll(self._asked, 0):",
+        BUSY + "test_a_step_takes_in_more_requests_than_it_asks_for_one_by_one", 3,
+    ),
+    Mutant(
+        "an idle server wakes to look after its peers", "server/loop.py",
+        "self.timers.add(self._sweep, wakes=False)", "self.timers.add(self._sweep)",
+        BUSY + "test_an_idle_server_wakes_once_a_second", 9,
     ),
     Mutant(
         "commits are timed though nobody listens", "store/store.py",
