@@ -76,6 +76,7 @@ COSTLY = "tests/unit/test_costly_requests.py::"
 DISPATCHER = "tests/unit/test_dispatcher.py::"
 OPERATIONS = "tests/unit/test_operations.py::"
 SHARED = "tests/unit/test_shared_log_server.py::"
+BUSY = "tests/unit/test_busy_server.py::"
 FILLED = "tests/fault/test_process_full_disk.py::"
 BACKUPS = "tests/unit/test_backups.py::"
 BACKUP = "tests/integration/test_backup.py::"
@@ -591,9 +592,9 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "watches and stats are served last", "server/dispatcher.py",
-        "        for arrival in arrivals:\n            held_bytes += len(self._answer(step, arrival).results)\n",
+        "        for arrival in arrivals:\n            request = arrival.request\n            if observed",
         "        unsent = sorted(arrivals, key=lambda one: isinstance(one.request, Request) and one.request.served)\n"
-        "        for arrival in unsent:\n            held_bytes += len(self._answer(step, arrival).results)\n",
+        "        for arrival in unsent:\n            request = arrival.request\n            if observed",
         DISPATCHER + "test_watches_and_stats_keep_their_place_among_the_requests_of_a_step", 2,
     ),
     Mutant(
@@ -615,8 +616,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a stale read now and then", "store/table.py",
-        "        return self.budget.charge(self._find(op.key))",
-        "        value = self._find(op.key)\n"
+        "            raise _no_key(op.key)\n        return self.budget.charge(value)",
+        "            raise _no_key(op.key)\n"
         "        seen = self.__dict__.setdefault('_seen', {})\n"
         "        if self.revision % 50:\n            seen[op.key] = value\n"
         "        return self.budget.charge(seen.get(op.key, value))",
@@ -720,7 +721,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_tcp_connection.py::test_a_transition_that_is_not_in_the_table_raises", 10),
     Mutant("bridge takes in requests of who does not read", "server/transport/tcp_connection.py", "        if self.queued_bytes > UNREAD_BYTES_MAX:\n", "        if False:\n",
            "tests/unit/test_tcp_transport.py::test_who_never_reads_is_not_read_from_and_holds_a_bounded_amount", 9),
-    Mutant("router forgets the delimiter", "server/transport/router.py", "        for part in envelope:\n            self._socket.send", "        for part in ():\n            self._socket.send",
+    Mutant("router forgets the delimiter", "server/transport/router.py", "        for part in envelope:\n            send(", "        for part in ():\n            send(",
            "tests/unit/test_router_transport.py::test_a_req_socket_gets_its_delimiter_back_and_a_dealer_gets_none", 10),
     Mutant("router takes the rest of a message for the next", "server/transport/router.py", "            part = self._socket.recv(copy=False)\n\n    def pending", "            break\n\n    def pending",
            "tests/unit/test_router_transport.py::test_a_message_of_several_frames_is_refused_whole_and_the_next_is_served", 10),
@@ -767,7 +768,7 @@ MUTANTS: list[Mutant] = [
            "        self._commits = []\n        self._append.turn()", "tests/unit/test_metrics.py::test_syncs_are_counted_all_and_in_windows", 9),
     Mutant("a descriptor of somebody else is taken for a peer's", "server/transport/router_peers.py", "            if os.fstat(copy).st_ino == self.inode:", "            if True:",
            "tests/unit/test_clients_listed.py::test_who_has_left_is_not_listed_and_a_descriptor_of_somebody_else_is_not_taken_for_its", 9),
-    Mutant("a probe is taken for the peer that asked", "server/transport/router.py", " and arrivals and part is not probe:", " and arrivals:",
+    Mutant("a probe is taken for the peer that asked", "server/transport/router.py", "        if arrivals and part is not probe and", "        if arrivals and",
            "tests/unit/test_clients_listed.py::test_a_probe_is_not_taken_for_the_peer_that_asked", 9),
     Mutant("peers are remembered without limit", "server/transport/router_peers.py", "            del self._seen[next(iter(self._seen))]", "            pass",
            "tests/unit/test_clients_listed.py::test_peers_that_are_remembered_are_bounded", 9),
@@ -1060,6 +1061,31 @@ MUTANTS: list[Mutant] = [
         "the loop does not wake for a timer", "server/loop.py",
         "self.timers.wait_s(self.dispatcher.wait_s(timeout_s))", "self.dispatcher.wait_s(timeout_s)",
         "tests/unit/test_timers.py::test_the_loop_calls_a_timer_in_time_and_late_ones_beside_requests", 9,
+    ),
+    Mutant(
+        "a busy router keeps the loop from the bridge", "server/loop.py",
+        "                arrivals += transport.drain()\n", "                arrivals += transport.drain()\n                break\n",
+        BUSY + "test_a_busy_router_takes_no_turn_from_the_bridge", 9,
+    ),
+    Mutant(
+        "a busy step calls no timers", "server/loop.py",
+        "        self.timers.run()\n        return len(arrivals)\n", "        if not arrivals:\n            self.timers.run()\n        return len(arrivals)\n",
+        BUSY + "test_a_busy_router_takes_no_turn_from_a_timer_or_from_what_others_append", 9,
+    ),
+    Mutant(
+        "a busy server does not stop", "server/loop.py",
+        "            while not self._stopping:\n                self.step(_IDLE_S)\n", "            while self.step(_IDLE_S) or not self._stopping:\n",
+        BUSY + "test_a_busy_server_stops_with_the_step_in_which_sigterm_comes", 9,
+    ),
+    Mutant(
+        "router takes in no more requests than it asks for", "server/transport/router.py",
+        "if requests <= ASKED_MAX and not zmq.zmq_poll(self._asked, 0):", "if requests >= ASKED_MAX or not zmq.zmq_poll(self._asked, 0):",
+        BUSY + "test_a_step_takes_in_more_requests_than_it_asks_for_one_by_one", 3,
+    ),
+    Mutant(
+        "an idle server wakes to look after its peers", "server/loop.py",
+        "self.timers.add(self._sweep, wakes=False)", "self.timers.add(self._sweep)",
+        BUSY + "test_an_idle_server_wakes_once_a_second", 9,
     ),
     Mutant(
         "commits are timed though nobody listens", "store/store.py",

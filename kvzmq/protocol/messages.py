@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any, NamedTuple, Union
 from zlib import crc32
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.operations import KEY_CHARS_MAX, SCANS, SERVED, TRAITS, WEIGHTS, WRITES, weight_of
@@ -137,7 +137,7 @@ class LargeResults:
         return self.length
 
 
-class Reply(NamedTuple):
+class Reply(Struct, frozen=True, gc=False):  # a NamedTuple takes 0.2 us to make, this a quarter of that
     """The answer to one request.
 
     seq       the request's number

@@ -578,6 +578,8 @@ _VALUES: dict[type[Operation], Callable[[Any], Iterable[Raw]]] = {
 _CHECKS: dict[type[Operation], Callable[[Any], None]] = {
     kind: kind.check for kind in KINDS if kind.check is not Operation.check
 }
+UNCHECKED = frozenset(KINDS) - _VALUES.keys() - _CHECKS.keys()
+"""The operations of which the types of their arguments say all."""
 
 
 TRAITS: dict[type[Operation], tuple[bool, bool, bool, Callable[[Any], int] | None]] = {

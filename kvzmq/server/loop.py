@@ -55,8 +55,8 @@ ANNOUNCE_S = 60.0
 _IDLE_S = 1.0
 """The longest wait of a step: timers that do not wake the loop are late by this much at most."""
 
-_VISIT_S = 0.1
-"""How often a transport is drained though the poll had nothing from it: it may have peers to drop."""
+_SWEEP_S = 0.1
+"""How often the transports look after their peers."""
 
 _COMPACTION_S = 0.05
 """How often to look whether a compaction is due or done; a child that ends wakes the loop."""
@@ -157,12 +157,11 @@ class Server:
         for descriptor in self._log_descriptors:
             self._poller.register(descriptor, zmq.POLLIN)
             self._log_poller.register(descriptor, zmq.POLLIN)
-        self._visiting = True
         self.timers = Timers(monotonic)
         """Called by the loop when they are due."""
         self.reloads = Reloads()
         """Called by the loop upon SIGHUP."""
-        self.timers.add(self._visit, wakes=False)
+        self.timers.add(self._sweep, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         self.timers.add(self._backups.drop_idle, wakes=False)
         if compactor is not None:
@@ -221,17 +220,17 @@ class Server:
 
     def step(self, timeout_s: float) -> int:
         """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
-        is_full = self.dispatcher.is_full
+        dispatcher, phases = self.dispatcher, self._phases
+        is_full = dispatcher.is_full
         # What is not drained stays ready, and the poll would not wait.
         poller = self._log_poller if is_full else self._poller
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
         if self._zap is not None and self._zap.socket in ready:
             self._zap.drain()
-        phases = self._phases
         is_timed = phases is not None and phases.is_due
         if phases is not None and is_timed:
             phases.begin()
-            self.dispatcher.is_timed = True
+            dispatcher.is_timed = True
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
             self.store.catch_up()
         arrivals = [] if is_full else self._drain(ready)
@@ -240,19 +239,19 @@ class Server:
         if arrivals:
             for on_receive in self._on_receive:
                 on_receive(arrivals, is_timed)
-            refused = self.dispatcher.refused
-            self.dispatcher.dispatch(arrivals)
-            if self.dispatcher.refused > refused:
+            refused = dispatcher.refused
+            dispatcher.dispatch(arrivals)
+            if dispatcher.refused > refused:
                 self._journal.refused(arrivals)
         else:
-            self.dispatcher.tick()
+            dispatcher.tick()
         if phases is not None and is_timed:
             phases.dispatched()
         for transport in self.transports:
             transport.flush()
         if phases is not None and is_timed:
             phases.end()
-            self.dispatcher.is_timed = False
+            dispatcher.is_timed = False
         self.timers.run()
         return len(arrivals)
 
@@ -265,19 +264,19 @@ class Server:
         return int(timeout_s * 1000 + 0.999)
 
     def _drain(self, ready: Container[object]) -> list[Arrival]:
-        """Take in what has come, and visit every transport now and then."""
-        everyone, self._visiting = self._visiting, False
+        """Take in what has come."""
         arrivals: list[Arrival] = []
         for transport, handle in self._handles:
-            if everyone or handle in ready or transport.pending():
+            if handle in ready or transport.pending():
                 arrivals += transport.drain()
         return arrivals
 
     # ---- timers
 
-    def _visit(self) -> float:
-        self._visiting = True  # with the next step
-        return _VISIT_S
+    def _sweep(self) -> float:
+        for transport in self.transports:
+            transport.sweep()
+        return _SWEEP_S
 
     def _compact(self) -> float:
         assert self.compactor is not None

@@ -124,7 +124,8 @@ class Table:
         """Execute a request, or give a retried one what it got the first time."""
         session = request.session
         if session is None or not request.writes:
-            return Reply(request.seq, *self._run_operations(request))
+            revision, results = self._run_operations(request)
+            return Reply(request.seq, revision, results)
         try:
             cached = self.sessions.find(session, request.seq, request.digest)
         except errors.RequestRefused as error:
@@ -146,7 +147,8 @@ class Table:
         before = self.revision
         self._scanning = request.scans
         self.budget.begin(len(request.ops), self.semantics, before)
-        results = [self._result(op) for op in request.ops]
+        ops = request.ops
+        results = [self._result(ops[0])] if len(ops) == 1 else [self._result(op) for op in ops]
         if self.revision - before > 1:
             self.history.join(before, self.revision)
         if len(results) == 1 and results[0] == (errors.OK, None):
@@ -344,11 +346,14 @@ class Table:
     def _find(self, key: str) -> bytes:
         value = self._get(key)
         if value is None:
-            raise errors.NoSuchKey(f"no key {_short(key)}")
+            raise _no_key(key)
         return value
 
     def _lookup(self, op: operations.Lookup) -> Raw:
-        return self.budget.charge(self._find(op.key))
+        value = self._get(op.key) if self._late else self.rows.get(op.key)
+        if value is None:
+            raise _no_key(op.key)
+        return self.budget.charge(value)
 
     def _lookup_many(self, op: operations.LookupMany) -> dict[str, Raw]:
         get = self._get if self._late else self.rows.get
@@ -435,6 +440,10 @@ def _look_for_indexes(request: Request) -> tuple[frozenset[str], bool]:
             subkeys[subkey] = None
         order = order or op.ordered
     return frozenset(subkeys), order
+
+
+def _no_key(key: str) -> errors.NoSuchKey:
+    return errors.NoSuchKey(f"no key {_short(key)}")
 
 
 def _short(key: str) -> str:

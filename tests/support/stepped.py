@@ -241,8 +241,10 @@ class Stepped:
 
     def step(self) -> int:
         """Turn the loop once, waiting a few milliseconds at most."""
-        self.server._visiting = True  # every transport looks after its peers in every step: the clock is ours
-        return self.server.step(0.005)
+        taken = self.server.step(0.005)
+        for transport in self.server.transports:  # they look after their peers in every step: the clock is ours
+            transport.sweep()
+        return taken
 
     def until(
         self,

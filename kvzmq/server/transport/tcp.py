@@ -120,7 +120,7 @@ class TcpTransport:
         self._reads = 0
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))  # malloc may give a new one back to the system each time
         self._uncounted_bytes = 0
-        self._swept_s = clock()
+        self._now_s = self._swept_s = clock()  # as of the latest drain or sweep: one look at the clock for each
         self._counts = {
             "connections_accepted": 0,
             "connections_dropped_stalled": 0,
@@ -139,9 +139,10 @@ class TcpTransport:
     # ---- in
 
     def drain(self) -> list[Arrival]:
+        self._now_s = self._clock()
         self._read_and_write()
         arrivals = self._take_turns()
-        self._sweep()
+        self._bound_memory()
         return arrivals
 
     def _read_and_write(self) -> None:
@@ -189,7 +190,7 @@ class TcpTransport:
                 self._last_number,
                 sock,
                 f"{address[0]}:{address[1]}",
-                self._clock(),
+                self._now_s,
                 self._request_bytes_max,
                 self._token,
             )
@@ -199,14 +200,13 @@ class TcpTransport:
         return None
 
     def _warn(self, message: str) -> None:
-        now_s = self._clock()
-        if now_s >= self._warn_again_s:
-            self._warn_again_s = now_s + _WARN_S
+        if self._now_s >= self._warn_again_s:
+            self._warn_again_s = self._now_s + _WARN_S
             _log.warning("%s", message)
 
     def _pause_accepting(self) -> None:
         self._accepting = False
-        self._accept_again_s = self._clock() + _PAUSE_S
+        self._accept_again_s = self._now_s + _PAUSE_S
         self._selector.unregister(self._listener)
 
     def _receive(self, connection: Connection) -> int:
@@ -272,7 +272,7 @@ class TcpTransport:
             self._drop(connection, "connections_dropped_backpressure")
             return
         if not connection.queued:
-            connection.moved_s = self._clock()
+            connection.moved_s = self._now_s
         self._uncounted_bytes += connection.queue(reply)
         self._unflushed[connection.number] = connection
         if connection.is_over_limit:
@@ -288,9 +288,12 @@ class TcpTransport:
 
     def flush(self) -> None:
         self._encode_bytes = STEP_REPLY_BYTES_MAX
+        if not (self._unencoded or self._unflushed):
+            return
         unencoded, self._unencoded = self._unencoded, {}
         unflushed, self._unflushed = self._unflushed, {}
-        for connection in (unencoded | unflushed).values():  # those that had to wait in the last step come first
+        # Those that had to wait in the last step come first.
+        for connection in (unencoded | unflushed if unencoded else unflushed).values():
             self._write(connection)
             self._conclude(connection)
 
@@ -307,7 +310,7 @@ class TcpTransport:
                 return
             except OSError:
                 return self._close(connection)
-            connection.moved_s = self._clock()
+            connection.moved_s = self._now_s
             connection.sent(lines, sent_bytes)
 
     def _encode(self, connection: Connection, reply: Reply) -> bool:
@@ -322,6 +325,8 @@ class TcpTransport:
 
     def _conclude(self, connection: Connection) -> None:
         """Close a connection that has had its last reply; else register for what it waits for now."""
+        if connection.state is READING and connection.polled == selectors.EVENT_READ and not connection.queued:
+            return  # nearly always: it is registered for what it waits for since its lines were taken in
         if connection.is_served:
             self._close(connection)
         elif connection.state is not CLOSED:
@@ -349,12 +354,11 @@ class TcpTransport:
             self._selector.register(connection.socket, events, connection)
         connection.polled = events
 
-    def _sweep(self) -> None:
-        now_s = self._clock()
+    def sweep(self) -> None:
+        now_s = self._now_s = self._clock()
         if not self._accepting and now_s >= self._accept_again_s:
             self._accepting = True
             self._selector.register(self._listener, selectors.EVENT_READ)
-        self._bound_memory()
         if now_s - self._swept_s < 1.0:
             return
         self._swept_s = now_s
