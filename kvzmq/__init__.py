@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client, connect
     from kvzmq.client.sync.watch import Watch
     from kvzmq.errors import (
+        BackupFailed,
         CatalogError,
         CheckFailed,
         InvalidMethod,
         InvalidRequest,
         KvzmqError,
         NoSuchKey,
+        NotAllowed,
         OutcomeUnknown,
         ResultTooLarge,
         RevisionGone,
@@ -54,8 +56,9 @@ _HOMES = {
     "Event": "kvzmq.client.core.watch_state",
     **dict.fromkeys(
         (
-            "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey",
-            "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
+            "BackupFailed", "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError",
+            "NoSuchKey", "NotAllowed", "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused",
+            "SessionExpired",
             "WriteRejected", "TableChanged", "Timeout", "WatchIdle", "WrongType",
         ),
         "kvzmq.errors",
@@ -63,10 +66,10 @@ _HOMES = {
 }  # fmt: skip
 
 __all__ = [
-    "ABSENT", "AsyncClient", "AsyncWatch", "CatalogError", "CheckFailed", "Client", "Event", "InvalidMethod",
-    "InvalidRequest", "KvzmqError", "NoSuchKey", "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge",
-    "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout", "Transaction",
-    "Watch", "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
+    "ABSENT", "AsyncClient", "AsyncWatch", "BackupFailed", "CatalogError", "CheckFailed", "Client", "Event",
+    "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey", "NotAllowed", "OutcomeUnknown", "Pending", "Pipeline",
+    "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout",
+    "Transaction", "Watch", "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
 ]  # fmt: skip
 
 

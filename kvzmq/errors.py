@@ -7,13 +7,15 @@
     │   ├── CheckFailed             3
     │   ├── ResultTooLarge          4
     │   ├── RevisionGone            5
-    │   └── WatchIdle               6
+    │   ├── WatchIdle               6
+    │   └── BackupFailed            7
     ├── RequestRefused          nothing of the request was executed
     │   ├── InvalidRequest         16   (a ValueError)
     │   ├── InvalidMethod          17
     │   ├── WriteRejected          18
     │   ├── SessionExpired         19
-    │   └── SequenceReused         20
+    │   ├── SequenceReused         20
+    │   └── NotAllowed             21
     ├── Timeout                 the operation did not run, or was a read   (a TimeoutError)
     ├── OutcomeUnknown          the operation may have run, once
     ├── TableChanged            another table answers where one was used before
@@ -88,6 +90,12 @@ class WatchIdle(OperationError):
     code = 6
 
 
+class BackupFailed(OperationError):
+    """A backup cannot be made, or is not there any more: the message says why. Begin it again."""
+
+    code = 7
+
+
 class RequestRefused(KvzmqError):
     """Base class of refusals of a whole request: nothing of it was executed."""
 
@@ -120,6 +128,12 @@ class SequenceReused(RequestRefused):
     """The sequence number was used before, for another request."""
 
     code = 20
+
+
+class NotAllowed(RequestRefused):
+    """The server does not know the client's key, or the client may not do this: not executed."""
+
+    code = 21
 
 
 class Timeout(KvzmqError, TimeoutError):

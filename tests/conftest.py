@@ -82,6 +82,14 @@ def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
     return add
 
 
+@pytest.fixture(params=["plain", pytest.param("pyzmq", marks=pytest.mark.full)])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the client's sockets, for clients that do not choose; contract tests run over both without KVZMQ_FULL."""
+    monkeypatch.setenv("KVZMQ_TRANSPORT", request.param)
+    transport: str = request.param
+    return transport
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     """A real server with a bridge, on free ports and an empty directory."""

@@ -121,17 +121,25 @@ class Load:
         in_flight: unanswered requests of each connection
         timeout_s: how long nothing may come before the run ends with Timeout
         echo: the other side is no server but sends every frame back, to see what the transport alone can do
+        prepare: called with every socket before it connects, to give it keys
 
     Raises:
         Timeout: the server does not answer
     """
 
     def __init__(
-        self, url: str, clients: int = 1, in_flight: int = 1, timeout_s: float = 10.0, echo: bool = False
+        self,
+        url: str,
+        clients: int = 1,
+        in_flight: int = 1,
+        timeout_s: float = 10.0,
+        echo: bool = False,
+        prepare: Callable[[zmq.Socket[bytes]], None] = lambda socket: None,
     ) -> None:
         if not (1 <= clients <= CONNECTIONS_MAX and 1 <= in_flight <= IN_FLIGHT_MAX):
             raise ValueError(f"clients: 1 to {CONNECTIONS_MAX}, in flight: 1 to {IN_FLIGHT_MAX}")
         self._in_flight = in_flight
+        self._prepare = prepare
         self._timeout_ms = int(timeout_s * 1000)
         self._receive = _receive_echo if echo else _receive
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -150,6 +158,7 @@ class Load:
     def _connect(self, url: str) -> None:
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
+        self._prepare(socket)
         socket.connect(url)
         self._connections[socket] = _Connection(socket)
         self._poller.register(socket, zmq.POLLIN)

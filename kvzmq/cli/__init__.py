@@ -3,7 +3,8 @@
 This is the only package that imports all others. Data is written to standard output, messages about it
 to standard error. Exit codes: 0 done, 1 no such key, a condition that did not hold, or damage found, 2
 wrong usage, 3 refused to start, 4 cannot reach the server, 5 the disk failed, so that the server cannot
-write or has ended; 130 after Ctrl-C, 141 when the reader of the output has closed the pipe.
+write, cannot make a backup, or has ended; 130 after Ctrl-C, 141 when the reader of the output has closed
+the pipe.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ DEFAULT_URL = "tcp://127.0.0.1:5570"
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Server": {
         "server": ("kvzmq.cli.commands.server:server", "Serve a table until SIGTERM or Ctrl-C."),
+        "keygen": ("kvzmq.cli.commands.keygen:keygen", "Make a pair of keys, for a client or a server."),
         "ping": ("kvzmq.cli.commands.ping:ping", "Say whether the server answers, or why not."),
-        "stats": ("kvzmq.cli.commands.ping:stats", "Show what the server says of itself."),
+        "stats": ("kvzmq.cli.commands.stats:stats", "Show what the server says of itself."),
+        "doctor": ("kvzmq.cli.commands.doctor:doctor", "Say what is wrong, or will be, and what mends it."),
+        "clients": ("kvzmq.cli.commands.clients:clients", "List who is connected, or end a connection."),
     },
     "Table": {
         "insert": ("kvzmq.cli.commands.write:insert", "Set a key to a value."),
@@ -44,8 +48,10 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "watch": ("kvzmq.cli.commands.watch:watch", "Follow changes as they are made."),
         "shell": ("kvzmq.cli.commands.shell:shell", "Type these commands, with history and completion."),
     },
-    "Files": {
-        "check": ("kvzmq.cli.commands.check:check", "Read a table's files: are they whole? --repair saves a copy."),
+    "Storage": {
+        "backup": ("kvzmq.cli.commands.backup:backup", "Write a running server's whole table to a file."),
+        "restore": ("kvzmq.cli.commands.backup:restore", "Make a table's directory from a backup."),
+        "check": ("kvzmq.cli.commands.check:check", "Read a table's files, or a backup: are they whole?"),
         "log": ("kvzmq.cli.commands.log:log", "Show who changed what, and when, from the log."),
         "export": ("kvzmq.cli.commands.transfer:export", "Write every row as a line of JSON."),
         "import": ("kvzmq.cli.commands.transfer:import_", "Insert rows from lines of JSON."),
@@ -84,6 +90,7 @@ _EXIT_CODES: Sequence[tuple[type[BaseException], int]] = (
     (errors.InvalidMethod, USAGE),
     (errors.WriteRejected, STORAGE_FAILED),
     (errors.StorageFatal, STORAGE_FAILED),
+    (errors.BackupFailed, STORAGE_FAILED),
     (errors.OperationError, NOT_FOUND),
     (errors.Timeout, UNREACHABLE),
     (errors.OutcomeUnknown, UNREACHABLE),
@@ -218,6 +225,21 @@ def _drop_output() -> None:
     help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas.",
 )
 @click.option(
+    "--curve-key",
+    "curve_key",
+    envvar="KVZMQ_CURVE_KEY",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="For a server with CURVE: your key, NAME.key_secret of `kvzmq keygen NAME`.",
+)
+@click.option(
+    "--server-key",
+    "server_key",
+    envvar="KVZMQ_SERVER_KEY",
+    metavar="KEY",
+    help="For a server with CURVE: its public key, 40 characters.",
+)
+@click.option(
     "--timeout",
     "timeout_s",
     envvar="KVZMQ_TIMEOUT",
@@ -235,15 +257,17 @@ def _drop_output() -> None:
     help="Fail at once, with exit code 4, if no server listens there, instead of trying until --timeout.",
 )
 @click.pass_context
-def main(ctx: click.Context, url: str, timeout_s: float, no_wait: bool) -> None:
+def main(
+    ctx: click.Context, url: str, curve_key: str | None, server_key: str | None, timeout_s: float, no_wait: bool
+) -> None:
     """A durable table that processes share over ZeroMQ."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
         if sys.stdin.isatty() and sys.stdout.isatty():
             click.echo("\nTo type commands: kvzmq shell")
         ctx.exit(DONE if sys.stdout.isatty() else USAGE)
-    if ctx.invoked_subcommand not in ("server", "catalog", "trace", "bench"):
+    if ctx.invoked_subcommand not in ("server", "keygen", "catalog", "trace", "bench"):
         from kvzmq.cli.connection import Connection
 
-        ctx.obj = Connection(url, timeout_s, no_wait)
+        ctx.obj = Connection(url, timeout_s, no_wait, curve_key, server_key)
         ctx.call_on_close(ctx.obj.close)

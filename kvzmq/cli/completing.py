@@ -22,11 +22,12 @@ _PLAIN = re.compile(r"[\w./@%+,=:^-]+")
 
 def keys(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
     """Return the table's keys that begin with what was typed."""
-    url = ctx.meta.get(URL_OPTION) or ctx.find_root().params.get("url")
+    root = ctx.find_root().params
+    url = ctx.meta.get(URL_OPTION) or root.get("url")
     try:
         from kvzmq.client.sync.client import connect
 
-        with connect(str(url), TIMEOUT_S) as table:
+        with connect(str(url), TIMEOUT_S, curve_key=root.get("curve_key"), server_key=root.get("server_key")) as table:
             found = list(islice(table.keys(incomplete), KEYS_MAX))
     except Exception:  # a message would appear in the middle of the line that is being typed
         return []

@@ -14,6 +14,7 @@ from kvzmq import errors
 
 if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
+    from kvzmq.curve import ClientKeys
 
 URL_OPTION = "kvzmq.cli.url"
 """The key in click's context of a command's own -c, for completion."""
@@ -40,15 +41,37 @@ class Connection:
         url: as `kvzmq.connect` takes it
         timeout_s: for each call
         no_wait: whether it is an error at once if no server listens at the URL
+        curve_key: the path of the client's keys, for a server with CURVE
+        server_key: the public key of that server
     """
 
-    def __init__(self, url: str, timeout_s: float, no_wait: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        no_wait: bool = False,
+        curve_key: str | None = None,
+        server_key: str | None = None,
+    ) -> None:
         self.url = url
+        self.curve_key = curve_key
+        self.server_key = server_key
         self.timeout_s = timeout_s
         self.no_wait = no_wait
         self._client: Client | None = None
         self._checked = False  # whether this command has checked that a server listens, or will by its timer
         self._notice: threading.Timer | None = None
+
+    def with_settings(self, **settings: Any) -> Connection:
+        """Return a connection with some of the arguments of this one changed."""
+        own: dict[str, Any] = {
+            "url": self.url,
+            "timeout_s": self.timeout_s,
+            "no_wait": self.no_wait,
+            "curve_key": self.curve_key,
+            "server_key": self.server_key,
+        }
+        return Connection(**(own | settings))
 
     @property
     def table(self) -> Client:
@@ -72,6 +95,20 @@ class Connection:
             self._notice.start()
         return client
 
+    @property
+    def keys(self) -> ClientKeys | None:
+        """The keys for CURVE, None if none were given.
+
+        Raises:
+            click.UsageError: they cannot be used
+        """
+        from kvzmq.curve import BadKey, client_keys
+
+        try:
+            return client_keys(self.curve_key, self.server_key)
+        except BadKey as error:
+            raise click.UsageError(str(error)) from None
+
     def open(self) -> Client:
         """Return the client, whether or not a server is there.
 
@@ -83,7 +120,7 @@ class Connection:
         try:
             if any(part.strip().startswith("inproc:") for part in self.url.split(",")):
                 raise ValueError("inproc:// reaches sockets of one process only: use tcp://HOST:PORT or ipc:///PATH")
-            self._client = connect(self.url, self.timeout_s)
+            self._client = connect(self.url, self.timeout_s, curve_key=self.curve_key, server_key=self.server_key)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         return self._client
@@ -115,7 +152,7 @@ class Connection:
             return error
         from kvzmq.cli.explain import diagnose
 
-        findings = diagnose(self.url, min(PROBE_S, self.timeout_s))
+        findings = diagnose(self.url, min(PROBE_S, self.timeout_s), self.keys)
         wrong = next((finding.text for finding in findings if not finding.well), "no answer in time")
         return errors.Timeout(f"cannot reach {self.url}: {wrong}")
 
@@ -137,6 +174,10 @@ class TableCommand(click.Command):
                          expose_value=False, callback=_with_url),
             click.Option(["--timeout", "timeout_s"], metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
                          help="How long an answer may take.", expose_value=False, callback=_with_timeout),
+            click.Option(["--curve-key", "curve_key"], type=click.Path(dir_okay=False), metavar="FILE",
+                         help="Your key, for a server with CURVE.", expose_value=False, callback=_with_curve_key),
+            click.Option(["--server-key", "server_key"], metavar="KEY", expose_value=False, callback=_with_server_key,
+                         help="Its public key."),
             click.Option(["--no-wait", "no_wait"], is_flag=True, expose_value=False, callback=_with_no_wait,
                          help="Fail at once if no server listens there."),
         ]  # fmt: skip
@@ -160,21 +201,31 @@ def _with_url(ctx: click.Context, _: click.Parameter, url: str | None) -> None:
     if url is not None:
         ctx.meta[URL_OPTION] = url  # for the completion of keys, which has no connection
         if ctx.obj is not None:
-            _replace(ctx, Connection(url, ctx.obj.timeout_s, ctx.obj.no_wait))
+            _replace(ctx, url=url)
 
 
 def _with_timeout(ctx: click.Context, _: click.Parameter, timeout_s: float | None) -> None:
     if timeout_s is not None and ctx.obj is not None:
-        _replace(ctx, Connection(ctx.obj.url, timeout_s, ctx.obj.no_wait))
+        _replace(ctx, timeout_s=timeout_s)
 
 
 def _with_no_wait(ctx: click.Context, _: click.Parameter, no_wait: bool) -> None:
     if no_wait and ctx.obj is not None:
-        _replace(ctx, Connection(ctx.obj.url, ctx.obj.timeout_s, True))
+        _replace(ctx, no_wait=True)
 
 
-def _replace(ctx: click.Context, connection: Connection) -> None:
-    ctx.obj = connection
+def _with_curve_key(ctx: click.Context, _: click.Parameter, curve_key: str | None) -> None:
+    if curve_key is not None and ctx.obj is not None:
+        _replace(ctx, curve_key=curve_key)
+
+
+def _with_server_key(ctx: click.Context, _: click.Parameter, server_key: str | None) -> None:
+    if server_key is not None and ctx.obj is not None:
+        _replace(ctx, server_key=server_key)
+
+
+def _replace(ctx: click.Context, **settings: Any) -> None:
+    ctx.obj = connection = ctx.obj.with_settings(**settings)
     ctx.call_on_close(connection.close)
 
 

@@ -22,9 +22,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import zmq
+
 from kvzmq import catalog, errors
+from kvzmq.client.core.pyzmq_socket import PyzmqSocket
+from kvzmq.client.core.socket import Change
 from kvzmq.client.core.urls import catalog_of, needs_lookup, parse_urls
-from kvzmq.client.sync.client import connect
+from kvzmq.client.sync.client import open_client
+from kvzmq.curve import ClientKeys
 
 _GREETING_BYTES = 64
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -32,6 +37,14 @@ _READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x0
 _PROBES = (b"GET / HTTP/1.0\r\n\r\n", b'{"method": "ping"}\n')
 """Requests that identify a peer which does not speak ZeroMQ: an HTTP server answers the first. The bridge closes a
 connection that begins as HTTP, and answers the second."""
+
+_MECHANISMS = {
+    "CURVE": "the server asks for CURVE: give --curve-key, a file of `kvzmq keygen`, and --server-key, its public key",
+}
+"""What to do where a server asks for a mechanism that this client was given nothing for."""
+
+_VERSION_AT, _VERSION_MIN = 10, 3
+"""Where a greeting says its version, and the least that kvzmq speaks; before it the number is one less."""
 
 _HEARD_BYTES = 60
 
@@ -48,14 +61,15 @@ class _Stop(Exception):
     """A step has failed; the message says why."""
 
 
-def diagnose(url: str, timeout_s: float) -> list[Finding]:
+def diagnose(url: str, timeout_s: float, keys: ClientKeys | None = None) -> list[Finding]:
     """Check the servers of `url`, each step within `timeout_s`, up to the first step that fails.
 
-    The table itself is asked only where a catalog names the servers, to tell which of them answer.
+    `keys` are those for CURVE, None for a server without. The table itself is asked only where a catalog names the
+    servers, to tell which of them answer.
     """
     findings: list[Finding] = []
     for one in parse_urls(url):
-        findings += _project(one, timeout_s) if needs_lookup(one) else _check(one, timeout_s)
+        findings += _project(one, timeout_s, keys) if needs_lookup(one) else _check(one, timeout_s, keys)
     return findings
 
 
@@ -83,18 +97,18 @@ def _endpoints(url: str, timeout_s: float) -> list[str]:
     return [endpoint for entry in entries if (endpoint := entry.url(host))]
 
 
-def _check(endpoint: str, timeout_s: float) -> list[Finding]:
+def _check(endpoint: str, timeout_s: float, keys: ClientKeys | None) -> list[Finding]:
     """Check one server, up to the first step that fails."""
     findings: list[Finding] = []
     try:
-        findings.extend(Finding(True, text) for text in _steps(endpoint, timeout_s))
+        findings.extend(Finding(True, text) for text in _steps(endpoint, timeout_s, keys))
         findings[-1] = findings[-1]._replace(arrived=True)
     except _Stop as stop:
         findings.append(Finding(False, str(stop)))
     return findings
 
 
-def _project(url: str, timeout_s: float) -> list[Finding]:
+def _project(url: str, timeout_s: float, keys: ClientKeys | None) -> list[Finding]:
     """Ask a catalog, and check all servers of the project."""
     try:
         host, entries = _ask_catalog(url, timeout_s)
@@ -103,7 +117,7 @@ def _project(url: str, timeout_s: float) -> list[Finding]:
     servers = "1 server" if len(entries) == 1 else f"{len(entries)} servers, the newest first"
     findings = [Finding(True, f"the catalog knows, of {url}, {servers}")]
     with ThreadPoolExecutor(len(entries)) as pool:  # one that is silent does not make the others wait
-        walks = list(pool.map(lambda entry: _announced(entry, host, timeout_s), entries))
+        walks = list(pool.map(lambda entry: _announced(entry, host, timeout_s, keys), entries))
     findings += itertools.chain.from_iterable(walks)
     answering = [entry for entry, walk in zip(entries, walks) if walk[-1].well]
     if answering and len(entries) > 1:
@@ -129,7 +143,7 @@ def _project_faults(entries: list[catalog.Entry], answering: list[catalog.Entry]
             )
 
 
-def _announced(entry: catalog.Entry, host: str, timeout_s: float) -> list[Finding]:
+def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKeys | None) -> list[Finding]:
     """Return what a server has announced and whether it answers there, or the first step that failed."""
     endpoint = entry.url(host)
     age_s = max(0, int(time.time()) - entry.lastheardfrom)
@@ -140,18 +154,19 @@ def _announced(entry: catalog.Entry, host: str, timeout_s: float) -> list[Findin
     unusable = catalog.why_unusable(entry, host)
     if unusable:
         return [Finding(False, f"{about}: {unusable}")]
-    steps = _check(endpoint, timeout_s)
+    steps = _check(endpoint, timeout_s, keys)
     if not steps[-1].well:
         return [Finding(False, f"{about}: {steps[-1].text}")]
     try:
-        with connect(endpoint, timeout_s) as table:
-            revision = table.stats().get("revision")
+        with open_client([endpoint], timeout_s, keys=keys) as table:
+            table.ping()
+            revision = table.revision
     except errors.KvzmqError as error:
         return [Finding(False, f"{about}: {error}")]
     return [*steps, Finding(True, f"{about}: answers, at revision {revision}")]
 
 
-def _steps(endpoint: str, timeout_s: float) -> Iterator[str]:
+def _steps(endpoint: str, timeout_s: float, keys: ClientKeys | None) -> Iterator[str]:
     if endpoint.startswith("inproc:"):
         raise _Stop("inproc:// reaches sockets of the same process only: the command line needs tcp:// or ipc://")
     if not endpoint.startswith("ipc:"):
@@ -162,7 +177,9 @@ def _steps(endpoint: str, timeout_s: float) -> Iterator[str]:
     with contextlib.closing(_connect(endpoint, timeout_s)) as sock:
         ipc = endpoint.startswith("ipc:")
         yield f"a process listens on {endpoint}" if ipc else f"port {port} of {host} accepts connections"
-        yield _handshake(sock, endpoint, timeout_s)
+        yield _handshake(sock, endpoint, timeout_s, keys)
+    if keys is not None:
+        yield _handshake_curve(endpoint, timeout_s, keys)
 
 
 def _connect(endpoint: str, timeout_s: float) -> socket.socket:
@@ -237,7 +254,7 @@ def _connect_ipc(path: str, timeout_s: float) -> socket.socket:
     raise _Stop(reason)
 
 
-def _handshake(sock: socket.socket, endpoint: str, timeout_s: float) -> str:
+def _handshake(sock: socket.socket, endpoint: str, timeout_s: float, keys: ClientKeys | None) -> str:
     """Exchange greetings and READY; raise _Stop if the peer does not behave as a kvzmq server."""
     deadline_s = time.monotonic() + timeout_s
     try:
@@ -245,14 +262,26 @@ def _handshake(sock: socket.socket, endpoint: str, timeout_s: float) -> str:
         heard = _receive(sock, _GREETING_BYTES, deadline_s)
         if not (heard[:1] == b"\xff" and heard[9:10] == b"\x7f"):
             raise _Stop(_identify(heard, endpoint, timeout_s))
+        if len(heard) > _VERSION_AT and heard[_VERSION_AT] < _VERSION_MIN:
+            raise _Stop(
+                f"{endpoint} speaks version {heard[_VERSION_AT] + 1} of ZMTP, that of libzmq before 4: "
+                "it is no kvzmq server"
+            )
         if len(heard) < _GREETING_BYTES:
             raise _Stop(
                 f"{endpoint} begins to greet as ZeroMQ does and says no more: the process that listens there "
                 "is stopped or overloaded"
             )
         mechanism = heard[12:32].rstrip(b"\0").decode("ascii", "replace")
+        if mechanism == "CURVE" and keys is not None:
+            return "what listens there speaks ZeroMQ with CURVE"
         if mechanism != "NULL":
-            raise _Stop(f"the server asks for {mechanism} security, which this client has no keys for")
+            raise _Stop(_MECHANISMS.get(mechanism, f"the server asks for {mechanism} security, which kvzmq has not"))
+        if keys is not None:
+            raise _Stop(
+                f"what listens on {endpoint} speaks ZeroMQ without CURVE: leave --curve-key and --server-key away, or "
+                "secure the server"
+            )
         sock.sendall(_GREETING[11:] + bytes((4, len(_READY))) + _READY)
         head = _receive(sock, 2, deadline_s)
         ready = _receive(sock, head[1], deadline_s) if len(head) == 2 else b""
@@ -264,6 +293,31 @@ def _handshake(sock: socket.socket, endpoint: str, timeout_s: float) -> str:
         what = f"of type {kind}" if kind else "that takes no clients of this type"
         raise _Stop(f"{endpoint} is a ZeroMQ socket {what}, not a kvzmq server")
     return "what listens there speaks ZeroMQ, as a ROUTER"
+
+
+def _handshake_curve(endpoint: str, timeout_s: float, keys: ClientKeys) -> str:
+    """Exchange the handshake of CURVE, by libzmq; raise _Stop with the reason if it fails."""
+    with contextlib.closing(PyzmqSocket(endpoint, zmq.Context.instance(), keys)) as sock:
+        deadline_s = time.monotonic() + timeout_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            for event in sock.poll_events():
+                if event.change is Change.MADE:
+                    return "the server has the key --server-key, and knows the key of this client"
+                if event.change is Change.NOT_ALLOWED:
+                    raise _Stop(
+                        "this client is not allowed: the server does not know its key, "
+                        f"{keys.own.public}. It has to be in the server's clients file (--clients)"
+                    )
+                if event.change is Change.REFUSED:
+                    raise _Stop(
+                        "the server breaks the handshake off: most likely it has another key than --server-key, or "
+                        f"{keys.path} holds a public and a secret key that do not belong together"
+                    )
+            sock.wait(min(left_s, 0.1))
+    raise _Stop(
+        f"the handshake with CURVE does not end within {timeout_s:g} s: the process that listens there is stopped or "
+        "overloaded"
+    )
 
 
 def _receive(sock: socket.socket, length: int, deadline_s: float) -> bytes:

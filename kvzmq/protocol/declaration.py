@@ -30,7 +30,7 @@ class Scope(Enum):
 class Access(NamedTuple):
     """Keys that an operation accesses, and how.
 
-    writes  whether it may change their rows; its result may depend on them in either case
+    writes  whether it may change their rows; if not, its result may depend on them
     keys    the keys it names
     prefix  if not None, all keys that begin with it instead: "" for the whole table
     """
@@ -57,6 +57,8 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """Whether it needs the keys in order, for which there is an index."""
     pushes: ClassVar[bool] = False
     """Whether it begins a watch, whose events are pushed."""
+    administers: ClassVar[bool] = False
+    """Whether it tells of the server and its clients, or changes what becomes of them: an operator's business."""
     in_transactions: ClassVar[bool] = False
     """Whether a transaction may hold it."""
     from_clients: ClassVar[bool] = True
@@ -70,7 +72,7 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
 
     def named_keys(self) -> list[str]:
         """Return the keys it names, in the order of its arguments."""
-        return [key for access in self.accesses() for key in access.keys]
+        return list(dict.fromkeys(key for access in self.accesses() for key in access.keys))
 
     def weight(self) -> int:
         """Return how many rows it may read or write."""
@@ -117,6 +119,11 @@ def no_key(op: Operation) -> tuple[Access, ...]:
 def its_key(op: Any) -> tuple[Access, ...]:
     """Return those of an operation with a `key`."""
     return (Access(op.writes, (op.key,)),)
+
+
+def its_key_twice(op: Any) -> tuple[Access, ...]:
+    """Return those of a write with a `key` that is told what the row holds: whoever may only write may not have it."""
+    return (Access(False, (op.key,)), Access(True, (op.key,)))
 
 
 def its_keys(op: Any) -> tuple[Access, ...]:

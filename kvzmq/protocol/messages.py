@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Annotated, Any, NamedTuple, Union
 from zlib import crc32
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.operations import KEY_CHARS_MAX, SCANS, SERVED, TRAITS, WEIGHTS, WRITES, weight_of
 
 SESSION_BYTES = 16
@@ -78,9 +79,10 @@ class Request:
     needs    which indexes these need: the subkeys, and whether the keys in order; None until it is first computed
     digest   CRC-32 of `frame` if the request writes within a session, else 0
     weight   how many rows it may read or write, at the least one for each operation
+    kinds    the classes of the operations; None if there is only one operation
     """
 
-    __slots__ = ("digest", "frame", "needs", "ops", "scans", "seq", "served", "session", "weight", "writes")
+    __slots__ = ("digest", "frame", "kinds", "needs", "ops", "scans", "seq", "served", "session", "weight", "writes")
 
     def __init__(self, session: bytes | None, seq: int, ops: list[Any], frame: bytes) -> None:
         self.session = session
@@ -90,8 +92,9 @@ class Request:
         if len(ops) == 1:
             self.writes, self.served, self.scans, weigh = TRAITS[type(ops[0])]  # one lookup, not four: most have one
             self.weight = 1 if weigh is None else weigh(ops[0])
+            self.kinds: set[type[Operation]] | None = None
         else:
-            kinds = set(map(type, ops))
+            kinds = self.kinds = set(map(type, ops))
             self.writes = not WRITES.isdisjoint(kinds)
             self.served = not SERVED.isdisjoint(kinds)
             self.scans = not SCANS.isdisjoint(kinds)
@@ -112,6 +115,11 @@ class Refusal(NamedTuple):
         """Whether it scans: no refusal does."""
         return False
 
+    @property
+    def ops(self) -> tuple[Operation, ...]:
+        """What it asks for: nothing that could be read."""
+        return ()
+
 
 class LargeResults:
     """Results that are not encoded yet: pairs of a code and a payload, of about `length` bytes encoded.
@@ -129,7 +137,7 @@ class LargeResults:
         return self.length
 
 
-class Reply(NamedTuple):
+class Reply(Struct, frozen=True, gc=False):  # a NamedTuple takes 0.2 us to make, this a quarter of that
     """The answer to one request.
 
     seq       the request's number

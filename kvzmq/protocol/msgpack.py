@@ -17,7 +17,7 @@ from msgspec import Meta, Raw, Struct
 from kvzmq import errors
 from kvzmq.protocol import messages, operations, validation
 from kvzmq.protocol.declaration import Operation
-from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request
+from kvzmq.protocol.messages import LARGE_BYTES_MIN, LargeResults, Refusal, Reply, Request
 
 encode_value: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 """Encode a value as MessagePack; raises TypeError or OverflowError for what MessagePack cannot represent."""
@@ -131,7 +131,7 @@ def encode_reply(reply: Reply) -> bytes:
 
 def results_of(pairs: list[tuple[int, Any]], length: int) -> bytes | LargeResults:
     """Encode a reply's results, about `length` bytes; large ones are left to be encoded when they are sent."""
-    return encode_results(pairs) if length < messages.LARGE_BYTES_MIN else LargeResults(pairs, length)
+    return encode_value(pairs) if length < LARGE_BYTES_MIN else LargeResults(pairs, length)
 
 
 def encode_results(results: Iterable[tuple[int, Any]]) -> bytes:

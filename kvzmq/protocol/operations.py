@@ -24,6 +24,7 @@ from kvzmq.protocol.declaration import (
     Scope,
     Write,
     its_key,
+    its_key_twice,
     its_keys,
     its_prefix,
     method_of,
@@ -40,6 +41,12 @@ TTL_S_MAX = 10 * 366 * 86_400.0
 PAGE_ROWS_MAX = 10_000
 """The most rows in one page of `keys` or `items`."""
 
+CLIENTS_PAGE_MAX = 1000
+"""The most clients in one page of `clients`: the kernel is asked of each, which takes 6 us."""
+
+NAME_CHARS_MAX = 1000
+"""The longest name of a client."""
+
 ROWS_MAX = 100_000
 """The most rows or keys in one operation."""
 
@@ -49,6 +56,12 @@ TRANSACTION_MAX = 30_000
 TABLE_ID_BYTES = 16
 """The length of a lineage's and of an epoch's identifier."""
 
+BACKUP_CHUNK_BYTES = 256 << 10
+"""How much of a backup a reply holds at most."""
+
+BACKUP_WEIGHT = 5000
+"""What a piece of a backup counts for among a step's operations: a transport takes in four of them a step, 1 MiB."""
+
 PAGE_WEIGHT = 1000
 """The weight of an operation of which it is not known beforehand how many rows it will find."""
 
@@ -56,6 +69,9 @@ Key = Annotated[str, Meta(max_length=KEY_CHARS_MAX)]
 TTL = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]
 EpochArgument = Annotated[str, Meta(pattern="^([0-9a-f]{32})?$")]
 """An epoch, 32 hexadecimal digits, or the empty string for an argument that was not given."""
+
+BackupId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+"""What a client calls a backup: 32 hexadecimal digits, at random."""
 
 Maybe = Annotated[list[Raw], Meta(max_length=1)]
 """A value or its absence: `[value]` or `[]`."""
@@ -70,6 +86,10 @@ def _many_keys(op: Any) -> int:
 
 def _a_page(op: Operation) -> int:
     return PAGE_WEIGHT
+
+
+def _a_piece(op: Operation) -> int:
+    return BACKUP_WEIGHT
 
 
 def _its_limit(op: Any) -> int:
@@ -185,7 +205,7 @@ class CompareAndSet(Write, tag="compare_and_set"):
     value: Maybe
 
     mark = "C"
-    accesses = its_key
+    accesses = its_key_twice
 
     def values(self) -> Iterable[Raw]:
         return (*self.expected, *self.value)
@@ -199,7 +219,7 @@ class SetDefault(Write, tag="setdefault"):
 
     mark = "D"
     in_transactions = True
-    accesses = its_key
+    accesses = its_key_twice
     values = _its_value
 
 
@@ -211,7 +231,7 @@ class Increment(Write, tag="increment"):
 
     mark = "+"
     in_transactions = True
-    accesses = its_key
+    accesses = its_key_twice
 
     def check(self) -> None:
         if not math.isfinite(self.by):
@@ -403,6 +423,49 @@ class Stats(Operation, tag="stats"):
 
     mark = "?"
     scope = Scope.SERVER
+    administers = True
+    accesses = no_key
+
+
+class Backup(Operation, tag="backup"):
+    """Read a checkpoint that holds everything acknowledged before it was first asked for, piece by piece.
+
+    Without `offset` the backup begins, unless it has begun already. Payload: its length in bytes, or null while the
+    checkpoint is being written. With `offset`: up to BACKUP_CHUNK_BYTES bytes from there; at its end none, and the
+    server lets it go. In a request of its own. BackupFailed.
+    """
+
+    id: BackupId
+    offset: Annotated[int, Meta(ge=0)] | None = None
+
+    mark = "b"
+    scope = Scope.SERVER
+    administers = True
+    accesses = the_whole_table
+    weight = _a_piece
+
+
+class Clients(Operation, tag="clients"):
+    """List at most `limit` connected clients whose names sort after `after`. Payload: an array of maps, by name."""
+
+    after: Annotated[str, Meta(max_length=NAME_CHARS_MAX)] = ""
+    limit: Annotated[int, Meta(ge=1, le=CLIENTS_PAGE_MAX)] = 100
+
+    mark = "c"
+    scope = Scope.SERVER
+    administers = True
+    accesses = no_key
+    weight = _its_limit
+
+
+class Kick(Operation, tag="kick"):
+    """End the connection of the client of this name. Payload: whether there was one that could be ended."""
+
+    name: Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
+
+    mark = "!"
+    scope = Scope.SERVER
+    administers = True
     accesses = no_key
 
 
@@ -516,6 +579,8 @@ _VALUES: dict[type[Operation], Callable[[Any], Iterable[Raw]]] = {
 _CHECKS: dict[type[Operation], Callable[[Any], None]] = {
     kind: kind.check for kind in KINDS if kind.check is not Operation.check
 }
+UNCHECKED = frozenset(KINDS) - _VALUES.keys() - _CHECKS.keys()
+"""The operations of which the types of their arguments say all."""
 
 
 TRAITS: dict[type[Operation], tuple[bool, bool, bool, Callable[[Any], int] | None]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, compress, repeat
 from operator import is_
 from typing import Annotated, Any, Union
@@ -19,7 +19,7 @@ from msgspec import Meta, Raw
 
 from kvzmq import errors
 from kvzmq.protocol.declaration import Operation
-from kvzmq.protocol.operations import check_arguments, values_of
+from kvzmq.protocol.operations import UNCHECKED, check_arguments, values_of
 
 CONTAINERS_MAX = 131_072
 CONTAINER_BYTES = 8
@@ -249,11 +249,13 @@ def _quote(key: object) -> str:
 # ---- operations
 
 
-def check_operations(ops: Iterable[Operation]) -> None:
+def check_operations(ops: Sequence[Operation]) -> None:
     """Refuse operations with an argument that no client may send.
 
     Raises:
         InvalidRequest: says what is wrong and, in values that are not too large, where
     """
+    if len(ops) == 1 and type(ops[0]) in UNCHECKED:  # spares a lone lookup 0.2 us
+        return
     check_arguments(ops)
     _check_values(values_of(ops))

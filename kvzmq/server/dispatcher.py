@@ -7,8 +7,9 @@ durable the replies are handed to the transports, in the same order. The dispatc
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -18,9 +19,10 @@ from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server import watches
+from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
 from kvzmq.server.observer import Executed, Observer
-from kvzmq.server.transport import Arrival
+from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
 from kvzmq.store.store import HeldReply, Step, StepState, Store
 
@@ -29,6 +31,8 @@ WAITING_BYTES_MAX = 1 << 20
 
 EXPIRY_S = 0.01
 """The shortest wait for a row to expire: rows that become due within it are removed together."""
+
+_log = logging.getLogger(__name__)
 
 _NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
 
@@ -50,7 +54,9 @@ class Dispatcher:
         group_commit: commit a step's changes together; otherwise each request alone, to measure the difference
         observers: called for each request executed; the store calls its own
         request_bytes_max: the transports' limit, which `hello` reports
+        transports: whose clients `clients` lists
         monotonic: seconds that only grow, for heartbeats
+        backups: serves backups; by default none can be made
     """
 
     def __init__(
@@ -62,20 +68,26 @@ class Dispatcher:
         observers: Sequence[Observer] = (),
         request_bytes_max: int = messages.REQUEST_BYTES_MAX,
         monotonic: Callable[[], float] = time.monotonic,
+        backups: Backups | None = None,
+        transports: Sequence[Transport] = (),
     ) -> None:
         self.store = store
+        self.backups = Backups() if backups is None else backups
         self.watches = watches.Watches(store.table, monotonic)
         self.deferral = Deferral(store, monotonic)
         self.steps = 0
         self.requests = 0
         self.operations = 0
         self.refused = 0
-        self.observers = observers
+        self.observers = [observer for observer in observers if observer.wants_requests]
+        self.is_timed = False
+        """Whether the loop times this step."""
         self.send_ns = 0
-        """How long handing replies to the transports took, nanoseconds in all; measured only with observers."""
+        """How long handing replies to the transports took, nanoseconds in all; measured in timed steps only."""
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
+        self._transports = transports
         self._run_all = self._run if group_commit else self._run_singly
         self._unknown: UnknownStep | None = None
         self.is_full = False
@@ -85,6 +97,9 @@ class Dispatcher:
         self._served: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
             operations.Hello: self._hello,
             operations.Stats: self._stats,
+            operations.Backup: self._backup,
+            operations.Clients: self._clients,
+            operations.Kick: self._kick,
             operations.Watch: self._watch,
             operations.WatchQuery: self._watch_query,
             operations.Progress: self._progress,
@@ -214,8 +229,16 @@ class Dispatcher:
     def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
         held_bytes = 0
+        observed, execute = bool(self.observers), step.execute
         for arrival in arrivals:
-            held_bytes += len(self._answer(step, arrival).results)
+            request = arrival.request
+            if observed or isinstance(request, Refusal) or request.served or request.scans:
+                reply = self._answer(step, arrival, request)
+            else:  # what nearly all are
+                self.requests += 1
+                self.operations += len(request.ops)
+                reply = execute(request)
+            held_bytes += len(reply.results)
             if held_bytes > WAITING_BYTES_MAX:
                 replies = step.release()
                 self._send(unsent, replies)
@@ -223,18 +246,16 @@ class Dispatcher:
         self._send(unsent, step.sync())
 
     def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        began_ns = time.perf_counter_ns() if self.is_timed else 0
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
         if began_ns:
             self.send_ns += time.perf_counter_ns() - began_ns
 
-    def _answer(self, step: Step, arrival: Arrival) -> HeldReply:
-        request = arrival.request
-        if isinstance(request, Refusal) or request.served or request.scans:
-            request = self._admit(arrival, request)
-            if isinstance(request, Refusal):
-                return step.hold(self._refuse(request))
+    def _answer(self, step: Step, arrival: Arrival, request: Request | Refusal) -> HeldReply:
+        request = self._admit(arrival, request)
+        if isinstance(request, Refusal):
+            return step.hold(self._refuse(request))
         self.requests += 1
         self.operations += len(request.ops)
         if self.observers:
@@ -338,6 +359,7 @@ class Dispatcher:
                 serve = self._served.get(type(op))
                 results.append((errors.OK, serve(arrival, op) if serve is not None else table.read(op)))
             except errors.OperationError as error:
+                table.note_failed(op, error.code)
                 results.append((error.code, budget.charge_text(str(error))))
         self.watches.forget(arrival)
         return Reply(request.seq, table.revision, budget.encode(results))
@@ -346,6 +368,37 @@ class Dispatcher:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
             self._described = msgpack.encode_value(self._describe())
         return self.store.table.budget.charge(self._described)
+
+    def _backup(self, arrival: Arrival, op: operations.Backup) -> int | Raw | None:
+        if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:
+            raise errors.BackupFailed(
+                "backup goes in a request of its own: reading more than a piece would hold others up"
+            )
+        if op.offset is None:
+            return self.backups.begin(op.id)
+        return self.store.table.budget.charge(msgpack.encode_value(self.backups.read(op.id, op.offset)))
+
+    def _clients(self, arrival: Arrival, op: operations.Clients) -> Raw:
+        known = self._known_clients()
+        names = sorted(name for name in known if name > op.after)[: op.limit]
+        watches_of = self.watches.count_by_client()
+        found = []
+        for name in names:
+            transport, client = known[name]
+            found.append(transport.describe(client) | {"watches": watches_of.get(name, 0)})
+        return self.store.table.budget.charge(msgpack.encode_value(found))
+
+    def _known_clients(self) -> dict[str, tuple[Transport, Hashable]]:
+        return {
+            name: (transport, client) for transport in self._transports for name, client in transport.clients().items()
+        }
+
+    def _kick(self, arrival: Arrival, op: operations.Kick) -> bool:
+        found = self._known_clients().get(op.name)
+        if found is None or not found[0].kick(found[1]):
+            return False
+        _log.info("%s was kicked by %s", op.name, arrival.transport.name(arrival.peer))
+        return True
 
     def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
         if op.info is not None and op.info.heartbeat_s is not None:

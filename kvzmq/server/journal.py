@@ -80,9 +80,11 @@ class Journal:
 
     def stopped(self, why: str, requests: int) -> None:
         """Log that the server stops."""
+        uptime_s = self._clock() - self._began_s
         _log.info(
-            "stopped by %s after %s and %s requests", why, duration(self._clock() - self._began_s), f"{requests:,}"
-        )
+            "stopped by %s after %s and %s requests", why, duration(uptime_s), f"{requests:,}",
+            extra={"event": "stopped", "why": why, "uptime_s": round(uptime_s, 3), "requests": requests},
+        )  # fmt: skip
 
     def refused(self, arrivals: Sequence[Arrival]) -> None:
         """Log which peer's requests were refused, and why: those of `arrivals` that could not be read."""
@@ -92,11 +94,13 @@ class Journal:
         times = self._refused.count(len(found), self._clock())
         if times:
             arrival, refusal = found[-1]
+            peer, reason = arrival.transport.name(arrival.peer), refusal.message[:_REASON_CHARS]
             _log.warning(
                 "refused %s, the latest from %s: %s",
                 "a request" if times == 1 else f"{times:,} requests",
-                arrival.transport.name(arrival.peer),
-                refusal.message[:_REASON_CHARS],
+                peer,
+                reason,
+                extra={"event": "requests_refused", "requests": times, "peer": peer, "reason": reason},
             )
 
     def look(self) -> float:
@@ -111,12 +115,18 @@ class Journal:
         now_s = self._clock()
         if why is not None:
             self._trouble_s = now_s
+            reason = why.removeprefix("not applied: ")
             _log.error(
                 "cannot write: %s. Changes are refused, reads go on; every change tries again",
-                why.removeprefix("not applied: "),
+                reason,
+                extra={"event": "storage_trouble", "reason": reason},
             )
         else:
-            _log.warning("can write again, after %s", duration(now_s - self._trouble_s))
+            lasted_s = now_s - self._trouble_s
+            _log.warning(
+                "can write again, after %s", duration(lasted_s),
+                extra={"event": "storage_recovered", "lasted_s": round(lasted_s, 3)},
+            )  # fmt: skip
 
     def _troubles(self) -> dict[str, int]:
         found: dict[str, Any] = {}
@@ -134,7 +144,10 @@ class Journal:
             limit = self._dropped.setdefault(name, _RateLimit())
             times = limit.count(count - self._troubled.get(name, 0), now_s)
             if times:
-                _log.warning("clients in trouble: %s %s more, %s in all", name, f"{times:,}", f"{count:,}")
+                _log.warning(
+                    "clients in trouble: %s %s more, %s in all", name, f"{times:,}", f"{count:,}",
+                    extra={"event": "clients_in_trouble", "counter": name, "grown": times, "total": count},
+                )  # fmt: skip
         self._troubled = found
 
     def _log_counts(self) -> None:
@@ -142,4 +155,6 @@ class Journal:
         grown = {name: count - self._counted.get(name, 0) for name, count in found.items()}
         self._counted = found
         if any(grown.values()):
-            _log.debug("%s", ", ".join(f"{name} {count:+,}" for name, count in grown.items() if count))
+            grown = {name: count for name, count in grown.items() if count}
+            text = ", ".join(f"{name} {count:+,}" for name, count in grown.items())
+            _log.debug("%s", text, extra={"event": "counts", **grown})

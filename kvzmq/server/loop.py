@@ -13,8 +13,9 @@
 5. The transports let the replies go.
 6. Timers that are due are called.
 
-`run` turns until a signal or `stop`. While the loop waits for the disk, libzmq's I/O thread and the kernel
-collect the next step's requests: that is what makes group commit work.
+`run` turns until a signal or `stop`; SIGHUP has it call the hooks of `reloads` between two steps. While the loop waits
+for the disk, libzmq's I/O thread and the kernel collect the next step's requests: that is what makes group commit
+work.
 """
 
 from __future__ import annotations
@@ -34,11 +35,18 @@ import zmq
 from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX
+from kvzmq.server.access import LOOK_S, Access
+from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher
 from kvzmq.server.journal import Journal
+from kvzmq.server.machine import Machine
+from kvzmq.server.metrics import WINDOW_S, Metrics
 from kvzmq.server.observer import Observer, PhaseClock
+from kvzmq.server.reloads import Reloads
+from kvzmq.server.scrape import REFRESH_S, Scrape
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
+from kvzmq.server.zap import Zap
 from kvzmq.store.store import Store
 
 ANNOUNCE_S = 60.0
@@ -47,8 +55,8 @@ ANNOUNCE_S = 60.0
 _IDLE_S = 1.0
 """The longest wait of a step: timers that do not wake the loop are late by this much at most."""
 
-_VISIT_S = 0.1
-"""How often a transport is drained though the poll had nothing from it: it may have peers to drop."""
+_SWEEP_S = 0.1
+"""How often the transports look after their peers."""
 
 _COMPACTION_S = 0.05
 """How often to look whether a compaction is due or done; a child that ends wakes the loop."""
@@ -62,6 +70,9 @@ class Compaction(Protocol):
 
     def poll(self) -> None:
         """Take note of what has ended, and begin what is due, without waiting."""
+
+    def request_checkpoint(self) -> OpenWhenWritten:
+        """Have a checkpoint written that holds everything committed so far; returns what opens it."""
 
     def describe(self) -> Mapping[str, Any]:
         """Return what `stats` says of it."""
@@ -81,9 +92,13 @@ class Server:
         announcement: what it tells; the server adds what changes
         group_commit: see Dispatcher
         observers: are told what the server and its store do
+        metrics: the observer whose figures `stats` shows, or None
+        scrape: shows them over HTTP, or None
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats and timers
         request_bytes_max: the transports' limit, which clients are told
+        zap: decides on connections with CURVE, if there are any
+        access: the rights of their clients, read again when the file changes
     """
 
     def __init__(
@@ -95,20 +110,32 @@ class Server:
         announcement: Announcement | None = None,
         group_commit: bool = True,
         observers: Sequence[Observer] = (),
+        metrics: Metrics | None = None,
+        scrape: Scrape | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
+        zap: Zap | None = None,
+        access: Access | None = None,
     ) -> None:
         self.store = store
         self.transports = transports
         self.compactor = compactor
+        self._backups = Backups(None if compactor is None else compactor.request_checkpoint, monotonic)
+        self._metrics = metrics
+        self._machine = Machine(monotonic)
+        if metrics is not None:
+            observers = [*observers, metrics]
         self.dispatcher = Dispatcher(
-            store, clock, self.describe, group_commit, observers,
-            request_bytes_max=request_bytes_max, monotonic=monotonic,
+            store, clock, self.describe, group_commit, observers, request_bytes_max=request_bytes_max,
+            monotonic=monotonic, backups=self._backups, transports=transports,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:
             store.observers += [self._phases, *observers]
+        self._on_receive = [
+            observer.on_receive for observer in observers if type(observer).on_receive is not Observer.on_receive
+        ]
         self._journal = Journal(transports, self._going_on)
         store.on_trouble = self._journal.trouble
         if store.trouble is not None:
@@ -117,21 +144,38 @@ class Server:
         self._started_s = time.monotonic()
         self._stopping = False
         self._signalled = False
+        self._reload_asked = False
         self._stopped_by = "its caller"
+        self._zap = zap
+        self._access = access
         self._poller = zmq.Poller()
+        if zap is not None:
+            self._poller.register(zap.socket, zmq.POLLIN)
         self._handles = [(transport, transport.register(self._poller)) for transport in transports]
         self._log_descriptors = frozenset(store.log.descriptors())
         self._log_poller = zmq.Poller()
         for descriptor in self._log_descriptors:
             self._poller.register(descriptor, zmq.POLLIN)
             self._log_poller.register(descriptor, zmq.POLLIN)
-        self._visiting = True
         self.timers = Timers(monotonic)
         """Called by the loop when they are due."""
-        self.timers.add(self._visit, wakes=False)
+        self.reloads = Reloads()
+        """Called by the loop upon SIGHUP."""
+        self.timers.add(self._sweep, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
+        self.timers.add(self._backups.drop_idle, wakes=False)
         if compactor is not None:
             self.timers.add(self._compact, wakes=False)
+        if access is not None:
+            self.timers.add(lambda: self._look_at_clients(access), wakes=False)
+            self.reloads.add("clients", self.reload_clients)
+        if metrics is not None:
+            self.timers.add(metrics.turn, WINDOW_S, wakes=False)
+        if self._phases is not None and self._phases.every_s:
+            self.timers.add(self._phases.fall_due, wakes=False)
+        self._scrape = scrape
+        if scrape is not None:
+            self.timers.add(lambda: self._show(scrape))
         if announcer is not None and announcement is not None:
             self.timers.add(lambda: self._announce(announcer, announcement))
 
@@ -151,7 +195,24 @@ class Server:
                 self.step(_IDLE_S)
                 if self._signalled:
                     drain()
+                if self._reload_asked:
+                    self._reload_asked = False
+                    self.reloads.run()
         self._journal.stopped(self._stopped_by, self.dispatcher.requests)
+
+    def reload_clients(self) -> str | None:
+        """Read the clients file again and return what came of it; one that cannot be used changes nothing.
+
+        Raises:
+            ValueError: it cannot be used, and why
+        """
+        access = self._access
+        if access is None:
+            return None
+        if not access.reload():
+            raise ValueError(access.trouble)
+        self.dispatcher.watches.end_those_of(access.changed)
+        return f"{access.path}, {len(access.changed)} keys changed or revoked"
 
     def stop(self) -> None:
         """Have `run` return after the step it is in."""
@@ -159,31 +220,38 @@ class Server:
 
     def step(self, timeout_s: float) -> int:
         """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
-        is_full = self.dispatcher.is_full
-        poller = (
-            self._log_poller if is_full else self._poller
-        )  # what is not drained stays ready: the poll would not wait
+        dispatcher, phases = self.dispatcher, self._phases
+        is_full = dispatcher.is_full
+        # What is not drained stays ready, and the poll would not wait.
+        poller = self._log_poller if is_full else self._poller
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
-        if self._phases is not None:
-            self._phases.begin()
+        if self._zap is not None and self._zap.socket in ready:
+            self._zap.drain()
+        is_timed = phases is not None and phases.is_due
+        if phases is not None and is_timed:
+            phases.begin()
+            dispatcher.is_timed = True
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
             self.store.catch_up()
         arrivals = [] if is_full else self._drain(ready)
-        if self._phases is not None:
-            self._phases.drained()
+        if phases is not None and is_timed:
+            phases.drained()
         if arrivals:
-            refused = self.dispatcher.refused
-            self.dispatcher.dispatch(arrivals)
-            if self.dispatcher.refused > refused:
+            for on_receive in self._on_receive:
+                on_receive(arrivals, is_timed)
+            refused = dispatcher.refused
+            dispatcher.dispatch(arrivals)
+            if dispatcher.refused > refused:
                 self._journal.refused(arrivals)
         else:
-            self.dispatcher.tick()
-        if self._phases is not None:
-            self._phases.dispatched()
+            dispatcher.tick()
+        if phases is not None and is_timed:
+            phases.dispatched()
         for transport in self.transports:
             transport.flush()
-        if self._phases is not None:
-            self._phases.end()
+        if phases is not None and is_timed:
+            phases.end()
+            dispatcher.is_timed = False
         self.timers.run()
         return len(arrivals)
 
@@ -196,24 +264,30 @@ class Server:
         return int(timeout_s * 1000 + 0.999)
 
     def _drain(self, ready: Container[object]) -> list[Arrival]:
-        """Take in what has come, and visit every transport now and then."""
-        everyone, self._visiting = self._visiting, False
+        """Take in what has come."""
         arrivals: list[Arrival] = []
         for transport, handle in self._handles:
-            if everyone or handle in ready or transport.pending():
+            if handle in ready or transport.pending():
                 arrivals += transport.drain()
         return arrivals
 
     # ---- timers
 
-    def _visit(self) -> float:
-        self._visiting = True  # with the next step
-        return _VISIT_S
+    def _sweep(self) -> float:
+        for transport in self.transports:
+            transport.sweep()
+        return _SWEEP_S
 
     def _compact(self) -> float:
         assert self.compactor is not None
         self.compactor.poll()
         return _COMPACTION_S
+
+    def _look_at_clients(self, access: Access) -> float:
+        if access.has_changed():
+            with contextlib.suppress(ValueError):  # which is in the log
+                self.reload_clients()
+        return LOOK_S
 
     def _announce(self, announcer: Announcer, announcement: Announcement) -> float:
         changing = {name: told for name, told in self.store.identity().items() if told is not None}
@@ -227,6 +301,10 @@ class Server:
             )
         )
         return ANNOUNCE_S
+
+    def _show(self, scrape: Scrape) -> float:
+        scrape.refresh(self.describe())
+        return REFRESH_S
 
     def _phase_counts(self) -> tuple[int, int]:
         return self.dispatcher.requests + self.dispatcher.refused, self.dispatcher.send_ns
@@ -266,14 +344,23 @@ class Server:
             "requests_waiting": dispatcher.waiting,
             "clients": self.clients(),
             "watches": len(dispatcher.watches),
+            "backups": len(self._backups),
             "steps": dispatcher.steps,
             "requests": dispatcher.requests,
             "operations": dispatcher.operations,
             "requests_refused": dispatcher.refused,
         }
+        found |= self._machine.describe()
+        found["clock_s"] = round(time.time(), 3)
+        if self._metrics is not None:
+            found |= self._metrics.describe(self.store.failed())
         found["indexes"] = [subkey[:_SHOWN_CHARS] for subkey in found["indexes"]]
         if self.compactor is not None:
             found |= self.compactor.describe()
+        if self._access is not None:
+            found |= self._access.describe()
+        if self._zap is not None:
+            found |= self._zap.stats()
         for transport in self.transports:
             found |= transport.stats()
         return found
@@ -282,10 +369,10 @@ class Server:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[Callable[[], None]]:
-        """Have SIGTERM and SIGINT end the loop at once, and SIGCHLD wake it.
+        """Have SIGTERM and SIGINT end the loop at once, SIGHUP call the hooks of a reload, and SIGCHLD wake it.
 
-        A SIGINT that is ignored already stays so: a shell starts what goes on in the background of a script
-        (`kvzmq server &`) with it ignored, so that Ctrl-C ends the script alone.
+        A SIGINT or SIGHUP that is ignored already stays so: a shell starts what goes on in the background of a script
+        (`kvzmq server &`) with SIGINT ignored, so that Ctrl-C ends the script alone, and nohup ignores SIGHUP.
 
         A signal writes a byte that ends the poll. The byte may only be read after the poll, by
         the function this yields: the poll starts over when a signal interrupts it.
@@ -297,7 +384,9 @@ class Server:
 
         def on_signal(number: int, _: object) -> None:
             self._signalled = True
-            if number != signal.SIGCHLD:
+            if number == signal.SIGHUP:
+                self._reload_asked = True
+            elif number != signal.SIGCHLD:
                 self._stopping = True
                 self._stopped_by = "Ctrl-C (SIGINT)" if number == signal.SIGINT else signal.Signals(number).name
 
@@ -307,8 +396,7 @@ class Server:
                 reader.recv(4096)
 
         numbers = [signal.SIGTERM, signal.SIGCHLD]
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            numbers.append(signal.SIGINT)
+        numbers += [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
         before = [signal.signal(number, on_signal) for number in numbers]
         wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         try:
@@ -327,6 +415,11 @@ class Server:
             self._announcer.withdraw()
         for transport in self.transports:
             transport.close()
+        if self._zap is not None:
+            self._zap.close()
+        self._backups.close()
+        if self._scrape is not None:
+            self._scrape.close()
         if self.compactor is not None:
             self.compactor.close()
         self.store.close()

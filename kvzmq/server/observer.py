@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from kvzmq.protocol.messages import Request
 from kvzmq.server.transport import Arrival
@@ -60,17 +60,36 @@ class Phases(NamedTuple):
 
 
 class Observer(StoreObserver):
-    """Base class of what listens to a server: every method does nothing, override what is wanted."""
+    """Base class of what listens to a server: every method does nothing, override what is wanted.
+
+    What is not wanted costs nothing: requests are timed and told one by one only if somebody overrides `on_execute`,
+    which takes 1 us of each; and steps are timed as often as somebody asks for.
+    """
+
+    timed_every_s: ClassVar[float] = 0.0
+    """How much time may pass from one step that is timed to the next; 0 if all are to be timed."""
+
+    @property
+    def wants_requests(self) -> bool:
+        """Whether `on_execute` does anything."""
+        return type(self).on_execute is not Observer.on_execute
+
+    def on_receive(self, arrivals: Sequence[Arrival], is_timed: bool) -> None:
+        """Take note of what a step of the loop has taken in, refused requests included, before any of it executes.
+
+        Args:
+            is_timed: whether `on_step` will tell of this step
+        """
 
     def on_execute(self, executed: Executed) -> None:
         """Take note that a request has executed: not a refused one, not a retry that gets its cached reply."""
 
     def on_step(self, phases: Phases) -> None:
-        """Take note that a step of the loop with requests has ended."""
+        """Take note that a step of the loop with requests has ended which was timed."""
 
 
 class PhaseClock(StoreObserver):
-    """Times the phases of each step of the loop, and tells the observers.
+    """Times the phases of steps of the loop, and tells the observers.
 
     Args:
         observers: who is told
@@ -80,18 +99,26 @@ class PhaseClock(StoreObserver):
     def __init__(self, observers: Sequence[Observer], counts: Callable[[], tuple[int, int]]) -> None:
         self._observers = observers
         self._counts = counts
+        self.every_s = min(observer.timed_every_s for observer in observers)
+        self.is_due = True
+        """Whether the next step is to be timed."""
         self._began_ns = self._drained_ns = self._dispatched_ns = self._commit_ns = 0
-        self._before = counts()
+        self._before = (0, 0)
 
     def on_commit(self, commit: Commit) -> None:
         """Count what the log has taken of the step."""
         self._commit_ns += commit.append_ns + commit.sync_ns
 
+    def fall_due(self) -> float:
+        """Have the next step timed; a timer. Looking at the clock in every step would cost a lone client 1 %."""
+        self.is_due = True
+        return self.every_s
+
     def begin(self) -> None:
-        """Begin a step: the poll has returned."""
-        self._began_ns = time.perf_counter_ns()
+        """Begin a step that is timed: the poll has returned."""
         self._commit_ns = 0
         self._before = self._counts()
+        self._began_ns = time.perf_counter_ns()
 
     def drained(self) -> None:
         """Note that all requests were taken in."""
@@ -103,9 +130,11 @@ class PhaseClock(StoreObserver):
 
     def end(self) -> None:
         """End the step: the replies have left. One without a request is not told."""
-        requests, send_ns = (after - before for after, before in zip(self._counts(), self._before))
+        counted, sent_ns = self._counts()
+        requests, send_ns = counted - self._before[0], sent_ns - self._before[1]
         if not requests:
             return
+        self.is_due = not self.every_s
         phases = Phases(
             requests,
             self._drained_ns - self._began_ns,

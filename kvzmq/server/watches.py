@@ -16,7 +16,7 @@ A connection with watches is sent something at least every HEARTBEAT_S. When a p
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable
 from itertools import islice
 from typing import Any
 
@@ -186,6 +186,10 @@ class Watches:
     def __len__(self) -> int:
         return len(self._watches)
 
+    def count_by_client(self) -> dict[str, int]:
+        """Return how many watches each client has, by its name."""
+        return {peer.transport.name(peer.identity): len(peer.watches) for peer in self._peers.values() if peer.watches}
+
     # ---- what a connection asks for
 
     def add(
@@ -266,6 +270,14 @@ class Watches:
                 peer = self._peers.get((arrival.transport, arrival.peer))
                 if peer is not None:
                     peer.received_s = now_s
+
+    def end_those_of(self, users: Container[str]) -> None:
+        """End the watches of these public keys, whose rights have changed: whoever still may watches again."""
+        for peer in self._peers.values():
+            if peer.transport.user(peer.identity) in users:
+                self.behind = True
+                for watch in peer.watches.values():
+                    watch.error = errors.WatchIdle("the rights of this client have changed: watch again")
 
     def _peer(self, arrival: Arrival) -> _Peer:
         key = (arrival.transport, arrival.peer)

@@ -67,6 +67,8 @@ class History:
         self._bytes = 0  # in all the others
         self._large_step = (0, 0, 0)  # the revisions before and after it, and its bytes
         self._step_bytes = 0  # added since the step began
+        self.grown_bytes = 0
+        """By how much all changes have made keys (characters) and values (bytes) longer together."""
         self._spans: list[tuple[int, int]] = []  # (after, last) of each request that made several changes, in order
 
     @property
@@ -77,10 +79,16 @@ class History:
     def add(self, key: str, before: bytes | None, after: bytes | None) -> None:
         """Add the change that makes the next revision."""
         size = len(key)
+        grown = len(key)
         if before:
             size += len(before)
+            grown = -len(before)
         if after:
             size += len(after)
+            grown += len(after)
+        elif before:
+            grown -= len(key)
+        self.grown_bytes += grown
         chunk = self._open
         if chunk.bytes + size > CHUNK_BYTES or len(chunk.keys) >= CHUNK_CHANGES:
             chunk = self._open_next()
@@ -99,7 +107,8 @@ class History:
 
     def _extend(self, keys: Sequence[str], befores: Sequence[bytes | None], afters: Sequence[bytes | None]) -> None:
         count = len(keys)
-        size = sum(map(len, keys)) + sum(map(len, filter(None, befores))) + sum(map(len, filter(None, afters)))
+        before_bytes, after_bytes = sum(map(len, filter(None, befores))), sum(map(len, filter(None, afters)))
+        size = sum(map(len, keys)) + before_bytes + after_bytes
         if size > CHUNK_BYTES and count > 1:
             half = count // 2
             self._extend(keys[:half], befores[:half], afters[:half])
@@ -109,11 +118,19 @@ class History:
         if len(chunk.keys) + count > CHUNK_CHANGES or chunk.bytes + size > CHUNK_BYTES:
             chunk = self._open_next()
         self.revision += count
+        self.grown_bytes += (
+            _chars_of_absent(keys, befores) + after_bytes - _chars_of_absent(keys, afters) - before_bytes
+        )
         chunk.keys += keys
         chunk.befores += befores
         chunk.afters += afters
         chunk.bytes += size
         self._step_bytes += size
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes of changes are kept."""
+        return self._bytes + self._open.bytes
 
     def _open_next(self) -> _Chunk:
         """Close the open chunk, if there is anything in it."""
@@ -181,3 +198,12 @@ class History:
             if chunk.after <= revision:
                 break
         return chain.from_iterable(chunk.since(revision) for chunk in reversed(wanted))
+
+
+def _chars_of_absent(keys: Sequence[str], values: Sequence[bytes | None]) -> int:
+    """Return the length of the keys without a value; mostly none is, or all are, and no value is empty."""
+    if all(values):
+        return 0
+    if not any(values):
+        return sum(map(len, keys))
+    return sum(len(key) for key, value in zip(keys, values) if value is None)

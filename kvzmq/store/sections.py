@@ -81,6 +81,38 @@ def load(parts: Parts, sections: Iterable[bytes]) -> tuple[int, int]:
     return head["revision"], head["time_us"]
 
 
+class Summary(NamedTuple):
+    """What a table's sections say of it: `lineage` and the latest `epoch` are 32 hexadecimal digits, or None."""
+
+    revision: int
+    time_us: int
+    rows: int
+    sessions: int
+    lineage: str | None
+    epoch: str | None
+
+
+def summarize(sections: Iterable[bytes]) -> Summary:
+    """Go through a table's sections, and return what the first ones say of it.
+
+    Raises:
+        CorruptionError: they do not begin with a head
+    """
+    head: dict[str, int] = {}
+    epochs = Epochs()
+    for number, data in enumerate(sections):
+        if number < 2:  # the others hold rows
+            section = _decode_section(data)
+            if section.kind == "head":
+                head = _decode_head(section.content)
+            elif section.kind == "epochs":
+                epochs.load(*_decode_epochs(section.content))
+    if not head:
+        raise errors.CorruptionError("a checkpoint without a head: it was never written by any version")
+    lineage, epoch = (None if id is None else id.hex() for id in (epochs.lineage, epochs.current))
+    return Summary(head["revision"], head["time_us"], head["rows"], head["sessions"], lineage, epoch)
+
+
 class _Section(msgspec.Struct, array_like=True, gc=False):
     kind: str
     content: Raw

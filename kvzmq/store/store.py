@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
+from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LargeResults, Reply, Request
 from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
@@ -199,6 +200,7 @@ class Store:
                     table.history.trim(table.revision, table.revision)
         finally:
             table.semantics = SEMANTICS
+            table.failed.clear()  # by another server, in its time
             if collecting:
                 gc.enable()
 
@@ -381,6 +383,10 @@ class Store:
         """How many sessions the table has."""
         return len(self.table.sessions)
 
+    def failed(self) -> dict[tuple[type[Operation], int], int]:
+        """Return how many operations have failed since recovery, by class and code."""
+        return self.table.failed
+
     def identity(self) -> dict[str, str | None]:
         """Return lineage and epoch as clients see them, 32 hexadecimal digits or None."""
         return self.table.identity()
@@ -396,6 +402,10 @@ class Store:
             "expiring_keys": len(table.expiries),
             "indexes": table.indexes.names(),
             "index_bytes": table.indexes.kept_bytes,
+            "row_bytes": table.row_bytes,
+            "session_bytes": table.sessions.bytes,
+            "history_bytes": table.history.kept_bytes,
+            "table_time_s": table.time_us / 1e6,
             "commits": self.groups,
             "requests_committed": self.changes,
             "log_records": self.records,

@@ -58,6 +58,9 @@ class Table:
         self.history = History(0)
         self.budget = Budget()
         """What is left of the limits of the request that is being executed."""
+        self.failed: dict[tuple[type[Operation], int], int] = {}
+        """How many operations have failed, by class and code: for people to see, nothing is decided by it."""
+        self._loaded_bytes = 0  # of the rows that came from a checkpoint
         self._undo: Undo | None = None
         self._scanning = False  # whether the request scans, so that the bytes it replaces are counted
         # Each by the method of its name: `insert` by `_insert`.
@@ -121,7 +124,8 @@ class Table:
         """Execute a request, or return the cached reply of a retry."""
         session = request.session
         if session is None or not request.writes:
-            return Reply(request.seq, *self._run_operations(request))
+            revision, results = self._run_operations(request)
+            return Reply(request.seq, revision, results)
         try:
             cached = self.sessions.find(session, request.seq, request.digest)
         except errors.RequestRefused as error:
@@ -143,7 +147,8 @@ class Table:
         before = self.revision
         self._scanning = request.scans
         self.budget.begin(len(request.ops), self.semantics, before)
-        results = [self._result(op) for op in request.ops]
+        ops = request.ops
+        results = [self._result(ops[0])] if len(ops) == 1 else [self._result(op) for op in ops]
         if self.revision - before > 1:
             self.history.join(before, self.revision)
         if len(results) == 1 and results[0] == (errors.OK, None):
@@ -159,7 +164,17 @@ class Table:
         try:
             return errors.OK, self._run[type(op)](op)
         except errors.OperationError as error:
+            self.note_failed(op, error.code)
             return error.code, self.budget.charge_text(str(error))
+
+    def note_failed(self, op: Operation, code: int) -> None:
+        """Count an operation that has failed."""
+        self.failed[type(op), code] = self.failed.get((type(op), code), 0) + 1
+
+    @property
+    def row_bytes(self) -> int:
+        """How long all keys (characters) and values (bytes) are together."""
+        return self._loaded_bytes + self.history.grown_bytes
 
     # ---- the only places where a row changes
 
@@ -331,11 +346,14 @@ class Table:
     def _find(self, key: str) -> bytes:
         value = self._get(key)
         if value is None:
-            raise errors.NoSuchKey(f"no key {_short(key)}")
+            raise _no_key(key)
         return value
 
     def _lookup(self, op: operations.Lookup) -> Raw:
-        return self.budget.charge(self._find(op.key))
+        value = self._get(op.key) if self._late else self.rows.get(op.key)
+        if value is None:
+            raise _no_key(op.key)
+        return self.budget.charge(value)
 
     def _lookup_many(self, op: operations.LookupMany) -> dict[str, Raw]:
         get = self._get if self._late else self.rows.get
@@ -398,6 +416,7 @@ class Table:
         self.revision, self.time_us = sections.load(self._parts, dumped)
         self._now_us = self.time_us
         self.history = History(self.revision)
+        self._loaded_bytes = sum(map(len, self.rows)) + sum(map(len, self.rows.values()))
         self._late = self.semantics >= 2 and self.is_due(self.time_us)
 
     @property
@@ -421,6 +440,10 @@ def _find_indexes(request: Request) -> tuple[frozenset[str], bool]:
             subkeys[subkey] = None
         order = order or op.ordered
     return frozenset(subkeys), order
+
+
+def _no_key(key: str) -> errors.NoSuchKey:
+    return errors.NoSuchKey(f"no key {_short(key)}")
 
 
 def _short(key: str) -> str:

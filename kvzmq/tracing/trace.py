@@ -113,6 +113,13 @@ class Trace(Observer):
         if not self._failed:
             self._try(self._file.flush)
 
+    def go_on_in(self, file: TextIO) -> None:
+        """Close the file and go on in another, as after a rotation; also where the trace had ended for an error."""
+        self.close()
+        self._file = file
+        self._failed = False
+        self._print("# " + "\t".join(COLUMNS) + "\n")
+
     def close(self) -> None:
         """Close the file. What is still in its buffer and cannot be written is lost."""
         self._try(self._file.close)

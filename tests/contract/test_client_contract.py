@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.client_shells import SHELLS, open_shell
+from support.client_shells import SHELLS, open_shell, shell_of
 from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
@@ -803,7 +803,7 @@ def test_a_good_url_is_taken(url: str) -> None:
 def test_without_a_url_the_environments_is_used(
     kind: str, given: tuple[Any, ...], one_server: ServerProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect = kvzmq.connect if kind == "blocking" else kvzmq.connect_async
+    connect = kvzmq.connect if shell_of(kind)[0] == "blocking" else kvzmq.connect_async
     monkeypatch.setenv("KVZMQ_URL", one_server.url)
     with open_shell(kind, *given) as table:
         assert one_server.url in repr(table)

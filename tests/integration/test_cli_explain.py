@@ -115,6 +115,17 @@ def test_the_port_is_of_another_protocol() -> None:
         assert "does not speak ZeroMQ: it says b'SSH-2.0-OpenSSH_9.2" in wrong(url)
 
 
+def test_the_port_speaks_an_older_zeromq() -> None:
+    """What libzmq 3 answers to a greeting: its signature, its version less one, and its socket type."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(b"\xff" + bytes(8) + b"\x7f\x01\x05")
+        connection.recv(100)
+
+    with listening(serve) as url:
+        assert "speaks version 2 of ZMTP" in wrong(url)
+
+
 def test_the_port_says_nothing() -> None:
     with listening(lambda connection: threading.Event().wait(5)) as url:  # type: ignore[arg-type]
         assert "accepts the connection and says nothing" in wrong(url)
@@ -145,7 +156,7 @@ def test_the_server_asks_for_keys() -> None:
         sock.curve_secretkey = secret
         sock.curve_server = True
         port = sock.bind_to_random_port("tcp://127.0.0.1")
-        assert "asks for CURVE security" in wrong(f"tcp://127.0.0.1:{port}")
+        assert "asks for CURVE: give --curve-key" in wrong(f"tcp://127.0.0.1:{port}")
 
 
 def test_the_server_is_stopped_while_it_greets() -> None:

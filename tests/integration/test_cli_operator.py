@@ -42,13 +42,19 @@ def test_the_log_tells_of_start_and_stop(tmp_path: Path) -> None:
             table.insert_many({"a": 1, "b": 2})
         assert server.terminate() == 0
         begin, *rest = said(server)
-        assert re.fullmatch(rf"INFO kvzmq \S+, process \d+, serves {re.escape(str(data))}: a new table", begin)
+        told = (
+            rf"INFO kvzmq \S+, process \d+, serves {re.escape(str(data))}: a new table; "
+            r"lineage [0-9a-f]{32}, epoch [0-9a-f]{32}"
+        )
+        assert re.fullmatch(told, begin)
         assert rest[:2] == [f"INFO listening on {server.url}", f"INFO listening on port {server.port}"]
         assert re.fullmatch(r"INFO stopped by SIGTERM after \S+ s and \d+ requests", rest[-1])
         server.start()
         again = next(line for line in said(server)[len(rest) + 1 :] if "serves" in line)
         assert re.search(
-            r": 2 rows, revision 2, recovered in \S+ s from a checkpoint of 0 bytes and \d requests in the log$", again
+            r": 2 rows, revision 2, recovered in \S+ s from a checkpoint of 0 bytes and \d requests in the log; "
+            "lineage",
+            again,
         )
         server.signal(signal.SIGINT)
         assert server.wait_for_exit() == 0 and "INFO stopped by Ctrl-C (SIGINT) after" in server.stderr
@@ -308,6 +314,40 @@ def test_stats_have_units_for_people_and_none_for_machines(tmp_path: Path) -> No
         piped = dict(line.split("\t") for line in command("-c", server.url, "stats").stdout.splitlines())
         machine = json.loads(command("-c", server.url, "stats", "--json").stdout)
         assert int(piped["memory_bytes_max"]) == machine["memory_bytes_max"] and float(piped["uptime_s"]) > 0
+
+
+def test_stats_come_in_groups(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        with WireClient(server.url, session=None) as wire:
+            wire.call("insert", "zebra", 1)
+            wire.call("lookup", "ghost")
+        shown = on_terminal(tmp_path, "-c", server.url, "stats")
+        headings = ["server", "table", "memory", "requests", "log", "compaction", "clients", "operation", "part"]
+        assert all(re.search(rf"^ {name} ", shown, re.MULTILINE) for name in headings) and "other" not in shown
+        assert re.search(r"insert\s+1\s", shown) and re.search(r"lookup\s+NoSuchKey\s+1\s", shown)
+        piped = dict(line.split("\t") for line in command("-c", server.url, "stats").stdout.splitlines())
+        assert piped["by_operation.insert.count"] == "1" and float(piped["disk.sync.max_s"]) > 0
+        machine = json.loads(command("-c", server.url, "stats", "--json").stdout)
+        assert len(machine["disk"]["sync"]["buckets"]) == len(machine["bounds"]["times_s"]) + 1
+
+
+def test_clients_are_listed_and_kicked_by_name(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data", bridge=True) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as bridge:
+            bridge.sendall(b'{"method": "size"}\n')
+            assert bridge.recv(1000)
+            address = "{}:{}".format(*bridge.getsockname())
+            lines = [line.split("\t") for line in command("-c", server.url, "clients").stdout.splitlines()]
+            (line,) = [line for line in lines if line[1] == "bridge"]
+            assert (line[0], line[2], line[4]) == (f"tcp:{address}", address, "1") and len(lines) == 2
+            shown = on_terminal(tmp_path, "-c", server.url, "clients")
+            assert re.search(rf"{address}\s+bridge", shown) and "2 clients" in shown
+            assert command("-c", server.url, "clients", "kick", f"tcp:{address}").exit_code == 0
+            assert bridge.recv(1000) == b""
+        gone = command("-c", server.url, "clients", "kick", f"tcp:{address}")
+        assert gone.exit_code == 1 and f"no client 'tcp:{address}'" in gone.stderr
+        assert command("-c", server.url, "clients", "kick").exit_code == 2
+        assert "was kicked by zmq:" in server.stderr
 
 
 def test_the_log_of_changes_has_a_header_on_a_terminal_and_none_in_a_pipe(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_server_takes_every_endpoint_that_zeromq_has_between_processes(tmp_pat
         return
     bind = bind.format(unique=f"kvzmq-{os.getpid()}", path=tmp_path / "sock")
     try:
-        with ServerProcess(tmp_path / "data", binds=[bind]) as server:
+        with ServerProcess(tmp_path / "data", "--insecure", binds=[bind]) as server:
             url = server.url.replace("0.0.0.0", "127.0.0.1")
             assert command("-c", url, "size").stdout == "0\n"
     except DidNotStart as error:  # libzmq needs to be asked for IPv6

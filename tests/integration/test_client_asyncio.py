@@ -20,6 +20,8 @@ from support.servers import ServerProcess, free_port
 
 import kvzmq
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 def run(main: Coroutine[Any, Any, Any], timeout_s: float = 120.0) -> Any:
     """Run on a new loop; a lost wake-up fails instead of hanging."""

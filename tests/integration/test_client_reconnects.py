@@ -22,6 +22,8 @@ from support.servers import KVZMQ, ServerProcess, free_port, wait_until
 
 import kvzmq
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 def port_of(url: str) -> int:
     return int(url.rpartition(":")[2])

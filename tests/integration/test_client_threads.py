@@ -24,6 +24,8 @@ from kvzmq.client.core.session_channel import SessionChannel
 from kvzmq.client.core.socket import Change
 from kvzmq.client.sync.connection import _SharedChannel
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 SLACK_S = 2.0
 """How late a busy machine may make what is due."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import zmq
-from support.client_shells import SHELLS, open_shell
+from support.client_shells import SHELLS, open_shell, shell_of
 from support.servers import ServerProcess, free_port, wait_until
 
 import kvzmq
@@ -140,7 +140,7 @@ def test_an_ipc_endpoint_is_not_announced_and_the_server_says_so(names: Names, t
 def test_an_ipc_endpoint_beside_others_is_left_out(names: Names, stack: contextlib.ExitStack, tmp_path: Path) -> None:
     options = ("--project", "robots", "--catalog", names.address)
     binds = [f"ipc://{tmp_path}/sock", "tcp://0.0.0.0:0"]
-    server = stack.enter_context(ServerProcess(tmp_path / "a", *options, binds=binds))
+    server = stack.enter_context(ServerProcess(tmp_path / "a", "--insecure", *options, binds=binds))
     port = server.urls[1].rpartition(":")[2]
     wait_until(names.known, what="the announcement")
     (found,) = names.known()
@@ -294,7 +294,7 @@ def test_a_client_that_knows_its_table_is_led_to_no_other(names: Names, kind: st
 
     def led_to(lineage: str | None) -> str:
         endpoints = Endpoints([names.url])
-        if kind == "asyncio":
+        if shell_of(kind)[0] == "asyncio":
             asyncio.run(aio_connection.resolve_endpoint(endpoints, lineage))
         else:
             connection.resolve_endpoint(endpoints, lineage, 1.0)

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support import cables
 from support.servers import ServerProcess, wait_until
 
 import kvzmq
 from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 NOTICED_S = SILENCE_S_MAX + HEARTBEAT_S + 2.0
 """The promise, the longest time since the last sign before it, and something for a busy machine."""
@@ -96,29 +99,8 @@ def test_a_stopped_server_is_noticed_by_an_idle_watcher(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cable() -> Iterator[tuple[list[str], Callable[[bool], None]]]:
-    """A second machine, 10.77.0.2, on a cable of its own: how to run something there, and the plug at our end."""
-    name, ours, theirs = f"kvzmq{os.getpid() % 10_000}", f"kva{os.getpid() % 10_000}", f"kvb{os.getpid() % 10_000}"
-
-    def ip(*arguments: str) -> None:
-        subprocess.run(["ip", *arguments], check=True)
-
-    def plug(into: bool) -> None:
-        ip("-n", name, "link", "set", theirs, "up" if into else "down")
-        if into:
-            return
-
-    ip("netns", "add", name)
-    try:
-        ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", name)
-        ip("addr", "add", "10.77.0.1/24", "dev", ours)
-        ip("link", "set", ours, "up")
-        ip("-n", name, "addr", "add", "10.77.0.2/24", "dev", theirs)
-        ip("-n", name, "link", "set", "lo", "up")
-        plug(True)
-        yield ["ip", "netns", "exec", name], plug
-    finally:
-        subprocess.run(["ip", "link", "del", ours], check=False)
-        subprocess.run(["ip", "netns", "del", name], check=False)
+    with cables.cable() as (run, plug):
+        yield run, plug
 
 
 def test_a_machine_that_vanished_is_noticed_on_both_sides_and_found_again(
@@ -126,7 +108,7 @@ def test_a_machine_that_vanished_is_noticed_on_both_sides_and_found_again(
 ) -> None:
     """No packet tells: the cable is unplugged. Both sides notice in time, and go on when it is back."""
     run, plug = cable
-    with ServerProcess(tmp_path / "data", binds=["tcp://10.77.0.1:0", "tcp://127.0.0.1:0"]) as server:
+    with ServerProcess(tmp_path / "data", "--insecure", binds=["tcp://10.77.0.1:0", "tcp://127.0.0.1:0"]) as server:
         there, here = server.urls
         with watcher(there, *run) as (_, lines):
             assert watches(here) == 1

@@ -1,4 +1,4 @@
-"""Both clients with one face, so that one suite tests both: the asyncio one made to look blocking.
+"""Both clients over both transports with one face, so that one suite tests all: the asyncio one made to look blocking.
 
 with open_shell("asyncio", server.url) as table:
     table.insert("a", 1)                    awaits in a loop of its own thread
@@ -18,7 +18,9 @@ from typing import Any
 
 import kvzmq
 
-SHELLS = ("blocking", "asyncio")
+SHELLS = ("blocking", "asyncio", "blocking-pyzmq", "asyncio-pyzmq")
+"""Each client over its plain socket, and over libzmq's DEALER."""
+
 WAIT_S = 30.0
 
 
@@ -112,16 +114,23 @@ class Blocking:
         self._thread.run(self._wrapped.__aexit__(*error))
 
 
+def shell_of(kind: str) -> tuple[str, str]:
+    """Return which client, blocking or asyncio, and which transport one of SHELLS is."""
+    client, _, transport = kind.partition("-")
+    return client, transport or "plain"
+
+
 @contextlib.contextmanager
 def open_shell(kind: str, url: str | None = None, timeout: float | None = 5.0) -> Iterator[Any]:
     """Connect a client of one of SHELLS, as a blocking one."""
-    if kind == "blocking":
-        with kvzmq.connect(url, timeout) as client:
-            yield client
+    client, transport = shell_of(kind)
+    if client == "blocking":
+        with kvzmq.connect(url, timeout, transport=transport) as table:
+            yield table
         return
     thread = LoopThread()
     try:
-        with Blocking(kvzmq.connect_async(url, timeout), thread) as wrapped:
+        with Blocking(kvzmq.connect_async(url, timeout, transport=transport), thread) as wrapped:
             yield wrapped
     finally:
         thread.close()

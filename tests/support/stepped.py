@@ -24,11 +24,14 @@ import zmq
 
 from kvzmq import errors
 from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT
+from kvzmq.server.access import Access
 from kvzmq.server.loop import Server
+from kvzmq.server.metrics import Metrics
 from kvzmq.server.observer import Observer
 from kvzmq.server.transport import Arrival
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
+from kvzmq.server.zap import Zap
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.store import Store
 
@@ -184,7 +187,11 @@ class Stepped:
         trace: observes the server
         request_bytes_max: of both transports; by default what any server has ever taken
         log: not recovered; by default one in memory
+        metrics: see Server
     """
+
+    zap: Zap | None = None
+    access: Access | None = None
 
     def __init__(
         self,
@@ -192,6 +199,8 @@ class Stepped:
         trace: Observer | None = None,
         request_bytes_max: int = REQUEST_BYTES_LIMIT,
         log: Log | None = None,
+        token: bytes | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.now_us = 1_000_000_000
         self.now_s = 100.0
@@ -199,15 +208,22 @@ class Stepped:
         self.log = MemoryLog()
         self.store = Store(log or cast("Log", self.log))
         self.store.recover()
-        self.router = RouterTransport(self.context, ["tcp://127.0.0.1:0"], request_bytes_max)
-        self.bridge = TcpTransport("127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max)
+        self.router = self.make_router(request_bytes_max)
+        self.bridge = TcpTransport(
+            "127.0.0.1", 0, clock=lambda: self.now_s, request_bytes_max=request_bytes_max, token=token
+        )
         self.server = Server(
             self.store, [self.router, self.bridge], group_commit=group_commit,
             observers=[] if trace is None else [trace],
+            metrics=metrics,
             clock=lambda: self.now_us, monotonic=lambda: self.now_s, request_bytes_max=request_bytes_max,
+            zap=self.zap, access=self.access,
         )  # fmt: skip
         self.url = self.router.endpoints[0]
         self._peers: list[TcpPeer | ZmqPeer] = []
+
+    def make_router(self, request_bytes_max: int) -> RouterTransport:
+        return RouterTransport(self.context, ["tcp://127.0.0.1:0"], request_bytes_max)
 
     def tcp(self, receive_bytes: int | None = None) -> TcpPeer:
         """Return a new client of the bridge, already accepted."""
@@ -217,16 +233,18 @@ class Stepped:
         self.until(lambda: self.bridge.stats()["tcp_connections_accepted"] > before)
         return peer
 
-    def zmq(self, kind: int = zmq.DEALER, **options: Any) -> ZmqPeer:
-        """Return a new client of the ROUTER."""
-        peer = ZmqPeer(self.context, self.url, kind, **options)
+    def zmq(self, kind: int = zmq.DEALER, *, url: str = "", **options: Any) -> ZmqPeer:
+        """Return a new client of the ROUTER, at its first endpoint if no other is named."""
+        peer = ZmqPeer(self.context, url or self.url, kind, **options)
         self._peers.append(peer)
         return peer
 
     def step(self) -> int:
         """Turn the loop once, waiting a few milliseconds at most."""
-        self.server._visiting = True  # every transport looks after its peers in every step: the clock is ours
-        return self.server.step(0.005)
+        taken = self.server.step(0.005)
+        for transport in self.server.transports:  # they look after their peers in every step: the clock is ours
+            transport.sweep()
+        return taken
 
     def until(
         self,

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Request
+from kvzmq.store.file import checkpoint
 from kvzmq.store.file import compaction as compact
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.store import Store
-from support.witness import apply
+from support.witness import apply, dump_of
 from support.workload import Rows, recover_rows
 
 COPIES_MAX = 200
@@ -86,3 +87,30 @@ def copies(original: Path) -> Iterator[tuple[int, Path]]:
         shutil.copytree(original, data)
         yield number, data
     raise AssertionError(f"{COPIES_MAX} faults and no end")
+
+
+def recovered(data: Path) -> list[bytes]:
+    """Return what a server would find."""
+    scratch = data.with_name(data.name + ".recovered")
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(data, scratch)
+    store = Store(FileLog(DiskDirectory(scratch)))
+    try:
+        store.recover()
+        return dump_of(store.table)
+    finally:
+        store.close()
+
+
+def backup_of(data: Path, path: Path, groups: int = 7) -> list[bytes]:
+    """Make a table of so many groups, and a backup of it; returns the table."""
+    store = Store(FileLog(DiskDirectory(data)))
+    store.recover()
+    store.begin_epoch(1_700_000_000_000_000)
+    commit(store, *inserts(100, 100 + groups - 1))
+    found = dump_of(store.table)
+    store.log.seal()
+    compact.fold(DiskDirectory(data, lock=False))
+    store.close()
+    shutil.copy(data / checkpoint.NAME, path)
+    return found

@@ -524,7 +524,7 @@ def test_log_says_when_who_and_what_across_both_logs(audited: Builder) -> None:
         ["2023-11-14T22:13:21.000Z", "1", SESSION.hex(), "1", "open", ""],
         ["2023-11-14T22:13:22.000Z", "2", SESSION.hex(), "2", "insert", "robots/1"],
         ["2023-11-14T22:13:23.000Z", "3", "-", "1", "remove_many", "robots/1 a b"],
-        ["2023-11-14T22:13:24.000Z", "4", SESSION.hex(), "3", "transaction", "n n"],
+        ["2023-11-14T22:13:24.000Z", "4", SESSION.hex(), "3", "transaction", "n"],
     ]
 
 

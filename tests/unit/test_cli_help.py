@@ -19,8 +19,8 @@ def test_help_fits_80_columns_and_names_every_command() -> None:
     shown = CliRunner().invoke(main, ["--help"], env={"COLUMNS": "80"}, terminal_width=80).stdout
     assert max(map(len, shown.splitlines())) <= 80
     assert all(f"\n  {name} " in shown for name in NAMES)
-    assert [heading for heading in ("Server:", "Table:", "Files:", "Names:", "Tools:") if heading in shown] == [
-        "Server:", "Table:", "Files:", "Names:", "Tools:",
+    assert [heading for heading in ("Server:", "Table:", "Storage:", "Names:", "Tools:") if heading in shown] == [
+        "Server:", "Table:", "Storage:", "Names:", "Tools:",
     ]  # fmt: skip
 
 

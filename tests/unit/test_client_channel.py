@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import select
 import selectors
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -28,6 +29,8 @@ OURS, OTHER = "0a" * 16, "0b" * 16
 class ScriptedSocket:
     """Does what it is told, and remembers what it was given."""
 
+    due_s = math.inf
+    on_closing: Callable[[int], None] | None = None
     reconnect_s_min = 0.0
 
     def __init__(self, endpoint: str) -> None:
@@ -68,6 +71,8 @@ class ScriptedSocket:
 
     def close(self) -> None:
         self.closed = True
+
+    def forget(self) -> None: ...
 
     def asked(self) -> list[str]:
         """What was sent: the first method of each request."""

@@ -573,3 +573,20 @@ def test_a_cancelled_calls_reply_is_not_given_to_the_next() -> None:
     session.receive(server.serve(request.frame))
     assert [calls[number].value for number in (0, 2, 3, 4)] == [0, 2, 3, 4]
     assert calls[1].value is None
+
+
+def test_a_read_says_that_no_server_is_there_though_it_was_asked() -> None:
+    """It was sent on a connection that is lost since; a write may have been executed.
+
+    Seen red with both said to be unanswered.
+    """
+    session = ClientSession()
+    read, write = Calls().lookup("k"), Calls().remove("k")
+    for call in (read, write):
+        call.deadline_s = 1.0
+        session.submit(call)
+    opening = session.flush(0.0)
+    assert len(opening) == 2
+    session.expire(2.0, lambda: errors.Timeout("no server is there"), reachable=False)
+    assert str(read.error) == "no server is there"
+    assert write.error is not None

@@ -62,6 +62,11 @@ ONE_OF_EACH: list[Operation] = [
     operations.Hello(),
     operations.Hello(operations.HelloInfo(3.0)),
     operations.Stats(),
+    operations.Backup("0123456789abcdef" * 2),
+    operations.Backup("0123456789abcdef" * 2, 7),
+    operations.Clients(),
+    operations.Clients("zmq:12345678", 5),
+    operations.Kick("tcp:127.0.0.1:5"),
     operations.Watch("p", 7),
     operations.Watch("p", 7, "0123456789abcdef" * 2),
     operations.Watch("p", None, None),
@@ -366,6 +371,9 @@ LINES: dict[str, list[dict[str, Any]]] = {
     "ping": [{}],
     "hello": [{}, {"info": {"heartbeat_s": 3.0}}],
     "stats": [{}],
+    "backup": [{"id": "0123456789abcdef" * 2}, {"id": "0123456789abcdef" * 2, "offset": 7}],
+    "clients": [{}, {"after": "zmq:12345678", "limit": 5}],
+    "kick": [{"name": "tcp:127.0.0.1:5"}],
 }  # fmt: skip
 CASES = [(method, fields) for method, several in LINES.items() for fields in several]
 AS_LINES = [json.dumps({"method": method, **fields}).encode() for method, fields in CASES]
@@ -505,7 +513,8 @@ def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
     assert line(0, [["k", {"a": 1}]]) == {"status": "OK", "result": [["k", {"a": 1}]]}
     assert line(1, "no key 'ghost'") == {"status": "exception", "type": "KeyError", "message": "no key 'ghost'"}
     assert {line(code, "")["type"] for code in errors.BY_CODE} == {
-        "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "InvalidRequest",
+        "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "BackupFailed",
+        "NotAllowed", "InvalidRequest",
         "InvalidMethod", "WriteRejected", "SessionExpired", "SequenceReused",
     }  # fmt: skip
 

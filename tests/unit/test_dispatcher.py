@@ -259,7 +259,7 @@ def test_stats_describe_server_table_and_transports(table: Stepped) -> None:
 def test_every_counter_of_the_transports_is_explained_to_operators(table: Stepped) -> None:
     document = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     names = [*table.router.stats(), *table.bridge.stats()]
-    assert len(names) == 12
+    assert len(names) == 14
     assert [name for name in names if f"`{name}`" not in document] == []
 
 

@@ -47,10 +47,11 @@ def allowed(name: str, imported: str, *packages: str) -> bool:
 RULES = {
     "kvzmq.errors": (),
     "kvzmq.units": (),
+    "kvzmq.curve": ("kvzmq.errors",),
     "kvzmq.protocol": ("kvzmq.errors", "kvzmq.protocol"),
     "kvzmq.protocol.declaration": (),
     "kvzmq.protocol.operations": ("kvzmq.errors", "kvzmq.protocol.declaration"),
-    "kvzmq.protocol.messages": ("kvzmq.protocol.operations",),
+    "kvzmq.protocol.messages": ("kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
     "kvzmq.protocol.validation": ("kvzmq.errors", "kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
     "kvzmq.protocol.msgpack": (
         "kvzmq.errors",
@@ -73,6 +74,7 @@ RULES = {
     ),
     "kvzmq.server": (
         "kvzmq.errors",
+        "kvzmq.curve",
         "kvzmq.units",
         "kvzmq.protocol",
         "kvzmq.store",
@@ -80,13 +82,13 @@ RULES = {
         "kvzmq.server",
     ),
     "kvzmq.server.timers": (),
-    "kvzmq.server.transport": ("kvzmq.errors", "kvzmq.protocol", "kvzmq.server.transport"),
+    "kvzmq.server.transport": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.server.transport"),
     "kvzmq.catalog": ("kvzmq.errors", "kvzmq.catalog"),
     "kvzmq.bench": ("kvzmq.errors", "kvzmq.protocol", "kvzmq.bench"),
     "kvzmq.client": (),
-    "kvzmq.client.core": ("kvzmq.errors", "kvzmq.protocol", "kvzmq.catalog", "kvzmq.client.core"),
-    "kvzmq.client.sync": ("kvzmq.errors", "kvzmq.client.core", "kvzmq.client.sync"),
-    "kvzmq.client.asyncio": ("kvzmq.errors", "kvzmq.client"),
+    "kvzmq.client.core": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.catalog", "kvzmq.client.core"),
+    "kvzmq.client.sync": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client.core", "kvzmq.client.sync"),
+    "kvzmq.client.asyncio": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client"),
     "kvzmq.tracing": ("kvzmq.protocol", "kvzmq.server", "kvzmq.tracing"),
     "kvzmq.cli": ("kvzmq",),
     "kvzmq.__main__": ("kvzmq.cli",),
@@ -131,6 +133,7 @@ HOMES = {
     "zmq": ("kvzmq.server", "kvzmq.client", "kvzmq.bench", "kvzmq.cli"),
     "click": ("kvzmq.cli",),
     "rich": ("kvzmq.cli",),
+    "prometheus_client": ("kvzmq.server.exposition",),
 }
 
 

@@ -665,3 +665,54 @@ def test_a_first_line_without_end_is_looked_at_only_at_its_head(
         peer.send(b"[" + b" " * 20_000)
         table.settle()
     assert seen and max(seen) <= tcp_connection._HEAD_BYTES and len(seen) <= 2
+
+
+# ---- the token
+
+
+TOKEN = b"0123456789abcdef"
+
+
+@pytest.fixture
+def guarded() -> Iterator[Stepped]:
+    with Stepped(token=TOKEN) as table:
+        yield table
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+def test_who_shows_the_token_is_served_as_without_one(guarded: Stepped, ending: bytes) -> None:
+    peer = guarded.tcp()
+    peer.send(TOKEN + ending + b'{"method": "insert", "key": "a", "value": 1}\n{"method": "size"}\n')
+    assert guarded.lines(peer, 2) == [{"status": "OK", "result": None}, {"status": "OK", "result": 1}]
+    peer.send(b'{"method": "size"}\n')
+    assert guarded.lines(peer, 1) == [{"status": "OK", "result": 1}]
+
+
+@pytest.mark.parametrize(
+    "first", [b"", TOKEN[:-1], TOKEN + b"0", TOKEN.upper(), b'{"method": "ping"}', b"\0" * 16], ids=repr
+)
+def test_who_does_not_show_the_token_is_told_once_and_disconnected(guarded: Stepped, first: bytes) -> None:
+    """Red when only the first line was looked at, and the connection went on."""
+    peer = guarded.tcp()
+    peer.send(first + b'\n{"method": "insert", "key": "a", "value": 1}\n' + TOKEN + b'\n{"method": "size"}\n')
+    replies: list[Any] = []
+
+    def ended() -> bool:
+        replies.extend(peer.lines())
+        return peer.ended
+
+    guarded.until(ended)
+    (reply,) = replies
+    assert (reply["status"], reply["type"]) == ("exception", "NotAllowed")
+    other = guarded.tcp()
+    other.send(TOKEN + b'\n{"method": "size"}\n')
+    assert guarded.lines(other, 1) == [{"status": "OK", "result": 0}]
+
+
+def test_a_token_in_pieces_is_one(guarded: Stepped) -> None:
+    peer = guarded.tcp()
+    for byte in TOKEN + b"\n":
+        peer.send(bytes([byte]))
+        guarded.step()
+    peer.send(b'{"method": "size"}\n')
+    assert guarded.lines(peer, 1) == [{"status": "OK", "result": 0}]

@@ -18,8 +18,11 @@ from kvzmq import errors
 from kvzmq.bench.load import CONNECTIONS_MAX, Load, Measured, summarize
 from kvzmq.bench.outcome import LATENCY_COLUMNS, Outcome, latency_row
 from kvzmq.bench.workload import TESTS, Workload
+from kvzmq.cli import DONE, NOT_FOUND
 from kvzmq.client.core.endpoints import resolve
+from kvzmq.client.core.pyzmq_socket import use_keys
 from kvzmq.client.core.urls import parse_urls
+from kvzmq.curve import BadKey, ClientKeys, client_keys
 
 _BATCH_TIMEOUT_S = 30.0
 """How long one batch of the rows that a test needs may take."""
@@ -86,6 +89,12 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     metavar="FILE",
     help="Measure with 1, 2, 4 ... clients and write tables to FILE (Markdown), and plots beside it.",
 )
+@click.option(
+    "--disk",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Measure the disk of DIR instead: syncs a second, p50, p99; exit code 1 if it is too slow for a table.",
+)
 @click.pass_context
 def bench(
     ctx: click.Context,
@@ -98,29 +107,38 @@ def bench(
     quiet: bool,
     as_csv: bool,
     report: Path | None,
+    disk: Path | None,
 ) -> None:
     """Measure a server: requests per second and latencies, for each operation.
 
     Every client sends a request, waits for the reply, and sends the next. Writes are durable, as
     always. Its keys begin with "kvzmq-bench-"; they are removed when it ends.
     """
+    if disk is not None:
+        ctx.exit(_measure_disk(disk))
     if report is not None:
         _check_plots()
     settings = ctx.find_root().params
     url, timeout_s = settings["url"], settings["timeout_s"]
     endpoint = _endpoint(url, timeout_s)
+    keys = _keys(settings["curve_key"], settings["server_key"])
     work = Workload(keyspace, data_bytes)
     counts = _counts(clients) if report is not None else [clients]
     outcomes: list[Outcome] = []
     if as_csv:
         click.echo(_CSV_HEADER)
-    with kvzmq.connect(endpoint, timeout=max(timeout_s, _BATCH_TIMEOUT_S)) as table:
+    with kvzmq.connect(
+        endpoint,
+        max(timeout_s, _BATCH_TIMEOUT_S),
+        curve_key=settings["curve_key"],
+        server_key=settings["server_key"],
+    ) as table:
         table.ping(timeout=timeout_s)  # a server that is not there is not waited for as long as a batch
         try:
             for test, count in itertools.product(tests, counts):
                 table.insert_many(work.rows(test, requests))
                 measured = _measure(
-                    endpoint, work, test, count, requests, pipeline, max(timeout_s, 10.0), as_csv or quiet
+                    endpoint, keys, work, test, count, requests, pipeline, max(timeout_s, 10.0), as_csv or quiet
                 )
                 outcomes.append(Outcome(test, count, measured, summarize(measured.latencies_ns)))
                 if as_csv:
@@ -148,6 +166,14 @@ def _endpoint(url: str, timeout_s: float) -> str:
         raise errors.InvalidRequest(str(error)) from None
 
 
+def _keys(curve_key: str | None, server_key: str | None) -> ClientKeys | None:
+    """Return the keys for a server with CURVE, None if none were given."""
+    try:
+        return client_keys(curve_key, server_key)
+    except BadKey as error:
+        raise click.UsageError(str(error)) from None
+
+
 def _counts(clients: int) -> list[int]:
     return sorted({1 << power for power in range(clients.bit_length()) if 1 << power <= clients} | {clients})
 
@@ -160,7 +186,15 @@ def _check_plots() -> None:
 
 
 def _measure(
-    endpoint: str, work: Workload, test: str, clients: int, requests: int, pipeline: int, timeout_s: float, silent: bool
+    endpoint: str,
+    keys: ClientKeys | None,
+    work: Workload,
+    test: str,
+    clients: int,
+    requests: int,
+    pipeline: int,
+    timeout_s: float,
+    silent: bool,
 ) -> Measured:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -174,7 +208,7 @@ def _measure(
     )
     began_s = time.perf_counter()
     with (
-        Load(endpoint, clients, timeout_s=timeout_s) as load,
+        Load(endpoint, clients, timeout_s=timeout_s, prepare=lambda socket: use_keys(socket, keys)) as load,
         Progress(*columns, console=console, transient=True, disable=silent or not console.is_terminal) as bar,
     ):
         task = bar.add_task(test, total=requests, rate="")
@@ -239,3 +273,16 @@ def _failures(outcome: Outcome) -> str:
         f"{count} {errors.BY_CODE[code].__name__ if code in errors.BY_CODE else code}" for code, count in failed.items()
     )
     return f" ({', '.join(named)})"
+
+
+def _measure_disk(directory: Path) -> int:
+    """Say what the disk of a directory does, and return the exit code."""
+    from kvzmq.bench.disk import measure
+
+    found = measure(directory)
+    click.echo(
+        f"{found.path} ({found.file_system}): {found.syncs_per_s:,.0f} syncs/s, p50 {found.p50_s * 1000:.2f} ms, "
+        f"p99 {found.p99_s * 1000:.2f} ms, max {found.max_s * 1000:.2f} ms"
+    )
+    click.echo("pass" if found.passes else f"fail: {'; '.join(found.reasons)}")
+    return DONE if found.passes else NOT_FOUND

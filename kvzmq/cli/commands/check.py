@@ -12,6 +12,7 @@ import msgspec
 from kvzmq import errors
 from kvzmq.cli import NOT_FOUND, show
 from kvzmq.cli.connection import json_option
+from kvzmq.store.offline import backup
 from kvzmq.store.offline.check import FileReport, Report, inspect
 from kvzmq.store.offline.reading import Reading
 from kvzmq.units import count, size
@@ -20,7 +21,7 @@ _LISTED = 10
 
 
 @click.command()
-@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
+@click.argument("path", type=click.Path(exists=True, path_type=Path), metavar="DIR|BACKUP")
 @click.option("--repair", is_flag=True, help="Save what can be read to another directory. DIR itself is not touched.")
 @click.option(
     "--output",
@@ -30,8 +31,10 @@ _LISTED = 10
 )
 @json_option
 @click.pass_context
-def check(ctx: click.Context, directory: Path, repair: bool, output: Path | None, as_json: bool) -> None:
+def check(ctx: click.Context, path: Path, repair: bool, output: Path | None, as_json: bool) -> None:
     """Read everything in DIR, the directory of a table, and say what is there and what recovery would do.
+
+    BACKUP, a file that `kvzmq backup` has written, is read in the same way.
 
     Changes nothing, and may run beside a server. Exit code 1 if there is damage.
 
@@ -41,12 +44,18 @@ def check(ctx: click.Context, directory: Path, repair: bool, output: Path | None
     """
     if output is not None and not repair:
         raise click.UsageError("--output goes with --repair")
-    with Reading(directory) as reading:
+    if not path.is_dir():
+        if repair:
+            raise click.UsageError(f"--repair reads a directory: put {path} into a new one as table.ckpt")
+        report = backup.inspect(path)
+        _show(report, as_json)
+        ctx.exit(NOT_FOUND if report.damaged else 0)
+    with Reading(path) as reading:
         report = inspect(reading)
         if not repair:
             _show(report, as_json)
             ctx.exit(NOT_FOUND if report.damaged else 0)
-        _repair(reading, report, output or directory.with_name(directory.absolute().name + ".repaired"), as_json)
+        _repair(reading, report, output or path.with_name(path.absolute().name + ".repaired"), as_json)
 
 
 def _show(report: Report, as_json: bool) -> None:
@@ -61,11 +70,11 @@ def _show(report: Report, as_json: bool) -> None:
             lines.append(f"  DAMAGED  and {len(file.damage) - _LISTED} more places")
         if file.torn_bytes:
             lines.append(f"  the last {file.torn_bytes} bytes are a torn tail, never acknowledged")
-    lines.append(f"recovery: {_recovery(report)}")
+    lines.append(f"restore: {_restore(report)}" if report.backup else f"recovery: {_recovery(report)}")
     if report.refusal is None:
         lines.append(
             f"table: {count(report.rows, 'row')}, revision {report.revision}, {count(report.sessions, 'session')}, "
-            f"{_time_range(report)}"
+            f"{f'as of {utc(report.time_us)}' if report.backup else _time_range(report)}"
         )
         if report.lineage is not None and report.epoch is not None:
             lines.append(f"lineage: {report.lineage}, latest epoch {report.epoch}")
@@ -73,12 +82,18 @@ def _show(report: Report, as_json: bool) -> None:
         lines.append(
             "in use: a server has the directory; this is what was there at one moment, up to the last whole group"
         )
-    lines.append("DAMAGED: `kvzmq check --repair` saves what can be read to a copy" if report.damaged else "no damage")
+    lines.append("no damage" if not report.damaged else _ADVICE[report.backup])
     show.put(line.encode() for line in lines)
 
 
+_ADVICE = {
+    False: "DAMAGED: `kvzmq check --repair` saves what can be read to a copy",
+    True: "DAMAGED: take an earlier backup",
+}
+
+
 def _summary(file: FileReport) -> str:
-    if file.name.endswith(".ckpt"):
+    if file.checkpoint:
         sections = count(file.frames, "section")
         return f"{size(file.bytes)}, checkpoint of everything up to group {file.last_group}, {sections}"
     if file.first_group is None:
@@ -90,10 +105,14 @@ def _summary(file: FileReport) -> str:
     )
 
 
+def _restore(report: Report) -> str:
+    return "begins with this checkpoint" if report.refusal is None else f"refuses: {report.refusal}"
+
+
 def _recovery(report: Report) -> str:
     if report.refusal is not None:
         return f"a server refuses to start: {report.refusal}"
-    base = report.files[0].last_group if report.files[0].name.endswith(".ckpt") else None
+    base = report.files[0].last_group if report.files[0].checkpoint else None
     steps = ["starts with an empty table" if base is None else f"loads the checkpoint of group {base}"]
     if report.replayed:
         steps.append(f"replays {count(report.replayed, 'group')}, up to {report.group}")

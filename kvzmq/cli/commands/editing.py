@@ -157,10 +157,10 @@ class Completer:
 
     def _table(self) -> Client:
         """Return a client that does not let a person wait long for a completion."""
-        url = self._shell.connection.url
-        if self._connection is None or self._connection.url != url:
+        shell = self._shell.connection
+        if self._connection is None or self._connection.url != shell.url:
             self.close()
-            self._connection = Connection(url, _COMPLETION_S)
+            self._connection = shell.with_settings(timeout_s=_COMPLETION_S, no_wait=False)
         return self._connection.table
 
     def close(self) -> None:

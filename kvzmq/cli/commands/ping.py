@@ -1,14 +1,17 @@
-"""`kvzmq ping, stats`: ask the server about itself."""
+"""`kvzmq ping`: does the server answer, and if not, why."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvzmq import errors
 from kvzmq.cli import DONE, STORAGE_FAILED, UNREACHABLE
 from kvzmq.cli.connection import Connection, TableCommand, json_option
+
+if TYPE_CHECKING:
+    from kvzmq.client.sync.client import Client
 
 
 @click.command(cls=TableCommand)
@@ -28,7 +31,7 @@ def ping(ctx: click.Context, explain: bool, as_json: bool) -> None:
         ctx.exit(_explain(connection, as_json))
     first_s = connection.table.ping()
     again_s = connection.table.ping()  # the first one waited for the connection, too
-    trouble = connection.table.stats().get("storage_trouble")
+    trouble = _stats(connection.table).get("storage_trouble")
     if as_json:
         found = {"url": connection.url, "connected_s": first_s, "answered_s": again_s, "storage_trouble": trouble}
         show.put([show.encode_json(found)])
@@ -41,6 +44,14 @@ def ping(ctx: click.Context, explain: bool, as_json: bool) -> None:
         ctx.exit(STORAGE_FAILED)
 
 
+def _stats(table: Client) -> dict[str, Any]:
+    """Return what the server says of itself, nothing if this client has not the right admin."""
+    try:
+        return table.stats()
+    except errors.NotAllowed:
+        return {}
+
+
 def _explain(connection: Connection, as_json: bool) -> int:
     """Show what each step found, and return the exit code."""
     from kvzmq.cli import show
@@ -48,16 +59,18 @@ def _explain(connection: Connection, as_json: bool) -> int:
     from kvzmq.units import count
 
     table = connection.table  # first, for the error of a malformed URL
-    findings = diagnose(connection.url, min(2.0, connection.timeout_s))
+    findings = diagnose(connection.url, min(2.0, connection.timeout_s), connection.keys)
     answered = False
     code = UNREACHABLE
     if any(finding.arrived for finding in findings):
         try:
-            stats = table.stats()
+            table.ping()
             answered, code = True, DONE
+            stats = _stats(table)
             findings.append(Finding(True, (
                 f"the table answers: kvzmq {stats.get('version')}, {count(int(stats.get('keys', 0)), 'row')}, "
-                f"revision {stats.get('revision')}"
+                f"revision {stats.get('revision')} (transport={table.transport})"
+                if stats else f"the table answers (transport={table.transport})"
             )))  # fmt: skip
             if stats.get("storage_trouble"):
                 code = STORAGE_FAILED
@@ -81,35 +94,3 @@ def _explain(connection: Connection, as_json: bool) -> int:
 
 def _reason(trouble: str) -> str:
     return trouble.removeprefix("not applied: ")
-
-
-@click.command(cls=TableCommand)
-@json_option
-@click.pass_obj
-def stats(connection: Connection, as_json: bool) -> None:
-    """Show what the server says of itself: rows, revision, clients, commits, log, compactions, memory.
-
-    On a terminal with units; in a pipe a line is NAME TAB VALUE. There, and with --json, sizes are in bytes and times
-    in seconds.
-    """
-    from kvzmq.cli import show
-
-    found = connection.table.stats()
-    if show.on_terminal() and not as_json:
-        show.table(("name", "value"), ((name, _with_unit(name, value)) for name, value in found.items()))
-    else:
-        show.mapping(found, as_json)
-
-
-def _with_unit(name: str, value: Any) -> str:
-    """Return a figure as people read it; its name says its unit."""
-    from kvzmq.cli import show
-    from kvzmq.units import duration, size
-
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return show.on_screen(value)
-    if name.endswith(("_bytes", "_bytes_max")):
-        return size(value)
-    if name.endswith(("_s", "_s_max")):
-        return duration(value)
-    return str(value) if name == "pid" else f"{value:,}"

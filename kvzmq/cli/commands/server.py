@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
 import re
 import resource
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -21,8 +23,15 @@ import zmq
 from kvzmq import __version__, catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
+from kvzmq.cli.config import ConfigurableCommand, option_of, read_again
+from kvzmq.cli.logs import FORMATS, last_word, set_up
+from kvzmq.cli.securing import refuse_unprotected, secure
+from kvzmq.curve import read_token
 from kvzmq.protocol import messages
 from kvzmq.server.loop import Server
+from kvzmq.server.metrics import Metrics
+from kvzmq.server.scrape import Scrape
+from kvzmq.server.service import Notifier
 from kvzmq.server.transport import Transport
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
@@ -92,7 +101,19 @@ class _Size(click.ParamType[int]):
         return size
 
 
-@click.command()
+_HEADINGS = {
+    "Table": ("data", "must-exist", "compact-after", "request-max", "group-commit"),
+    "Endpoints": ("bind", "tcp"),
+    "Security": ("curve-key", "clients", "token-file", "insecure"),
+    "Catalog": ("project", "owner", "catalog"),
+    "Log": ("log-level", "log-format", "trace"),
+    "Metrics": ("metrics", "metrics-token"),
+    "Settings": ("config", "print-config"),
+}
+"""What the help shows together; options that are not here come last."""
+
+
+@click.command(cls=ConfigurableCommand, headings=_HEADINGS)
 @click.option(
     "--data",
     type=click.Path(file_okay=False, readable=False, path_type=Path),
@@ -119,6 +140,52 @@ class _Size(click.ParamType[int]):
     help="Endpoint for ZeroMQ clients; several times for several. Port 0 takes a free one.",
 )
 @click.option("--tcp", type=_Address(), envvar="KVZMQ_TCP", help="Also speak JSON lines over TCP here.")
+@click.option(
+    "--curve-key",
+    "curve_keys",
+    envvar="KVZMQ_SERVER_CURVE_KEY",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Protect --bind with CURVE by this key, NAME.key_secret of `kvzmq keygen NAME`; or one for each --bind.",
+)
+@click.option(
+    "--clients",
+    "clients",
+    envvar="KVZMQ_CLIENTS",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Who may do what: lines NAME KEY RIGHTS PREFIX... Read again when it changes, and on SIGHUP.",
+)
+@click.option(
+    "--token-file",
+    "token_path",
+    envvar="KVZMQ_TOKEN_FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Whoever connects to --tcp has to send what stands here as the first line.",
+)
+@click.option(
+    "--insecure",
+    envvar="KVZMQ_INSECURE",
+    is_flag=True,
+    help="Listen on addresses that other machines reach, without CURVE: whoever reaches them may do everything.",
+)
+@click.option(
+    "--metrics",
+    "metrics_address",
+    type=_Address(),
+    envvar="KVZMQ_METRICS",
+    help="Show metrics for Prometheus here over HTTP, and /health and /ready. Needs kvzmq[metrics].",
+)
+@click.option(
+    "--metrics-token",
+    "metrics_token_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_METRICS_TOKEN",
+    metavar="FILE",
+    help="Show metrics only to who sends what this file holds, as a bearer token.",
+)
 @click.option(
     "--project", envvar="KVZMQ_PROJECT", metavar="NAME", help="Announce the server under this name to a catalog."
 )
@@ -169,21 +236,49 @@ class _Size(click.ParamType[int]):
     show_default=True,
     help="How much to say on standard error.",
 )
-def server(**options: Any) -> None:
-    """Serve the table in --data until SIGTERM or Ctrl-C."""
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default="text",
+    envvar="KVZMQ_LOG_FORMAT",
+    show_default=True,
+    help="Lines for people, or a JSON object on each.",
+)
+@click.pass_context
+def server(ctx: click.Context, /, **options: Any) -> None:
+    """Serve the table in --data until SIGTERM or Ctrl-C. SIGHUP reads log settings again, and reopens the trace."""
     if options["catalog_address"] is not None and options["project"] is None:
         raise click.UsageError("--catalog says where to announce the server: under which name? Add --project NAME")
-    _serve(_Options(**options))
+    if options["token_path"] is not None and options["tcp"] is None:
+        raise click.UsageError("--token-file is for the bridge: add --tcp")
+    keys = len(options["curve_keys"])
+    if bool(keys) != (options["clients"] is not None):
+        raise click.UsageError(
+            "--curve-key and --clients go together: a key protects nothing without a list of clients"
+        )
+    if keys > 1 and keys != len(options["binds"]):
+        raise click.UsageError(
+            f"{keys} --curve-key and {len(options['binds'])} --bind: give one key for all, or one each"
+        )
+    if options["metrics_token_path"] is not None and options["metrics_address"] is None:
+        raise click.UsageError("--metrics-token says who may see the metrics: where? Add --metrics HOST:PORT")
+    _serve(_Options(**options), ctx)
 
 
 @dataclass(frozen=True)
 class _Options:
-    """What was said on the command line and in the environment."""
+    """What was said on the command line, in the environment and in a file."""
 
     data: Path
     must_exist: bool
     binds: tuple[str, ...]
     tcp: tuple[str, int] | None
+    curve_keys: tuple[Path, ...]
+    clients: Path | None
+    token_path: Path | None
+    insecure: bool
+    metrics_address: tuple[str, int] | None
+    metrics_token_path: Path | None
     project: str | None
     owner: str | None
     catalog_address: tuple[str, int] | None
@@ -192,12 +287,12 @@ class _Options:
     trace_path: str | None
     group_commit: bool
     log_level: str
+    log_format: str
 
 
-def _serve(options: _Options) -> None:
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+def _serve(options: _Options, ctx: click.Context) -> None:
+    set_up(options.log_level, options.log_format)
+    hangups = _catch_hangups()
     _raise_descriptor_limit()
     is_there = options.data.exists()
     with contextlib.ExitStack() as stack:
@@ -215,15 +310,30 @@ def _serve(options: _Options) -> None:
                 with contextlib.suppress(OSError):  # it holds something by now
                     options.data.rmdir()
             _exit(text_of(error), REFUSED_TO_START)
+        notifier = Notifier.of_environment(os.environ, lambda: _status(built))
+        stack.callback(notifier.close)
+        built.timers.add(notifier.beat)
+        built.reloads.around = notifier.reloading
+        built.reloads.add("settings", lambda: _reload_settings(ctx))
+        if trace is not None and options.trace_path not in (None, "-"):
+            built.reloads.add("trace", functools.partial(_reopen_trace, trace, options.trace_path))
+
+        def ready() -> None:
+            _say_where_it_listens(built)
+            notifier.ready()
+            if hangups:
+                os.kill(os.getpid(), signal.SIGHUP)  # now the loop hears it
+
         try:
-            built.run(lambda: _say_where_it_listens(built))
+            built.run(ready)
         except errors.StorageFatal as error:
-            # Not even a clean stop: whatever is still queued must not leave,
-            # and must not be synced as if all were well.
-            print(
-                f"kvzmq: {error}; stopped at once, as nobody can tell what is on the disk", file=sys.stderr, flush=True
+            # Not even a clean stop: whatever is still queued must not leave, and must not be synced as if all were
+            # well.
+            last_word(
+                f"{error}; stopped at once, as nobody can tell what is on the disk", "storage_failed", STORAGE_FAILED
             )
             os._exit(STORAGE_FAILED)
+        notifier.stopping()
 
 
 def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) -> Server:
@@ -233,22 +343,33 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
             f"{options.data.resolve()} holds no table, and --must-exist says not to begin one: "
             "is it the right directory, is its disk mounted?"
         )
+    refuse_unprotected(options.binds, options.tcp, bool(options.curve_keys), options.insecure)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    secured = None
+    if options.clients is not None:
+        secured = secure(context, options.curve_keys, options.clients, len(options.binds))
     directory = DiskDirectory(options.data)
     log = FileLog(directory)
     store = Store(log)
-    transports: list[Transport] = [RouterTransport(zmq.Context(), options.binds, options.request_bytes_max)]
+    curve = None if secured is None else secured.curve
+    transports: list[Transport] = [RouterTransport(context, options.binds, options.request_bytes_max, curve)]
     bridge_port = None
     if options.tcp is not None:
-        bridge = TcpTransport(*options.tcp, request_bytes_max=options.request_bytes_max)
+        token = None if options.token_path is None else read_token(options.token_path)
+        bridge = TcpTransport(*options.tcp, request_bytes_max=options.request_bytes_max, token=token)
         bridge_port = bridge.port
         transports.append(bridge)
+        if secured is not None and token is None:
+            _log.warning("the bridge, port %d, asks for no keys: whoever reaches it may do everything", bridge_port)
+    scrape = _scrape(options, stack)
     began_s = time.monotonic()
     is_new = not _holds_table(options.data)
     store.recover()
     renew(log)
     store.begin_epoch(time.time_ns() // 1000)
     _spare_the_collector()
-    _say_what_it_serves(options.data, store, log, None if is_new else time.monotonic() - began_s)
+    endpoints = [endpoint for transport in transports for endpoint in transport.endpoints]
+    _say_what_it_serves(options.data, store, log, endpoints, None if is_new else time.monotonic() - began_s)
     unit, threshold = options.compact_after or (None, None)
     compactor = Compactor(
         store,
@@ -259,17 +380,41 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     announcer, announcement = _announcer(options, transports[0].endpoints, bridge_port)
     built = Server(
         store, transports, compactor, announcer, announcement, options.group_commit, [trace] if trace else [],
+        Metrics(), scrape,
         request_bytes_max=options.request_bytes_max,
+        zap=secured and secured.zap, access=secured and secured.access,
     )  # fmt: skip
     stack.callback(built.close)
     return built
+
+
+def _scrape(options: _Options, stack: contextlib.ExitStack) -> Scrape | None:
+    """Return what shows the metrics; it listens from here on, as recovery may take long."""
+    if options.metrics_address is None:
+        return None
+    try:
+        from kvzmq.server.exposition import CONTENT_TYPE_LATEST, render
+    except ModuleNotFoundError:
+        raise errors.CannotListen("--metrics needs prometheus-client: pip install 'kvzmq[metrics]'") from None
+    token = None
+    if options.metrics_token_path is not None:
+        token = options.metrics_token_path.read_bytes().strip()
+        if not token:
+            raise errors.CannotListen(f"{options.metrics_token_path} is empty: it holds the token for --metrics")
+    scrape = Scrape(*options.metrics_address, render, CONTENT_TYPE_LATEST, token, open_to_others=options.insecure)
+    stack.callback(scrape.close)
+    click.echo(f"Metrics on {scrape.endpoint}")
+    _log.info("metrics on %s", scrape.endpoint)
+    return scrape
 
 
 def _holds_table(path: Path) -> bool:
     return any((path / name).exists() for name in NAMES)
 
 
-def _say_what_it_serves(path: Path, store: Store, log: FileLog, seconds: float | None) -> None:
+def _say_what_it_serves(
+    path: Path, store: Store, log: FileLog, endpoints: Sequence[str], seconds: float | None
+) -> None:
     """Say in the log which table this is, and how long recovery took, or None for a new one."""
     what = "a new table"
     if seconds is not None:
@@ -278,15 +423,61 @@ def _say_what_it_serves(path: Path, store: Store, log: FileLog, seconds: float |
             f"{count(len(table.rows), 'row')}, revision {table.revision:,}, recovered in {duration(seconds)} from "
             f"a checkpoint of {size(log.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
         )
-    _log.info("kvzmq %s, process %d, serves %s: %s", __version__, os.getpid(), path.resolve(), what)
+    identity = store.identity()
+    _log.info(
+        "kvzmq %s, process %d, serves %s: %s; lineage %s, epoch %s",
+        __version__, os.getpid(), path.resolve(), what, identity["lineage"], identity["epoch"],
+        extra={
+            "event": "started", "version": __version__, "pid": os.getpid(), "directory": str(path.resolve()),
+            **identity, "revision": store.revision, "rows": store.row_count, "endpoints": endpoints,
+            "recovery_s": None if seconds is None else round(seconds, 3), "checkpoint_bytes": log.checkpoint_bytes,
+            "requests_in_log": store.records,
+        },
+    )  # fmt: skip
 
 
 def _say_where_it_listens(server: Server) -> None:
     for transport in server.transports:
         for endpoint in transport.endpoints:
             click.echo(f"Listening on {endpoint}")
-            _log.info("listening on %s", endpoint)
+            _log.info("listening on %s", endpoint, extra={"event": "listening", "endpoint": endpoint})
     sys.stdout.flush()
+
+
+def _status(server: Server) -> str:
+    """Return what `systemctl status` shows."""
+    rows, clients = count(server.store.row_count, "row"), count(server.clients(), "connection")
+    trouble = server.store.trouble
+    return f"{rows} at revision {server.store.revision:,}, {clients}{f'; cannot write: {trouble}' if trouble else ''}"
+
+
+_RELOADED = ("log_level", "log_format")
+"""The options that a running server takes from its file."""
+
+
+def _reload_settings(ctx: click.Context) -> str | None:
+    """Read the file again; take from it what can be taken, and say what needs a restart."""
+    changed = read_again(ctx)
+    taken = {name: value for name, value in changed.items() if name in _RELOADED}
+    ctx.params |= taken
+    if taken:
+        set_up(ctx.params["log_level"], ctx.params["log_format"])
+    left = [option_of(ctx, name) for name in changed if name not in taken]
+    if left:
+        _log.warning(
+            "SIGHUP: a restart is needed to change %s", ", ".join(left),
+            extra={"event": "restart_needed", "options": left},
+        )  # fmt: skip
+    said = ", ".join(f"{option_of(ctx, name)} is {value}" for name, value in taken.items())
+    return said or None
+
+
+def _reopen_trace(trace: Trace, path: str) -> str:
+    # Without waiting: to open a pipe that nobody reads any more would hold the loop up for ever.
+    file = open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK, 0o666))
+    os.set_blocking(file.fileno(), True)
+    trace.go_on_in(file)
+    return f"goes on in {path}"
 
 
 def _announcer(
@@ -327,6 +518,17 @@ def _open_trace(path: str | None, stack: contextlib.ExitStack) -> Trace | None:
     return trace
 
 
+def _catch_hangups() -> list[int]:
+    """Return a list that gets the SIGHUPs until the loop takes them: one during recovery would end the process.
+
+    systemd takes that for a clean end and does not restart it. A SIGHUP that is ignored stays so, see Server.
+    """
+    caught: list[int] = []
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, _: caught.append(number))
+    return caught
+
+
 def _raise_descriptor_limit() -> None:
     """Allow as many connections as the system lets us: at the limit new clients would hang unheard."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -336,7 +538,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def _exit(message: str, code: int) -> NoReturn:
-    click.echo(f"kvzmq: {message}", err=True)
+    last_word(message, "refused_to_start", code)
     sys.exit(code)
 
 

@@ -169,7 +169,7 @@ class Shell:
     def _connect(self, arguments: list[Word]) -> int:
         if len(arguments) != 1:
             return self._complain("connect takes a URL")
-        new = Connection(arguments[0], self.connection.timeout_s, self.connection.no_wait)
+        new = self.connection.with_settings(url=arguments[0])
         try:
             new.open()
         except click.UsageError as error:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import shutil
 import sys
 import tempfile
@@ -34,6 +33,7 @@ from kvzmq.cli import show
 from kvzmq.cli.arguments import KEY, ttl_option
 from kvzmq.cli.connection import Connection, TableCommand
 from kvzmq.cli.progress import Progress
+from kvzmq.cli.replacing import replacing
 from kvzmq.protocol import msgpack, validation
 from kvzmq.units import count
 
@@ -104,7 +104,7 @@ def export(connection: Connection, directory: Path | None, prefix: str, output: 
         if output is None:
             show.put(lines)
         else:
-            with _replacing(output) as file:
+            with replacing(output) as file:
                 rows = 0
                 for line in lines:
                     file.write(line + b"\n")
@@ -113,53 +113,21 @@ def export(connection: Connection, directory: Path | None, prefix: str, output: 
             show.note(f"{count(rows, 'row')} exported")
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file beside `path`, which takes its place when it is on the disk; else nothing of it is left."""
-    try:
-        mode = path.stat().st_mode & 0o777
-    except FileNotFoundError:
-        mode = 0o666 & ~_umask()
-    if path.exists() and not path.is_file():  # a pipe or a device: there is nothing to replace
-        with path.open("wb") as file:
-            yield file
-        return
-    target = path.resolve()  # a link stays a link
-    try:
-        fd, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    except OSError as error:  # it would name a file that nobody has asked for
-        raise OSError(error.errno, f"cannot write there: {error.strerror}", str(path)) from None
-    try:
-        with open(fd, "wb") as file:
-            yield file
-            file.flush()
-            os.fchmod(fd, mode)
-            os.fsync(fd)
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
-    parent = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 _Found = tuple[str, bytes, "int | None"]
 """A key, its value, and when the row expires."""
 
 
+def _may_expire(table: Client) -> bool:
+    """Say whether rows may have a time to live: yes where this client has not the right to be told."""
+    try:
+        return bool(table.stats()["expiring_keys"])
+    except errors.NotAllowed:
+        return True
+
+
 def _from_server(table: Client, prefix: str) -> Iterator[_Found]:
     rows = iter(table.items(prefix))
-    if not table.stats()["expiring_keys"]:
+    if not _may_expire(table):
         for key, value in rows:
             yield key, msgpack.encode_value(value), None
         return

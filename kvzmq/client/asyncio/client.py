@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from kvzmq import errors
 from kvzmq.client.asyncio.connection import AsyncConnection
 from kvzmq.client.asyncio.watch import AsyncWatch
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.calls import RAISE, Calls
+from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.pyzmq_socket import Context, PyzmqOpener
 from kvzmq.client.core.timeouts import check_timeout
+from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
 from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.client import TIMEOUT_S
+from kvzmq.curve import ClientKeys, client_keys
+
+if TYPE_CHECKING:
+    from kvzmq.client.core.pyzmq_socket import Context
 
 T = TypeVar("T")
 
@@ -31,20 +38,33 @@ def connect_async(
     url: str | None = None,
     timeout: float | None = TIMEOUT_S,
     *,
+    transport: str | None = None,
+    curve_key: str | os.PathLike[str] | None = None,
+    server_key: str | None = None,
     context: Context | None = None,
 ) -> AsyncClient:
     """Return an asyncio client of the server at `url`; see `connect`. Use it in an `async with` block.
 
     Raises:
-        ValueError: the URL is malformed, or the timeout not above 0
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
         TypeError: one of them is of another type
     """
-    return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
+    urls = parse_urls(url)
+    timeout_s = math.inf if timeout is None else check_timeout(timeout)
+    keys = client_keys(curve_key, server_key)
+    return open_client(urls, timeout_s, "", check_transport(transport, context, urls, keys), keys, context)
 
 
-def open_client(urls: Sequence[str], timeout_s: float, prefix: str = "", context: Context | None = None) -> AsyncClient:
+def open_client(
+    urls: Sequence[str],
+    timeout_s: float,
+    prefix: str = "",
+    transport: str | None = None,
+    keys: ClientKeys | None = None,
+    context: Context | None = None,
+) -> AsyncClient:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return AsyncClient(AsyncConnection(urls, timeout_s, PyzmqOpener(context)), prefix)
+    return AsyncClient(AsyncConnection(urls, timeout_s, Opener(transport, context, keys)), prefix)
 
 
 class AsyncClient:
@@ -310,6 +330,38 @@ class AsyncClient:
         described: dict[str, Any] = await self._run(self._calls.stats(), timeout)
         return described
 
+    async def clients(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """Return what the server knows of each client that is connected, by name."""
+        found: list[dict[str, Any]] = []
+        while page := await self._run(self._calls.clients(found[-1]["name"] if found else ""), timeout):
+            found += page
+        return found
+
+    async def kick(self, name: str, *, timeout: float | None = None) -> bool:
+        """End the connection of the client that `clients` calls so; False if there is none. Ours connect again."""
+        ended: bool = await self._run(self._calls.kick(name), timeout)
+        return ended
+
+    async def backup(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
+        """Yield a backup of the whole table in pieces; see Client.backup."""
+        name = os.urandom(16).hex()
+        while (length := await self._run(self._calls.backup(name), timeout)) is None:
+            await asyncio.sleep(BACKUP_POLL_S)
+        offset = 0
+        while offset < length:
+            piece: bytes = await self._run(self._calls.backup(name, offset), timeout)
+            if not piece:
+                raise errors.BackupFailed(BACKUP_ENDED)
+            yield piece
+            offset += len(piece)
+        with contextlib.suppress(errors.KvzmqError):  # what is read is whole; the server lets it go in any case
+            await self._run(self._calls.backup(name, length), timeout)
+
+    @property
+    def transport(self) -> str:
+        """How this client reaches its server: `plain` or `pyzmq`; or both, comma-separated, where its URLs differ."""
+        return self._connection.open_socket.describe(self._connection.urls)
+
     @property
     def revision(self) -> int:
         """The highest revision of the table that a reply has told this client."""
@@ -353,8 +405,13 @@ class AsyncClient:
         return self.namespace("")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
+        connection = self._connection
+        opener = connection.open_socket
+        prefix = self._calls.prefix
+        return open_client, (connection.urls, connection.timeout_s, prefix, opener.transport, opener.keys)
 
     def __repr__(self) -> str:
+        connection = self._connection
         place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
-        return f"<kvzmq.AsyncClient {','.join(self._connection.urls)}{place}{' closed' if self._closed else ''}>"
+        state = " closed" if self._closed else ""
+        return f"<kvzmq.AsyncClient {','.join(connection.urls)} transport={self.transport}{place}{state}>"

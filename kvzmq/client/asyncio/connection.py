@@ -9,6 +9,7 @@ While nothing waits there is no timer, and nothing runs.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import selectors
 import time
@@ -19,8 +20,9 @@ from kvzmq import errors
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
-from kvzmq.client.core.socket import OpenSocket, Socket, frames
+from kvzmq.client.core.socket import Socket, frames
 from kvzmq.client.core.timeouts import check_timeout, deadline
+from kvzmq.client.core.transports import Opener
 
 SHARE = 512
 """So many calls of one turn of the loop are sent before the turn ends."""
@@ -39,10 +41,12 @@ class Wakeups:
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._followed = _NONE
+        self._watched: dict[int, int] = {}
 
     def start(self, socket: Socket) -> None:
         """Begin with a socket, on the running loop."""
         self._loop = asyncio.get_running_loop()
+        socket.on_closing = self._forget
         self.follow(socket)
         self._loop.call_soon(self._on_ready)  # for what came before
 
@@ -53,20 +57,35 @@ class Wakeups:
             return
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            for fd in self._followed:
-                loop.remove_reader(fd)
-                loop.remove_writer(fd)
+            for fd in list(self._watched):
+                if fd not in now:
+                    self._forget(fd)
             for fd, events in now.items():
-                if events & selectors.EVENT_READ:
-                    loop.add_reader(fd, self._on_ready)
-                if events & selectors.EVENT_WRITE:
-                    loop.add_writer(fd, self._on_ready)
+                before = self._watched.get(fd, 0)
+                self._watched[fd] = events
+                _watch(events & ~before, fd, loop.add_reader, loop.add_writer, self._on_ready)
+                _watch(before & ~events, fd, loop.remove_reader, loop.remove_writer)
         self._followed = now
+
+    def _forget(self, fd: int) -> None:
+        """Watch a descriptor no more: before it is closed, and its number somebody else's."""
+        events = self._watched.pop(fd, 0)
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            _watch(events, fd, loop.remove_reader, loop.remove_writer)
 
     def stop(self) -> None:
         """End; before the socket is closed."""
         self.follow(None)
         self._loop = None
+        self._watched.clear()
+
+
+def _watch(events: int, fd: int, on_read: Callable[..., Any], on_write: Callable[..., Any], *call: Any) -> None:
+    if events & selectors.EVENT_READ:
+        on_read(fd, *call)
+    if events & selectors.EVENT_WRITE:
+        on_write(fd, *call)
 
 
 async def resolve_endpoint(endpoints: Endpoints, lineage: str | None) -> None:
@@ -96,7 +115,7 @@ class AsyncConnection:
         open_socket: makes a socket to one of them
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: OpenSocket) -> None:
+    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener) -> None:
         self.urls = urls
         self.timeout_s = timeout_s
         self.open_socket = open_socket
@@ -129,7 +148,7 @@ class AsyncConnection:
         loop = asyncio.get_running_loop()
         if loop is not self._loop or os.getpid() != self._pid:
             self._move_to(loop)
-        call.deadline_s = deadline(self.timeout_s if timeout_s is None else check_timeout(timeout_s))
+        call.deadline_s = deadline(time.monotonic(), self.timeout_s if timeout_s is None else check_timeout(timeout_s))
         future = call.waiter = loop.create_future()
         call.on_done = _set_outcome
         waiting = self._channel.session.submit(call)
@@ -147,7 +166,8 @@ class AsyncConnection:
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve this loop from now on, if the one served before has ended, or was the parent's of this process."""
         if self._pid != os.getpid():
-            self._begin(self.lineage)  # and leave the parent's sockets, which the two processes share, alone
+            self._channel.forget()  # the parent's, which the two processes share
+            self._begin(self.lineage)
         elif self._loop is not None:
             if not self._loop.is_closed():
                 raise RuntimeError(
@@ -222,7 +242,9 @@ class AsyncConnection:
     # ---- time
 
     def _tick_later(self) -> None:
-        self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        socket = self._channel.socket
+        due_s = math.inf if socket is None else socket.due_s - time.monotonic()
+        self._ticking = asyncio.get_running_loop().call_later(min(TICK_S, max(0.0, due_s)), self._tick)
 
     def _tick(self) -> None:
         self._ticking = None

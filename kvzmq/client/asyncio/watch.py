@@ -52,7 +52,7 @@ class AsyncWatch:
         while not self._state.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
-                raise errors.Timeout(f"the watch has not begun in time: {self._channel.describe()}")
+                raise self._channel.no_answer("the watch has not begun in time")
             await self._wait(deadline_s, lambda: self._state.started)
         self._begun = True
 
@@ -97,7 +97,7 @@ class AsyncWatch:
             while (revision := self._state.arrived) is None:
                 self._raise_error()
                 if time.monotonic() >= deadline_s:
-                    raise errors.Timeout(f"the watch has not caught up in time: {self._channel.describe()}")
+                    raise self._channel.no_answer("the watch has not caught up in time")
                 await self._wait(deadline_s, lambda: self._state.arrived is not None)
         finally:
             self._channel.wants_progress = False
@@ -133,7 +133,9 @@ class AsyncWatch:
             return
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = loop.call_later(max(0.0, min(_TICK_S, deadline_s - now_s)), self._wake)
+        socket = self._channel.socket
+        due_s = deadline_s if socket is None else min(deadline_s, socket.due_s)
+        timer = loop.call_later(max(0.0, min(_TICK_S, due_s - now_s)), self._wake)
         try:
             await self._waiter
         finally:

@@ -40,6 +40,14 @@ RAISE: Any = object()
 OPERATIONS_BYTES_MAX = messages.REQUEST_BYTES_LIMIT - 64
 """What the largest request that any server takes has room for besides its head; most take less."""
 
+BACKUP_POLL_S = 0.05
+"""How often a client asks whether its backup can be read."""
+
+BACKUP_ENDED = "the server's file ended before the backup did: begin again"
+
+_PAGE_CLIENTS = 200
+"""How many clients of the server are asked for at a time."""
+
 PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
 
@@ -292,6 +300,22 @@ class Calls:
     def stats(self) -> Call:
         """Build a question to the server, which it takes in no request that writes."""
         call = _call(("stats",))
+        call.alone = True
+        return call
+
+    def backup(self, id: str, offset: int | None = None) -> Call:
+        """Build the beginning of a backup, or the reading of a piece."""
+        call = _call(("backup", id, offset))
+        call.alone = True
+        return call
+
+    def clients(self, after: str) -> Call:
+        call = _call(("clients", after, _PAGE_CLIENTS))
+        call.alone = True
+        return call
+
+    def kick(self, name: str) -> Call:
+        call = _call(("kick", name))
         call.alone = True
         return call
 

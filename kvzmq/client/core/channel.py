@@ -5,6 +5,7 @@ SessionChannel moves the frames of calls over it, WatchChannel those of a watch;
 
 from __future__ import annotations
 
+from kvzmq import errors
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.socket import Change, ConnectionEvent, OpenSocket, Socket
 
@@ -13,6 +14,17 @@ CONNECT_S = 1.0
 
 FAILED_S = 0.03
 """The same where a try has failed already: not 0, or a client would do nothing else while all servers are away."""
+
+_ANSWERED = (Change.SILENT, Change.REFUSED, Change.NOT_ALLOWED)
+_REPLACED: dict[Change, tuple[Change | None, ...]] = {
+    Change.FAILED: (None, Change.SILENT),
+    Change.SILENT: (None, Change.FAILED),
+    **dict.fromkeys(
+        (Change.REFUSED, Change.NOT_ALLOWED),
+        (None, Change.FAILED, Change.SILENT, Change.REFUSED, Change.NOT_ALLOWED),
+    ),
+}
+"""Why there is no connection: what is replaced by which news. That somebody answers, and what, says most."""
 
 
 class Channel:
@@ -48,6 +60,12 @@ class Channel:
             self.socket.close()
             self.socket = None
 
+    def forget(self) -> None:
+        """Let go of the socket in a forked child, without disturbing the parent's connection."""
+        if self.socket is not None:
+            self.socket.forget()
+            self.socket = None
+
     @property
     def is_open(self) -> bool:
         """Whether there is a socket."""
@@ -70,12 +88,22 @@ class Channel:
         if self.connected:
             return f"connected to {where}, which is too busy to take the request"
         failure = self._failure
-        if failure is not None and failure.change is Change.REFUSED:
+        if failure is not None and failure.change in _ANSWERED:
             return f"what answers at {where} {failure.reason}"
         among = f" (one of {endpoints.count} endpoints)" if endpoints.count > 1 else ""
         why = f", {failure.reason}" if failure is not None and failure.reason else ""
         known = f"; {endpoints.catalog_error}" if endpoints.catalog_error else ""
         return f"no connection to {where}{among}{why}: is a server running there?{known}"
+
+    def no_answer(self, what: str) -> errors.KvzmqError:
+        """Return the error of somebody whose time is up: NotAllowed if that is why nothing was sent, else Timeout.
+
+        Args:
+            what: what has not happened in time, for the message
+        """
+        refused = self._failure is not None and self._failure.change is Change.NOT_ALLOWED and not self.connected
+        kind = errors.NotAllowed if refused else errors.Timeout
+        return kind(f"{what}: {self.describe()}")
 
     def _poll_events(self, socket: Socket) -> bool:
         """Take note of what became of the connection; True if there is a new one."""
@@ -85,10 +113,14 @@ class Channel:
                 made = True
                 self._failure = None
                 self.endpoints.reached()
-            elif event.change is Change.REFUSED or (event.change is Change.FAILED and self._failure is None):
+            elif (
+                event.change in _REPLACED
+                and (None if self._failure is None else self._failure.change) in _REPLACED[event.change]
+            ):
                 self._failure = event
         return made and socket.connected
 
     def _connects_too_long(self, now_s: float) -> bool:
         """Say whether there should be a connection by now."""
-        return now_s - self._opened_s > (CONNECT_S if self._failure is None else FAILED_S)
+        failed = self._failure is not None and self._failure.change is not Change.SILENT
+        return now_s - self._opened_s > (FAILED_S if failed else CONNECT_S)

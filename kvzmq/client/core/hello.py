@@ -50,18 +50,16 @@ class Hello:
         """The number of the request that is unanswered, or 0."""
         self.again_s = math.inf
         """When to ask once more, for want of a reply."""
+        self.held = False
+        """Whether nothing may be sent before it is known which table answers here."""
 
     def request(self, seq: int, now_s: float) -> bytes:
         """Return the frame that begins a new connection, or asks again on it, as request number `seq`."""
         self.changed_to = None
+        self.held = self.lineage is not None
         self.seq = seq
         self.again_s = now_s + RESEND_S
         return msgpack.encode_request(None, seq, [_HELLO])
-
-    @property
-    def held(self) -> bool:
-        """Whether nothing may be sent before it is known which table answers here."""
-        return self.changed_to is not None or (self.seq != 0 and self.lineage is not None)
 
     def receive(self, results: list[Result]) -> None:
         """Learn which table answers on this connection; one of an earlier version of the server does not say."""
@@ -78,6 +76,7 @@ class Hello:
                 self.lineage = info.lineage
             elif self.lineage != info.lineage:
                 self.changed_to = info.lineage
+        self.held = self.changed_to is not None
 
     def table_changed(self) -> errors.TableChanged:
         """Return the error for calls that another table than before would have to answer."""

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from msgspec import Raw
+import msgspec
 
 from kvzmq.client.core.call import Call
-from kvzmq.protocol import msgpack
 
 RESEND_S = 1.0
 RESEND_S_MAX = 8.0
 """When to ask again though the connection seems well: a reply the server could not queue is dropped."""
 
 
-class OutgoingRequest:
-    """Calls that travel together: what a shell sends, as often as it takes."""
+class OutgoingRequest(msgspec.Struct, eq=False):
+    """Calls that travel together: what a shell sends, as often as it takes.
 
-    __slots__ = ("calls", "count", "frame", "resend_at_s", "sent", "seq", "session", "wait_s", "writes")
+    session      that numbered it
+    seq          its number
+    frame        its bytes
+    count        how many operations it has
+    calls        whose operations they are, in order; none for the client's own
+    writes       whether any of them writes
+    sent         how often it was sent
+    wait_s       how long to wait for a reply the next time
+    resend_at_s  when to send it again
+    """
 
-    def __init__(self, session: bytes, seq: int, ops: Sequence[Raw], calls: list[Call], writes: bool) -> None:
-        self.session = session
-        self.seq = seq
-        self.frame = msgpack.encode_request(session, seq, ops)
-        self.count = len(ops)
-        self.calls = calls
-        self.writes = writes
-        self.sent = 0
-        self.wait_s = RESEND_S
-        self.resend_at_s = 0.0
+    session: bytes
+    seq: int
+    frame: bytes
+    count: int
+    calls: list[Call]
+    writes: bool
+    sent: int = 0
+    wait_s: float = RESEND_S
+    resend_at_s: float = 0.0
 
     @property
     def wanted(self) -> bool:

@@ -3,22 +3,29 @@
 libzmq reconnects by itself, but neither says so nor sends again what the old connection had swallowed. The DEALER's
 monitor, a second socket, tells what became of the connection.
 
+After a handshake that was refused, for its key or its mechanism, libzmq does not try again: this does, by connecting
+the DEALER anew, after pauses as libzmq's own.
+
 A ZeroMQ socket's descriptor is readable while its mailbox has something that the socket has not looked at, and any
 call on the socket may look. So `readable` and `has_events` have to be asked until they say no.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import random
 import selectors
 import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import zmq
 
-from kvzmq.client.core.socket import WAIT_S_MAX, Change, ConnectionEvent
+from kvzmq.client.core.socket import ASKS_FOR_CURVE, WAIT_S_MAX, Change, ConnectionEvent
+from kvzmq.curve import ClientKeys
 from kvzmq.protocol.messages import REPLY_BYTES_MAX
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -48,16 +55,19 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.TCP_MAXRT, 10_000),
 )
 
-_REFUSED = ConnectionEvent(Change.REFUSED, "does not speak ZeroMQ (is that the port of the bridge?)")
-_EVENTS: dict[int, ConnectionEvent] = {
-    zmq.EVENT_HANDSHAKE_SUCCEEDED: ConnectionEvent(Change.MADE),
-    zmq.EVENT_DISCONNECTED: ConnectionEvent(Change.LOST),
-    zmq.EVENT_CONNECT_RETRIED: ConnectionEvent(Change.FAILED),
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: _REFUSED,
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: _REFUSED,
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: _REFUSED,
+_FOREIGN = "does not speak ZeroMQ (is that the port of the bridge?)"
+_EVENTS: dict[int, Change] = {
+    zmq.EVENT_HANDSHAKE_SUCCEEDED: Change.MADE,
+    zmq.EVENT_DISCONNECTED: Change.LOST,
+    zmq.EVENT_CONNECT_RETRIED: Change.FAILED,
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: Change.REFUSED,
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: Change.REFUSED,
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: Change.NOT_ALLOWED,
 }
 _MONITORED = sum(_EVENTS)
+_FINAL = (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+_MECHANISM_MISMATCH = 0x11000002
+"""What the report of a failed handshake says if the two sides want different mechanisms (zmq.h)."""
 
 
 class PyzmqSocket:
@@ -66,16 +76,23 @@ class PyzmqSocket:
     Args:
         endpoint: of tcp://, ipc:// or inproc://
         context: the ZeroMQ context
+        keys: for CURVE, or None for a connection in plain
 
     Raises:
         ValueError: ZeroMQ does not take the endpoint
         OSError: there can be no further socket
     """
 
+    on_closing: Callable[[int], None] | None = None
     reconnect_s_min = 0.8 * RECONNECT_MS / 1000  # with libzmq's jitter
 
-    def __init__(self, endpoint: str, context: Context) -> None:
+    def __init__(self, endpoint: str, context: Context, keys: ClientKeys | None = None) -> None:
         self.connected = False
+        self._endpoint = endpoint
+        self._keys = keys
+        self._mismatch = False
+        self._pause_s = RECONNECT_MS / 1000
+        self.due_s = math.inf  # when to connect anew, after a handshake that libzmq does not try again
         try:
             self._dealer = context.socket(zmq.DEALER)
             self._monitor = context.socket(zmq.PAIR)
@@ -103,17 +120,27 @@ class PyzmqSocket:
         self._monitor.setsockopt(zmq.LINGER, 0)
         self._monitor.setsockopt(zmq.RCVHWM, 0)
         self._monitor.connect(place)
+        use_keys(self._dealer, self._keys)
         self._dealer.connect(endpoint)
+
+    def _connect_again(self) -> None:
+        self.due_s = math.inf
+        self._pause_s = min(2 * self._pause_s, RECONNECT_MS_MAX / 1000)
+        with contextlib.suppress(zmq.ZMQError):  # nothing is left to disconnect, as far as libzmq is concerned
+            self._dealer.disconnect(self._endpoint)
+        self._dealer.connect(self._endpoint)
 
     # ---- the connection
 
     @property
     def has_events(self) -> bool:
-        """Whether libzmq has reported something."""
-        return int(self._monitor.getsockopt(zmq.EVENTS)) & _POLLIN != 0
+        """Whether libzmq has reported something, or it is time to connect anew."""
+        return int(self._monitor.getsockopt(zmq.EVENTS)) & _POLLIN != 0 or time.monotonic() >= self.due_s
 
     def poll_events(self) -> list[ConnectionEvent]:
         """Read the reports of the monitor."""
+        if time.monotonic() >= self.due_s:
+            self._connect_again()
         events: list[ConnectionEvent] = []
         while True:
             try:
@@ -122,9 +149,30 @@ class PyzmqSocket:
                 return events
             if len(report) != _REPORT.size:
                 continue  # the endpoint, which follows each report and is longer: a thread may be interrupted between
-            event = _EVENTS[_REPORT.unpack(report)[0]]
-            self.connected = event.change is Change.MADE or (self.connected and event.change is Change.FAILED)
-            events.append(event)
+            number, detail = _REPORT.unpack(report)
+            change = _EVENTS[number]
+            self.connected = change is Change.MADE or (self.connected and change is Change.FAILED)
+            if change is Change.MADE:
+                self._pause_s = RECONNECT_MS / 1000
+            elif number in _FINAL:
+                self.due_s = time.monotonic() + self._pause_s * random.uniform(0.8, 1.2)
+            events.append(ConnectionEvent(change, self._reason(change, detail)))
+
+    def _reason(self, change: Change, detail: int) -> str:
+        """Say what a peer does that shakes no hands."""
+        if change is Change.NOT_ALLOWED:
+            whose = self._keys.own.public if self._keys is not None else "none"
+            return f"does not know the key of this client: {whose} has to be in the server's clients file"
+        if change is not Change.REFUSED:
+            return ""
+        self._mismatch = self._mismatch or detail == _MECHANISM_MISMATCH
+        if self._mismatch:  # also later: either side may be the first to hang up, and the other does not hear why
+            if self._keys is None:
+                return ASKS_FOR_CURVE
+            return "speaks ZeroMQ without CURVE: leave curve_key and server_key away, or secure the server"
+        if self._keys is not None:
+            return "breaks the handshake off: it has another key than server_key, or does not speak ZeroMQ"
+        return _FOREIGN
 
     # ---- frames
 
@@ -153,7 +201,8 @@ class PyzmqSocket:
             return None
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for a frame, or without a connection for a report."""
+        """Wait for a frame, or without a connection for a report or until it is time to connect anew."""
+        timeout_s = min(timeout_s, max(0.0, self.due_s - time.monotonic()))
         socket = self._dealer if self.connected else self._monitor
         socket.poll(math.ceil(timeout_s * 1000))
 
@@ -165,18 +214,31 @@ class PyzmqSocket:
             self._dealer.close(linger=0)
             self._monitor.close(linger=0)
 
+    def forget(self) -> None:
+        """Leave it alone: the parent's libzmq cannot be used in a forked child, not even to close."""
+
+
+def use_keys(socket: zmq.Socket[bytes], keys: ClientKeys | None) -> None:
+    """Have a socket shake hands with CURVE when it connects, or in plain if there are no keys."""
+    if keys is not None:
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.own.public.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.own.secret.encode())
+        socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server.encode())
+
 
 class PyzmqOpener:
-    """Opens sockets of one ZeroMQ context: the one given, or else the process's own.
+    """Opens sockets of one ZeroMQ context: the one given, or else the process's own; with keys for CURVE, or in plain.
 
     A context that was given to the parent is of no use to a forked child, which takes its own.
     """
 
-    def __init__(self, context: Context | None = None) -> None:
+    def __init__(self, context: Context | None = None, keys: ClientKeys | None = None) -> None:
+        self._keys = keys
         self._context = context
         self._pid = os.getpid()
 
     def __call__(self, endpoint: str) -> PyzmqSocket:
         """Return a socket that connects to an endpoint; raises as PyzmqSocket does."""
         own = self._context is not None and self._pid == os.getpid()
-        return PyzmqSocket(endpoint, self._context if own and self._context is not None else zmq.Context.instance())
+        context = self._context if own and self._context is not None else zmq.Context.instance()
+        return PyzmqSocket(endpoint, context, self._keys)

@@ -156,7 +156,7 @@ class ClientSession:
 
     def _open(self, now_s: float) -> OutgoingRequest:
         self._opening = True
-        return self._send(OutgoingRequest(self.id, 1, [_OPEN], [], writes=True), now_s)
+        return self._send(1, [_OPEN], [], True, now_s)
 
     def _pack(self, now_s: float) -> OutgoingRequest:
         waiting = self._waiting
@@ -182,9 +182,13 @@ class ClientSession:
                 size += call.size
                 writes = writes or call.writes
         self._last_seq += 1
-        return self._send(OutgoingRequest(self.id, self._last_seq, ops, calls, writes), now_s)
+        return self._send(self._last_seq, ops, calls, writes, now_s)
 
-    def _send(self, request: OutgoingRequest, now_s: float) -> OutgoingRequest:
+    def _send(self, seq: int, ops: list[Raw], calls: list[Call], writes: bool, now_s: float) -> OutgoingRequest:
+        frame = msgpack.encode_request(self.id, seq, ops)
+        return self._send_again(OutgoingRequest(self.id, seq, frame, len(ops), calls, writes), now_s)
+
+    def _send_again(self, request: OutgoingRequest, now_s: float) -> OutgoingRequest:
         self._in_flight[request.seq] = request
         request.note_sent(now_s, self._jitter)
         return request
@@ -215,14 +219,14 @@ class ClientSession:
         """Return every unanswered request once more, for a new connection."""
         if self.hello.held:
             return []
-        return [self._send(request, now_s) for _, request in sorted(self._in_flight.items()) if request.wanted]
+        return [self._send_again(request, now_s) for _, request in sorted(self._in_flight.items()) if request.wanted]
 
     def overdue(self, now_s: float) -> list[OutgoingRequest]:
         """Return the requests to be asked again on a connection that seems well."""
         if self.hello.held:
             return []
         late = [request for request in self._in_flight.values() if request.resend_at_s <= now_s and request.wanted]
-        return [self._send(request, now_s) for request in late]
+        return [self._send_again(request, now_s) for request in late]
 
     # ---- in
 
@@ -346,11 +350,14 @@ class ClientSession:
 
     # ---- time
 
-    def expire(self, now_s: float, not_sent: Callable[[], errors.KvzmqError] = _not_sent) -> None:
+    def expire(
+        self, now_s: float, not_sent: Callable[[], errors.KvzmqError] = _not_sent, reachable: bool = True
+    ) -> None:
         """End the calls whose deadline has passed.
 
         Args:
             not_sent: makes the error for operations that certainly never reached a server
+            reachable: whether what was sent may still be answered; else reads end with that error, too, which says more
         """
         waiting = self._waiting
         for call in waiting:
@@ -361,7 +368,7 @@ class ClientSession:
         for request in list(self._in_flight.values()):
             for call in request.calls:
                 if call.deadline_s <= now_s and not call.done:
-                    call.fail(call.too_late())
+                    call.fail(call.too_late() if reachable or call.writes else not_sent())
             if request.calls and not request.wanted:
                 del self._in_flight[request.seq]
 

@@ -34,7 +34,7 @@ class SessionChannel(Channel):
         self.session = ClientSession(lineage)
         self.catalog_error: errors.CatalogError | None = None
         """Why no catalog could say where the server is, the last time one was asked."""
-        self._polled_s = 0.0
+        self._look_s = 0.0  # from when on the connection may be another one
         self._heard_s = 0.0  # or, if later, when there was nothing to hear
 
     def open(self, now_s: float) -> None:
@@ -47,7 +47,7 @@ class SessionChannel(Channel):
         socket = self.socket
         if socket is None:
             return
-        self._polled_s = time.monotonic()  # `now_s` may be older than what was read since
+        self._look_s = time.monotonic() + socket.reconnect_s_min  # `now_s` may be older than what was read since
         if self._poll_events(socket):
             self._heard_s = now_s
             socket.send(self.session.say_hello(now_s))
@@ -60,9 +60,9 @@ class SessionChannel(Channel):
             return
         if not socket.connected:
             self.poll_events(now_s)
-        elif session.waiting and time.monotonic() - self._polled_s > socket.reconnect_s_min:
+        elif session.waiting and time.monotonic() > self._look_s:
             # A socket connects anew by itself, and to another table as readily: nothing may leave before that is known.
-            self._polled_s = time.monotonic()
+            self._look_s = time.monotonic() + socket.reconnect_s_min
             if socket.has_events:
                 self.poll_events(now_s)
         if socket.connected:
@@ -113,14 +113,14 @@ class SessionChannel(Channel):
 
     def expire(self, now_s: float) -> None:
         """End the calls whose deadline has passed."""
-        self.session.expire(now_s, self._not_sent)
+        self.session.expire(now_s, self._not_sent, self.connected and not self.session.hello.held)
 
     def _not_sent(self) -> errors.KvzmqError:
         if self.catalog_error is not None:
             return type(self.catalog_error)(*self.catalog_error.args)
         if self.session.hello.changed_to is not None:
             return self.session.hello.table_changed()
-        return errors.Timeout(f"no answer in time: {self.describe()}")
+        return self.no_answer("no answer in time")
 
     def _send(self, socket: Socket, requests: Sequence[OutgoingRequest]) -> bool:
         for at, request in enumerate(requests):

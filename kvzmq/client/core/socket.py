@@ -1,17 +1,18 @@
 """What a client's socket does, whoever implements it: frames to and from one server, and what became of the connection.
 
     open_socket(endpoint) ──> connecting ──MADE──> connected ──LOST──> connecting ...
-                                  └──FAILED, REFUSED──> tries again by itself
+                                  └──FAILED, REFUSED, NOT_ALLOWED──> tries again by itself
 
-A socket connects to one endpoint, and connects anew by itself, after growing pauses, until it is closed. It keeps no
-frame for a connection that is yet to come, and sends none twice: what is sent again is the session's business.
+A socket connects to one endpoint, and connects anew by itself, after growing pauses, until it is closed; some do so
+only while somebody waits with them or calls `poll_events`. It keeps no frame for a connection that is yet to come, and
+sends none twice: what is sent again is the session's business.
 
 Nothing here blocks but `wait` and `receive` with a timeout, and nothing is raised for what the peer or the network
 does: that is an event. Events are queued by the socket until `poll_events` hands them out, and `connected` changes only
 then: whoever sends has to know that a connection is new, as another table may answer there.
 
 One thread at a time uses a socket. An event loop watches its `descriptors`, and calls `poll_events` and `receive` when
-one is ready.
+one is ready, and `poll_events` when it is due.
 """
 
 from __future__ import annotations
@@ -27,19 +28,26 @@ WAIT_S_MAX = 0.05
 """How long `receive` waits at most, whatever its caller would allow: deadlines and connection are looked after then."""
 
 
+ASKS_FOR_CURVE = "asks for CURVE: give this client curve_key, a file of `kvzmq keygen`, and server_key"
+"""What a peer does that wants keys of a client that has none."""
+
+
 class Change(enum.Enum):
     """What became of a connection."""
 
+    SILENT = enum.auto()  # somebody accepts the connection, and has not shaken hands so far; not every socket tells
     MADE = enum.auto()  # the handshake is done: frames can be sent
     LOST = enum.auto()
     FAILED = enum.auto()  # a try to connect has failed, for want of a listener most often
     REFUSED = enum.auto()  # somebody listens there, but the handshake has failed
+    NOT_ALLOWED = enum.auto()  # a server refuses this client's key
 
 
 class ConnectionEvent(NamedTuple):
     """One change of a connection, and why; "" if nobody knows.
 
-    REFUSED says what the peer does, as in "does not speak ZeroMQ"; FAILED and LOST say why, as in "connection refused".
+    REFUSED, NOT_ALLOWED and SILENT say what the peer does, as in "does not speak ZeroMQ"; FAILED and LOST why, as in
+    "connection refused".
     """
 
     change: Change
@@ -63,6 +71,14 @@ class Socket(Protocol):
         left unread. A watch may leave frames unread for long, and looks at `poll_events` and `readable` all the same:
         a descriptor that these do not quieten must not be among them meanwhile, or a loop would never sleep.
         """
+        ...
+
+    on_closing: Callable[[int], None] | None
+    """Called with a descriptor of `descriptors` before it is closed, except by `close`: an event loop forgets it."""
+
+    @property
+    def due_s(self) -> float:
+        """When `poll_events` is due, on the monotonic clock, whatever the descriptors tell; math.inf for never."""
         ...
 
     @property
@@ -105,6 +121,10 @@ class Socket(Protocol):
 
     def close(self) -> None:
         """Drop the connection, and what was not sent of it."""
+        ...
+
+    def forget(self) -> None:
+        """Let go of it in a forked child, without disturbing the connection of the parent."""
         ...
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numbers
-import time
 
 TIMEOUT_S_MAX = 1e8
 """The longest time a call may take, seconds, infinity included: about three years."""
 
 
-def deadline(timeout_s: float) -> float:
-    """Return when a call that begins now has to end, on the monotonic clock of both shells."""
-    return time.monotonic() + (timeout_s if timeout_s <= TIMEOUT_S_MAX else TIMEOUT_S_MAX)
+def deadline(now_s: float, timeout_s: float) -> float:
+    """Return when a call that begins now has to end."""
+    return now_s + (timeout_s if timeout_s <= TIMEOUT_S_MAX else TIMEOUT_S_MAX)
 
 
 def check_timeout(timeout_s: float) -> float:

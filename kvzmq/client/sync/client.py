@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import sys
 import time
 from collections.abc import (
@@ -18,15 +20,15 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from kvzmq import errors
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.calls import RAISE, Calls
+from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.pyzmq_socket import Context, PyzmqOpener
 from kvzmq.client.core.timeouts import check_timeout
+from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
 from kvzmq.client.core.watch_channel import WatchChannel
@@ -34,6 +36,10 @@ from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.connection import Connection
 from kvzmq.client.sync.views import Copies, Copy, Items, Keys, Values
 from kvzmq.client.sync.watch import Watch
+from kvzmq.curve import ClientKeys, client_keys
+
+if TYPE_CHECKING:
+    from kvzmq.client.core.pyzmq_socket import Context
 
 T = TypeVar("T")
 
@@ -45,6 +51,9 @@ def connect(
     url: str | None = None,
     timeout: float | None = TIMEOUT_S,
     *,
+    transport: str | None = None,
+    curve_key: str | os.PathLike[str] | None = None,
+    server_key: str | None = None,
     context: Context | None = None,
 ) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
@@ -54,18 +63,33 @@ def connect(
             commas, are tried in turn. None stands for the environment's KVZMQ_URL, or where that is
             not set for tcp://127.0.0.1:5570
         timeout: seconds a call may take in all, retries and reconnects included; None for no limit
-        context: the ZeroMQ context to use instead of the process's own
+        transport: `plain`, sockets of kvzmq's own for tcp:// and ipc://; `pyzmq`, sockets of libzmq; None for the
+            environment's KVZMQ_TRANSPORT, or where that is not set `plain` wherever the URL allows
+        curve_key: for a server with CURVE, the file NAME.key_secret that `kvzmq keygen NAME` has made; None stands
+            for the environment's KVZMQ_CURVE_KEY, or where that is not set for a connection in plain. Asks for `pyzmq`
+        server_key: the public key of that server, 40 characters; None stands for the environment's KVZMQ_SERVER_KEY
+        context: the ZeroMQ context to use instead of the process's own; asks for `pyzmq`
 
     Raises:
-        ValueError: the URL is malformed, or the timeout not above 0
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
         TypeError: one of them is of another type
     """
-    return open_client(parse_urls(url), math.inf if timeout is None else check_timeout(timeout), context=context)
+    urls = parse_urls(url)
+    timeout_s = math.inf if timeout is None else check_timeout(timeout)
+    keys = client_keys(curve_key, server_key)
+    return open_client(urls, timeout_s, "", check_transport(transport, context, urls, keys), keys, context)
 
 
-def open_client(urls: Sequence[str], timeout_s: float, prefix: str = "", context: Context | None = None) -> Client:
+def open_client(
+    urls: Sequence[str],
+    timeout_s: float,
+    prefix: str = "",
+    transport: str | None = None,
+    keys: ClientKeys | None = None,
+    context: Context | None = None,
+) -> Client:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return Client(Connection(urls, timeout_s, PyzmqOpener(context)), prefix)
+    return Client(Connection(urls, timeout_s, Opener(transport, context, keys)), prefix)
 
 
 class Client(MutableMapping[str, Any]):
@@ -325,6 +349,48 @@ class Client(MutableMapping[str, Any]):
         described: dict[str, Any] = self._run(self._calls.stats(), timeout)
         return described
 
+    def clients(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
+        """Return what the server knows of each client that is connected, by name."""
+        found: list[dict[str, Any]] = []
+        while page := self._run(self._calls.clients(found[-1]["name"] if found else ""), timeout):
+            found += page
+        return found
+
+    def kick(self, name: str, *, timeout: float | None = None) -> bool:
+        """End the connection of the client that `clients` calls so; False if there is none. Ours connect again."""
+        ended: bool = self._run(self._calls.kick(name), timeout)
+        return ended
+
+    def backup(self, *, timeout: float | None = None) -> Iterator[bytes]:
+        """Yield a backup of the whole table, whatever the prefix, in pieces of up to 256 KiB; see `kvzmq backup`.
+
+        It holds everything that was acknowledged before. The server first writes a checkpoint, and goes on serving. It
+        is whole when the iterator ends without an error: an end marker is in it, and checksums.
+
+        Args:
+            timeout: for each piece, seconds
+
+        Raises:
+            BackupFailed: it cannot be made, or was not read on for a minute, or the server was started anew
+        """
+        name = os.urandom(16).hex()
+        while (length := self._run(self._calls.backup(name), timeout)) is None:
+            time.sleep(BACKUP_POLL_S)
+        offset = 0
+        while offset < length:
+            piece: bytes = self._run(self._calls.backup(name, offset), timeout)
+            if not piece:
+                raise errors.BackupFailed(BACKUP_ENDED)
+            yield piece
+            offset += len(piece)
+        with contextlib.suppress(errors.KvzmqError):  # what is read is whole; the server lets it go in any case
+            self._run(self._calls.backup(name, length), timeout)
+
+    @property
+    def transport(self) -> str:
+        """How this client reaches its server: `plain` or `pyzmq`; or both, comma-separated, where its URLs differ."""
+        return self._connection.open_socket.describe(self._connection.urls)
+
     @property
     def revision(self) -> int:
         """The highest revision of the table that a reply has told this client."""
@@ -473,8 +539,13 @@ class Client(MutableMapping[str, Any]):
         return self.namespace("")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_client, (self._connection.urls, self._connection.timeout_s, self._calls.prefix)
+        connection = self._connection
+        opener = connection.open_socket
+        prefix = self._calls.prefix
+        return open_client, (connection.urls, connection.timeout_s, prefix, opener.transport, opener.keys)
 
     def __repr__(self) -> str:
+        connection = self._connection
         place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
-        return f"<kvzmq.Client {','.join(self._connection.urls)}{place}{' closed' if self._closed else ''}>"
+        state = " closed" if self._closed else ""
+        return f"<kvzmq.Client {','.join(connection.urls)} transport={self.transport}{place}{state}>"

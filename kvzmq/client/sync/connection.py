@@ -21,8 +21,8 @@ from kvzmq import errors
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
-from kvzmq.client.core.socket import OpenSocket
 from kvzmq.client.core.timeouts import check_timeout, deadline
+from kvzmq.client.core.transports import Opener
 
 CATALOG_PAUSE_S = 0.2
 """How long to wait after a catalog has not helped."""
@@ -56,7 +56,7 @@ class Connection:
         open_socket: makes a socket to one of them
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: OpenSocket) -> None:
+    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener) -> None:
         self.urls = urls
         self.timeout_s = timeout_s
         self.open_socket = open_socket
@@ -70,6 +70,9 @@ class Connection:
             channel = SessionChannel(Endpoints(self.urls), self.open_socket, self.lineage)
             # setdefault is atomic: no lock, which another thread might have held when the process forked.
             shared = self._channels.setdefault(pid, _SharedChannel(channel))
+            for owner, inherited in list(self._channels.items()):
+                if owner != pid:
+                    inherited.channel.forget()
         return shared
 
     @property
@@ -88,8 +91,9 @@ class Connection:
         """Send a call's operations and return what it makes of the results, or raise its error."""
         if self.closed:
             raise ValueError("the client is closed")
-        call.deadline_s = deadline(self.timeout_s if timeout_s is None else check_timeout(timeout_s))
-        self._shared().run(call)
+        now_s = time.monotonic()
+        call.deadline_s = deadline(now_s, self.timeout_s if timeout_s is None else check_timeout(timeout_s))
+        (self._channels.get(os.getpid()) or self._shared()).run(call, now_s)
         if call.error is None:
             return call.value
         try:
@@ -113,32 +117,35 @@ class _SharedChannel:
         self._lock = threading.Lock()  # held for moments only, never while waiting
         self._waiting: dict[Call, threading.Lock] = {}  # each a lock that is released to wake the thread, once
         self._tick_s = 0.0  # when the next tick is due
+        self._now_s = 0.0  # the reader's time
         self._closed = False
 
-    def run(self, call: Call) -> None:
+    def run(self, call: Call, now_s: float) -> None:
         """Return when the call is done."""
         try:
-            turn = self._submit(call)
+            with self._lock:
+                turn = self._submit(call, now_s)
             if turn is not None:
                 self._wait_for_turn(call, turn)
-            if self.reader is call:
-                self._read_until_done(call)
+            while self.reader is call:
+                self._read(call)
         except BaseException:
             self._abandon(call)
             raise
 
-    def _submit(self, call: Call) -> threading.Lock | None:
-        with self._lock:
-            if self._closed:
-                raise ValueError("the client is closed")
-            self.channel.session.submit(call)
-            if self.reader is None:
-                self.reader = call
-                return None
-            turn = self._waiting[call] = threading.Lock()
-            turn.acquire()
-            call.on_done = self._wake
-            return turn
+    def _submit(self, call: Call, now_s: float) -> threading.Lock | None:
+        """Take a call; send it, if its thread is the reader now, or return what the thread has to wait for."""
+        if self._closed:
+            raise ValueError("the client is closed")
+        self.channel.session.submit(call)
+        if self.reader is None:
+            self.reader = call
+            self._send_waiting(now_s)
+            return None
+        turn = self._waiting[call] = threading.Lock()
+        turn.acquire()
+        call.on_done = self._wake
+        return turn
 
     def _wake(self, call: Call) -> None:
         turn = self._waiting.pop(call, None)
@@ -148,36 +155,42 @@ class _SharedChannel:
     def _wait_for_turn(self, call: Call, turn: threading.Lock) -> None:
         """Wait until the call is done, or until it is this thread's turn to read."""
         turn.acquire(timeout=max(0.0, call.deadline_s - time.monotonic()))
-        if call.done or self.reader is call:
+        if call.done:
             return
         with self._lock:
             self._waiting.pop(call, None)
-            if self.reader is not call:
+            if self.reader is call:
+                self._send_waiting(time.monotonic())
+            else:
                 self.channel.expire(max(call.deadline_s, time.monotonic()))
                 self.channel.session.end(call)
 
-    def _read_until_done(self, call: Call) -> None:
-        """Send and receive for everybody until the call is done, and pass the turn."""
+    def _send_waiting(self, now_s: float) -> None:
+        """Send for everybody, and pass the turn if the reader's call was refused before it was sent."""
+        self._now_s = now_s
+        self.channel.send_waiting(now_s)
+        if self.reader is not None and self.reader.done:
+            self._pass_turn()
+
+    def _read(self, call: Call) -> None:
+        """Receive for everybody, and send what has come to wait meanwhile; pass the turn when the call is done."""
         channel = self.channel
+        socket = channel.socket
+        if socket is None:
+            self._open(call)
+            frame = None
+        else:
+            frame = socket.receive(call.deadline_s - self._now_s)
         now_s = time.monotonic()
-        while self.reader is call:
-            if channel.socket is None:
-                self._open(call)
-            with self._lock:
-                channel.send_waiting(now_s)
-                if call.done:  # refused before it was sent
-                    self._pass_turn()
-                    break
-            socket = channel.socket
-            frame = None if socket is None else socket.receive(call.deadline_s - now_s)
-            now_s = time.monotonic()
-            with self._lock:
-                if frame is not None:
-                    channel.receive(frame, now_s)
-                if frame is None or now_s >= self._tick_s or now_s >= call.deadline_s:
-                    self._tick(now_s)
-                if call.done:
-                    self._pass_turn()
+        with self._lock:
+            if frame is not None:
+                channel.receive(frame, now_s)
+            if frame is None or now_s >= self._tick_s or now_s >= call.deadline_s:
+                self._tick(now_s)
+            if call.done:
+                self._pass_turn()
+            else:
+                self._send_waiting(now_s)
 
     def _tick(self, now_s: float) -> None:
         self._tick_s = now_s + TICK_S

@@ -52,7 +52,7 @@ class Watch(Iterator[Event]):
         while not self._state.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
-                raise errors.Timeout(f"the watch has not begun in time: {self._channel.describe()}")
+                raise self._channel.no_answer("the watch has not begun in time")
             self._wait(deadline_s)
 
     def get(self, timeout: float | None = None) -> Event:
@@ -101,7 +101,7 @@ class Watch(Iterator[Event]):
                     raise ValueError("the watch is closed")
                 self._raise_error()
                 if time.monotonic() >= deadline_s:
-                    raise errors.Timeout(f"the watch has not caught up in time: {self._channel.describe()}")
+                    raise self._channel.no_answer("the watch has not caught up in time")
                 self._wait(deadline_s)
         finally:
             self._channel.wants_progress = False

@@ -7,9 +7,10 @@ in its place, and takes the replies back one by one, in the order of the Arrival
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Protocol, Union
+from typing import Any, Protocol, Union
 
 import zmq
+from msgspec import Struct
 
 from kvzmq.protocol.messages import Refusal, Reply, Request
 
@@ -25,18 +26,14 @@ STEP_REPLY_BYTES_MAX = 8 << 20
 """From how many bytes of large replies on a step encodes no more: the others wait for the next ones."""
 
 
-class Arrival:
+class Arrival(Struct, eq=False, gc=False):
     """A request, with the transport and the peer that its reply goes to."""
 
-    __slots__ = ("peer", "received_ns", "request", "transport")
-
-    received_ns: int
+    transport: Transport
+    peer: Hashable
+    request: Union[Request, Refusal]
+    received_ns: int = 0
     """When it was taken in, by `time.perf_counter_ns`; set only if somebody observes the server."""
-
-    def __init__(self, transport: Transport, peer: Hashable, request: Union[Request, Refusal]) -> None:
-        self.transport = transport
-        self.peer = peer
-        self.request = request
 
 
 class Transport(Protocol):
@@ -54,6 +51,9 @@ class Transport(Protocol):
 
     def drain(self) -> list[Arrival]:
         """Take in what is ready, up to the transport's limits, without waiting."""
+
+    def sweep(self) -> None:
+        """Look after the peers: drop those that are to be dropped; called several times a second."""
 
     def pending(self) -> bool:
         """Say whether `drain` or `flush` has something left that no poll would report."""
@@ -74,8 +74,24 @@ class Transport(Protocol):
     def flush(self) -> None:
         """Send what the step has queued, large replies up to STEP_REPLY_BYTES_MAX."""
 
+    def user(self, peer: Hashable) -> str:
+        """Return the public key (Z85) that the peer has shown, "" where none is asked for."""
+
     def name(self, peer: Hashable) -> str:
         """Return a name of the peer for people, from which nobody can derive its identity."""
+
+    def clients(self) -> dict[str, Hashable]:
+        """Return who is connected, as far as is known: what `describe` and `kick` take, by name."""
+
+    def describe(self, client: Hashable) -> dict[str, Any]:
+        """Return what is known of one of `clients`; None where nothing is.
+
+        name, transport ("router" or "bridge"), address, connected_s (how long), requests, received_bytes, unread_bytes
+        (that it has not taken yet), replies_dropped.
+        """
+
+    def kick(self, client: Hashable) -> bool:
+        """End the connection of one of `clients`; False if it is not known."""
 
     def stats(self) -> dict[str, int]:
         """Count what happened, by name."""

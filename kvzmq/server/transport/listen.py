@@ -14,7 +14,7 @@ from kvzmq import errors
 _BACKLOG = 1024
 
 _TCP_ADVICE = {
-    errno.EADDRINUSE: "it is in use; stop the other server or choose another --tcp (port 0 takes a free one)",
+    errno.EADDRINUSE: "it is in use; stop the other server or choose another {option} (port 0 takes a free one)",
     errno.EADDRNOTAVAIL: "no such address on this machine",
     errno.EACCES: "no permission: ports below 1024 are for root",
 }
@@ -29,8 +29,11 @@ _ZMQ_ADVICE = {
 }
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, option: str = "--tcp") -> socket.socket:
     """Return a TCP socket that listens and does not block.
+
+    Args:
+        option: where the address came from
 
     Raises:
         CannotListen: the port is in use or the host is not of this machine
@@ -49,7 +52,7 @@ def listen(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        advice = _TCP_ADVICE.get(error.errno or 0, error.strerror)
+        advice = _TCP_ADVICE.get(error.errno or 0, str(error.strerror)).format(option=option)
         raise errors.CannotListen(f"cannot listen on {host}:{port}: {advice}") from error
     return listener
 

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 
 import zmq
-
-_INTERVAL_S = 0.1
-"""How often the reports are read, so that they do not pile up."""
 
 _REPORT = struct.Struct("<Hi")
 _WATCHED = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED  # both name the descriptor; a handshake's does not
@@ -33,13 +29,10 @@ class ConnectionMonitor:
             zmq.RCVHWM, 0
         )  # no high-water mark: libzmq's thread would wait for room for its reports
         self._socket.connect(place)
-        self.due_s = 0.0
-        """When `read` is to be called next."""
         self.descriptors: set[int] = set()
 
     def read(self) -> None:
-        """Take in what was reported, without waiting."""
-        self.due_s = time.monotonic() + _INTERVAL_S
+        """Take in what was reported, without waiting; now and then, so that the reports do not pile up."""
         while True:
             try:
                 event, descriptor = _REPORT.unpack(self._socket.recv(zmq.NOBLOCK))

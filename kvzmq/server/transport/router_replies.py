@@ -29,9 +29,9 @@ _FOLLOWED_MIN = 64
 _REMEMBERED_MAX = 1024
 """Of how many peers the replies dropped are remembered."""
 
-Peer = tuple[bytes, tuple[bytes, ...]]
-"""The identity, and the envelope: the frames before the request up to the empty one, as REQ sockets and proxies
-put them; empty for a DEALER that sends the request alone."""
+Peer = tuple[bytes, tuple[bytes, ...], str]
+"""The identity; the envelope: the frames before the request up to the empty one, as REQ sockets and proxies
+put them, empty for a DEALER that sends the request alone; and the public key that it has shown, "" without CURVE."""
 
 
 class ReplyQueue:
@@ -67,6 +67,10 @@ class InFlight:
     def follow(self, identity: bytes, tracker: zmq.MessageTracker, length: int) -> None:
         """Count a message until its tracker says that it is on the wire."""
         self.messages.setdefault(identity, deque()).append((tracker, length))
+
+    def length(self, identity: bytes) -> int:
+        """Return how many bytes of large messages are on their way to a peer."""
+        return sum(size for tracker, size in self.messages.get(identity, ()) if not tracker.done)
 
     def has_room(self, identity: bytes, length: int) -> bool:
         """Say whether the peer may be sent so many bytes more, and forget those that are on the wire."""

@@ -20,12 +20,14 @@ What a connection waits for is its state (`tcp_connection.py`); epoll reports on
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import selectors
 import socket
+import termios
 import time
 from collections.abc import Callable, Hashable
-from typing import cast
+from typing import Any, cast
 
 import zmq
 
@@ -80,6 +82,7 @@ class TcpTransport:
         host, port: where to listen; port 0 takes a free one
         clock: seconds that only grow
         request_bytes_max: the longest request, in MessagePack; a longer one is refused
+        token: what the first line of a connection has to be, or None if it may begin with a request
 
     Raises:
         CannotListen: the port is in use or the host is not of this machine
@@ -91,8 +94,10 @@ class TcpTransport:
         port: int,
         clock: Callable[[], float] = time.monotonic,
         request_bytes_max: int = REQUEST_BYTES_MAX,
+        token: bytes | None = None,
     ) -> None:
         self._clock = clock
+        self._token = token
         self._request_bytes_max = request_bytes_max
         self.line_bytes_max = request_line_bytes_max(request_bytes_max)
         """The longest line; a longer one is refused and skipped up to its end."""
@@ -115,7 +120,7 @@ class TcpTransport:
         self._reads = 0
         self._buffer = memoryview(bytearray(_RECEIVE_BYTES))  # malloc may give a new one back to the system each time
         self._uncounted_bytes = 0
-        self._swept_s = clock()
+        self._now_s = self._swept_s = clock()  # as of the latest drain or sweep: one look at the clock for each
         self._counts = {
             "connections_accepted": 0,
             "connections_dropped_stalled": 0,
@@ -123,6 +128,7 @@ class TcpTransport:
             "connections_dropped_memory": 0,
             "connections_dropped_idle": 0,
             "connections_dropped_http": 0,
+            "connections_kicked": 0,
             "accepts_failed": 0,
         }
 
@@ -133,9 +139,10 @@ class TcpTransport:
     # ---- in
 
     def drain(self) -> list[Arrival]:
+        self._now_s = self._clock()
         self._read_and_write()
         arrivals = self._take_turns()
-        self._sweep()
+        self._bound_memory()
         return arrivals
 
     def _read_and_write(self) -> None:
@@ -180,7 +187,12 @@ class TcpTransport:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
             self._last_number += 1
             connection = Connection(
-                self._last_number, sock, f"{address[0]}:{address[1]}", self._clock(), self._request_bytes_max
+                self._last_number,
+                sock,
+                f"{address[0]}:{address[1]}",
+                self._now_s,
+                self._request_bytes_max,
+                self._token,
             )
             self._connections[connection.number] = self._by_request[connection.number] = connection
             self._counts["connections_accepted"] += 1
@@ -188,14 +200,13 @@ class TcpTransport:
         return None
 
     def _warn(self, message: str) -> None:
-        now_s = self._clock()
-        if now_s >= self._warn_again_s:
-            self._warn_again_s = now_s + _WARN_S
+        if self._now_s >= self._warn_again_s:
+            self._warn_again_s = self._now_s + _WARN_S
             _log.warning("%s", message)
 
     def _pause_accepting(self) -> None:
         self._accepting = False
-        self._accept_again_s = self._clock() + _PAUSE_S
+        self._accept_again_s = self._now_s + _PAUSE_S
         self._selector.unregister(self._listener)
 
     def _receive(self, connection: Connection) -> int:
@@ -261,7 +272,7 @@ class TcpTransport:
             self._drop(connection, "connections_dropped_backpressure")
             return
         if not connection.queued:
-            connection.moved_s = self._clock()
+            connection.moved_s = self._now_s
         self._uncounted_bytes += connection.queue(reply)
         self._unflushed[connection.number] = connection
         if connection.is_over_limit:
@@ -277,9 +288,12 @@ class TcpTransport:
 
     def flush(self) -> None:
         self._encode_bytes = STEP_REPLY_BYTES_MAX
+        if not (self._unencoded or self._unflushed):
+            return
         unencoded, self._unencoded = self._unencoded, {}
         unflushed, self._unflushed = self._unflushed, {}
-        for connection in (unencoded | unflushed).values():  # those that had to wait in the last step come first
+        # Those that had to wait in the last step come first.
+        for connection in (unencoded | unflushed if unencoded else unflushed).values():
             self._write(connection)
             self._conclude(connection)
 
@@ -296,7 +310,7 @@ class TcpTransport:
                 return
             except OSError:
                 return self._close(connection)
-            connection.moved_s = self._clock()
+            connection.moved_s = self._now_s
             connection.sent(lines, sent_bytes)
 
     def _encode(self, connection: Connection, reply: Reply) -> bool:
@@ -311,6 +325,8 @@ class TcpTransport:
 
     def _conclude(self, connection: Connection) -> None:
         """Close a connection that has had its last reply; else register for what it waits for now."""
+        if connection.state is READING and connection.polled == selectors.EVENT_READ and not connection.queued:
+            return  # nearly always: it is registered for what it waits for since its lines were taken in
         if connection.is_served:
             self._close(connection)
         elif connection.state is not CLOSED:
@@ -338,12 +354,11 @@ class TcpTransport:
             self._selector.register(connection.socket, events, connection)
         connection.polled = events
 
-    def _sweep(self) -> None:
-        now_s = self._clock()
+    def sweep(self) -> None:
+        now_s = self._now_s = self._clock()
         if not self._accepting and now_s >= self._accept_again_s:
             self._accepting = True
             self._selector.register(self._listener, selectors.EVENT_READ)
-        self._bound_memory()
         if now_s - self._swept_s < 1.0:
             return
         self._swept_s = now_s
@@ -383,9 +398,32 @@ class TcpTransport:
         """How many clients are connected."""
         return len(self._connections)
 
+    def user(self, peer: Hashable) -> str:
+        return ""
+
     def name(self, peer: Hashable) -> str:
         connection = self._connections.get(cast(int, peer))
         return f"tcp:{connection.address}" if connection is not None else f"tcp:disconnected-{peer}"
+
+    def clients(self) -> dict[str, Hashable]:
+        return {f"tcp:{connection.address}": connection.number for connection in self._connections.values()}
+
+    def describe(self, client: Hashable) -> dict[str, Any]:
+        connection = self._connections[cast(int, client)]
+        return {
+            "name": f"tcp:{connection.address}",
+            "transport": "bridge",
+            "address": connection.address,
+            "connected_s": round(self._clock() - connection.began_s, 3),
+            "requests": connection.requests,
+            "received_bytes": connection.received_bytes,
+            "unread_bytes": connection.queued_bytes + _unsent_bytes(connection.socket),
+            "replies_dropped": 0,  # the connection is dropped instead
+        }
+
+    def kick(self, client: Hashable) -> bool:
+        self._drop(self._connections[cast(int, client)], "connections_kicked")
+        return True
 
     def stats(self) -> dict[str, int]:
         counts = {f"tcp_{name}": count for name, count in self._counts.items()}
@@ -396,3 +434,10 @@ class TcpTransport:
             self._close(connection)
         self._selector.close()
         self._listener.close()
+
+
+def _unsent_bytes(sock: socket.socket) -> int:
+    """Return how many bytes the kernel holds that the peer has not taken."""
+    unsent = bytearray(4)
+    fcntl.ioctl(sock, termios.TIOCOUTQ, unsent)
+    return int.from_bytes(unsent, "little")

@@ -11,12 +11,13 @@ Event leads from which state to which. An event that a state does not have there
 
 What goes with any state is a field: whether the peer has ended its stream, whether the bytes that come belong to a line
 that was too long, how many replies are still to come. The figures of a connection (address, requests, unread bytes)
-are fields, too. A connection that had to authenticate before its first request would begin in a state of its own.
+are fields, too; so is the token, until it has been shown.
 """
 
 from __future__ import annotations
 
 import enum
+import hmac
 import re
 import socket
 from collections import deque
@@ -149,15 +150,24 @@ class Connection:
         address: the peer's, HOST:PORT
         now_s: seconds that only grow
         request_bytes_max: the longest request, in MessagePack; a longer one is refused
+        token: what its first line has to be, or None if it may begin with a request
     """
 
     __slots__ = (
-        "address", "ended", "line_bytes_max", "lines_max", "moved_s", "number", "owed", "polled", "queued",
-        "queued_bytes", "read_at", "received", "request_bytes_max", "requests", "searched", "skipping", "socket",
-        "state",
+        "address", "began_s", "ended", "line_bytes_max", "lines_max", "moved_s", "number", "owed", "polled", "queued",
+        "queued_bytes", "read_at", "received", "received_bytes", "request_bytes_max", "requests", "searched",
+        "skipping", "socket", "state", "token",
     )  # fmt: skip
 
-    def __init__(self, number: int, sock: socket.socket, address: str, now_s: float, request_bytes_max: int) -> None:
+    def __init__(
+        self,
+        number: int,
+        sock: socket.socket,
+        address: str,
+        now_s: float,
+        request_bytes_max: int,
+        token: bytes | None = None,
+    ) -> None:
         self.number = number
         self.socket = sock
         self.address = address
@@ -166,12 +176,15 @@ class Connection:
         self.state = READING
         self.polled = 0  # what the transport has epoll report
         self.read_at = 0  # in the order of all reads
+        self.began_s = now_s
         self.moved_s = now_s  # when replies last moved, or began to wait
         # in
         self.received = bytearray()
+        self.received_bytes = 0  # in all
         self.searched = 0  # no newline before this offset of `received`
         self.skipping = False  # inside a line that was too long
         self.ended = False  # the peer sends no more
+        self.token = token  # until it has been shown
         self.requests = 0  # lines that were taken in
         self.lines_max = LINES_FIRST
         # out
@@ -221,6 +234,7 @@ class Connection:
     def receive(self, data: memoryview) -> None:
         """Take bytes that came from the peer; none mean that it sends no more."""
         self.ended = not data
+        self.received_bytes += len(data)
         if self.skipping:
             _, newline, rest = bytes(data).partition(b"\n")
             self.skipping = not newline
@@ -255,12 +269,22 @@ class Connection:
         """Return the requests of up to `lines_max` lines, as long as the step has room, and add them to it."""
         taken: list[Request | Refusal] = []
         begin = 0
+        is_whole = True  # whether another line may be there: each look costs as much as a tenth of decoding one
         for _ in range(min(lines_max, self.lines_max)):
-            if step.is_full or not self.has_line():
+            if step.is_full:
+                break
+            is_whole = self.has_line()
+            if not is_whole:
                 break
             end = self.searched
             if end - begin > self.line_bytes_max:
                 taken.append(self._refuse_length())
+            elif self.token is not None:
+                if not hmac.compare_digest(bytes(self.received[begin:end]).rstrip(b"\r"), self.token):
+                    taken.append(self._refuse_token())
+                    begin = 0
+                    break
+                self.token = None
             else:
                 line = bytes(memoryview(self.received)[begin:end])
                 request = jsonl.decode_line(line, self.request_bytes_max)
@@ -273,7 +297,7 @@ class Connection:
         if begin:
             del self.received[:begin]
             self.searched -= begin
-        if not self.has_line():
+        if not (is_whole and self.has_line()):
             self._take_rest(taken)
         self.owed += len(taken)
         return taken
@@ -287,6 +311,12 @@ class Connection:
         if self.ended:
             self._forget_received()  # half a request is no request
             self.handle(_END_TAKEN)
+
+    def _refuse_token(self) -> Refusal:
+        """End a connection that does not begin with the token; what else it has sent is not looked at."""
+        self._forget_received()
+        self.ended = True
+        return Refusal(None, errors.NotAllowed.code, "the first line has to be the token of the bridge")
 
     def _forget_received(self) -> None:
         self.received.clear()
@@ -325,6 +355,10 @@ class Connection:
 
     def sent(self, lines: list[bytes | memoryview], sent_bytes: int) -> None:
         """Take so many bytes off the queue, of the lines that it begins with."""
+        if len(lines) == 1 and sent_bytes == len(lines[0]):  # nearly always
+            self.queued_bytes -= sent_bytes
+            self.queued.popleft()
+            return
         self.queued_bytes -= sent_bytes
         for line in lines:
             if sent_bytes < len(line):

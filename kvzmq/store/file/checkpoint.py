@@ -87,7 +87,11 @@ def read(directory: Directory) -> Checkpoint | None:
         file = directory.open(NAME)
     except FileNotFoundError:
         return None
-    path = str(directory.path / NAME)
+    return read_file(file, str(directory.path / NAME))
+
+
+def read_file(file: File, path: str) -> Checkpoint:
+    """Read an open checkpoint, which is closed in the end; see `read`. `path` is what errors call it."""
     try:
         header = frames.read_header(file, MAGIC, path)
     except errors.KvzmqError:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kvzmq import errors, units
+from kvzmq.store.file import checkpoint
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
 from kvzmq.store.file.files import Directory, DiskDirectory, File
 from kvzmq.store.file.frames import HEADER_BYTES
@@ -131,9 +132,11 @@ class Compactor:
         self._child: subprocess.Popen[bytes] | None = None
         self._has_sealed_log = log.sealed
         self._began_s = 0.0
+        self._sealed_bytes: int | None = None  # the length of the sealed log; None if an earlier server sealed it
         self._rows: int | None = None  # in the new checkpoint; None if an earlier server sealed the log
         self._retry_s = RETRY_S
         self._next_s = 0.0
+        self._requested = -1  # the group that somebody wants in a checkpoint
         self.completed = 0
         """Compactions done."""
         self.failed = 0
@@ -146,9 +149,35 @@ class Compactor:
         """Whether a child is at work."""
         return self._child is not None
 
+    def request_checkpoint(self) -> Callable[[], File | None]:
+        """Have a checkpoint written that holds every group there is now, unless there is one already.
+
+        A compaction that runs, or is still to do, is waited for first: it may have begun with an earlier group.
+
+        Returns:
+            what opens that checkpoint, or a later one, when it is there; until then None. It raises BackupFailed when
+            a compaction has failed since, and OSError when the file cannot be opened. The file stays the same however
+            many compactions follow
+        """
+        group, failed = self._log.group, self.failed
+        self._requested = max(self._requested, group)
+        self._next_s = 0.0  # at once, however long after a failure the next try would be
+
+        def open_when_written() -> File | None:
+            if self._log.checkpoint_group >= group:
+                return self._log.directory.open(checkpoint.NAME)
+            if self.failed > failed:
+                raise errors.BackupFailed(f"the server could not write a checkpoint: {self.trouble}")
+            return None
+
+        return open_when_written
+
     def describe(self) -> dict[str, int | str | bool | None]:
         """Return what `stats` says of log and compaction."""
+        disk = os.statvfs(self._log.directory.path)
         return {
+            "disk_bytes": disk.f_blocks * disk.f_frsize,
+            "disk_free_bytes": disk.f_bavail * disk.f_frsize,
             "log_bytes": self._log.log_bytes,
             "checkpoint_bytes": self._log.checkpoint_bytes,
             "last_group": self._log.group,
@@ -173,6 +202,8 @@ class Compactor:
             self._rotate()
 
     def _is_due(self) -> bool:
+        if self._requested > self._log.checkpoint_group:
+            return True
         if self._after_records is not None:
             return self._store.records >= self._after_records
         if self._after_bytes is not None:
@@ -182,12 +213,13 @@ class Compactor:
     def _rotate(self) -> None:
         if self._clock() < self._next_s:
             return
+        log_bytes = self._log.log_bytes
         try:
             self._store.seal()
         except errors.WriteRejected as error:
             self._fail(str(error))
             return
-        self._rows = self._store.row_count
+        self._rows, self._sealed_bytes = self._store.row_count, log_bytes
         self._has_sealed_log = True
         self._start()
 
@@ -208,9 +240,18 @@ class Compactor:
             self._fail(f"cannot start a process: {error.strerror}")
             return
         self._began_s = self._clock()
+        what = "of what an earlier server left"
+        if self._rows is not None and self._sealed_bytes is not None:
+            what = f"{units.count(self._rows, 'row')}, a log of {units.size(self._sealed_bytes)}"
         _log.info(
             "compaction begins, %s",
-            "of what an earlier server left" if self._rows is None else units.count(self._rows, "row"),
+            what,
+            extra={
+                "event": "compaction_begun",
+                "rows": self._rows,
+                "log_bytes": self._sealed_bytes,
+                "checkpoint_bytes": self._log.checkpoint_bytes,
+            },
         )
 
     def _reap(self, child: subprocess.Popen[bytes]) -> None:
@@ -223,15 +264,26 @@ class Compactor:
         self._child = None
         if code == 0 and not self._log.sealed:
             self._has_sealed_log = False
+            try:
+                self._log.look_at_checkpoint()
+            except errors.CorruptionError as error:
+                self._fail(str(error))
+                return
             self._retry_s = RETRY_S
             self.completed += 1
             self.trouble = None
-            self._log.look_at_checkpoint()
+            took_s = self._clock() - self._began_s
             _log.info(
                 "compaction done in %s: a checkpoint of %s%s",
-                units.duration(self._clock() - self._began_s),
+                units.duration(took_s),
                 units.size(self._log.checkpoint_bytes),
                 "" if self._rows is None else f", {units.count(self._rows, 'row')}",
+                extra={
+                    "event": "compaction_done",
+                    "took_s": round(took_s, 3),
+                    "rows": self._rows,
+                    "checkpoint_bytes": self._log.checkpoint_bytes,
+                },
             )
         else:
             self._fail(reason or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"))
@@ -239,8 +291,12 @@ class Compactor:
     def _fail(self, reason: str) -> None:
         self.failed += 1
         self.trouble = reason
+        self._requested = -1  # who asked is told
         self._next_s = self._clock() + self._retry_s
-        _log.warning("compaction failed, next try in %.0f s: %s", self._retry_s, reason)
+        _log.warning(
+            "compaction failed, next try in %.0f s: %s", self._retry_s, reason,
+            extra={"event": "compaction_failed", "retry_s": self._retry_s, "reason": reason},
+        )  # fmt: skip
         self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
 
     def close(self) -> None:

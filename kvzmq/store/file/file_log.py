@@ -63,6 +63,8 @@ class FileLog:
         """The length of table.txn, without the zeros written ahead."""
         self.checkpoint_bytes = 0
         """The length of table.ckpt when it was last read."""
+        self.checkpoint_group = -1
+        """The last group in table.ckpt when it was last read; -1 if there was none."""
         self.torn_bytes = 0
         """How many bytes of a torn tail recovery truncated, or would truncate if read_only."""
         self._read_only = read_only
@@ -220,14 +222,21 @@ class FileLog:
         file.sync()
 
     def look_at_checkpoint(self) -> None:
-        """Read the length of the checkpoint, which determines when the next compaction is due."""
+        """Read the length of the checkpoint, which determines when the next compaction is due, and its last group.
+
+        Raises:
+            CorruptionError: its header is not what was written
+        """
+        self.checkpoint_bytes, self.checkpoint_group = 0, -1
         try:
             file = self.directory.open(checkpoint.NAME)
         except FileNotFoundError:
-            self.checkpoint_bytes = 0
             return
-        self.checkpoint_bytes = file.size()
-        file.close()
+        try:
+            header = frames.read_header(file, checkpoint.MAGIC, str(self.directory.path / checkpoint.NAME))
+            self.checkpoint_bytes, self.checkpoint_group = file.size(), header.number
+        finally:
+            file.close()
 
     # ---- appending
 
@@ -391,6 +400,21 @@ class FileLog:
             self._file.close()
             self._file = None
         self.directory.close()
+
+
+def write_table(directory: Directory, written: Checkpoint) -> None:
+    """Write a table's files into a directory that has none: a checkpoint, and a log after it. Durable on return.
+
+    Raises:
+        OSError: they could not be written
+    """
+    log = directory.create(NAME)
+    try:
+        log.write(0, frames.encode_header(frames.new_header(MAGIC, written.group + 1)))
+        log.sync()
+    finally:
+        log.close()
+    checkpoint.write(directory, written.group, written.sections)
 
 
 def ends_in_zeros(file: File, offset: int) -> bool:

@@ -15,6 +15,7 @@ from kvzmq.store.file.file_log import MAGIC, NAME, FileLog
 from kvzmq.store.file.files import File
 from kvzmq.store.offline.reading import NAMES, Gap, Reading, describe, regions
 from kvzmq.store.store import Store
+from kvzmq.store.table import Table
 
 
 class FileReport(msgspec.Struct):
@@ -31,10 +32,12 @@ class FileReport(msgspec.Struct):
     to_us: int | None = None
     torn_bytes: int = 0
     damage: list[str] = msgspec.field(default_factory=list)
+    checkpoint: bool = False
+    """Whether it is a checkpoint, else a log."""
 
 
 class Report(msgspec.Struct):
-    """What is in a table's directory, and what recovery would make of it."""
+    """What is in a table's directory, and what recovery would make of it; or in a backup, and what a restore would."""
 
     path: str
     in_use: bool
@@ -52,11 +55,24 @@ class Report(msgspec.Struct):
     """Groups that recovery applies after the checkpoint."""
     torn_bytes: int = 0
     """How many bytes of a torn tail recovery would truncate, and save in a file of their own."""
+    time_us: int = 0
+    """The table's time, microseconds since 1970 UTC."""
+    backup: bool = False
+    """Whether it is a backup, a single file."""
 
     @property
     def damaged(self) -> bool:
         """Whether a file is damaged; a torn tail is not damage."""
         return self.refusal is not None or any(file.damage for file in self.files)
+
+    def describe(self, table: Table) -> None:
+        """Take down what there is to say of a table."""
+        self.rows = len(table.rows)
+        self.revision = table.revision
+        self.time_us = table.time_us
+        self.sessions = len(table.sessions)
+        identity = table.identity()
+        self.lineage, self.epoch = identity["lineage"], identity["epoch"]
 
 
 def inspect(reading: Reading) -> Report:
@@ -65,15 +81,16 @@ def inspect(reading: Reading) -> Report:
     for name in NAMES:
         if reading.exists(name):
             file = reading.open(name)
-            read = _inspect_checkpoint if name == checkpoint.NAME else _inspect_log
+            read = inspect_checkpoint if name == checkpoint.NAME else _inspect_log
             files.append(read(file, name, last=name == NAME))
     report = Report(str(reading.path), reading.in_use, files)
     _recover(reading, report)
     return report
 
 
-def _inspect_checkpoint(file: File, name: str, last: bool) -> FileReport:
-    report = FileReport(name, file.size())
+def inspect_checkpoint(file: File, name: str, last: bool) -> FileReport:
+    """Read every frame of a checkpoint, past damage too."""
+    report = FileReport(name, file.size(), checkpoint=True)
     with contextlib.suppress(errors.CorruptionError):  # `regions` reports it
         report.last_group = frames.read_header(file, checkpoint.MAGIC, name).number
     for found in regions(file, checkpoint.MAGIC, name, last):
@@ -124,8 +141,4 @@ def _recover(reading: Reading, report: Report) -> None:
     report.group = log.group
     report.replayed = max(0, log.group - base)
     report.torn_bytes = log.torn_bytes
-    report.rows = len(store.table.rows)
-    report.revision = store.table.revision
-    report.sessions = len(store.table.sessions)
-    identity = store.table.identity()
-    report.lineage, report.epoch = identity["lineage"], identity["epoch"]
+    report.describe(store.table)

@@ -25,8 +25,9 @@ from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
-from kvzmq.store.file.file_log import MAGIC, NAME
+from kvzmq.store.file.file_log import write_table
 from kvzmq.store.file.files import DiskDirectory
+from kvzmq.store.log import Checkpoint
 from kvzmq.store.offline.reading import Gap, Group, Reading, describe, groups, regions
 from kvzmq.store.table import Table
 
@@ -189,12 +190,6 @@ def write(saved: Saved, path: str | os.PathLike[str]) -> None:
     """
     directory = DiskDirectory(path)
     try:
-        log = directory.create(NAME)
-        try:
-            log.write(0, frames.encode_header(frames.new_header(MAGIC, saved.group + 1)))
-            log.sync()
-        finally:
-            log.close()
-        checkpoint.write(directory, saved.group, saved.table.dump())
+        write_table(directory, Checkpoint(saved.group, saved.table.dump()))
     finally:
         directory.close()

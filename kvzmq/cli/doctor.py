@@ -1,0 +1,307 @@
+"""What is wrong with a server, or soon will be, and the command that mends it.
+
+Each check looks at what was gathered and yields findings; none of them asks or reads anything. What the server did not
+say, an older one for example, is not judged.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kvzmq import __version__
+from kvzmq.bench.disk import KEEPS_NOTHING, P99_S_MAX
+from kvzmq.bench.machine import file_system
+from kvzmq.units import count, duration, size
+
+SLOWER_TIMES = 5
+SLOW_S_MIN = 0.02
+SYNCS_MIN = 50
+"""A disk is slow now if its p99 is SLOWER_TIMES that of the server's first syncs and SLOW_S_MIN at least, of SYNCS_MIN
+syncs within two minutes."""
+
+FREE_SHARE_MIN = 0.1
+COPIES_OF_TABLE = 2
+"""How much room there has to be: of the disk, and for further copies of log and checkpoint; a compaction writes one."""
+
+UNREAD_BYTES_MAX = 1 << 20
+"""What a client may have left unread: a page or two that it is just reading."""
+
+LIMIT_SHARE_MAX = 0.8
+"""How much of a limit may be used."""
+
+CLOCK_S_MAX = 5.0
+"""How far the server's clock and ours may be apart, and how far the table may be ahead."""
+
+_NO_JOURNAL = ("ext2", "vfat", "exfat", "msdos", "minix")
+_NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs")
+_NAMED_MAX = 5
+_JOURNALS = Path("/proc/fs/jbd2")
+
+
+class Finding(msgspec.Struct):
+    """Something that is wrong, in a sentence, and what to do about it."""
+
+    name: str
+    text: str
+    command: str
+
+
+class Evidence(msgspec.Struct):
+    """What the checks look at.
+
+    url          the server's
+    stats        what it says of itself; None if it was not asked or did not answer
+    silence      why it did not answer, or None
+    clients      what it says of its clients
+    asked_s      when it was asked, by the clock of this machine, since 1970
+    data         the directory of the table, or None if its files are not to be looked at
+    kind         that directory's file system, and its mount options
+    mode         the directory's permissions
+    has_journal  whether its file system has a journal; None if that cannot be told
+    damage       what is not as it was written in the files; not looked for if a server has them open
+    """
+
+    url: str = ""
+    stats: Mapping[str, Any] | None = None
+    silence: str | None = None
+    clients: Sequence[Mapping[str, Any]] = ()
+    asked_s: float = 0.0
+    data: str | None = None
+    kind: tuple[str, str] = ("unknown", "")
+    mode: int = 0o700
+    has_journal: bool | None = None
+    damage: Sequence[str] = ()
+
+
+def diagnose(evidence: Evidence) -> list[Finding]:
+    """Return all findings, those first that hurt now."""
+    return [found for check in CHECKS for found in check(evidence)]
+
+
+def look_at_files(evidence: Evidence, data: Path) -> None:
+    """Add what the directory of a table shows.
+
+    Raises:
+        OSError: it cannot be read
+    """
+    from kvzmq.store.offline.check import inspect
+    from kvzmq.store.offline.reading import Reading
+
+    evidence.data = str(data)
+    status = data.stat()
+    evidence.mode = stat.S_IMODE(status.st_mode)
+    evidence.kind = file_system(data)
+    if evidence.kind[0] in ("ext3", "ext4"):
+        evidence.has_journal = _journal_of(status.st_dev)
+    with Reading(data) as reading:
+        if reading.in_use:
+            return  # who serves them has read them; reading them again would take as much memory again
+        report = inspect(reading)
+    evidence.damage = [f"{file.name}: {line}" for file in report.files for line in file.damage]
+    if report.refusal is not None and not evidence.damage:
+        evidence.damage = [report.refusal]
+
+
+def _journal_of(device: int, journals: Path = _JOURNALS) -> bool | None:
+    """Say whether an ext file system has a journal, which the kernel then lists by the name of its device."""
+    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+    try:
+        return any(each.name.startswith(f"{name}-") for each in journals.iterdir())
+    except OSError:
+        return None
+
+
+# ---- the checks
+
+
+def _silent(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.silence is not None:
+        yield Finding("silent", f"{evidence.url} does not answer: {evidence.silence}", "kvzmq ping --explain")
+
+
+def _cannot_write(evidence: Evidence) -> Iterator[Finding]:
+    trouble = _of(evidence, "storage_trouble")
+    if trouble:
+        yield Finding(
+            "cannot_write",
+            f"changes are refused, as the latest one could not be written: {trouble.removeprefix('not applied: ')}",
+            "df -h; make room on the disk: nothing has to be restarted",
+        )
+
+
+def _damaged(evidence: Evidence) -> Iterator[Finding]:
+    for line in evidence.damage[:_NAMED_MAX]:
+        yield Finding("damaged", f"a file is not what was written: {line}", f"kvzmq check --repair {evidence.data}")
+
+
+def _compaction(evidence: Evidence) -> Iterator[Finding]:
+    trouble = _of(evidence, "compaction_trouble")
+    if trouble:
+        log_bytes = _of(evidence, "log_bytes") or 0
+        yield Finding(
+            "compaction_fails",
+            f"the log, {size(log_bytes)}, cannot be compacted and grows: {trouble}",
+            "make what it says possible; it is tried again by itself",
+        )
+
+
+def _disk_slow(evidence: Evidence) -> Iterator[Finding]:
+    disk = _of(evidence, "disk") or {}
+    recent, first = disk.get("sync_recent") or {}, disk.get("sync_first") or {}
+    p99_s = recent.get("p99_s", 0.0)
+    if recent.get("count", 0) < SYNCS_MIN:
+        return
+    if first and p99_s >= SLOW_S_MIN and p99_s > SLOWER_TIMES * first["p99_s"]:
+        yield Finding(
+            "disk_slow",
+            f"the disk has become slow: 1 of 100 syncs takes {duration(p99_s)} or more, and took "
+            f"{duration(first['p99_s'])} when the server had started",
+            "iostat -x 1 shows what else uses it; kvzmq bench --disk DIR measures it",
+        )
+    elif p99_s > P99_S_MAX:
+        yield Finding(
+            "disk_slow",
+            f"the disk is slow: 1 of 100 syncs takes {duration(p99_s)} or more, and every change waits for one",
+            "kvzmq bench --disk DIR measures it, and others to move to",
+        )
+
+
+def _disk_filling(evidence: Evidence) -> Iterator[Finding]:
+    total, free = _of(evidence, "disk_bytes"), _of(evidence, "disk_free_bytes")
+    if not total or free is None:
+        return
+    needed = COPIES_OF_TABLE * ((_of(evidence, "checkpoint_bytes") or 0) + (_of(evidence, "log_bytes") or 0))
+    if free < needed or free < FREE_SHARE_MIN * total:
+        yield Finding(
+            "disk_filling",
+            f"the disk is filling: {size(free)} of {size(total)} are left; log and checkpoint need up to "
+            f"{size(needed)} more while they are compacted",
+            "df -h; du -x -h / | sort -h | tail shows what fills it",
+        )
+
+
+def _unread(evidence: Evidence) -> Iterator[Finding]:
+    deaf = [one for one in evidence.clients if (one["unread_bytes"] or 0) > UNREAD_BYTES_MAX or one["replies_dropped"]]
+    deaf.sort(key=lambda one: -(one["unread_bytes"] or 0))
+    for one in deaf[:_NAMED_MAX]:
+        dropped = f", {count(one['replies_dropped'], 'reply').replace('replys', 'replies')} dropped"
+        yield Finding(
+            "client_does_not_read",
+            f"{one['name']} at {one['address'] or 'an address that is not known'} does not read: "
+            f"{size(one['unread_bytes'] or 0)} unread{dropped if one['replies_dropped'] else ''}",
+            f"kvzmq clients kick {one['name']}",
+        )
+
+
+def _memory(evidence: Evidence) -> Iterator[Finding]:
+    resident = _of(evidence, "resident_bytes")
+    limit, available = _of(evidence, "memory_limit_bytes"), _of(evidence, "memory_available_bytes")
+    if not resident:
+        return
+    rows = f"{count(_of(evidence, 'keys') or 0, 'row')} hold {size(_of(evidence, 'row_bytes') or 0)}"
+    if limit and resident > LIMIT_SHARE_MAX * limit:
+        yield Finding(
+            "memory",
+            f"the server uses {size(resident)} of the {size(limit)} it may: {rows}",
+            "raise MemoryMax in its unit and restart it, or remove rows",
+        )
+    if available is not None and available < resident:
+        yield Finding(
+            "memory",
+            f"the machine has {size(available)} of memory left, and a compaction needs about as much again as the "
+            f"server uses, {size(resident)}: {rows}",
+            "free -h; give the machine more memory, or move the table to another one",
+        )
+
+
+def _descriptors(evidence: Evidence) -> Iterator[Finding]:
+    used, limit = _of(evidence, "descriptors"), _of(evidence, "descriptors_max")
+    if used and limit and used > LIMIT_SHARE_MAX * limit:
+        yield Finding(
+            "descriptors",
+            f"{used:,} of {limit:,} descriptors are open, for {count(_of(evidence, 'clients') or 0, 'connection')}: at "
+            "the limit new clients hang",
+            "raise LimitNOFILE in its unit and restart it; kvzmq clients shows who is connected",
+        )
+
+
+def _clock(evidence: Evidence) -> Iterator[Finding]:
+    clock_s, table_s = _of(evidence, "clock_s"), _of(evidence, "table_time_s")
+    if not clock_s:
+        return
+    apart_s = clock_s - evidence.asked_s
+    if abs(apart_s) > CLOCK_S_MAX:
+        yield Finding(
+            "clock",
+            f"the server's clock is {duration(abs(apart_s))} {'ahead of' if apart_s > 0 else 'behind'} this machine's",
+            "timedatectl; chronyc tracking, on both machines",
+        )
+    if table_s and table_s - clock_s > CLOCK_S_MAX:
+        yield Finding(
+            "clock",
+            f"the server's clock was turned back: the table is {duration(table_s - clock_s)} ahead of it, and until it "
+            "has caught up no row expires",
+            "timedatectl; chronyc tracking",
+        )
+
+
+def _file_system(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.data is None:
+        return
+    kind, options = evidence.kind
+    move = f"stop the server, move {evidence.data} to ext4 or xfs on a disk of this machine, start it"
+    if kind in KEEPS_NOTHING:
+        yield Finding("file_system", f"{evidence.data} is on {kind}: a restart of the machine loses the table", move)
+    elif kind in _NETWORK:
+        text = (
+            f"{evidence.data} is on {kind}: whether a sync keeps its promise is up to another machine; locks may fail"
+        )
+        yield Finding("file_system", text, move)
+    elif kind in _NO_JOURNAL or evidence.has_journal is False:
+        text = (
+            f"{evidence.data} is on {kind} without a journal: after a power cut the file system itself may be damaged"
+        )
+        yield Finding("file_system", text, "tune2fs -O has_journal DEVICE, unmounted" if kind == "ext4" else move)
+    if re.search(r"\b(nobarrier|barrier=0)\b", options):
+        text = f"the disk of {evidence.data} is mounted without barriers: a sync does not wait for the disk"
+        yield Finding("file_system", text, f"mount -o remount,barrier=1 $(stat -c %m {evidence.data})")
+
+
+def _permissions(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.data is not None and evidence.mode & 0o077:
+        text = f"others than the owner may look into {evidence.data} (mode {evidence.mode:o})"
+        yield Finding("permissions", text, f"chmod 700 {evidence.data}")
+
+
+def _old_version(evidence: Evidence) -> Iterator[Finding]:
+    version = _of(evidence, "version")
+    if version and _numbers(version) < _numbers(__version__):
+        text = f"the server is kvzmq {version}, and {__version__} is installed here"
+        yield Finding("old_version", text, "install it there, and restart the server: CHANGELOG.md says what changes")
+
+
+CHECKS: Sequence[Callable[[Evidence], Iterator[Finding]]] = (
+    _silent, _cannot_write, _damaged, _compaction, _disk_slow, _disk_filling, _unread, _memory, _descriptors, _clock,
+    _file_system, _permissions, _old_version,
+)  # fmt: skip
+
+
+def _of(evidence: Evidence, name: str) -> Any:
+    return None if evidence.stats is None else evidence.stats.get(name)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
+def now_s() -> float:
+    """Return this machine's time, seconds since 1970."""
+    return time.time()

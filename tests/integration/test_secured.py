@@ -1,0 +1,381 @@
+"""A secured server and its clients, both shells and the command line, in processes of their own."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.client_shells import Blocking, LoopThread
+from support.curve import ALICE, BOB, BOB_AGAIN, OTHER_SERVER, SERVER, STRANGER, Keys
+from support.servers import KVZMQ, DidNotStart, ServerProcess, wait_until
+
+import kvzmq
+from kvzmq.client.core.transports import TRANSPORTS
+
+CLIENTS = f"# who may do what\nalice {ALICE.public} read,write,admin\nbob {BOB.public} read config/\n"
+REFUSED_S = 1.5
+
+
+class Place:
+    """A directory of keys and a clients file, and a server that uses them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clients = path / "clients"
+        self.write_clients(CLIENTS)
+        names = {
+            "server": SERVER,
+            "other": OTHER_SERVER,
+            "alice": ALICE,
+            "bob": BOB,
+            "again": BOB_AGAIN,
+            "eve": STRANGER,
+        }
+        self.files = {keys: keys.write(path / f"{name}.key_secret") for name, keys in names.items()}
+        self.server: ServerProcess
+
+    def options(self, *keys: Keys) -> list[str]:
+        given = [part for pair in keys or (SERVER,) for part in ("--curve-key", str(self.files[pair]))]
+        return [*given, "--clients", str(self.clients)]
+
+    def write_clients(self, text: str) -> None:
+        new = self.path / "clients.new"
+        new.write_text(text)
+        new.chmod(0o600)
+        new.replace(self.clients)
+
+    def reload(self, text: str) -> None:
+        """Change the clients file and wait until the server has it."""
+        before = self.server.stderr.count("read again")
+        self.write_clients(text)
+        self.server.signal(signal.SIGHUP)
+        wait_until(lambda: self.server.stderr.count("read again") > before)
+
+    def connect(self, keys: Keys, timeout: float = 20.0, server: Keys = SERVER) -> kvzmq.Client:
+        return kvzmq.connect(self.server.url, timeout, curve_key=self.files[keys], server_key=server.public)
+
+    def run(self, keys: Keys | None, *arguments: str, server: Keys = SERVER) -> subprocess.CompletedProcess[str]:
+        given = [] if keys is None else ["--curve-key", str(self.files[keys]), "--server-key", server.public]
+        command = [*KVZMQ, "-c", self.server.url, "--timeout", str(REFUSED_S), *given, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    with ServerProcess(tmp_path / "data", *place.options()) as place.server:
+        yield place
+
+
+@pytest.fixture(params=["blocking", "asyncio"])
+def open_client(request: pytest.FixtureRequest, place: Place) -> Iterator[Callable[..., Any]]:
+    thread = LoopThread()
+    made: list[Any] = []
+
+    def open_client(keys: Keys | None, timeout: float = 20.0, server: Keys = SERVER) -> Any:
+        given: dict[str, Any] = {}
+        if keys is not None:
+            given = {"curve_key": place.files[keys], "server_key": server.public}
+        elif request.param.endswith("-pyzmq"):
+            given = {"transport": "pyzmq"}
+        if request.param.startswith("blocking"):
+            made.append(kvzmq.connect(place.server.url, timeout, **given))
+        else:
+            made.append(Blocking(kvzmq.connect_async(place.server.url, timeout, **given), thread))
+        return made[-1]
+
+    yield open_client
+    for client in made:
+        client.close()
+    thread.close()
+
+
+# ---- clients
+
+
+def test_a_client_does_what_it_may_and_is_told_what_it_may_not(open_client: Callable[..., Any]) -> None:
+    alice, bob = open_client(ALICE), open_client(BOB)
+    alice.insert("config/a", 1)
+    assert bob.lookup("config/a") == 1
+    assert list(bob.items("config/")) == [("config/a", 1)]
+    for call in (
+        lambda: bob.lookup("secret"),
+        lambda: bob.insert("config/a", 2),
+        lambda: bob.size(),
+        lambda: bob.query("name", "fred"),
+        lambda: list(bob.keys()),
+        lambda: bob.stats(),
+        lambda: bob.watch(),
+    ):
+        with pytest.raises(kvzmq.NotAllowed, match="bob may not"):
+            call()
+    assert bob.lookup("config/a") == 1
+    assert alice.stats()["client_keys"] == 2
+
+
+def test_a_watch_of_a_revoked_client_ends_with_not_allowed(open_client: Callable[..., Any], place: Place) -> None:
+    alice, bob = open_client(ALICE), open_client(BOB)
+    watch = bob.watch("config/")
+    alice.insert("config/a", 1)
+    assert next(iter(watch)).value == 1
+    place.reload(f"alice {ALICE.public} read,write,admin\n")
+    alice.insert("config/a", 2)
+    with pytest.raises(kvzmq.NotAllowed, match="no longer, in the server's clients file"):
+        watch.get(20)
+    with pytest.raises(kvzmq.NotAllowed):
+        bob.lookup("config/a")
+
+
+def test_a_watch_goes_on_when_other_rights_leave_it_its_own(open_client: Callable[..., Any], place: Place) -> None:
+    alice, bob = open_client(ALICE), open_client(BOB)
+    watch = bob.watch("config/")
+    place.reload(CLIENTS.replace("read config/", "read,write config/ more/"))
+    alice.insert("config/a", 1)
+    assert watch.get(20).value == 1
+    bob.insert("more/b", 2)
+
+
+def test_a_stranger_is_told_at_its_deadline_that_it_is_not_allowed(open_client: Callable[..., Any]) -> None:
+    """Red when a refusal was taken for silence."""
+    eve = open_client(STRANGER, timeout=REFUSED_S)
+    for call, arguments in ((eve.lookup, ["a"]), (eve.insert, ["a", 1]), (eve.watch, [])):
+        with pytest.raises(kvzmq.NotAllowed) as caught:
+            call(*arguments)
+        assert f"{STRANGER.public} has to be in the server's clients file" in str(caught.value)
+
+
+def test_a_client_that_was_refused_is_served_as_soon_as_it_is_known(
+    open_client: Callable[..., Any], place: Place
+) -> None:
+    """Red when the socket was left as it was: libzmq does not try again."""
+    eve = open_client(STRANGER, timeout=REFUSED_S)
+    with pytest.raises(kvzmq.NotAllowed):
+        eve.ping()
+    place.reload(CLIENTS + f"eve {STRANGER.public} read\n")
+    assert eve.size(timeout=20) == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "server", "message"),
+    [
+        (None, SERVER, "asks for CURVE: give this client curve_key"),
+        (ALICE, OTHER_SERVER, "it has another key than server_key"),
+    ],
+)
+def test_what_is_wrong_with_the_keys_is_told(
+    open_client: Callable[..., Any], keys: Keys | None, server: Keys, message: str
+) -> None:
+    with pytest.raises(kvzmq.Timeout, match=message):
+        open_client(keys, REFUSED_S, server).ping()
+
+
+def test_both_transports_tell_that_keys_are_asked_for(place: Place) -> None:
+    for transport in TRANSPORTS:
+        with (
+            kvzmq.connect(place.server.url, REFUSED_S, transport=transport) as table,
+            pytest.raises(kvzmq.Timeout, match="asks for CURVE: give this client curve_key"),
+        ):
+            table.ping()
+
+
+def test_keys_for_a_server_without_curve_are_told(tmp_path: Path) -> None:
+    with (
+        ServerProcess(tmp_path / "data") as server,
+        kvzmq.connect(
+            server.url,
+            REFUSED_S,
+            curve_key=ALICE.write(tmp_path / "alice.key_secret"),
+            server_key=SERVER.public,
+        ) as table,
+        pytest.raises(kvzmq.Timeout, match="speaks ZeroMQ without CURVE"),
+    ):
+        table.ping()
+
+
+def test_a_client_comes_back_to_a_server_that_was_killed(place: Place) -> None:
+    with place.connect(ALICE) as alice:
+        alice.insert("a", 1)
+        place.server.restart()
+        assert alice.lookup("a") == 1
+
+
+def test_a_client_takes_its_keys_from_the_environment(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KVZMQ_CURVE_KEY", str(place.files[ALICE]))
+    monkeypatch.setenv("KVZMQ_SERVER_KEY", SERVER.public)
+    with kvzmq.connect(place.server.url) as table:
+        table.insert("a", 1)
+    assert place.run(None, "lookup", "a").stdout == "1\n"
+
+
+def test_a_pickled_client_takes_its_keys_along_by_their_file(place: Place) -> None:
+    with place.connect(ALICE) as alice:
+        data = pickle.dumps(alice)
+    assert ALICE.secret.encode() not in data
+    with pickle.loads(data) as again:
+        assert again.size() == 0
+
+
+# ---- keys are changed
+
+
+def test_a_client_changes_its_key_while_both_are_known(place: Place) -> None:
+    place.reload(CLIENTS + f"bob {BOB_AGAIN.public} read config/\n")
+    with place.connect(BOB) as old, place.connect(BOB_AGAIN) as new:
+        assert old.ping() and new.ping()
+        place.reload(CLIENTS.replace(BOB.public, BOB_AGAIN.public))
+        assert new.ping()
+        with pytest.raises(kvzmq.NotAllowed):
+            old.lookup("config/a")
+
+
+def test_a_server_changes_its_key_by_a_second_endpoint(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    binds = ["tcp://127.0.0.1:0", "tcp://127.0.0.1:0"]
+    with ServerProcess(tmp_path / "data", *place.options(SERVER, OTHER_SERVER), binds=binds) as place.server:
+        for url, keys in zip(place.server.urls, (SERVER, OTHER_SERVER)):
+            with kvzmq.connect(url, 20, curve_key=place.files[ALICE], server_key=keys.public) as table:
+                table.insert("a", 1)
+
+
+def test_the_clients_file_is_read_again_without_a_signal_when_it_changes(place: Place) -> None:
+    with place.connect(BOB) as bob:
+        assert bob.ping()
+        place.write_clients(f"alice {ALICE.public} read\n")
+        wait_until(lambda: "1 revoked" in place.server.stderr)
+        with pytest.raises(kvzmq.NotAllowed):
+            bob.ping()
+
+
+def test_a_broken_clients_file_is_complained_of_and_leaves_the_rights(place: Place) -> None:
+    place.write_clients("nonsense\n")
+    place.server.signal(signal.SIGHUP)
+    wait_until(lambda: "stay" in place.server.stderr)
+    assert "line 1 is 'nonsense': a line is NAME KEY RIGHTS" in place.server.stderr
+    with place.connect(ALICE) as alice:
+        assert alice.stats()["clients_file_trouble"].startswith("the clients file ")
+    assert place.server.running
+
+
+# ---- the command line
+
+
+def test_the_command_line_takes_keys_before_and_after_the_command(place: Place) -> None:
+    assert place.run(ALICE, "insert", "config/a", "1").returncode == 0
+    assert place.run(BOB, "lookup", "config/a").stdout == "1\n"
+    after = place.run(None, "lookup", "config/a", "--curve-key", str(place.files[BOB]), "--server-key", SERVER.public)
+    assert (after.returncode, after.stdout) == (0, "1\n")
+    assert place.run(BOB, "ping").returncode == 0, "although it may not have stats"
+
+
+def test_what_is_not_allowed_ends_with_exit_code_4(place: Place) -> None:
+    for arguments in (["insert", "config/a", "1"], ["size"], ["stats"], ["watch"], ["query", "a", "1"]):
+        found = place.run(BOB, *arguments)
+        assert (found.returncode, found.stdout) == (4, "")
+        assert found.stderr.startswith("kvzmq: bob may not "), found.stderr
+
+
+EXPLAINED: list[tuple[Keys | None, Keys, int, str]] = [
+    (ALICE, SERVER, 0, "the table answers: kvzmq "),
+    (BOB, SERVER, 0, "the table answers"),
+    (STRANGER, SERVER, 4, "is not allowed: the server does not know its key"),
+    (ALICE, OTHER_SERVER, 4, "another key than --server-key"),
+    (None, SERVER, 4, "asks for CURVE: give --curve-key"),
+]
+
+
+def test_ping_explain_says_what_is_wrong_with_the_keys(place: Place) -> None:
+    for keys, server, code, text in EXPLAINED:
+        found = place.run(keys, "ping", "--explain", server=server)
+        assert text in found.stdout, found.stdout
+        assert found.returncode == code
+
+
+def test_ping_explain_says_that_a_server_takes_no_keys(place: Place, tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "plain") as place.server:
+        found = place.run(ALICE, "ping", "--explain")
+    assert "speaks ZeroMQ without CURVE: leave --curve-key and --server-key away" in found.stdout
+    assert found.returncode == 4
+
+
+def test_a_backup_is_for_who_may_administer(place: Place, tmp_path: Path) -> None:
+    assert place.run(ALICE, "insert", "secret", "1").returncode == 0
+    refused = place.run(BOB, "backup", str(tmp_path / "bobs"))
+    assert refused.returncode == 4 and "bob may not backup: that needs the right admin" in refused.stderr
+    taken = place.run(ALICE, "backup", str(tmp_path / "alices"))
+    assert taken.returncode == 0, taken.stderr
+    assert (tmp_path / "alices").exists() and not (tmp_path / "bobs").exists()
+
+
+def test_bench_measures_a_secured_server(place: Place) -> None:
+    found = place.run(ALICE, "bench", "-n", "200", "-c", "2", "-t", "lookup", "-q")
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--curve-key", "k"], "--curve-key and --clients go together"),
+        (["--clients", "c"], "--curve-key and --clients go together"),
+        (["--curve-key", "a", "--curve-key", "b", "--clients", "c"], "2 --curve-key and 1 --bind"),
+    ],
+)
+def test_options_that_would_protect_nothing_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
+    with pytest.raises(DidNotStart) as caught:
+        ServerProcess(tmp_path / "data", *options)
+    assert caught.value.exit_code == 2 and message in caught.value.stderr
+
+
+@pytest.mark.parametrize("bind", ["tcp://0.0.0.0:0", "tcp://*:0", "tcp://[::]:0"])
+def test_an_address_that_others_reach_is_refused_without_curve(tmp_path: Path, bind: str) -> None:
+    """Red when any address was taken as it is."""
+    with pytest.raises(DidNotStart) as caught:
+        ServerProcess(tmp_path / "data", binds=[bind])
+    assert caught.value.exit_code == 3
+    assert f"{bind} is open to whoever reaches it: give --curve-key and --clients" in caught.value.stderr
+    assert not (tmp_path / "data").exists()
+    if "::" in bind:
+        return  # this machine may have no IPv6
+    place = Place(tmp_path)
+    for options in (["--insecure"], place.options()):
+        with ServerProcess(tmp_path / "data", *options, binds=[bind]):
+            pass
+
+
+def test_the_bridge_is_refused_where_others_reach_it_also_with_curve(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    with pytest.raises(DidNotStart) as caught:
+        ServerProcess(tmp_path / "data", *place.options(), "--tcp", "0.0.0.0:0")
+    assert caught.value.exit_code == 3 and "--tcp 0.0.0.0:0 is open to whoever reaches it" in caught.value.stderr
+
+
+def test_a_server_whose_keys_cannot_be_used_does_not_start(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    place.files[SERVER].chmod(0o644)
+    with pytest.raises(DidNotStart) as caught:
+        ServerProcess(tmp_path / "data", *place.options())
+    assert caught.value.exit_code == 3 and "may be read by others: chmod 600" in caught.value.stderr
+    place.files[SERVER].chmod(0o600)
+    place.write_clients("bob\n")
+    with pytest.raises(DidNotStart) as caught:
+        ServerProcess(tmp_path / "data", *place.options())
+    assert caught.value.exit_code == 3 and "line 1 is 'bob'" in caught.value.stderr
+
+
+def test_the_bridge_asks_for_its_token(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef\n")
+    token.chmod(0o600)
+    with ServerProcess(tmp_path / "data", "--token-file", str(token), bridge=True) as server:
+        for first, answer in ((b"0123456789abcdef\n", b'"pong"'), (b"", b'"NotAllowed"')):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+                sock.sendall(first + b'{"method": "ping"}\n')
+                assert answer in sock.makefile("rb").readline()
+    with pytest.raises(DidNotStart) as caught:
+        ServerProcess(tmp_path / "data", "--token-file", str(token))
+    assert caught.value.exit_code == 2 and "add --tcp" in caught.value.stderr
