@@ -124,7 +124,7 @@ def test_an_empty_table_is_copied(table: kvzmq.Client) -> None:
 
 
 def test_a_copy_that_fails_midway_leaves_nothing_behind(table: kvzmq.Client) -> None:
-    with pytest.raises(TypeError, match="multiple values"):
+    with pytest.raises((TypeError, KeyError)):  # of CPython: the latter where it was raised within a handler
         keywords(**{"row/00000": 1}, **table)
     table["row/00003"] = "new"
     assert table["row/00003"] == "new"

@@ -179,12 +179,10 @@ def test_a_probe_is_not_taken_for_the_peer_that_asked(table: Stepped, monkeypatc
                 raise zmq.Again
             return script.pop(0)
 
-        def getsockopt(self, option: int) -> int:
-            return int(zmq.POLLIN)
-
     noted: list[zmq.Frame] = []
     with monkeypatch.context() as patched:
         patched.setattr(table.router, "_socket", Scripted())
+        patched.setattr(zmq, "zmq_poll", lambda *_: script)
         patched.setattr(table.router._peers, "note", lambda arrivals, last, requests: noted.append(last))
         arrivals = table.router.drain()
     assert [arrival.peer for arrival in arrivals] == [(b"asks", (), "")] and noted == []
