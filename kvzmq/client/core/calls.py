@@ -157,10 +157,10 @@ class Calls:
     # ---- writes
 
     def insert(self, key: str, value: object, ttl_s: float | None = None) -> Call:
-        arguments = (self._key(key), values.encode(value))
+        key, encoded = values.check_key(key, self.prefix), values.encode(value)
         if ttl_s is None:
-            return _call(("insert", *arguments), _nothing)
-        return _call(("insert", *arguments, _check_ttl(ttl_s)), _nothing)
+            return _call(("insert", key, encoded), _nothing)
+        return _call(("insert", key, encoded, _check_ttl(ttl_s)), _nothing)
 
     def remove(self, key: str) -> Call:
         return _call(("remove", self._key(key)), _nothing)
@@ -229,7 +229,7 @@ class Calls:
     # ---- reads
 
     def lookup(self, key: str, kind: Any = Any) -> Call:
-        return _call(("lookup", self._key(key)), _typed(kind))
+        return _call(("lookup", values.check_key(key, self.prefix)), _plain if kind is Any else _typed(kind))
 
     def lookup_many(self, keys: Iterable[str], kind: Any = Any) -> list[Call]:
         def finish(results: list[Result]) -> dict[str, Any]:
