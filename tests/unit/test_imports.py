@@ -52,9 +52,11 @@ RULES = {
     "kvzmq.protocol.operations": ("kvzmq.errors", "kvzmq.protocol.declaration"),
     "kvzmq.protocol.messages": ("kvzmq.protocol.operations",),
     "kvzmq.protocol.validation": ("kvzmq.errors", "kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
+    "kvzmq.protocol.encoding": ("kvzmq.protocol.declaration",),
     "kvzmq.protocol.msgpack": (
         "kvzmq.errors",
         "kvzmq.protocol.declaration",
+        "kvzmq.protocol.encoding",
         "kvzmq.protocol.operations",
         "kvzmq.protocol.messages",
         "kvzmq.protocol.validation",

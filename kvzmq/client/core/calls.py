@@ -11,7 +11,7 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.client.core import values
 from kvzmq.client.core.call import Call, Result
-from kvzmq.protocol import messages, msgpack, operations
+from kvzmq.protocol import encoding, messages, operations
 
 
 class _Absent:
@@ -52,7 +52,7 @@ _REASONS = {
 
 
 def _raise(result: Result) -> NoReturn:
-    reason = msgpack.decode_value(result.payload) or _REASONS.get(result.code, "the server gave no reason")
+    reason = encoding.decode_value(result.payload) or _REASONS.get(result.code, "the server gave no reason")
     raise errors.error_of(result.code, reason)
 
 
@@ -71,7 +71,7 @@ def _plain(results: list[Result]) -> Any:
     result = results[0]
     if result.code != errors.OK:
         _raise(result)
-    return msgpack.decode_value(result.payload)
+    return encoding.decode_value(result.payload)
 
 
 def _nothing(results: list[Result]) -> None:
@@ -88,7 +88,7 @@ _WRITES = {method: kind.writes for method, kind in operations.OPERATIONS.items()
 
 def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _plain) -> Call:
     try:
-        data = msgpack.encode_value(operation)
+        data = encoding.encode_value(operation)
     except UnicodeEncodeError as error:
         raise errors.InvalidRequest(f"{_short(error.object)} has a lone surrogate: not Unicode text") from None
     except OverflowError as error:

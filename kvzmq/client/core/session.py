@@ -33,7 +33,7 @@ from kvzmq import errors
 from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.hello import Hello
 from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
-from kvzmq.protocol import msgpack
+from kvzmq.protocol import encoding
 from kvzmq.protocol.messages import OPERATIONS_MAX, SESSION_BYTES
 from kvzmq.protocol.operations import Open
 
@@ -51,7 +51,7 @@ _HEAD_BYTES_MAX = 64
 """What a request takes beside its operations, at most."""
 
 _TOO_LARGE = errors.ResultTooLarge.code
-_OPEN = Raw(msgpack.encode_value(Open()))
+_OPEN = Raw(encoding.encode_value(Open()))
 
 
 class _Reply(msgspec.Struct, array_like=True, gc=False):
@@ -203,7 +203,7 @@ class ClientSession:
         return self._send(self._last_seq, ops, calls, writes, now_s)
 
     def _send(self, seq: int, ops: list[Raw], calls: list[Call], writes: bool, now_s: float) -> OutgoingRequest:
-        frame = msgpack.encode_request(self.id, seq, ops)
+        frame = encoding.encode_request(self.id, seq, ops)
         request = OutgoingRequest(self.id, seq, frame, len(ops), calls, writes, now_s + RESEND_S)
         self._in_flight[seq] = request
         return request
@@ -427,6 +427,6 @@ class ClientSession:
 
 def _text(payload: Raw) -> str:
     try:
-        return str(msgpack.decode_value(payload))
+        return str(encoding.decode_value(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "the server gave no readable reason"
