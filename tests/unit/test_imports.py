@@ -90,7 +90,7 @@ RULES = {
     "kvzmq.client": (),
     "kvzmq.client.core": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.catalog", "kvzmq.client.core"),
     "kvzmq.client.sync": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client.core", "kvzmq.client.sync"),
-    "kvzmq.client.asyncio": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client"),
+    "kvzmq.client.asyncio": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client.core", "kvzmq.client.asyncio"),
     "kvzmq.tracing": ("kvzmq.protocol", "kvzmq.server", "kvzmq.tracing"),
     "kvzmq.cli": ("kvzmq",),
     "kvzmq.__main__": ("kvzmq.cli",),

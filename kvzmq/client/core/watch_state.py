@@ -20,6 +20,13 @@ RESEND_S = 2.0
 """When to ask for the watch again if no answer came."""
 
 
+FORKED = (
+    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, "
+    "epoch=watch.epoch to go on from there"
+)
+"""What a forked child is told: two processes on one socket would take each other's events."""
+
+
 class _Event(NamedTuple):
     revision: int
     key: str
