@@ -16,14 +16,10 @@ from msgspec import Meta, Raw, Struct
 
 from kvzmq import errors
 from kvzmq.protocol import messages, operations, validation
-from kvzmq.protocol.declaration import Operation
+from kvzmq.protocol.encoding import decode_value as decode_value
+from kvzmq.protocol.encoding import encode_request as encode_request
+from kvzmq.protocol.encoding import encode_value as encode_value
 from kvzmq.protocol.messages import LARGE_BYTES_MIN, LargeResults, Refusal, Reply, Request
-
-encode_value: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
-"""Encode a value as MessagePack; raises TypeError or OverflowError for what MessagePack cannot represent."""
-
-decode_value: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder().decode
-"""Decode a value that `validation.check_value` has accepted."""
 
 
 class _WireRequest(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -115,11 +111,6 @@ def _strange_method(frame: bytes) -> str | None:
     except (*_UNREADABLE, IndexError):
         pass
     return None
-
-
-def encode_request(session: bytes | None, seq: int, ops: Iterable[Operation | Raw]) -> bytes:
-    """Encode `[session, seq, ops]`."""
-    return encode_value((session, seq, ops))
 
 
 def encode_reply(reply: Reply) -> bytes:

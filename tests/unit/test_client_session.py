@@ -19,7 +19,7 @@ from kvzmq import errors
 from kvzmq.client.core.batch import Pending
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import Calls, together
-from kvzmq.client.core.outgoing import OutgoingRequest
+from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
 from kvzmq.client.core.session import AHEAD_MAX, IN_FLIGHT_MAX, SHARED_BYTES_MAX, ClientSession
 from kvzmq.protocol import messages, msgpack
 from kvzmq.protocol.messages import Refusal
@@ -114,6 +114,10 @@ class SessionUnderLosses(RuleBasedStateMachine):
     def _submit(self, call: Call, keys: list[str], value: Any, timeout_s: float, flush: bool = True) -> None:
         expected = Expected(call, self.now_s + timeout_s, keys, value)
         self.calls.append(expected)
+        alone = self.session.flush_alone(call, self.now_s) if flush else None
+        if alone is not None:
+            self._send([alone])
+            return
         self.session.submit(expected.call)
         if flush:
             self.flush()
@@ -428,6 +432,54 @@ def test_a_retry_is_the_same_bytes_and_gets_the_first_result() -> None:
     assert again.frame == request.frame
     session.receive(server.serve(again.frame))
     assert call.done and call.error is None
+
+
+def test_a_call_by_itself_is_kept_for_a_retry_like_others() -> None:
+    """Seen red with a request that is sent and not noted, and with one that is retried under another number."""
+    session, server = session_and_server()
+    submit(session, CALLS.insert("a", 1))
+    exchange(session, server)
+    call = CALLS.remove("a")
+    call.deadline_s = 10.0
+    request = session.flush_alone(call, 0.0)
+    assert request is not None
+    server.serve(request.frame)  # executed, and the reply lost
+    assert session.overdue(0.9 * RESEND_S) == []
+    (again,) = session.overdue(RESEND_S)
+    assert again.frame == request.frame
+    session.receive(server.serve(again.frame))
+    assert call.done and call.error is None
+
+
+def _first(session: ClientSession) -> Call:
+    return CALLS.insert("a", 1)  # before the session has been opened
+
+
+def _with_another_waiting(session: ClientSession) -> Call:
+    submit(session, CALLS.lookup("r1"))
+    return CALLS.lookup("r2")
+
+
+def _with_another_unanswered(session: ClientSession) -> Call:
+    submit(session, CALLS.lookup("r1"))
+    session.flush(0.0)
+    return CALLS.lookup("r2")
+
+
+def _after_hello(session: ClientSession) -> Call:
+    session.say_hello(0.0)
+    return CALLS.lookup("r1")
+
+
+def _too_large(session: ClientSession) -> Call:
+    session.hello.request_bytes_max = 1000
+    return CALLS.insert("a", "x" * 1000)
+
+
+@pytest.mark.parametrize("prepare", [_first, _with_another_waiting, _with_another_unanswered, _after_hello, _too_large])
+def test_a_call_does_not_leave_by_itself_where_there_is_more_to_do(prepare: Callable[[ClientSession], Call]) -> None:
+    session, _ = session_and_server()
+    assert session.flush_alone(prepare(session), 0.0) is None
 
 
 @pytest.mark.parametrize("code", [16, 17, 20])

@@ -236,7 +236,7 @@ def test_pings_without_end_cost_neither_memory_nor_the_callers_time() -> None:
             began_s = time.monotonic()
             assert client.receive() is None
             assert time.monotonic() - began_s < 1.0
-            assert client._unsent_bytes + len(client._zmtp._waiting) < 4096
+            assert client._unsent_bytes + len(client._zmtp.waiting) < 4096
         assert client._unsent
 
 

@@ -758,7 +758,7 @@ SEEDS = [c.sent for c in CONVERSATIONS.values() if len(c.sent) < 2000] + [
 
 
 def held_bytes(connection: Connection) -> int:
-    return len(connection._head) + len(connection._waiting) + len(connection._body or b"")
+    return len(connection._head) + len(connection.waiting) + len(connection._body or b"")
 
 
 def test_mutated_conversations_never_raise_and_end_the_same_however_they_are_cut(

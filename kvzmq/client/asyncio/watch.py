@@ -14,8 +14,7 @@ from kvzmq import errors
 from kvzmq.client.asyncio.connection import Wakeups, resolve_endpoint
 from kvzmq.client.core.timeouts import check_wait
 from kvzmq.client.core.watch_channel import WatchChannel
-from kvzmq.client.core.watch_state import Event
-from kvzmq.client.sync.watch import FORKED
+from kvzmq.client.core.watch_state import FORKED, Event
 
 _TICK_S = 0.5
 """How often a watch that waits looks after its connection."""

@@ -51,19 +51,15 @@ class Call(msgspec.Struct, eq=False):
         """End the call with what `finish` makes of its results."""
         self.revision = revision
         try:
-            value = self.finish(results)
+            self.value = self.finish(results)
         except Exception as error:
-            self.end(None, error)
-        else:
-            self.end(value, None)
+            self.error = error
+        self.done = True
+        if self.on_done is not None:
+            self.on_done(self)
 
     def fail(self, error: BaseException) -> None:
         """End the call with an error."""
-        self.end(None, error)
-
-    def end(self, value: Any, error: BaseException | None) -> None:
-        """End the call, and tell who waits."""
-        self.value = value
         self.error = error
         self.done = True
         if self.on_done is not None:

@@ -11,7 +11,7 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.client.core import values
 from kvzmq.client.core.call import Call, Result
-from kvzmq.protocol import messages, msgpack, operations
+from kvzmq.protocol import encoding, messages, operations
 
 
 class _Absent:
@@ -60,7 +60,7 @@ _REASONS = {
 
 
 def _raise(result: Result) -> NoReturn:
-    reason = msgpack.decode_value(result.payload) or _REASONS.get(result.code, "the server gave no reason")
+    reason = encoding.decode_value(result.payload) or _REASONS.get(result.code, "the server gave no reason")
     raise errors.error_of(result.code, reason)
 
 
@@ -79,7 +79,7 @@ def _plain(results: list[Result]) -> Any:
     result = results[0]
     if result.code != errors.OK:
         _raise(result)
-    return msgpack.decode_value(result.payload)
+    return encoding.decode_value(result.payload)
 
 
 def _nothing(results: list[Result]) -> None:
@@ -96,7 +96,7 @@ _WRITES = {method: kind.writes for method, kind in operations.OPERATIONS.items()
 
 def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _plain) -> Call:
     try:
-        data = msgpack.encode_value(operation)
+        data = encoding.encode_value(operation)
     except UnicodeEncodeError as error:
         raise errors.InvalidRequest(f"{_short(error.object)} has a lone surrogate: not Unicode text") from None
     except OverflowError as error:
@@ -165,10 +165,10 @@ class Calls:
     # ---- writes
 
     def insert(self, key: str, value: object, ttl_s: float | None = None) -> Call:
-        arguments = (self._key(key), values.encode(value))
+        key, encoded = values.check_key(key, self.prefix), values.encode(value)
         if ttl_s is None:
-            return _call(("insert", *arguments), _nothing)
-        return _call(("insert", *arguments, _check_ttl(ttl_s)), _nothing)
+            return _call(("insert", key, encoded), _nothing)
+        return _call(("insert", key, encoded, _check_ttl(ttl_s)), _nothing)
 
     def remove(self, key: str) -> Call:
         return _call(("remove", self._key(key)), _nothing)
@@ -237,7 +237,7 @@ class Calls:
     # ---- reads
 
     def lookup(self, key: str, kind: Any = Any) -> Call:
-        return _call(("lookup", self._key(key)), _typed(kind))
+        return _call(("lookup", values.check_key(key, self.prefix)), _plain if kind is Any else _typed(kind))
 
     def lookup_many(self, keys: Iterable[str], kind: Any = Any) -> list[Call]:
         def finish(results: list[Result]) -> dict[str, Any]:

@@ -12,10 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvzmq import catalog, errors
+from kvzmq import errors
 from kvzmq.client.core.urls import needs_lookup
-
-_PASSING = (catalog.CatalogUnreachable, catalog.BadCatalogAnswer, catalog.NoSuchProject)
 
 
 class Candidates:
@@ -52,8 +50,10 @@ class Candidates:
 
     def not_found(self, error: errors.CatalogError) -> bool:
         """Take note that the catalog did not help; True if there are servers to try nevertheless."""
+        from kvzmq import catalog  # loaded by whoever has asked one; a client of a server's URL does without
+
         self.error = error
-        if isinstance(error, _PASSING):
+        if isinstance(error, (catalog.CatalogUnreachable, catalog.BadCatalogAnswer, catalog.NoSuchProject)):
             self._begin()
         return bool(self._left)
 

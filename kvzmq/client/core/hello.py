@@ -15,10 +15,10 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.client.core.call import Result
 from kvzmq.client.core.outgoing import RESEND_S
-from kvzmq.protocol import msgpack
+from kvzmq.protocol import encoding
 from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX
 
-_HELLO = Raw(msgpack.encode_value(("hello",)))
+_HELLO = Raw(encoding.encode_value(("hello",)))
 
 
 class ServerInfo(msgspec.Struct, gc=False):
@@ -59,7 +59,7 @@ class Hello:
         self.held = self.lineage is not None
         self.seq = seq
         self.again_s = now_s + RESEND_S
-        return msgpack.encode_request(None, seq, [_HELLO])
+        return encoding.encode_request(None, seq, [_HELLO])
 
     def receive(self, results: list[Result]) -> None:
         """Learn which table answers on this connection; one of an earlier version of the server does not say."""

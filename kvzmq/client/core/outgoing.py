@@ -22,9 +22,9 @@ class OutgoingRequest(msgspec.Struct, eq=False):
     count        how many operations it has
     calls        whose operations they are, in order; none for the client's own
     writes       whether any of them writes
+    resend_at_s  when to send it again
     sent         how often it was sent
     wait_s       how long to wait for a reply the next time
-    resend_at_s  when to send it again
     """
 
     session: bytes
@@ -33,17 +33,17 @@ class OutgoingRequest(msgspec.Struct, eq=False):
     count: int
     calls: list[Call]
     writes: bool
-    sent: int = 0
-    wait_s: float = RESEND_S
-    resend_at_s: float = 0.0
+    resend_at_s: float
+    sent: int = 1
+    wait_s: float = 2 * RESEND_S
 
     @property
     def wanted(self) -> bool:
         """Whether anybody waits for it: `open` has no calls, and all writes wait for it."""
         return not self.calls or any(not call.done for call in self.calls)
 
-    def note_sent(self, now_s: float, jitter: Callable[[], float]) -> None:
-        """Note that it is being sent, and when to send it again: later each time, the first time without jitter."""
-        self.resend_at_s = now_s + (self.wait_s if self.sent == 0 else self.wait_s * jitter())
+    def note_sent_again(self, now_s: float, jitter: Callable[[], float]) -> None:
+        """Note that it is being sent once more, and when to do so again: later each time."""
+        self.resend_at_s = now_s + self.wait_s * jitter()
         self.sent += 1
         self.wait_s = min(2 * self.wait_s, RESEND_S_MAX)

@@ -78,6 +78,9 @@ class _Stage(enum.Enum):
     OPEN = enum.auto()
 
 
+_OPEN = _Stage.OPEN  # each look at a member through its class costs 0.1 us
+
+
 class PlainSocket:
     """A socket of tcp:// or ipc:// that speaks ZMTP; see Socket.
 
@@ -134,7 +137,7 @@ class PlainSocket:
     @property
     def has_events(self) -> bool:
         """Whether there are events, or work that the descriptors do not tell of. Notices a lost connection."""
-        if self._stage is _Stage.OPEN and self._intact:
+        if self._stage is _OPEN and self._intact:
             self._intact = False
             self._look()
             self._intact = True
@@ -297,7 +300,7 @@ class PlainSocket:
         frames = self._frames
         if frames:
             return frames.popleft()
-        if self._stage is not _Stage.OPEN or not self._intact:
+        if self._stage is not _OPEN or not self._intact:
             if timeout_s > 0 and self._intact:
                 self.wait(min(timeout_s, WAIT_S_MAX))
             return None
@@ -348,7 +351,7 @@ class PlainSocket:
         if connection.error is not None:
             self._lose()
             return False
-        if self._stage is _Stage.OPEN and not self._unsent:
+        if connection.waiting and self._stage is _OPEN and not self._unsent:
             self._answer()
         return True
 
@@ -356,7 +359,7 @@ class PlainSocket:
 
     def send(self, frame: bytes) -> bool:
         """Send a frame, or keep what the connection does not take of it at once; False if there is none, or no room."""
-        if not self.connected or self._stage is not _Stage.OPEN or not self._intact:
+        if not self.connected or self._stage is not _OPEN or not self._intact:
             return False
         length = len(frame)
         if self._unsent:

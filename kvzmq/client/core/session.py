@@ -33,7 +33,7 @@ from kvzmq import errors
 from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.hello import Hello
 from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
-from kvzmq.protocol import msgpack
+from kvzmq.protocol import encoding
 from kvzmq.protocol.messages import OPERATIONS_MAX, SESSION_BYTES
 from kvzmq.protocol.operations import Open
 
@@ -51,7 +51,7 @@ _HEAD_BYTES_MAX = 64
 """What a request takes beside its operations, at most."""
 
 _TOO_LARGE = errors.ResultTooLarge.code
-_OPEN = Raw(msgpack.encode_value(Open()))
+_OPEN = Raw(encoding.encode_value(Open()))
 
 
 class _Reply(msgspec.Struct, array_like=True, gc=False):
@@ -121,6 +121,24 @@ class ClientSession:
         self._last_seq += 1
         return self.hello.request(self._last_seq, now_s)
 
+    def flush_alone(self, call: Call, now_s: float) -> OutgoingRequest | None:
+        """Pack a call as `submit` and `flush` would, or return None, and leave it, where they have more to look at.
+
+        They have not while nothing waits or is unanswered, `hello` included, and the call fits this server.
+        """
+        hello = self.hello
+        if (
+            self._waiting
+            or self._in_flight
+            or hello.held
+            or hello.seq
+            or (call.writes and not self._opened)
+            or call.size + _HEAD_BYTES_MAX > hello.request_bytes_max
+        ):
+            return None
+        self._last_seq += 1
+        return self._send(self._last_seq, call.ops, [call], call.writes, now_s)
+
     def flush(self, now_s: float) -> list[OutgoingRequest]:
         """Pack what waits into requests, to be sent in this order."""
         requests: list[OutgoingRequest] = []
@@ -185,12 +203,14 @@ class ClientSession:
         return self._send(self._last_seq, ops, calls, writes, now_s)
 
     def _send(self, seq: int, ops: list[Raw], calls: list[Call], writes: bool, now_s: float) -> OutgoingRequest:
-        frame = msgpack.encode_request(self.id, seq, ops)
-        return self._send_again(OutgoingRequest(self.id, seq, frame, len(ops), calls, writes), now_s)
+        frame = encoding.encode_request(self.id, seq, ops)
+        request = OutgoingRequest(self.id, seq, frame, len(ops), calls, writes, now_s + RESEND_S)
+        self._in_flight[seq] = request
+        return request
 
     def _send_again(self, request: OutgoingRequest, now_s: float) -> OutgoingRequest:
         self._in_flight[request.seq] = request
-        request.note_sent(now_s, self._jitter)
+        request.note_sent_again(now_s, self._jitter)
         return request
 
     def unsent(self, requests: Sequence[OutgoingRequest]) -> None:
@@ -247,10 +267,14 @@ class ClientSession:
             del self._in_flight[reply.seq]
             self._refused(request, results[0])
         elif len(results) == request.count:
-            if not request.calls:
-                self._opening, self._opened = False, True
+            calls = request.calls
+            if len(calls) == 1:
+                if not calls[0].done:
+                    calls[0].answer(reply.revision, results)
+            elif calls:
+                self._answered(calls, reply.revision, results)
             else:
-                self._answered(request, reply.revision, results)
+                self._opening, self._opened = False, True
             del self._in_flight[reply.seq]
         else:
             return  # a reply to something else: as above
@@ -272,12 +296,7 @@ class ClientSession:
         self._in_flight.clear()
         self._opening = False
 
-    def _answered(self, request: OutgoingRequest, revision: int, results: list[Result]) -> None:
-        calls = request.calls
-        if len(calls) == 1:
-            if not calls[0].done:
-                calls[0].answer(revision, results)
-            return
+    def _answered(self, calls: Sequence[Call], revision: int, results: list[Result]) -> None:
         at = 0
         too_large = []
         for call in calls:
@@ -408,6 +427,6 @@ class ClientSession:
 
 def _text(payload: Raw) -> str:
     try:
-        return str(msgpack.decode_value(payload))
+        return str(encoding.decode_value(payload))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "the server gave no readable reason"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 
 from kvzmq import errors
+from kvzmq.client.core.call import Call
 from kvzmq.client.core.channel import Channel
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.outgoing import OutgoingRequest
@@ -53,18 +54,34 @@ class SessionChannel(Channel):
             socket.send(self.session.say_hello(now_s))
             self._send(socket, self.session.reconnected(now_s))
 
+    def send_alone(self, call: Call, now_s: float) -> bool:
+        """Send a call without `submit` and `send_waiting`, as is most often possible.
+
+        That is: there is a connection, with no event to look at, and nothing else waits or is unanswered. Else return
+        False, and leave the call to them. What the connection does not take waits in the session as theirs does.
+        """
+        socket = self.socket
+        if socket is None or not socket.connected:
+            return False
+        if self._has_events(socket):
+            self.poll_events(now_s)
+            return False
+        request = self.session.flush_alone(call, now_s)
+        if request is None:
+            return False
+        self._heard_s = now_s
+        if not socket.send(request.frame):
+            self.session.unsent((request,))
+            self.poll_events(now_s)
+        return True
+
     def send_waiting(self, now_s: float) -> None:
         """Send what waits, if there is a connection."""
         socket, session = self.socket, self.session
         if socket is None:
             return
-        if not socket.connected:
+        if not socket.connected or (session.waiting and self._has_events(socket)):
             self.poll_events(now_s)
-        elif session.waiting and time.monotonic() > self._look_s:
-            # A socket connects anew by itself, and to another table as readily: nothing may leave before that is known.
-            self._look_s = time.monotonic() + socket.reconnect_s_min
-            if socket.has_events:
-                self.poll_events(now_s)
         if socket.connected:
             if session.hello.changed_to is not None and not self.endpoints.has_alternatives:
                 session.fail_table_changed()
@@ -73,6 +90,17 @@ class SessionChannel(Channel):
             requests = session.flush(now_s)
             if requests and not self._send(socket, requests):
                 self.poll_events(now_s)
+
+    def _has_events(self, socket: Socket) -> bool:
+        """Look, if it is time to, whether the connection may have become another one.
+
+        A socket connects anew by itself, and to another table as readily: nothing may leave before that is known.
+        """
+        now_s = time.monotonic()  # the caller's may be older than what was read since
+        if now_s <= self._look_s:
+            return False
+        self._look_s = now_s + socket.reconnect_s_min
+        return socket.has_events
 
     def receive(self, frame: bytes, now_s: float) -> None:
         """Take a reply."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numbers
 
+TIMEOUT_S = 5.0
+"""How long a call may take, if nothing else was said."""
+
 TIMEOUT_S_MAX = 1e8
 """The longest time a call may take, seconds, infinity included: about three years."""
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-from urllib.parse import unquote, urlsplit
-
-from kvzmq import catalog
 
 _URL_FORMS = "use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT, or several, separated by commas"
 
@@ -100,6 +97,10 @@ def catalog_of(url: str) -> tuple[str, int, str]:
     Raises:
         CatalogError: they should, and make no sense there
     """
+    from urllib.parse import unquote, urlsplit
+
+    from kvzmq import catalog
+
     parts = urlsplit(url)
     host, port = catalog.default_address()
     return parts.hostname or host, parts.port or port, unquote(parts.path.strip("/"))

@@ -8,24 +8,23 @@ values; numpy's scalars as numbers. No library is imported for that: types are k
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import enum
-import json
+import functools
 import math
 import numbers
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from kvzmq import errors
-from kvzmq.protocol import msgpack, validation
+from kvzmq.protocol import encoding
 from kvzmq.protocol.operations import KEY_CHARS_MAX
-from kvzmq.protocol.validation import DEPTH_MAX
 
 T = TypeVar("T")
 
@@ -105,6 +104,14 @@ _encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=_plain).encod
 _BYTES = (bytes, bytearray, memoryview)
 
 
+@functools.cache
+def _validation() -> ModuleType:
+    """Return the checks of values, which take 3 ms to import: a program that only looks up does not need them."""
+    from kvzmq.protocol import validation
+
+    return validation
+
+
 def _encode_checked(value: object, check: Callable[[bytes], None]) -> bytes:
     """Encode what the table will take; a datetime with a time zone, an extension type to msgspec, as its ISO string."""
     data = _encode(value)
@@ -132,7 +139,7 @@ def encode(value: object, name: str = "value") -> Raw:
     try:
         if type(value) in _GOOD_ONCE_ENCODED:
             return Raw(_encode(value))
-        return Raw(_encode_checked(value, validation.check_value))
+        return Raw(_encode_checked(value, _validation().check_value))
     except _REFUSED as error:
         _find_fault(value, name, ())
         raise errors.InvalidRequest(f"{name}: {error}") from None
@@ -147,11 +154,11 @@ def encode_rows(rows: Mapping[str, object]) -> Raw:
     try:
         if _GOOD_ONCE_ENCODED.issuperset(map(type, rows.values())):
             return Raw(_encode(rows))
-        return Raw(_encode_checked(rows, validation.check_rows))
+        return Raw(_encode_checked(rows, _validation().check_rows))
     except _REFUSED:
         for key in rows:
             check_text(key, "a key")
-        return Raw(msgpack.encode_value({key: encode(value, f"the value of {key!r}") for key, value in rows.items()}))
+        return Raw(encoding.encode_value({key: encode(value, f"the value of {key!r}") for key, value in rows.items()}))
 
 
 def _find_fault(value: object, place: str, parents: tuple[int, ...]) -> None:
@@ -168,8 +175,8 @@ def _find_fault(value: object, place: str, parents: tuple[int, ...]) -> None:
             raise errors.InvalidRequest(f"{place} is {value}: JSON has no NaN and no infinities")
     elif id(value) in parents:
         raise errors.InvalidRequest(f"{place} contains itself")
-    elif len(parents) >= DEPTH_MAX:
-        raise errors.InvalidRequest(f"{place} is nested deeper than {DEPTH_MAX}")
+    elif len(parents) >= _validation().DEPTH_MAX:
+        raise errors.InvalidRequest(f"{place} is nested deeper than {_validation().DEPTH_MAX}")
     elif isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -184,6 +191,8 @@ def _find_fault(value: object, place: str, parents: tuple[int, ...]) -> None:
 
 
 def _quote(key: str) -> str:
+    import json  # for an error only
+
     return json.dumps(key if len(key) <= 50 else key[:50] + "...", ensure_ascii=False)
 
 
@@ -202,6 +211,8 @@ def _check_object(value: object, place: str, parents: tuple[int, ...]) -> None:
 
 def _parts(value: Any) -> object:
     """Return the outermost level of a composed object, so that an error can name the place within; None of a leaf."""
+    import dataclasses  # for an error only
+
     if isinstance(value, msgspec.Struct):
         return {name: getattr(value, name) for name in value.__struct_fields__}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -333,7 +344,7 @@ def decode(payload: Raw, type: Any = Any) -> Any:
         msgspec.ValidationError: it does not fit the type
     """
     if type is Any:
-        return msgpack.decode_value(payload)
+        return encoding.decode_value(payload)
     return msgspec.msgpack.decode(payload, type=type, dec_hook=_construct)
 
 

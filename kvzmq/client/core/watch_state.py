@@ -13,11 +13,18 @@ from kvzmq import errors
 from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.calls import payload_of
 from kvzmq.client.core.hello import decode_server_info
-from kvzmq.protocol import msgpack
+from kvzmq.protocol import encoding
 from kvzmq.protocol.messages import HEARTBEAT_S
 
 RESEND_S = 2.0
 """When to ask for the watch again if no answer came."""
+
+
+FORKED = (
+    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, "
+    "epoch=watch.epoch to go on from there"
+)
+"""What a forked child is told: two processes on one socket would take each other's events."""
 
 
 class _Event(NamedTuple):
@@ -69,8 +76,8 @@ class _Pushed(msgspec.Struct, array_like=True, gc=False):
     more: bool = False
 
 
-_HELLO = Raw(msgpack.encode_value(("hello", {"heartbeat_s": HEARTBEAT_S})))
-_PING = Raw(msgpack.encode_value(("ping",)))
+_HELLO = Raw(encoding.encode_value(("hello", {"heartbeat_s": HEARTBEAT_S})))
+_PING = Raw(encoding.encode_value(("ping",)))
 
 
 _decode_message: Callable[[bytes], _Message] = msgspec.msgpack.Decoder(_Message).decode
@@ -149,7 +156,7 @@ class WatchState:
 
     def ask_progress(self) -> bytes:
         """Return the frame that asks to be told when everything up to now was told; see `arrived`."""
-        frame = self._frame([Raw(msgpack.encode_value(("progress", self._number)))])
+        frame = self._frame([Raw(encoding.encode_value(("progress", self._number)))])
         self._asking_progress = self._seq
         return frame
 
@@ -171,7 +178,7 @@ class WatchState:
 
     def _frame(self, ops: list[Raw]) -> bytes:
         self._seq += 1
-        return msgpack.encode_request(None, self._seq, ops)
+        return encoding.encode_request(None, self._seq, ops)
 
     # ---- in
 
@@ -207,7 +214,7 @@ class WatchState:
 
     def _take_progress(self, revision: int, result: Result) -> None:
         self._asking_progress = 0
-        if msgpack.decode_value(payload_of(result)):
+        if encoding.decode_value(payload_of(result)):
             self._goal = revision
         else:
             self._ask_again()  # the server has ended the watch, and its last word is lost
@@ -229,7 +236,7 @@ class WatchState:
             self._ask_again()  # this program was busy for longer than it had promised
         elif pushed.code != errors.OK:
             if self.started:
-                self.error = errors.error_of(pushed.code, msgpack.decode_value(pushed.payload))
+                self.error = errors.error_of(pushed.code, encoding.decode_value(pushed.payload))
         elif self.position is None or revision > self.position:
             self.position = revision
             self._add(revision, pushed)
@@ -238,7 +245,7 @@ class WatchState:
 
     def _add(self, revision: int, pushed: _Pushed) -> None:
         if bytes(pushed.payload) != _NOTHING:
-            key, value = msgpack.decode_value(pushed.payload)
+            key, value = encoding.decode_value(pushed.payload)
             if key.startswith(self._prefix):
                 removed = not value
                 kind = _EarlierEvent if pushed.more else Event

@@ -27,7 +27,7 @@ from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.timeouts import check_timeout
+from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from kvzmq.client.core.pyzmq_socket import Context
 
 T = TypeVar("T")
-
-TIMEOUT_S = 5.0
-"""How long a call may take, if nothing else was said."""
 
 
 def connect(

@@ -137,11 +137,16 @@ class _SharedChannel:
         """Take a call; send it, if its thread is the reader now, or return what the thread has to wait for."""
         if self._closed:
             raise ValueError("the client is closed")
-        self.channel.session.submit(call)
         if self.reader is None:
             self.reader = call
-            self._send_waiting(now_s)
+            if self.channel.send_alone(call, now_s):
+                self._now_s = now_s
+                self._tick_s = now_s + TICK_S  # nothing was under way that it could be due for
+            else:
+                self.channel.session.submit(call)
+                self._send_waiting(now_s)
             return None
+        self.channel.session.submit(call)
         turn = self._waiting[call] = threading.Lock()
         turn.acquire()
         call.on_done = self._wake

@@ -12,17 +12,11 @@ from kvzmq import errors
 from kvzmq.client.core.descriptor import Descriptor
 from kvzmq.client.core.timeouts import check_wait
 from kvzmq.client.core.watch_channel import WatchChannel
-from kvzmq.client.core.watch_state import Event
+from kvzmq.client.core.watch_state import FORKED, Event
 from kvzmq.client.sync.connection import CATALOG_PAUSE_S, resolve_endpoint
 
 _TICK_S = 0.1
 """How often a watch that waits looks after its connection."""
-
-FORKED = (
-    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, "
-    "epoch=watch.epoch to go on from there"
-)
-"""What a forked child is told: two processes on one socket would take each other's events."""
 
 
 class Watch(Iterator[Event]):
