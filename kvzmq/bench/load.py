@@ -84,7 +84,7 @@ class Measured(NamedTuple):
 
 
 class BadReply(errors.KvzmqError):
-    """Say that what came is not the reply that was due."""
+    """A server sent something other than the reply to the oldest unanswered request."""
 
 
 class _Result(Struct, array_like=True, gc=False):

@@ -5,29 +5,30 @@ newest entry of the wanted type and project. The protocol is that of the Coopera
 (cctools), whose `catalog_server` and `catalog_query` work with everything here:
 
     update    a JSON object; or 0x1A and the zlib stream of one; NULs may follow.
-              In one UDP datagram to PORT, or as all there is on a TCP connection to PORT + 1.
+              In one UDP datagram to PORT, or as the whole stream of a TCP connection to PORT + 1.
     query     GET /query.json on TCP PORT: a JSON array with an object for each entry, one a line
               GET /query/EXPRESSION: the same, filtered; EXPRESSION in base64
               GET /query.text: lines "name value", an empty line after each entry
-              GET /: a page for people
-    entry     what was announced, and what the catalog adds: name, address, lastheardfrom (epoch seconds)
+              GET /: an HTML page
+    entry     the announced fields, and those that the catalog adds: name, address, lastheardfrom (epoch seconds)
 
-Two updates are from the same server when they come from the same address and name the same port and `uuid`.
-There is no authentication: an entry is a hint where to look, and proves nothing about what is there.
+Two updates are from the same server when they come from the same address and have the same `port` and `uuid`.
+There is no authentication: any program can announce anything, so an entry proves nothing about the server.
 
-The sources are cctools' manual pages and published source, and what Debian's coop-computing-tools 8.0.0 and 9.9
-were seen to send and to accept; tests/integration/test_catalog_original.py runs them. Our catalog leaves out
-updates in the format before JSON, /query.xml, the two kinds of ClassAds, and most of the expression language.
+The sources are cctools' manual pages and published source, and what Debian's coop-computing-tools 8.0.0 and 9.9 were
+observed to send and to accept; tests/integration/test_catalog_original.py runs them. In this text and in comments
+"the original" is their `catalog_server`. Kvzmq's catalog does not have updates in the format before JSON, /query.xml,
+the two kinds of ClassAds, and most of the expression language.
 
     addresses    HOST:PORT, CATALOG_HOST, name resolution
     announce     used by servers: never blocks, never raises
     lookup       used by clients: blocks, up to a deadline
-    table        what a catalog knows. No I/O.
-    where        the filters it understands
+    table        the entries of a catalog. No I/O.
+    where        the filters of queries
     pages        HTTP request in, answer out. No I/O.
     server       the sockets
 
-This package is what servers and clients need; a program that serves a catalog imports `kvzmq.catalog.server`.
+The package exports what servers and clients need; a program that serves a catalog imports `kvzmq.catalog.server`.
 """
 
 from kvzmq.catalog.addresses import (

@@ -1,6 +1,7 @@
-"""Addresses: where a catalog is, what an announced endpoint says, which machine is meant.
+"""Addresses: of catalogs, in announced endpoints, and of this machine.
 
-Anybody can put any string into a catalog, so one pattern decides here what it is before ZeroMQ sees it.
+Any program can announce any string as its endpoint, so an endpoint has to match a pattern here before it is passed to
+ZeroMQ.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Endpoint(NamedTuple):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only its own machine reaches it."""
+        """Whether only programs on its own machine can reach it."""
         return is_loopback(self.host)
 
     def at(self, host: str) -> Endpoint:
@@ -46,18 +47,18 @@ class Endpoint(NamedTuple):
 
 
 def parse_endpoint(text: str) -> Endpoint | None:
-    """Return what `tcp://HOST:PORT` says, or None if it is nothing that can be connected to."""
+    """Return the host and port of `tcp://HOST:PORT`, or None if the text is not of this form."""
     found = _ENDPOINT.fullmatch(text)
     return Endpoint(found[1], int(found[2])) if found and 0 < int(found[2]) < 65536 else None
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host means the machine that says so."""
+    """Say whether a host is a loopback address or name."""
     return _LOOPBACK.fullmatch(host) is not None
 
 
 def is_here(host: str) -> bool:
-    """Tell whether a host, by name or address, is this machine: whether one can listen there."""
+    """Say whether a host, by name or address, is this machine: whether a socket can be bound to it."""
     if is_loopback(host):
         return True
     try:
@@ -90,7 +91,7 @@ def default_address() -> tuple[str, int]:
     commas; the first one counts here.
 
     Raises:
-        CatalogError: one of the variables makes no sense.
+        CatalogError: one of the variables is malformed.
     """
     first = os.environ.get("CATALOG_HOST", "").split(",")[0].strip()
     port = os.environ.get("CATALOG_PORT", "").strip() or str(DEFAULT_PORT)

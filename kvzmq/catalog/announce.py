@@ -26,7 +26,7 @@ STOPPED = "stopped"
 """The type of an entry that its server has withdrawn."""
 
 WITHDRAWN_S = 1
-"""How long a catalog is asked to keep a withdrawn entry; the original looks through its own once a minute."""
+"""How long a catalog is asked to keep a withdrawn entry; the original drops old entries once a minute."""
 
 _REFUSAL_S = 0.1
 _CLOSE_S = 0.5
@@ -35,11 +35,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server wants to be known by. What is unset is not sent.
+    """What a server announces about itself. Fields that are unset are not sent.
 
-    Catalogs tell the servers of one machine apart by `port` and `uuid`. `port` is the bridge's, and never
-    that of the ZeroMQ endpoint; a server without a bridge has a `uuid` instead. `lineage` and `epoch` are
-    hexadecimal.
+    Catalogs identify the servers of one machine by `port` and `uuid`. `port` is the bridge's, and never that of the
+    ZeroMQ endpoint; a server without a bridge has a `uuid` instead. `lineage` and `epoch` are hexadecimal.
     """
 
     type: str = TABLE
@@ -56,7 +55,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
-    """What takes an announcement's place in a catalog when its server stops. No lookup of a table finds it."""
+    """The update that replaces an announcement in a catalog when its server stops. No lookup of a table finds it."""
 
     type: str = STOPPED
     owner: str
@@ -69,11 +68,11 @@ class _Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
 def announcement_of(
     project: str, owner: str, endpoints: Sequence[str], bridge_port: int | None = None
 ) -> Announcement | None:
-    """Return what to announce of a server that listens on these endpoints, or None if nobody could use it.
+    """Return the announcement of a server that listens on these endpoints, or None if no client could use it.
 
-    The first endpoint of tcp:// is announced, rather one that other machines reach than one of the loopback;
-    ipc:// leads nowhere on other machines and is not. An endpoint is nobody else's while the server runs, and
-    most often the same after a restart: without a bridge it is what tells servers of one machine apart.
+    It has the first tcp:// endpoint that is not a loopback address, or else the first tcp:// endpoint; an ipc://
+    endpoint is of no use to other machines. No other server can have the same endpoint at the same time, and a server
+    most often has it again after a restart: so without a bridge it serves as the `uuid`.
     """
     over_tcp = [found for endpoint in endpoints if (found := parse_endpoint(endpoint)) is not None]
     endpoint = str(min(over_tcp, key=lambda each: each.is_loopback)) if over_tcp else UNSET
@@ -87,10 +86,10 @@ def announcement_of(
 def send_datagram(data: bytes, host: str, port: int) -> None:
     """Send one datagram to the first of the host's addresses that does not refuse it.
 
-    Blocks as long as name resolution does, and a tenth of a second more to hear of a refusal.
+    Blocks as long as name resolution does, and a tenth of a second more to wait for a refusal (ICMP).
 
     Raises:
-        OSError: the name is unknown, the network is down, nobody listens there, or the data is too long.
+        OSError: the name is unknown, the network is down, nothing listens there, or the data is too long.
     """
     failure = OSError(f"{host} has no address")
     for family, address in resolve(host, port, socket.SOCK_DGRAM):
@@ -111,9 +110,9 @@ def send_datagram(data: bytes, host: str, port: int) -> None:
 class Announcer:
     """Tells a catalog about a server, and never makes its caller wait.
 
-    A daemon thread resolves the catalog's name and sends; it keeps the newest announcement only, so a
-    slow name server costs announcements, never memory. What fails is logged once, until something else
-    fails or it works again. When to announce is the caller's business.
+    A daemon thread resolves the catalog's name and sends; it keeps the newest announcement only, so a slow name server
+    delays or drops announcements but does not make memory grow. A failure is logged once, until it changes or ends.
+    The caller decides when to announce.
     """
 
     def __init__(self, host: str, port: int, send: Callable[[bytes, str, int], None] = send_datagram) -> None:
@@ -130,7 +129,7 @@ class Announcer:
         self._thread.start()
 
     def announce(self, announcement: Announcement) -> None:
-        """Send this announcement soon, instead of any that still waits. Returns at once."""
+        """Have the thread send this announcement, in place of one that still waits. Returns at once."""
         with self._changed:
             self._newest = announcement
             self._withdrawal = _Withdrawal(
@@ -141,7 +140,7 @@ class Announcer:
     def withdraw(self) -> None:
         """Tell the catalog that the server stops, if it was announced. Returns at once; `close` waits for it.
 
-        The entry is replaced by one of another type, which no lookup takes, and which the catalog drops soon.
+        The entry is replaced by one of another type, which no lookup returns, and which the catalog drops soon.
         """
         with self._changed:
             self._newest, self._withdrawal = self._withdrawal, None
@@ -182,5 +181,5 @@ class Announcer:
         if failure:
             _logger.warning("cannot announce to the catalog %s:%d: %s", self._host, self._port, failure)
         else:
-            # As loud as the failure that it takes back.
+            # At the level of the failure that has ended.
             _logger.warning("announcing to the catalog %s:%d again", self._host, self._port)

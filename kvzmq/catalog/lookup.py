@@ -1,14 +1,14 @@
 """Looking a server up in a catalog.
 
-Anybody can announce anything, and the original passes it on, broken entries included: nothing here trusts
-an answer to be well formed, or short.
+A catalog accepts announcements from any program, and the original serves malformed ones, too: so an answer may be
+malformed or too long.
 
     CatalogError
     ├── NoSuchProject         ask for another project, or wait until the server has announced itself
-    ├── AnotherTable          the project's servers have another table than the one that was used so far
+    ├── AnotherTable          the project's servers have a different table than the client has used
     ├── NoUsableServer        the project's servers cannot be reached from here with ZeroMQ
     ├── CatalogUnreachable    try again, or mend the address
-    └── BadCatalogAnswer      call the operator of what answers there
+    └── BadCatalogAnswer      call the operator of the server that answers there
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ANSWER_BYTES_MAX = 32 * 1024 * 1024
 """The longest answer that is read: twice what our own catalog can hold."""
 
 SERVERS_MAX = 32
-"""So many servers of a project are considered, the newest: anybody can announce more."""
+"""How many servers of a project are used, the newest ones: any program can announce more."""
 
 LINEAGE_DIGITS = 8
-"""So much of a lineage is shown to people."""
+"""How many digits of a lineage are shown."""
 
 _RECEIVE_BYTES = 64 * 1024
 _ID = re.compile("[0-9a-f]{32}")
@@ -56,11 +56,11 @@ class CatalogUnreachable(CatalogError):
 
 
 class BadCatalogAnswer(CatalogError):
-    """What answered is not a catalog, or is a catalog that reports an error."""
+    """The answer does not come from a catalog, or reports an error."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """What a catalog says of one server. Absent or nonsensical fields are empty, or 0."""
+    """A catalog's entry of one server. Fields that are missing or malformed are empty, or 0."""
 
     type: str
     project: str
@@ -79,15 +79,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     def machine(self, catalog_host: str = "") -> str:
         """Return the host that the server runs on, as seen by a client that reaches the catalog as `catalog_host`.
 
-        What a catalog has heard from its loopback runs on its own machine.
+        A server whose address is a loopback address runs on the catalog's machine.
         """
         return catalog_host if catalog_host and is_loopback(self.address) else self.address
 
     def url(self, catalog_host: str = "") -> str:
         """Return where ZeroMQ clients connect: the endpoint, with a host in the place of "all interfaces".
 
-        That host is the server's, as `machine` gives it. Empty if the server announced no endpoint of
-        tcp://, or one that makes no sense: anybody can announce anything.
+        That host is the server's, as `machine` gives it. Empty if the server announced no tcp:// endpoint, or a
+        malformed one.
         """
         endpoint = parse_endpoint(self.endpoint)
         if endpoint is not None and endpoint.is_everywhere:
@@ -98,7 +98,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 def find(type: str, project: str, host: str, port: int, timeout_s: float = 5.0) -> Entry:
     """Return the newest entry of a type and project, from the catalog at `host` and `port`.
 
-    Of entries heard in the same second, the one listed last is taken: ours lists the newest last.
+    Of entries updated in the same second, the one listed last is taken: kvzmq's catalog lists the newest last.
 
     Raises:
         NoSuchProject: the catalog has no usable entry of this type and project.
@@ -126,7 +126,7 @@ def endpoints_of(entries: list[Entry], catalog_host: str, lineage: str | None = 
         entries: as `find_servers` returns them: of one project, at least one
         catalog_host: where the catalog was asked
         lineage: of the table that the client knows, in hexadecimal: other tables' servers are left out,
-            and those that do not tell theirs come last; None if the client knows none yet
+            and servers that have announced none come last; None if the client knows none yet
 
     Raises:
         AnotherTable: all servers have another lineage.
@@ -145,7 +145,7 @@ def endpoints_of(entries: list[Entry], catalog_host: str, lineage: str | None = 
 
 
 def why_unusable(entry: Entry, catalog_host: str) -> str:
-    """Return why this machine cannot connect to a server, or nothing if it can."""
+    """Return why this machine cannot connect to a server, or "" if it can."""
     endpoint = parse_endpoint(entry.url(catalog_host))
     if endpoint is None:
         return f"it is announced without a ZeroMQ endpoint, only with the bridge's port {entry.port}"
@@ -171,8 +171,8 @@ def _newest_first(types: tuple[str, ...], project: str, host: str, port: int, ti
 def query(host: str, port: int, timeout_s: float = 5.0) -> list[Entry]:
     """Return the usable entries of the catalog at `host` and `port`, in its order.
 
-    Entries that make no sense are left out. The deadline does not include the resolution of the host's
-    name, which the operating system bounds.
+    Malformed entries are left out. The deadline does not include the resolution of the host's name, whose time the
+    operating system limits.
 
     Raises:
         CatalogUnreachable: there was no answer, or not all of it, within `timeout_s` seconds.
@@ -188,7 +188,7 @@ def query(host: str, port: int, timeout_s: float = 5.0) -> list[Entry]:
 
 
 def _get(path: str, host: str, port: int, deadline_s: float) -> bytes:
-    """Return an HTTP server's whole answer. Asks in HTTP/1.0, so that it comes plain and ends at the end."""
+    """Return an HTTP server's whole answer. Asks in HTTP/1.0, so that it is not chunked and ends with the stream."""
     request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
     with _connected(host, port, deadline_s) as sock:
         _allow_until(sock, deadline_s)
@@ -247,8 +247,8 @@ def entries_of(answer: bytes) -> list[Entry]:
 def _array_of(text: str) -> list[Any] | None:
     listed = _json_of(text)
     if listed is None and text.startswith("[") and text.endswith("]"):
-        # The original prints numbers beyond 1e308 as `inf`: one such entry, sent by anybody, makes its
-        # whole list unreadable. It prints an entry a line, so the others can be saved.
+        # The original prints numbers beyond 1e308 as `inf`: one such entry makes its whole list invalid JSON. It
+        # prints one entry on a line, so the others can still be read.
         return [_json_of(line.strip().rstrip(",")) for line in text.split("\n")]
     return listed if isinstance(listed, list) else None
 
@@ -261,11 +261,11 @@ def _json_of(text: str) -> object:
 
 
 def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dict in which, of fields that stand there twice, the first one counts.
+    """Make a dict in which the first of several fields of the same name counts.
 
-    The original puts its own name, address and lastheardfrom in front of the announced fields and leaves
-    announced ones of the same name standing: where the last one counts, an announcement dated in the
-    year 3000 is the newest for ever.
+    The original puts its own name, address and lastheardfrom before the announced fields and does not remove announced
+    ones of the same names. If the last one counted, a server could announce a lastheardfrom in the year 3000, and be
+    the newest for ever.
     """
     return dict(reversed(pairs))
 
@@ -299,7 +299,7 @@ def _text(fields: dict[str, Any], name: str) -> str:
 
 
 def _address(fields: dict[str, Any]) -> str:
-    """Return the address that a catalog has heard from, or nothing: a name would have to be resolved."""
+    """Return the IP address that a catalog gives for a server, or "": a name would have to be resolved."""
     value = _text(fields, "address")
     try:
         ipaddress.ip_address(value)
@@ -309,7 +309,7 @@ def _address(fields: dict[str, Any]) -> str:
 
 
 def _id(fields: dict[str, Any], name: str) -> str:
-    """Return 32 hexadecimal digits in lower case, or nothing."""
+    """Return 32 hexadecimal digits in lower case, or ""."""
     value = _text(fields, name).lower()
     return value if _ID.fullmatch(value) else ""
 
@@ -318,7 +318,7 @@ def _count(fields: dict[str, Any], name: str) -> int:
     match fields.get(name):
         case bool():  # which is an int to Python
             return 0
-        # The original may write 2 as 2.0. What is not a number, or infinite, is in no range.
+        # The original may write 2 as 2.0. NaN and infinity are outside the range.
         case int() | float() as value if 0 <= value < 2**64:
             return int(value)
     return 0

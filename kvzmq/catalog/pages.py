@@ -1,4 +1,4 @@
-"""The pages of a catalog: the bytes of an HTTP request in, the bytes of the answer out. No I/O."""
+"""The HTTP answers of a catalog: the bytes of a request in, the bytes of the answer out. No I/O."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class Pages:
         }
 
     def answer(self, received: bytes) -> bytes | None:
-        """Return the answer to what a connection has sent so far, or None if more must come first."""
+        """Return the answer to the bytes received on a connection so far, or None if the request is incomplete."""
         end = _END_OF_HEAD.search(received)
-        # Up to three bytes of the end may be there already: the answer must depend on the bytes, and not
-        # on how they were split.
+        # Up to three bytes of the end may have been received already: the answer must depend on the bytes, not on how
+        # they were split.
         if (end.start() if end else len(received) - 3) > REQUEST_BYTES_MAX:
             return _response("431 Request Header Fields Too Large", _TEXT, b"The request is too long.\n")
         if end is None:
@@ -75,7 +75,7 @@ class Pages:
         return _response(status, content_type, body, with_body=line[1] == b"GET")
 
     def json(self) -> bytes:
-        """Return all entries as a JSON array, one a line, least recently heard first."""
+        """Return all entries as a JSON array, one a line, the least recently updated first."""
         return _array(self._catalog.records())
 
     def text(self) -> bytes:
@@ -86,7 +86,7 @@ class Pages:
         ).encode()
 
     def html(self) -> bytes:
-        """Return the page for people: of the newest entries, by project, those first that lookups take."""
+        """Return the HTML page: the newest entries by project, of each project first the one that lookups return."""
         records = self._catalog.records()
         now_s = self._catalog.now_s()
         shown = [(record.fields(), now_s - record.heard_s) for record in reversed(records[-PAGE_ROWS_MAX:])]
@@ -110,7 +110,7 @@ class Pages:
         ).encode()
 
     def _shown(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return an entry's fields as people can use them: the endpoint as clients do, the lineage in short."""
+        """Return an entry's fields as they are shown: the endpoint that clients connect to, the lineage in short."""
         entry = entry_of(fields)
         if entry is None:
             return fields
@@ -132,8 +132,8 @@ class Pages:
             return "400 Bad Request", _TEXT, b"The expression is not in base64.\n"
         wanted = parse_where(expression)
         if wanted is None:
-            # Not an error status: after one, catalog_query gives up. Given what is not JSON, it asks for
-            # /query.json and filters by itself; and a comment it takes without complaint.
+            # Not an error status: after one, catalog_query gives up. After an answer that is not JSON it asks for
+            # /query.json and filters the entries itself; and it accepts a comment without a warning.
             return "200 OK", _TEXT, _NOT_EVALUATED
         records = self._catalog.records()
         if wanted:
@@ -165,7 +165,7 @@ def _one_line(value: object) -> str:
     return " ".join(text.splitlines())
 
 
-# --- The page for people -----------------------------------------------------------------------------------
+# --- The HTML page -----------------------------------------------------------------------------------------
 
 
 class _Column(msgspec.Struct, frozen=True):
@@ -192,18 +192,18 @@ _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"))
 
 
 def _kind(fields: dict[str, Any]) -> tuple[str, str]:
-    """Return what programs that look for a port take the newest entry of, as text: type and project."""
+    """Return type and project, by which programs that look for a port select: they use the newest entry of both."""
     return str(fields.get("type", "")), str(fields.get("project", ""))
 
 
 def _group(fields: dict[str, Any]) -> tuple[str, str]:
-    """Return what stands together on the page: the same, but tables with the bridge and without are one type."""
+    """Return by what rows of the page are grouped: type and project, where both types of table servers are one."""
     type, project = _kind(fields)
     return TABLE if type in TABLE_TYPES else type, project
 
 
 def _warnings(entries: Iterable[dict[str, Any]]) -> list[str]:
-    """Return what is wrong with what was announced: a name that stands for several tables."""
+    """Return a warning for each project that several tables are announced as."""
     tables: dict[str, set[str]] = {}
     for fields in entries:
         entry = entry_of(fields)
@@ -230,7 +230,7 @@ def _cell(kind: str, value: object) -> str:
     text = "–" if value is None else f"{value:,}" if grouped else _one_line(value)
     cut = _cut(text)
     shown = html.escape(cut)
-    # The style cuts what is wide; what is left out is to be seen when the mouse is there.
+    # The style truncates wide cells; the title shows the whole text when the mouse is over it.
     title = f' title="{shown}"' if len(cut) > _WIDE_CHARS else ""
     return f"<td class={kind}{title}>{shown}</td>"
 
@@ -246,7 +246,7 @@ def _duration(seconds: float) -> str:
 
 _NO_ROWS = f"<tr><td class=none colspan={len(_COLUMNS)}>Nothing has announced itself yet.</td></tr>"
 
-# No script, no font, no picture: the icon keeps browsers from asking for one.
+# No script, no font, no picture; the empty icon keeps browsers from requesting one.
 _PAGE = string.Template("""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -1,11 +1,11 @@
-"""A catalog's sockets: one thread, nothing blocks, every peer has a deadline.
+"""A catalog's sockets: one thread, no call blocks, every connection has a deadline.
 
     UDP PORT      updates
     TCP PORT      HTTP, one request a connection
     TCP PORT + 1  updates, one a connection
 
-Where a limit is reached, the oldest connection makes room: an ordinary request is over in milliseconds, so
-the oldest is a slow one, on purpose or not, and cannot keep the others out.
+When a limit is reached the oldest connection is dropped: an ordinary request takes milliseconds, so the oldest
+connection is a slow one, and a slow client cannot keep the others out.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from kvzmq.errors import CatalogError
 
 CONNECTIONS_MAX = 128
 CONNECTION_S_MAX = 15.0
-"""How long a connection may take for everything. The original's figure."""
+"""How long a connection may take from accept to close. The original's limit."""
 
 OUTPUT_BYTES_MAX = 64 * 1024 * 1024
-"""The most that all connections together may have left to read."""
+"""How many unsent bytes all connections may have together."""
 
 # Bounds a step to 0.1 s even when the catalog is full and every update costs a search for the address with most:
 # 1.2 ms.
@@ -101,7 +101,7 @@ class CatalogServer:
         return f"{name}:{self.port}"
 
     def close(self) -> None:
-        """Close all sockets. What was announced is forgotten."""
+        """Close all sockets."""
         for connection in list(self._connections):
             self._drop(connection)
         for sock in self._listeners:
@@ -114,7 +114,7 @@ class CatalogServer:
             self.step(1.0)
 
     def step(self, timeout_s: float) -> None:
-        """Do what there is to do, or wait for it, `timeout_s` seconds at most."""
+        """Wait for events, `timeout_s` seconds at most, and handle them."""
         for key, _ in self._selector.select(self._wait_s(timeout_s)):
             key.data()
         now_s = self._monotonic()
@@ -188,8 +188,8 @@ class CatalogServer:
             sent = connection.sock.send(connection.unsent[:_SEND_BYTES])
             connection.unsent = connection.unsent[sent:]
             if not connection.unsent:
-                # To close a socket with unread input resets the connection, and the peer may lose the
-                # answer: say that this was all, and let the peer hang up.
+                # Closing a socket with unread input resets the connection, and the peer may lose the answer: end
+                # the output, and wait until the peer closes.
                 connection.sock.shutdown(socket.SHUT_WR)
                 self._watch_connection(connection, self._linger)
         except (BlockingIOError, InterruptedError):
@@ -202,7 +202,7 @@ class CatalogServer:
             self._drop(connection)
 
     def _receive(self, connection: _Connection) -> bytes | None:
-        """Return what is there, b"" at the end, None if there is nothing to do now."""
+        """Return the bytes received, b"" at the end of the stream, None if there are none now."""
         try:
             return connection.sock.recv(_RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):

@@ -1,8 +1,8 @@
-"""What a catalog knows. No I/O: updates come as bytes, the time from clocks that are passed in.
+"""The entries of a catalog. No I/O: updates come as bytes, the time from clocks that are passed in.
 
-Two updates are of one server when they come from one address and name the same port and the same uuid. That
-is the original's rule (cctools 9.9, tried): no port counts as port 0, no uuid is not the empty one, and
-of a uuid the first 128 bytes count.
+Two updates are from the same server when they come from one address and have the same `port` and `uuid`. That is the
+rule of cctools 9.9, found out by experiment: a missing port counts as 0, a missing uuid differs from an empty one, and
+of a uuid only the first 128 bytes are compared.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ LIFETIME_S = 15 * 60.0
 """How long an entry is kept without a new update."""
 
 UPDATE_BYTES_MAX = 64 * 1024
-"""The largest update believed, after decompression."""
+"""The largest update accepted, after decompression."""
 
 UPDATE_DEPTH_MAX = 16
-"""The deepest nesting believed. Python's own JSON reader gives up at about 1,000, and one such entry would
-spoil the whole list for every client that reads it with that."""
+"""The deepest nesting accepted. Python's own JSON reader fails at about 1,000, and one such entry would make the whole
+list unreadable for every client that uses it."""
 
 ENTRIES_MAX = 10_000
 CATALOG_BYTES_MAX = 16 * 1024 * 1024
 ENTRY_OVERHEAD_BYTES = 1024
-"""What an entry is taken to cost beside its own bytes."""
+"""How many bytes of memory an entry is assumed to take beside its JSON."""
 
 UUID_BYTES_MAX = 128
-"""So much of a uuid tells servers apart."""
+"""How many bytes of a uuid are compared."""
 
 _COMPRESSED = b"\x1a"
 
-_Place = tuple[int, bytes | None]
-"""What tells the servers of one address apart: the announced port and uuid."""
+_Server = tuple[int, bytes | None]
+"""The announced port and uuid, which identify a server among those of one address."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Record(msgspec.Struct):
-    """One entry of a catalog: the JSON that is served, its place in time, and when to forget it."""
+    """One entry of a catalog: the JSON that is served, the number and time of its update, and when to drop it."""
 
     json: bytes
     number: int
@@ -56,18 +56,18 @@ class Record(msgspec.Struct):
         return msgspec.json.decode(self.json, type=dict[str, Any])
 
     def cost_bytes(self) -> int:
-        """Return what the record counts against the catalog's limit."""
+        """Return how many bytes the record counts towards CATALOG_BYTES_MAX."""
         return len(self.json) + ENTRY_OVERHEAD_BYTES
 
 
 class Catalog:
-    """What was announced, each entry until it is too old. No I/O.
+    """The entries, each kept until it is too old. No I/O.
 
-    Age is measured on the monotonic clock: a step of the wall clock drops nothing. `lastheardfrom` is wall
-    clock time, and never runs back, so that the newest entry has the largest one.
+    Age is measured on the monotonic clock, so that a change of the wall clock drops nothing. `lastheardfrom` is wall
+    clock time, and never decreases, so that the newest entry has the largest one.
 
-    Over a limit, the address whose entries cost most gives up its oldest one: a single sender can fill the
-    catalog, but not push the others out of it.
+    Beyond a limit, the oldest entry of the address whose entries take most is dropped: a single sender can fill the
+    catalog, but cannot displace the entries of others.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class Catalog:
         self._monotonic = monotonic
         self._heard_last = 0
         self._updates = 0
-        # By address, then by place; least recently heard first.
-        self._records: dict[str, dict[_Place, Record]] = {}
+        # By address, then by port and uuid; the least recently updated first.
+        self._records: dict[str, dict[_Server, Record]] = {}
         self._cost_bytes: dict[str, int] = {}
         self._total_bytes = 0
         self._count = 0
@@ -98,7 +98,7 @@ class Catalog:
         return self._monotonic()
 
     def update(self, address: str, data: bytes) -> bool:
-        """Take in an update from an address. Return False if it is refused, which changes nothing."""
+        """Apply an update from an address. Return False if it is refused, which changes nothing."""
         try:
             announced = _announced(data)
         except (ValueError, zlib.error, RecursionError) as e:
@@ -107,44 +107,44 @@ class Catalog:
             return False
         self._updates += 1
         self._heard_last = max(self._heard_last, int(self._clock()))
-        ours = {"name": _name_of(address), "lastheardfrom": self._heard_last, "address": address}
+        added = {"name": _name_of(address), "lastheardfrom": self._heard_last, "address": address}
         # As in the original, a server may ask for a shorter life than others have.
         lifetime_s = min(_integer(announced, "lifetime") or self.lifetime_s, self.lifetime_s)
         now_s = self.now_s()
-        # Our own fields stand in front, as in the original, and there is no second one of their names.
-        fields = msgspec.json.encode({**ours, **announced, **ours})
-        self._put(address, _place_of(announced), Record(fields, self._updates, now_s, now_s + lifetime_s))
+        # The added fields come first, as in the original, and replace announced ones of the same names.
+        fields = msgspec.json.encode({**added, **announced, **added})
+        self._put(address, _server_of(announced), Record(fields, self._updates, now_s, now_s + lifetime_s))
         return True
 
     def records(self) -> list[Record]:
-        """Return what is known, least recently heard first."""
+        """Return the entries, the least recently updated first."""
         self.expire()
-        known = (record for places in self._records.values() for record in places.values())
+        known = (record for servers in self._records.values() for record in servers.values())
         return sorted(known, key=lambda record: record.number)
 
     def expire(self) -> None:
-        """Forget what is too old."""
+        """Drop the entries that are too old."""
         now_s = self.now_s()
         expired = [
-            (address, place)
-            for address, places in self._records.items()
-            for place, record in places.items()
+            (address, server)
+            for address, servers in self._records.items()
+            for server, record in servers.items()
             if now_s > record.forget_s
         ]
-        for address, place in expired:
-            self._drop(address, place)
+        for address, server in expired:
+            self._drop(address, server)
 
-    def _put(self, address: str, place: _Place, record: Record) -> None:
-        if place in self._records.get(address, ()):
-            self._drop(address, place)
-        self._records.setdefault(address, {})[place] = record
+    def _put(self, address: str, server: _Server, record: Record) -> None:
+        if server in self._records.get(address, ()):
+            self._drop(address, server)
+        self._records.setdefault(address, {})[server] = record
         self._account(address, record.cost_bytes(), 1)
         while self._count > ENTRIES_MAX or self._total_bytes > CATALOG_BYTES_MAX:
             largest = max(self._cost_bytes, key=self._cost_bytes.__getitem__)
             self._drop(largest, next(iter(self._records[largest])))
 
-    def _drop(self, address: str, place: _Place) -> None:
-        record = self._records[address].pop(place)
+    def _drop(self, address: str, server: _Server) -> None:
+        record = self._records[address].pop(server)
         self._account(address, -record.cost_bytes(), -1)
         if not self._records[address]:
             del self._records[address], self._cost_bytes[address]
@@ -156,7 +156,7 @@ class Catalog:
 
 
 def _announced(data: bytes) -> dict[str, Any]:
-    """Return the object an update holds; raise ValueError or zlib.error if it holds none we can pass on."""
+    """Return the object that an update holds; raise ValueError or zlib.error if it holds none that can be served."""
     if data.startswith(_COMPRESSED):
         inflater = zlib.decompressobj()
         data = inflater.decompress(data[1:], UPDATE_BYTES_MAX + 1)
@@ -164,7 +164,7 @@ def _announced(data: bytes) -> dict[str, Any]:
             raise ValueError("the compressed data is too long, or cut short")
     if len(data) > UPDATE_BYTES_MAX:
         raise ValueError(f"it is longer than {UPDATE_BYTES_MAX} bytes")
-    # Older senders count the end of their C string in.
+    # Older senders include the NUL at the end of their C string.
     announced = msgspec.json.decode(data.rstrip(b"\0"), type=dict[str, Any])
     if not _readable_by_all(announced, UPDATE_DEPTH_MAX):
         raise ValueError("it is nested too deeply, or holds a NUL or a number of more than 64 bits")
@@ -172,7 +172,7 @@ def _announced(data: bytes) -> dict[str, Any]:
 
 
 def _readable_by_all(value: object, depth_left: int) -> bool:
-    """Tell whether every reader of the list can read this value.
+    """Say whether every reader of the list can read this value.
 
     A NUL in one string makes `catalog_query` reject the whole list; deep nesting does so to Python's
     readers, long integers do to others.
@@ -191,7 +191,7 @@ def _readable_by_all(value: object, depth_left: int) -> bool:
             return True
 
 
-def _place_of(announced: dict[str, Any]) -> _Place:
+def _server_of(announced: dict[str, Any]) -> _Server:
     uuid = announced.get("uuid")
     return _integer(announced, "port"), uuid.encode()[:UUID_BYTES_MAX] if isinstance(uuid, str) else None
 
@@ -203,8 +203,8 @@ def _integer(fields: dict[str, Any], name: str) -> int:
 
 
 def _name_of(address: str) -> str:
-    """Return the name of an address. The announced one is not believed, as in the original.
+    """Return the name of an address. The announced name is ignored, as in the original.
 
-    The original asks the DNS; that would hold up the loop, so most addresses are their own names here.
+    The original asks the DNS. That would block the loop, so here most addresses are their own names.
     """
     return "localhost" if ipaddress.ip_address(address).is_loopback else address

@@ -17,9 +17,9 @@ _KEYWORDS = frozenset({"and", "or", "not", "true", "false", "null", "for", "in",
 
 
 def parse_where(expression: str) -> list[tuple[str, str | int]] | None:
-    """Return the (field, value) pairs that an entry must have, or None if the expression asks for more.
+    """Return the (field, value) pairs that an entry must have, or None if the expression is not of this form.
 
-    Of the original's expression language this is `true`, and comparisons of a field with a string or an
+    Of the original's expression language these are understood: `true`, and comparisons of a field with a string or an
     integer by `==`, joined by `&&` or `and`.
     """
     wanted: list[tuple[str, str | int]] = []
@@ -39,7 +39,7 @@ def parse_where(expression: str) -> list[tuple[str, str | int]] | None:
 
 
 def satisfies(fields: dict[str, Any], wanted: list[tuple[str, str | int]]) -> bool:
-    """Tell whether an entry has all of the wanted fields with the wanted values."""
+    """Say whether an entry has all of the wanted fields with the wanted values."""
     # True == 1 in Python, and not in the original.
     return all(
         name in fields and not isinstance(fields[name], bool) and fields[name] == value for name, value in wanted

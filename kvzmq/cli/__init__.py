@@ -1,10 +1,10 @@
 """The command line: one file per group of commands, loaded when a command is first used.
 
-Everything else in the package is a part; here the parts are joined. Data goes to standard output,
-everything said about it to standard error. Exit codes: 0 done, 1 no such key, a condition that did
-not hold, or damage found, 2 wrong usage, 3 refused to start, 4 cannot reach the server, 5 the disk
-failed, so that the server cannot write, cannot make a backup, or has ended; 130 after Ctrl-C, 141 when whoever read the
-output has gone.
+This is the only package that imports all others. Data is written to standard output, messages about it
+to standard error. Exit codes: 0 done, 1 no such key, a condition that did not hold, or damage found, 2
+wrong usage, 3 refused to start, 4 cannot reach the server, 5 the disk failed, so that the server cannot
+write, cannot make a backup, or has ended; 130 after Ctrl-C, 141 when the reader of the output has closed
+the pipe.
 """
 
 from __future__ import annotations
@@ -101,10 +101,10 @@ _EXIT_CODES: Sequence[tuple[type[BaseException], int]] = (
     (OSError, REFUSED_TO_START),
     (KeyboardInterrupt, INTERRUPTED),
 )
-"""What a command's error makes of its exit code: the first row that fits."""
+"""The exit code for each kind of error: the first row that matches counts."""
 
 REPORTED = tuple(kind for kind, _ in _EXIT_CODES)
-"""The errors that are reported in one line; any other is a bug."""
+"""The errors that are reported in one line; any other is a bug, and has a traceback."""
 
 
 def report(error: BaseException) -> int:
@@ -116,7 +116,7 @@ def report(error: BaseException) -> int:
 
 
 def text_of(error: BaseException) -> str:
-    """Return what an error says, without the number that Python puts before the system's words."""
+    """Return the message of an error, without the errno that Python puts before the system's message."""
     if isinstance(error, OSError) and not isinstance(error, errors.KvzmqError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     return str(error)
@@ -138,7 +138,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        # By its own name, so that help and environment variables are those of the command.
+        # An alias is replaced by the command's name, so that help and environment variables are the command's.
         name = ALIASES.get(args[0], args[0])
         if name not in _PLACES and not name.startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"No such command {name!r}.{_did_you_mean(name)}")
@@ -165,7 +165,7 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()  # here, where a reader that has gone can still be reported
+            sys.stdout.flush()  # here, where a closed pipe can still be reported
             return result
         except REPORTED as error:
             code = report(error)
@@ -182,7 +182,7 @@ def _did_you_mean(name: str) -> str:
 
 
 def _name_variables(command: click.Command, name: str) -> None:
-    """Have each option read KVZMQ_COMMAND_OPTION: click would take the argument's name, as in KVZMQ_LOG_SINCE_US."""
+    """Set each option's variable to KVZMQ_COMMAND_OPTION: click's would be of the argument, as KVZMQ_LOG_SINCE_US."""
     for option in command.params:
         if isinstance(option, click.Option) and option.envvar is None and option.expose_value:
             long = max(option.opts, key=len).lstrip("-")
@@ -195,7 +195,7 @@ def aliases_text() -> str:
 
 
 def _drop_output() -> None:
-    """Have nothing more written to a pipe that nobody reads: Python would complain at its end."""
+    """Redirect standard output to nowhere: flushing to a closed pipe at its end would make Python print an error."""
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 1)
 
@@ -254,7 +254,7 @@ def _drop_output() -> None:
     "no_wait",
     is_flag=True,
     envvar="KVZMQ_NO_WAIT",
-    help="Fail at once, with exit code 4, when nobody listens there; without it a restart is waited out.",
+    help="Fail at once, with exit code 4, if no server listens there, instead of trying until --timeout.",
 )
 @click.pass_context
 def main(

@@ -1,4 +1,4 @@
-"""What the commands take as arguments: values, keys, durations, endpoints, and how their text is read."""
+"""The types of the commands' arguments: values, keys, durations, endpoints; and how their text is parsed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PORT_MAX = 65_535
 
 TTL_S_MAX = 10 * 366 * 86_400.0
-"""As in kvzmq.protocol.messages, which takes longer to load than `kvzmq --help` to show."""
+"""As in `kvzmq.protocol.operations`, which is not imported here, as that takes longer than all of `kvzmq --help`."""
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)")
@@ -28,7 +28,7 @@ _ALMOST_JSON = re.compile(
         | (?-i: [-+]? (?: NaN | Infinity ) )\s*$ )""",
     re.VERBOSE | re.IGNORECASE,
 )
-"""What a plain string may not look like, unless somebody says that it is one.
+"""Text that is refused as a plain string, unless --string is given: it is probably mistyped JSON.
 
 Dates, addresses and the like begin with digits and are plain strings: 2026-01-31, 10.0.0.1, 5m.
 """
@@ -62,11 +62,11 @@ DURATION = _Duration()
 """A time to live, seconds."""
 
 ttl_option = click.option("--ttl", "ttl_s", type=DURATION, metavar="TIME",
-                          help="Remove it after so long: 10s, 5m, 2h, 7d, or seconds.")  # fmt: skip
+                          help="Remove the key after this time: 10s, 5m, 2h, 7d, or seconds.")  # fmt: skip
 
 
 class _Value(click.ParamType[str]):
-    """An argument for `read_value`: click's own strings would forget what a Word was written as."""
+    """An argument for `read_value`: click's own string type would lose the `raw` text of a Word."""
 
     name = "value"
 
@@ -77,12 +77,12 @@ class _Value(click.ParamType[str]):
 VALUE = _Value()
 
 string_option = click.option(
-    "-s", "--string", "as_string", is_flag=True, help="The value is a string, whatever it looks like."
+    "-s", "--string", "as_string", is_flag=True, help="Take the value as a string even if it looks like JSON."
 )
 
 
 class _Key(click.ParamType[str]):
-    """A key; the shell completes those that the server has."""
+    """A key; shells complete it with the keys of the server."""
 
     name = "key"
 
@@ -118,7 +118,7 @@ class Endpoint(click.ParamType[str]):
         self.fail(f"{value!r} is not an endpoint: use tcp://HOST:PORT or ipc:///PATH", param, ctx)
 
     def _check_port(self, port: str, value: str, param: click.Parameter | None, ctx: click.Context | None) -> None:
-        # libzmq takes 70000 for 4464 and says nothing.
+        # libzmq would use port 4464 for 70000 without an error.
         if not (port.isascii() and port.isdecimal()):
             self.fail(f"{value!r} has no port: use tcp://HOST:PORT; port 0 takes a free one", param, ctx)
         if int(port) > PORT_MAX:
@@ -126,7 +126,7 @@ class Endpoint(click.ParamType[str]):
 
 
 def is_stdin(text: str) -> bool:
-    """Say whether an argument stands for standard input: in the shell that is where the commands come from."""
+    """Say whether an argument stands for standard input; not in `kvzmq shell`, which reads its commands there."""
     return text == "-" and not isinstance(text, Word)
 
 
@@ -136,7 +136,7 @@ def read_value(text: str, as_string: bool = False) -> Any:
     A line break at the end of standard input is not part of a plain string, as in the shell's $(...).
 
     Raises:
-        click.UsageError: it is JSON that no table can keep, or looks like JSON and is not
+        click.UsageError: it is JSON that is not a valid value, or looks like JSON and is not
     """
     import msgspec
 

@@ -1,4 +1,4 @@
-"""Completes keys in bash, zsh and fish: asks the server for them, briefly, and says nothing if that fails."""
+"""Completion of keys in bash, zsh and fish: asks the server for them, with a short timeout, and ignores failures."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from click.shell_completion import CompletionItem
 from kvzmq.cli.connection import URL_OPTION
 
 TIMEOUT_S = 0.5
-"""How long a person waits for a completion at most."""
+"""How long a completion may take, seconds."""
 
 KEYS_MAX = 100
+"""How many keys are offered."""
 
 _PLAIN = re.compile(r"[\w./@%+,=:^-]+")
-"""The keys that need no quotes in a shell: the others cannot be completed."""
+"""Matches keys that need no quotes in a shell: others cannot be completed."""
 
 
 def keys(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -28,6 +29,6 @@ def keys(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
 
         with connect(str(url), TIMEOUT_S, curve_key=root.get("curve_key"), server_key=root.get("server_key")) as table:
             found = list(islice(table.keys(incomplete), KEYS_MAX))
-    except Exception:  # a message would stand in the middle of what is being typed
+    except Exception:  # a message would appear in the middle of the line that is being typed
         return []
     return [CompletionItem(key) for key in found if _PLAIN.fullmatch(key)]

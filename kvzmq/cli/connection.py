@@ -1,4 +1,4 @@
-"""What the table's commands share: the server they ask, and the options that name it."""
+"""The server connection that the table's commands share, and the options that name the server."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from kvzmq.curve import ClientKeys
 
 URL_OPTION = "kvzmq.cli.url"
-"""Where a command's own -c is kept in the context, while the shell completes what is typed."""
+"""The key in click's context of a command's own -c, for completion."""
 
 _NEGATIVE = re.compile(r"-(\d|\.\d)[\d.]*([eE][-+]?\d+)?")
 
 NOTICE_S = 0.15
-"""How long a person at a terminal hears nothing of a server that is not there: a usual answer comes sooner."""
+"""After what time without an answer a terminal shows that no server listens: most answers come sooner."""
 
 PROBE_S = 1.0
-"""How long one attempt to reach a server may take, to say why it is not reached."""
+"""How long each attempt to find out why a server does not answer may take."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Unreachable(errors.Timeout):
-    """Say that nobody listens, and why."""
+    """No server listens at the URL; the message says why."""
 
 
 class Connection:
@@ -40,7 +40,7 @@ class Connection:
     Args:
         url: as `kvzmq.connect` takes it
         timeout_s: for each call
-        no_wait: whether a server that nobody listens for is an error at once
+        no_wait: whether it is an error at once if no server listens at the URL
         curve_key: the path of the client's keys, for a server with CURVE
         server_key: the public key of that server
     """
@@ -59,7 +59,7 @@ class Connection:
         self.timeout_s = timeout_s
         self.no_wait = no_wait
         self._client: Client | None = None
-        self._looked = False  # whether this command has looked for a server that is not there, or will
+        self._checked = False  # whether this command has checked that a server listens, or will by its timer
         self._notice: threading.Timer | None = None
 
     def with_settings(self, **settings: Any) -> Connection:
@@ -75,16 +75,16 @@ class Connection:
 
     @property
     def table(self) -> Client:
-        """The client. On a terminal a notice is due from here on if nobody listens, until `command_ended`.
+        """The client. From here on until `command_ended`, a notice appears on a terminal if no server listens.
 
         Raises:
             click.UsageError: the URL is malformed
-            Timeout: nobody listens, and this is not to be waited for
+            Timeout: no server listens, and `no_wait` is set
         """
         client = self.open() if self._client is None else self._client  # an empty table is false
-        if self._looked:
+        if self._checked:
             return client
-        self._looked = True
+        self._checked = True
         if self.no_wait:
             wrong = self._unreachable()
             if wrong is not None:
@@ -126,7 +126,7 @@ class Connection:
         return self._client
 
     def _unreachable(self) -> str | None:
-        """Say why no server can be reached now, or None if one can, by plain connections."""
+        """Return why no server can be reached now, by plain connections; None if one can."""
         from kvzmq.cli.explain import unreachable
 
         return unreachable(self.url, min(PROBE_S, self.timeout_s))
@@ -140,14 +140,14 @@ class Connection:
             )
 
     def command_ended(self) -> None:
-        """Say nothing more of a server that is not there; the next command looks again."""
-        self._looked = False
+        """Cancel the notice; the next command checks again whether a server listens."""
+        self._checked = False
         if self._notice is not None:
             self._notice.cancel()
             self._notice = None
 
     def explain(self, error: errors.KvzmqError) -> errors.KvzmqError:
-        """Return an error that says why the server cannot be reached, in place of one that says it did not answer."""
+        """Return, for a Timeout, one that says why the server cannot be reached; any other error unchanged."""
         if not isinstance(error, errors.Timeout) or isinstance(error, _Unreachable):
             return error
         from kvzmq.cli.explain import diagnose
@@ -179,7 +179,7 @@ class TableCommand(click.Command):
             click.Option(["--server-key", "server_key"], metavar="KEY", expose_value=False, callback=_with_server_key,
                          help="Its public key."),
             click.Option(["--no-wait", "no_wait"], is_flag=True, expose_value=False, callback=_with_no_wait,
-                         help="Fail at once when nobody listens there."),
+                         help="Fail at once if no server listens there."),
         ]  # fmt: skip
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

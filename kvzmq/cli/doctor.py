@@ -92,7 +92,7 @@ def look_at_files(evidence: Evidence, data: Path) -> None:
     Raises:
         OSError: it cannot be read
     """
-    from kvzmq.store.offline.check import look
+    from kvzmq.store.offline.check import inspect
     from kvzmq.store.offline.reading import Reading
 
     evidence.data = str(data)
@@ -104,7 +104,7 @@ def look_at_files(evidence: Evidence, data: Path) -> None:
     with Reading(data) as reading:
         if reading.in_use:
             return  # who serves them has read them; reading them again would take as much memory again
-        report = look(reading)
+        report = inspect(reading)
     evidence.damage = [f"{file.name}: {line}" for file in report.files for line in file.damage]
     if report.refusal is not None and not evidence.damage:
         evidence.damage = [report.refusal]

@@ -1,8 +1,8 @@
-"""Why a server does not answer: each step of the way to it, tried by itself with plain sockets.
+"""Why a server does not answer: each step of connecting to it is tried by itself, with plain sockets.
 
-    URL ──> catalog ──> name ──> connection ──> who greets? ──> does the table answer?
+    URL ──> catalog ──> name resolution ──> connection ──> ZMTP greeting ──> does the table answer?
 
-Of a project in a catalog, every server is walked to by itself, and two tables under one name are told.
+Every server of a project in a catalog is checked, and several tables under one name are reported.
 
 libzmq says nothing when a connection is refused or the other end speaks something else; it goes on
 trying. So the steps before the table's own answer are taken without it. ZMTP is the protocol of
@@ -35,7 +35,8 @@ _GREETING_BYTES = 64
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 _READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER\x08Identity\x00\x00\x00\x00"
 _PROBES = (b"GET / HTTP/1.0\r\n\r\n", b'{"method": "ping"}\n')
-"""What an HTTP server answers, and what the bridge answers, which ends a connection that begins as HTTP."""
+"""Requests that identify a peer which does not speak ZeroMQ: an HTTP server answers the first. The bridge closes a
+connection that begins as HTTP, and answers the second."""
 
 _MECHANISMS = {
     "CURVE": "the server asks for CURVE: give --curve-key, a file of `kvzmq keygen`, and --server-key, its public key",
@@ -49,7 +50,7 @@ _HEARD_BYTES = 60
 
 
 class Finding(NamedTuple):
-    """What one step found: whether it went well, what there is to say, and whether it is the last step to a server."""
+    """The result of one step: whether it succeeded, a text, and whether it was the last step to a server."""
 
     well: bool
     text: str
@@ -57,22 +58,23 @@ class Finding(NamedTuple):
 
 
 class _Stop(Exception):
-    """Say what is wrong."""
+    """A step has failed; the message says why."""
 
 
 def diagnose(url: str, timeout_s: float, keys: ClientKeys | None = None) -> list[Finding]:
-    """Go to the servers of `url`, each step within `timeout_s`, until one fails; with `keys` for CURVE, if any.
+    """Check the servers of `url`, each step within `timeout_s`, up to the first step that fails.
 
-    The table itself is asked only where a catalog names the servers, to tell which of them answer.
+    `keys` are those for CURVE, None for a server without. The table itself is asked only where a catalog names the
+    servers, to tell which of them answer.
     """
     findings: list[Finding] = []
     for one in parse_urls(url):
-        findings += _project(one, timeout_s, keys) if needs_lookup(one) else _walk(one, timeout_s, keys)
+        findings += _project(one, timeout_s, keys) if needs_lookup(one) else _check(one, timeout_s, keys)
     return findings
 
 
 def unreachable(url: str, timeout_s: float) -> str | None:
-    """Say why none of the servers of `url` can be connected to, each tried for `timeout_s`; None if one can."""
+    """Return why none of the servers of `url` can be connected to, each tried for `timeout_s`; None if one can."""
     wrong = ""
     for one in parse_urls(url):
         try:
@@ -88,15 +90,15 @@ def unreachable(url: str, timeout_s: float) -> str | None:
 
 
 def _endpoints(url: str, timeout_s: float) -> list[str]:
-    """Return where a URL leads, as a catalog knows it if need be."""
+    """Return the endpoints of a URL, from the catalog if it names one."""
     if not needs_lookup(url):
         return [url]
     host, entries = _ask_catalog(url, timeout_s)
     return [endpoint for entry in entries if (endpoint := entry.url(host))]
 
 
-def _walk(endpoint: str, timeout_s: float, keys: ClientKeys | None) -> list[Finding]:
-    """Go to one server until a step fails."""
+def _check(endpoint: str, timeout_s: float, keys: ClientKeys | None) -> list[Finding]:
+    """Check one server, up to the first step that fails."""
     findings: list[Finding] = []
     try:
         findings.extend(Finding(True, text) for text in _steps(endpoint, timeout_s, keys))
@@ -107,7 +109,7 @@ def _walk(endpoint: str, timeout_s: float, keys: ClientKeys | None) -> list[Find
 
 
 def _project(url: str, timeout_s: float, keys: ClientKeys | None) -> list[Finding]:
-    """Ask a catalog, and go to all servers of the project."""
+    """Ask a catalog, and check all servers of the project."""
     try:
         host, entries = _ask_catalog(url, timeout_s)
     except _Stop as stop:
@@ -120,11 +122,11 @@ def _project(url: str, timeout_s: float, keys: ClientKeys | None) -> list[Findin
     answering = [entry for entry, walk in zip(entries, walks) if walk[-1].well]
     if answering and len(entries) > 1:
         findings.append(Finding(True, f"clients that connect now come to {answering[0].url(host)}"))
-    return findings + [Finding(False, text) for text in _doubts(entries, answering)]
+    return findings + [Finding(False, text) for text in _project_faults(entries, answering)]
 
 
-def _doubts(entries: list[catalog.Entry], answering: list[catalog.Entry]) -> Iterator[str]:
-    """Say what is wrong with a project as a whole, though each of its servers may be well."""
+def _project_faults(entries: list[catalog.Entry], answering: list[catalog.Entry]) -> Iterator[str]:
+    """Yield what is wrong with a project as a whole, even if each of its servers answers."""
     tables = sorted({entry.lineage for entry in entries if entry.lineage})
     if len(tables) > 1:
         short = ", ".join(lineage[: catalog.LINEAGE_DIGITS] for lineage in tables)
@@ -142,7 +144,7 @@ def _doubts(entries: list[catalog.Entry], answering: list[catalog.Entry]) -> Ite
 
 
 def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKeys | None) -> list[Finding]:
-    """Say what a server has announced, and whether it answers there, in one finding or what is wrong."""
+    """Return what a server has announced and whether it answers there, or the first step that failed."""
     endpoint = entry.url(host)
     age_s = max(0, int(time.time()) - entry.lastheardfrom)
     about = (
@@ -152,7 +154,7 @@ def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKe
     unusable = catalog.why_unusable(entry, host)
     if unusable:
         return [Finding(False, f"{about}: {unusable}")]
-    steps = _walk(endpoint, timeout_s, keys)
+    steps = _check(endpoint, timeout_s, keys)
     if not steps[-1].well:
         return [Finding(False, f"{about}: {steps[-1].text}")]
     try:
@@ -175,9 +177,9 @@ def _steps(endpoint: str, timeout_s: float, keys: ClientKeys | None) -> Iterator
     with contextlib.closing(_connect(endpoint, timeout_s)) as sock:
         ipc = endpoint.startswith("ipc:")
         yield f"a process listens on {endpoint}" if ipc else f"port {port} of {host} accepts connections"
-        yield _shake_hands(sock, endpoint, timeout_s, keys)
+        yield _handshake(sock, endpoint, timeout_s, keys)
     if keys is not None:
-        yield _show_keys(endpoint, timeout_s, keys)
+        yield _handshake_curve(endpoint, timeout_s, keys)
 
 
 def _connect(endpoint: str, timeout_s: float) -> socket.socket:
@@ -252,14 +254,14 @@ def _connect_ipc(path: str, timeout_s: float) -> socket.socket:
     raise _Stop(reason)
 
 
-def _shake_hands(sock: socket.socket, endpoint: str, timeout_s: float, keys: ClientKeys | None) -> str:
-    """Exchange greetings and READY; what anybody but a kvzmq server does is what is wrong."""
+def _handshake(sock: socket.socket, endpoint: str, timeout_s: float, keys: ClientKeys | None) -> str:
+    """Exchange greetings and READY; raise _Stop if the peer does not behave as a kvzmq server."""
     deadline_s = time.monotonic() + timeout_s
     try:
-        sock.sendall(_GREETING[:11])  # all of it would have a server of another mechanism hang up unheard
+        sock.sendall(_GREETING[:11])  # after all of it, a server of another mechanism would close without a greeting
         heard = _receive(sock, _GREETING_BYTES, deadline_s)
         if not (heard[:1] == b"\xff" and heard[9:10] == b"\x7f"):
-            raise _Stop(_who_else(heard, endpoint, timeout_s))
+            raise _Stop(_identify(heard, endpoint, timeout_s))
         if len(heard) > _VERSION_AT and heard[_VERSION_AT] < _VERSION_MIN:
             raise _Stop(
                 f"{endpoint} speaks version {heard[_VERSION_AT] + 1} of ZMTP, that of libzmq before 4: "
@@ -293,8 +295,8 @@ def _shake_hands(sock: socket.socket, endpoint: str, timeout_s: float, keys: Cli
     return "what listens there speaks ZeroMQ, as a ROUTER"
 
 
-def _show_keys(endpoint: str, timeout_s: float, keys: ClientKeys) -> str:
-    """Shake hands with CURVE, which libzmq does; what it reports is what is wrong."""
+def _handshake_curve(endpoint: str, timeout_s: float, keys: ClientKeys) -> str:
+    """Exchange the handshake of CURVE, by libzmq; raise _Stop with the reason if it fails."""
     with contextlib.closing(PyzmqSocket(endpoint, zmq.Context.instance(), keys)) as sock:
         deadline_s = time.monotonic() + timeout_s
         while (left_s := deadline_s - time.monotonic()) > 0:
@@ -333,8 +335,8 @@ def _receive(sock: socket.socket, length: int, deadline_s: float) -> bytes:
     return data
 
 
-def _who_else(heard: bytes, endpoint: str, timeout_s: float) -> str:
-    """Say what listens on an endpoint that did not greet as ZeroMQ does."""
+def _identify(heard: bytes, endpoint: str, timeout_s: float) -> str:
+    """Return what listens on an endpoint that did not answer with a ZMTP greeting."""
     for probe in _PROBES:
         heard = heard or _probe(endpoint, probe, timeout_s)
     if heard.startswith(b'{"status"'):

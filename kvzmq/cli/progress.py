@@ -1,4 +1,4 @@
-"""A progress bar on standard error, if that is a terminal and the work takes long enough to wonder."""
+"""A progress bar on standard error, if that is a terminal and the work takes more than half a second."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Progress:
 
     Args:
         noun: what is counted
-        total: how many there will be, or None if nobody knows
-        beside_rows: whether rows go to standard output meanwhile: a bar would be drawn among them
+        total: how many there will be, or None if that is not known
+        beside_rows: whether rows are written to standard output meanwhile; if that is a terminal, there is no bar
     """
 
     def __init__(self, noun: str, total: int | None, beside_rows: bool) -> None:
@@ -44,7 +44,7 @@ class Progress:
             self._bar.update(self._task, completed=self._done)
 
     def count(self, things: Iterable[T]) -> Iterator[T]:
-        """Pass things on, and count them."""
+        """Yield the things, and count them."""
         seen = 0
         for seen, thing in enumerate(things, start=1):
             yield thing

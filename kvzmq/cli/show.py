@@ -1,9 +1,9 @@
-"""How data is shown: for people on a terminal, bare in a pipe, as JSON for machines.
+"""How data is printed: formatted on a terminal, plain in a pipe, or as JSON.
 
-In a pipe a string is shown as it is and any other value as JSON, as `jq -r` does, and bytes as they
-are; a row is one line, key TAB value, in which a string with control characters is shown as JSON, so
-that a line is always a row. On a terminal a string has its quotes, so that "5" is told from 5, and
-what could move the cursor is escaped. As JSON a row is {"key": ..., "value": ...}, bytes are base64.
+In a pipe a string is printed without quotes and any other value as JSON, as `jq -r` does, and bytes as they are; a
+row is one line, key TAB value, in which a string with control characters is printed as JSON, so that a line is always
+a row. On a terminal a string has quotes, so that "5" differs from 5, and control characters are escaped. As JSON a
+row is {"key": ..., "value": ...}, bytes are base64.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ encode_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 def on_terminal() -> bool:
-    """Say whether people read standard output."""
+    """Say whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
@@ -47,7 +47,7 @@ def put(lines: Iterable[bytes]) -> None:
 
 
 def printable(text: str) -> str:
-    """Escape what does not belong on a terminal: control characters, and what reorders text."""
+    """Escape control characters, and characters that reorder text, for a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
@@ -84,7 +84,7 @@ def one(value: Any, as_json: bool) -> None:
     elif on_terminal():
         put([on_screen(value, indent=True).encode()])
     elif isinstance(value, bytes):
-        sys.stdout.buffer.write(value)  # a file's contents: not a byte more
+        sys.stdout.buffer.write(value)  # without a newline: it may be the contents of a file
     else:
         put([bare(value)])
 
@@ -119,7 +119,7 @@ def names(found: Iterable[str], as_json: bool) -> None:
 
 
 def mapping(found: Mapping[str, Any], as_json: bool) -> None:
-    """Show names and what they stand for."""
+    """Show names and their values."""
     if as_json:
         put([encode_json(found)])
     elif on_terminal():
@@ -144,7 +144,7 @@ def table(heads: Iterable[str], lines: Iterable[Iterable[str]], right: Iterable[
 
 
 def note(text: str) -> None:
-    """Say something about the data, on standard error."""
+    """Write a message about the data to standard error."""
     click.echo(text, err=True)
 
 

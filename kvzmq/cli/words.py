@@ -1,4 +1,4 @@
-"""Splits a line typed in `kvzmq shell` into words. No I/O.
+"""Splits a line of `kvzmq shell` into words. No I/O.
 
 insert zebra {"weight": 100, "name": "fred"}      JSON needs no quotes around it
 lookup "a key with spaces"                        a JSON string, as a key and as a value
@@ -19,7 +19,7 @@ _OPENING, _CLOSING = "{[", "}]"
 
 
 class Word(str):
-    """A word as a key or an option reads it; `raw` is what a value reads, with the quotes of a JSON string."""
+    """A word as it is used for a key or an option; `raw`, used for a value, keeps the quotes of a JSON string."""
 
     raw: str
 
@@ -30,11 +30,11 @@ class Word(str):
 
 
 class BadLine(ValueError):
-    """Say that a line cannot be split."""
+    """A line cannot be split into words."""
 
 
 class Unfinished(BadLine):
-    """Say that a bracket is still open: the next line belongs to this one."""
+    """A bracket is not closed yet: the command continues on the next line."""
 
 
 def split(line: str) -> list[Word]:

@@ -1,9 +1,9 @@
-"""What an operation declares: the base classes of operations, and the keys that they touch.
+"""The base classes of operations: what an operation's class declares.
 
-An operation is a msgspec Struct that reads and writes as the array `[method, argument, ...]`: the tag is the
-method, the fields are the arguments. Beside its fields the class says whether it writes, whom it concerns, which
-keys it touches, what it weighs, which of its arguments are values and what else is to be checked. Nothing here knows
-a single operation: `operations` declares them.
+An operation is a msgspec Struct that is encoded as the array `[method, argument, ...]`: the tag is the method, the
+fields are the arguments. Beside its fields the class declares whether it writes, which part of the server executes
+it (`scope`), which keys it accesses, how many rows it may read or write (`weight`), which of its arguments are values,
+and what else is to be checked. The operations themselves are in `operations`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from msgspec import Raw, Struct
 
 
 class Scope(Enum):
-    """Whom an operation concerns, and so who executes it."""
+    """What an operation is about, which determines the part of the server that executes it."""
 
     TABLE = "table"
-    """The table: `store/table.py`, which does the same whenever the log is replayed."""
+    """The table: executed by `store/table.py`, with the same result whenever the log is replayed."""
     SERVER = "server"
-    """The server that is asked: the dispatcher."""
+    """The server itself: executed by the dispatcher."""
     CONNECTION = "connection"
-    """What is pushed on the connection that asks: the dispatcher. Not at the bridge, where nothing can be pushed."""
+    """The watches of the client's connection: executed by the dispatcher. Not available at the bridge, which cannot
+    push events."""
 
 
 class Access(NamedTuple):
-    """Keys that an operation touches, and how.
+    """Keys that an operation accesses, and how.
 
-    writes  whether it may change their rows; if not, it is told of them
-    keys    those it names
+    writes  whether it may change their rows; if not, its result may depend on them
+    keys    the keys it names
     prefix  if not None, all keys that begin with it instead: "" for the whole table
     """
 
@@ -40,19 +41,20 @@ class Access(NamedTuple):
 
 
 class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """Base class of operations: of those that only read, and that concern the table if nothing else is said.
+    """Base class of operations. By default an operation only reads, and its scope is the table.
 
-    The docstring of a subclass says what it does, its payload and its own errors.
+    The docstring of a subclass describes the operation, its payload and its own errors.
     """
 
     writes: ClassVar[bool] = False
-    """Whether it may change the table, and so has to be in the log first."""
+    """Whether it may change the table, and so has to be logged before it is executed."""
     scope: ClassVar[Scope] = Scope.TABLE
-    """Whom it concerns."""
+    """What it is about."""
     scans: ClassVar[bool] = False
-    """Whether it looks through rows: it may have to wait for an index, or for rows that are due to be removed."""
+    """Whether its result depends on all rows, or all of a prefix: it may have to wait until an index is built, or until
+    rows that are due are removed."""
     ordered: ClassVar[bool] = False
-    """Whether it asks for the keys in their order, for which there is an index."""
+    """Whether it needs the keys in order, for which there is an index."""
     pushes: ClassVar[bool] = False
     """Whether it begins a watch, whose events are pushed."""
     administers: ClassVar[bool] = False
@@ -60,12 +62,12 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     in_transactions: ClassVar[bool] = False
     """Whether a transaction may hold it."""
     from_clients: ClassVar[bool] = True
-    """Whether a client may ask for it; otherwise it stands in logs only."""
+    """Whether a client may request it; otherwise it occurs only in logs."""
     mark: ClassVar[str]
     """How `kvzmq trace` draws it, one character: capitals and signs write, small letters read."""
 
     def accesses(self) -> tuple[Access, ...]:
-        """Return which keys it touches; every operation has to say so, and none that it leaves out is protected."""
+        """Return which keys it accesses. Every operation has to declare all of them: access checks rely on that."""
         raise NotImplementedError(f"{type(self).__name__} does not say which keys it touches")
 
     def named_keys(self) -> list[str]:
@@ -77,7 +79,7 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
         return 1
 
     def subkey_asked(self) -> str | None:
-        """Return the subkey whose index it asks, or None."""
+        """Return the subkey whose index it needs, or None."""
         return None
 
     def values(self) -> Iterable[Raw]:
@@ -85,10 +87,10 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
         return ()
 
     def check(self) -> None:
-        """Refuse arguments that no client may send any more, besides values.
+        """Refuse arguments that are not values and that clients may not send.
 
-        Not in the types of the fields, by which logs are read, too: they may hold what was accepted before there was
-        a limit.
+        These limits are not in the types of the fields, because logs are decoded by those, too, and may hold what was
+        accepted before there was the limit.
 
         Raises:
             InvalidRequest: an argument is too long, too much or not finite
@@ -110,7 +112,7 @@ class Write(Operation):
 
 
 def no_key(op: Operation) -> tuple[Access, ...]:
-    """Return the accesses of an operation that touches no row."""
+    """Return the accesses of an operation that accesses no row."""
     return ()
 
 
@@ -135,5 +137,5 @@ def its_prefix(op: Any) -> tuple[Access, ...]:
 
 
 def the_whole_table(op: Operation) -> tuple[Access, ...]:
-    """Return those of an operation that may touch any row."""
+    """Return those of an operation that may access any row."""
     return (Access(op.writes, prefix=""),)

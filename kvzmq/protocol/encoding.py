@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kvzmq.protocol.declaration import Operation
 
 encode_value: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
-"""Encode a value as MessagePack; raises TypeError or OverflowError for what it cannot say."""
+"""Encode a value as MessagePack; raises TypeError or OverflowError for what MessagePack cannot represent."""
 
 decode_value: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder().decode
 """Decode a value that `validation.check_value` has accepted."""

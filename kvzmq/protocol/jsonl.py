@@ -1,7 +1,7 @@
-"""The bridge's dialect: a JSON object a line, to messages and back. No I/O.
+"""The bridge's encoding: lines of JSON to requests, replies to lines of JSON. No I/O.
 
-A line becomes the request that the same operation would be in MessagePack, so everything behind the
-bridge, the log included, knows one kind of request.
+A line is converted to the request that the same operation would be in MessagePack, so the rest of the server, the log
+included, handles one kind of request.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from kvzmq.protocol.operations import OPERATIONS
 
 
 def _json_type(wire_type: Any) -> Any:
-    """Return what stands in JSON for a field of the wire: decoded values instead of raw bytes."""
+    """Return the type of a field in JSON, given its type in MessagePack: decoded values instead of raw bytes."""
     replaced = {Raw: Any, operations.Maybe: Any, dict[operations.Key, Raw]: dict[operations.Key, Any]}
     return replaced.get(wire_type, wire_type)
 
 
 def _json_twin(kind: type[Operation]) -> type[Struct]:
-    """Define the Struct that reads `{"method": ..., field: ...}` for an operation of the wire."""
+    """Define the Struct that decodes `{"method": ..., field: ...}`, the counterpart in JSON of an operation."""
     fields: list[Any] = []
     for field in msgspec.structs.fields(kind):
         if field.encode_name == "operations":
@@ -52,7 +52,7 @@ class _JsonCheck(Struct, gc=False):
 
 
 def _is_at_bridge(kind: type[Operation]) -> bool:
-    """Say whether a line can ask for it: a line answers a request, it cannot push."""
+    """Say whether an operation is available at the bridge, where no events can be pushed."""
     return kind.scope is not Scope.CONNECTION
 
 
@@ -107,10 +107,10 @@ _STRUCTURAL = (b",", b":", b"[", b"{")
 def decode_line(line: bytes, request_bytes_max: int = REQUEST_BYTES_MAX) -> Request | Refusal:
     """Read one request of the bridge, a JSON object without its newline.
 
-    What counts is how long it is in MessagePack: the log and the replies have it so.
+    Its length is limited as encoded in MessagePack, in which form it is logged.
     """
-    # Each of these is a byte of a string or stands beside a value of its own, which has a byte. So what is certain to
-    # be too long is refused before it is decoded: 7 MB of empty arrays would take 0.3 s.
+    # Each of these characters is a byte of a string, or belongs to a value of its own, which takes a byte at least. So
+    # a line that is certainly too long is refused before it is decoded: 7 MB of empty arrays would take 0.3 s.
     if len(line) > request_bytes_max and max(map(line.count, _STRUCTURAL)) > request_bytes_max:
         return _too_long(request_bytes_max)
     try:
@@ -173,7 +173,7 @@ _DONE_LINE = b'{"status":"OK","result":null}\n'
 
 
 def encode_line(reply: Reply) -> bytes:
-    """Encode a reply of one result as a line of the dialect, newline included."""
+    """Encode a reply of one result as a line of JSON, newline included."""
     results = reply.results
     if results == _DONE_RESULTS:
         return _DONE_LINE

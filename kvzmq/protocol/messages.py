@@ -1,6 +1,6 @@
-"""What travels: requests, what refuses them, replies, changes; and how large messages may be.
+"""The messages: requests, refusals, replies and changes; and how large messages may be.
 
-A request holds operations, see `operations`. Nothing here does I/O, and nothing here knows how a message is framed.
+A request holds operations, see `operations`. No I/O; how messages are encoded is in `msgpack` and `jsonl`.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ SEQ_MAX = (1 << 63) - 1
 """The highest sequence number of a request; the lowest is 1."""
 
 REQUEST_BYTES_MIN = 1 << 10
-"""The least a server may be told to take as a request."""
+"""The least that the limit of a server's requests may be set to, bytes."""
 
 REQUEST_BYTES_MAX = 1 << 20
-"""The largest request a server takes unless it is told otherwise, bytes: decoding and executing one of this
-length takes 0.1 s at most, one eight times as long 0.8 to 2.6 s, while everybody waits."""
+"""The largest request that a server accepts by default, bytes: decoding and executing one of this length takes 0.1 s
+at most, one eight times as long 0.8 to 2.6 s, while every client waits."""
 
 REQUEST_BYTES_LIMIT = 8 << 20
-"""The largest request any server takes or has ever taken, bytes; so no row is larger."""
+"""The largest request that any server accepts or has ever accepted, bytes; so no row is larger."""
 
 RESULT_BYTES_MAX = REQUEST_BYTES_LIMIT + 4 * KEY_CHARS_MAX + 1024
-"""What the results of one request may take: any row that was ever accepted, with its key, fits alone."""
+"""How many bytes the results of one request may take: any single row that was ever accepted, with its key, fits."""
 
 REPLY_BYTES_MAX = RESULT_BYTES_MAX + 1024
-"""The largest reply: the results, and the array around them. Messages of errors may come on top."""
+"""The largest reply, bytes: the results, and room for the array around them and messages of errors."""
 
 JSON_GROWTH = 7
 """How many bytes of JSON a byte of MessagePack may take: a control character is written as six, and the four of a
 check `["", [false]]` as 28."""
 
 _LINE_HEAD_BYTES = 1024
-"""What a line has besides its values: the names of members, a session, punctuation."""
+"""How many bytes a line may have besides its values: the names of members, a session, punctuation."""
 
 REPLY_LINE_BYTES_MAX = JSON_GROWTH * REPLY_BYTES_MAX + _LINE_HEAD_BYTES
 """The longest line with which the bridge answers."""
 
 LARGE_BYTES_MIN = 16 << 10
-"""From this length on results are encoded when it is their turn to be sent, so many bytes a step."""
+"""Results of at least this length are encoded when they are sent, a limited number of bytes a step."""
 
 
 def request_line_bytes_max(request_bytes_max: int) -> int:
@@ -61,7 +61,7 @@ HEARTBEAT_S = 3.0
 """How long a connection with watches goes without an event before it is sent a heartbeat, seconds."""
 
 SILENCE_S_MAX = 10.0
-"""When a side of a connection with watches that has heard nothing takes the other for gone, seconds."""
+"""How long a side of a connection with watches receives nothing before it takes the other for dead, seconds."""
 
 Seq = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
 
@@ -75,8 +75,8 @@ class Request:
     frame    the request's bytes as the wire and the log have them, `[session, seq, ops]`
     writes   whether any operation may change the table
     served   whether any operation concerns the server or the connection
-    scans    whether any operation looks through rows
-    needs    which indexes these ask: the subkeys, and whether the order of the keys; None until somebody has looked
+    scans    whether any operation scans
+    needs    which indexes these need: the subkeys, and whether the keys in order; None until it is first computed
     digest   CRC-32 of `frame` if the request writes within a session, else 0
     weight   how many rows it may read or write, at the least one for each operation
     kinds    the classes of the operations; None if there is only one operation
@@ -90,7 +90,7 @@ class Request:
         self.ops = ops
         self.frame = frame
         if len(ops) == 1:
-            self.writes, self.served, self.scans, weigh = TRAITS[type(ops[0])]  # one look, not four: most are alone
+            self.writes, self.served, self.scans, weigh = TRAITS[type(ops[0])]  # one lookup, not four: most have one
             self.weight = 1 if weigh is None else weigh(ops[0])
             self.kinds: set[type[Operation]] | None = None
         else:
@@ -104,7 +104,7 @@ class Request:
 
 
 class Refusal(NamedTuple):
-    """The error of a request that could not be read, which waits for its turn to be sent."""
+    """The error of a request that is not executed. It takes the request's place, so that replies stay in order."""
 
     seq: int | None
     code: int
@@ -112,7 +112,7 @@ class Refusal(NamedTuple):
 
     @property
     def scans(self) -> bool:
-        """Whether it looks through rows: no refusal does."""
+        """Whether it scans: no refusal does."""
         return False
 
     @property
@@ -124,7 +124,7 @@ class Refusal(NamedTuple):
 class LargeResults:
     """Results that are not encoded yet: pairs of a code and a payload, of about `length` bytes encoded.
 
-    A row's value in them is the table's own bytes, so that a reply which waits for its turn takes no room.
+    The values in them are the table's own bytes objects, so that a reply which waits takes hardly any memory.
     """
 
     __slots__ = ("length", "pairs")

@@ -1,4 +1,4 @@
-"""Bytes to messages and back, in MessagePack: the ROUTER's frames and the log's records. No I/O.
+"""The encoding in MessagePack: of the ROUTER's frames, and of the groups in the log. No I/O.
 
 The typed decoder refuses malformed MessagePack and wrong arguments; `validation` refuses values that the
 table does not take.
@@ -35,7 +35,7 @@ class _LoggedRequest(Struct, array_like=True, gc=False):
 
 
 class _WireEnvelope(Struct, array_like=True, gc=False):
-    """What can still be learnt of a request whose operations are wrong; these are skipped, not decoded."""
+    """A request whose operations are skipped, not decoded: to read the number of one whose operations are wrong."""
 
     session: Raw
     seq: int
@@ -51,7 +51,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_request(frame: bytes) -> Request | Refusal:
-    """Read a request; a bad one comes back as a Refusal, so that its error keeps its place in the line."""
+    """Decode a request, or return a Refusal for a bad one, which takes its place among the requests."""
     try:
         wire = _decode_request(frame)
     except _UNREADABLE as error:
@@ -71,13 +71,13 @@ _SEQ_AT_HEAD = re.compile(
     rb"(?P<seq>[\0-\x7f]|\xcc.|\xcd..|\xce....|\xcf........)",
     re.DOTALL,
 )
-"""How a request begins: an array of three or more, a session or nil, the number."""
+"""The beginning of a request: an array of three or more, a session or nil, the number."""
 
 _EXPLAINED_MAX = 1000
-"""How many operations of a bad request are looked at for a method that does not exist."""
+"""How many operations of a bad request are searched for a method that does not exist."""
 
 EXPLANATION_CHARS_MAX = 1000
-"""The longest message of a refusal; what is wrong may quote what was sent."""
+"""The longest message of a refusal, which may quote what was sent."""
 
 
 def _explain(frame: bytes, error: Exception) -> Refusal:
@@ -90,7 +90,7 @@ def _explain(frame: bytes, error: Exception) -> Refusal:
 
 
 def _read_seq(frame: bytes) -> int | None:
-    """Read the number of a request of which nothing else need be readable; None if it has none."""
+    """Read the number of a request even if nothing else of it can be decoded; None if it has none."""
     try:
         seq = _decode_envelope(frame).seq
     except _UNREADABLE:
@@ -102,7 +102,7 @@ def _read_seq(frame: bytes) -> int | None:
 
 
 def _strange_method(frame: bytes) -> str | None:
-    """Return the first method that does not exist, or None; what comes after an unreadable one is not looked at."""
+    """Return the first method that does not exist, or None; operations after an unreadable one are not searched."""
     try:
         for op in islice(_decode_raws(_decode_envelope(frame).ops), _EXPLAINED_MAX):
             method = _decode_method(_decode_raws(op)[0])
@@ -121,7 +121,7 @@ def encode_reply(reply: Reply) -> bytes:
 
 
 def results_of(pairs: list[tuple[int, Any]], length: int) -> bytes | LargeResults:
-    """Encode a reply's results now, or leave it for later where they are large: about `length` bytes."""
+    """Encode a reply's results, about `length` bytes; large ones are left to be encoded when they are sent."""
     return encode_value(pairs) if length < LARGE_BYTES_MIN else LargeResults(pairs, length)
 
 
@@ -138,13 +138,13 @@ def refuse(seq: int | None, revision: int, code: int, message: str) -> Reply:
 def encode_event(revision: int, watch: int, code: int, payload: Any, more: bool = False) -> bytes:
     """Encode `[0, revision, [watch, code, payload]]`; a code other than 0 ends the watch.
 
-    With `more` a fourth element, true, says that the request which made this change has made others after it.
+    With `more`, a fourth element, true, means that the request which made this change has made others after it.
     """
     return encode_value((0, revision, (watch, code, payload, True) if more else (watch, code, payload)))
 
 
 def encode_heartbeat(revision: int) -> bytes:
-    """Encode `[0, revision, nil]`: the connection of a watch is well, there is only nothing to tell."""
+    """Encode `[0, revision, nil]`: there are no events, but the connection works."""
     return encode_value((0, revision, None))
 
 
@@ -162,7 +162,7 @@ def encode_group(time_us: int, frames: Iterable[bytes]) -> bytes:
 
 
 def decode_group(group: bytes) -> tuple[int, list[Request]]:
-    """Read a group back; what the log's checksums let through was checked before it was written."""
+    """Decode a group. Its requests are not checked again: they were before they were logged."""
     wire = _decode_group(group)
     requests = []
     for raw in wire.requests:

@@ -1,11 +1,11 @@
-"""The operations: each declared once, in one class, from which everything else about it follows.
+"""The operations: each declared once, in one class.
 
 `declaration` says what a class declares. The decoders of both encodings, the sets below, the checks, the keys of the
-audit trail and of an access check, the table's dispatch and the trace's marks are made from the declarations.
+audit trail and of an access check, the table's dispatch and the trace's marks are derived from the declarations.
 CONTRIBUTING.md has the steps of adding one.
 
-Values stay MessagePack bytes (`msgspec.Raw`) from the wire to the table, the log and back. Nothing here executes
-an operation, and nothing here knows how a message is framed.
+Values stay MessagePack bytes (`msgspec.Raw`) from the wire to the table, the log and back. No operation is executed
+here, and how messages are encoded is in `msgpack` and `jsonl`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ BACKUP_WEIGHT = 5000
 """What a piece of a backup counts for among a step's operations: a transport takes in four of them a step, 1 MiB."""
 
 PAGE_WEIGHT = 1000
-"""What a query counts for among a step's operations: nobody knows beforehand what it will find."""
+"""The weight of an operation of which it is not known beforehand how many rows it will find."""
 
 Key = Annotated[str, Meta(max_length=KEY_CHARS_MAX)]
 TTL = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]
@@ -198,7 +198,7 @@ class RemoveMany(Write, tag="remove_many"):
 
 
 class CompareAndSet(Write, tag="compare_and_set"):
-    """If `key` holds `expected`, or is absent as expected, set or remove it. Payload: whether."""
+    """If `key` holds `expected`, or is absent as expected, set or remove it. Payload: whether that was done."""
 
     key: Key
     expected: Maybe
@@ -239,7 +239,7 @@ class Increment(Write, tag="increment"):
 
 
 class Expire(Write, tag="expire"):
-    """Let `key` live `ttl_s` seconds from now, or for good if null. Payload: null. NoSuchKey."""
+    """Set the time to live of `key`: `ttl_s` seconds from now, or no limit if null. Payload: null. NoSuchKey."""
 
     key: Key
     ttl_s: TTL | None = None
@@ -378,7 +378,7 @@ class Items(Operation, tag="items"):
 
 
 class Ttl(Operation, tag="ttl"):
-    """Read how long `key` still lives. Payload: seconds, or null for good. NoSuchKey."""
+    """Read the time to live of `key`. Payload: seconds left, or null for no limit. NoSuchKey."""
 
     key: Key
 
@@ -393,13 +393,14 @@ class Ping(Operation, tag="ping"):
     accesses = no_key
 
 
-# ---- the server's
+# ---- about the server or the connection
 
 
 class HelloInfo(Struct, gc=False):
-    """What a client tells of itself.
+    """What a client declares about itself.
 
-    heartbeat_s  while it has watches it sends something at least so often, seconds; when it has not, they end
+    heartbeat_s  a promise to send something at least so often while it has watches, seconds; if it breaks the promise
+                 its watches end
     """
 
     heartbeat_s: Annotated[float, Meta(ge=1, le=3600)] | None = None
@@ -471,10 +472,9 @@ class Kick(Operation, tag="kick"):
 class Watch(Operation, tag="watch"):
     """Push an event for every change of a key that begins with `prefix`.
 
-    With `from_revision`, changes after that revision first, which was reached in `epoch`. Payload: the
-    watch's number. To who gives an epoch, or null for one, `[number, lineage, epoch]`, and then events
-    that say where a request ends.
-    RevisionGone if the history does not reach back so far, or is another one. Not at the bridge.
+    With `from_revision`, a revision reached in `epoch`, the changes after it come first. Payload: the watch's number.
+    If `epoch` is given, be it null, the payload is `[number, lineage, epoch]` instead, and events say where a request
+    ends. RevisionGone if the history does not reach back so far, or is another one. Not available at the bridge.
     """
 
     prefix: str = ""
@@ -507,8 +507,9 @@ class WatchQuery(Operation, tag="watch_query"):
 
 
 class Progress(Operation, tag="progress"):
-    """Have the watch of this number told, by an event without a change, when it has been told everything
-    up to the revision of this reply. Payload: whether this connection has such a watch.
+    """Ask for an event without a change, to be sent when every event of the watch up to the revision of this reply was.
+
+    Payload: whether this connection has a watch of this number.
     """
 
     watch: int
@@ -542,19 +543,19 @@ KINDS = tuple(_declared(Operation))
 """Every operation there is."""
 
 OPERATIONS = {method_of(kind): kind for kind in KINDS if kind.from_clients}
-"""What a client may ask for, by the method's name."""
+"""The operations that a client may request, by the method's name."""
 
 WRITES = frozenset(kind for kind in KINDS if kind.writes)
-"""The operations that have to be in the log before they are executed."""
+"""The operations that have to be logged before they are executed."""
 
 SERVED = frozenset(kind for kind in KINDS if kind.scope is not Scope.TABLE)
-"""The operations that concern the server or the connection, not the table."""
+"""The operations that the dispatcher executes, as they are about the server or the connection, not the table."""
 
 PUSHED = frozenset(kind for kind in KINDS if kind.pushes)
-"""The operations whose events are pushed."""
+"""The operations that begin a watch, whose events are pushed."""
 
 SCANS = frozenset(kind for kind in KINDS if kind.scans)
-"""The operations that look through rows."""
+"""The operations that scan."""
 
 # For the decoders, which are made when the program starts. To a type checker each is any operation.
 if TYPE_CHECKING:
@@ -566,11 +567,11 @@ else:
     LoggedOperation = Union[KINDS]
     TransactionOperation = Union[tuple(kind for kind in KINDS if kind.in_transactions)]
 
-# Only the methods that an operation has of its own: looking here costs less than calling one that does nothing.
+# Only of operations that override the method: a lookup here takes less time than a call of the base class's.
 WEIGHTS: dict[type[Operation], Callable[[Any], int]] = {
     kind: kind.weight for kind in KINDS if kind.weight is not Operation.weight
 }
-"""What weighs an operation, if it does not weigh 1."""
+"""The weight of an operation, as a function, where it is not 1."""
 
 _VALUES: dict[type[Operation], Callable[[Any], Iterable[Raw]]] = {
     kind: kind.values for kind in KINDS if kind.values is not Operation.values
@@ -585,12 +586,12 @@ UNCHECKED = frozenset(KINDS) - _VALUES.keys() - _CHECKS.keys()
 TRAITS: dict[type[Operation], tuple[bool, bool, bool, Callable[[Any], int] | None]] = {
     kind: (kind in WRITES, kind in SERVED, kind in SCANS, WEIGHTS.get(kind)) for kind in KINDS
 }
-"""Of each operation whether it writes, is served, looks through rows; and what weighs it, if it does not weigh 1. Plain
-tuples: a named one takes a seventh longer to unpack, for every request."""
+"""Of each operation whether it writes, is in SERVED, scans; and its function in WEIGHTS. Plain tuples: a named one
+takes a seventh longer to unpack, for every request."""
 
 
 def weight_of(op: Operation) -> int:
-    """Return how many rows an operation may read or write, at the least one."""
+    """Return how many rows an operation may read or write, 1 unless it says otherwise."""
     weigh = WEIGHTS.get(type(op))
     return 1 if weigh is None else weigh(op)
 
@@ -606,7 +607,7 @@ def values_of(ops: Iterable[Operation]) -> list[Raw]:
 
 
 def check_arguments(ops: Iterable[Operation]) -> None:
-    """Refuse operations with an argument that no client may send, values excepted.
+    """Refuse operations with an argument that no client may send; values are not checked here.
 
     Raises:
         InvalidRequest: saying what is wrong

@@ -1,8 +1,8 @@
-"""What the table takes as a value: whatever is accepted here can be read back everywhere.
+"""Checks of values: every value that is accepted here can be read by every client.
 
-What JSON could not say (NaN, infinities, map keys that are no strings, extension types) is refused,
-and nesting deeper than DEPTH_MAX. `bytes` are the one exception: MessagePack clients may store them,
-and the bridge shows them as base64 strings.
+Refused are values that JSON cannot represent (NaN, infinities, map keys that are not strings, extension types), and
+nesting deeper than DEPTH_MAX. `bytes` are the one exception: MessagePack clients may store them, and the bridge shows
+them as base64 strings.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ CONTAINER_BYTES = 8
 """How many arrays and maps the values of a request may hold together: CONTAINERS_MAX, or one for CONTAINER_BYTES bytes
 of them where that is more.
 
-Each costs 0.2 us to make and to forget whenever the value is decoded; a million of them, empty, fit 1 MiB.
+Each takes 0.2 us to make and to free whenever the value is decoded; a million of them, empty, fit 1 MiB.
 """
 
 DEPTH_MAX = 64
 """The deepest nesting of a value: `[]` is 1 deep."""
 
 _LOOKED_AT_MAX = 50_000
-"""How many items are looked at, or values, to tell the place of what is wrong: it takes 20 ms."""
+"""How many items, or values, are searched for the place of a fault, which takes 20 ms."""
 
 _decode: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder().decode
 
@@ -47,8 +47,8 @@ def _nested(inner: Any) -> Any:
 _Scalar = Union[None, bool, int, _Finite, str]
 _Shallow: Any = _nested(_nested(_nested(_nested(_Scalar))))
 
-# Most values are no deeper than four levels and hold no bytes: those are checked in C, about 150 ns each. What remains
-# goes level by level, never item by item in Python: one request may hold a million items.
+# Most values are no deeper than four levels and hold no bytes: those are checked in C, about 150 ns each. The others
+# are checked level by level, never item by item in Python: one request may hold a million items.
 _check_shallow: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(_Shallow).decode
 _check_shallow_rows: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(dict[str, _Shallow]).decode
 _check_bytes_rows: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(dict[str, bytes]).decode
@@ -72,10 +72,10 @@ def check_value(data: bytes | Raw) -> None:
 
 
 def check_rows(data: bytes | Raw) -> None:
-    """Refuse a MessagePack map of keys to values if one of them needs a closer look, or is wrong.
+    """Check a MessagePack map of keys to values with the fast checks alone.
 
     Raises:
-        InvalidRequest: check the values one by one
+        InvalidRequest: a value is wrong, or the fast checks cannot decide: check the values one by one
     """
     try:
         try:
@@ -87,7 +87,7 @@ def check_rows(data: bytes | Raw) -> None:
 
 
 def _check_values(values: list[Raw]) -> None:
-    """Check many values at once: one at a time, those that need a closer look would cost ten times as much."""
+    """Check many values together: those that the fast check cannot decide would take ten times as long singly."""
     if len(values) < 2:
         for value in values:
             check_value(value)
@@ -134,13 +134,13 @@ _find_heads = re.compile(b"%b*(%b?)" % (_SCALAR, _HEAD)).findall
 
 
 def _check_count(data: bytes | Raw) -> None:
-    """Refuse a value with too many arrays and maps; strings with longer heads than they need count as such."""
+    """Refuse values with too many arrays and maps; a string with a longer head than it needs counts as one, too."""
     size = len(memoryview(data))
     if size <= CONTAINERS_MAX:
         return
     most = max(CONTAINERS_MAX, size // CONTAINER_BYTES)
     data = bytes(data)
-    if size - len(data.translate(None, _HEADS)) <= most:  # bytes that may be heads, most of them often within strings
+    if size - len(data.translate(None, _HEADS)) <= most:  # the bytes that may be heads; some may be parts of strings
         return
     at = count = 0
     while at < size and count <= most:
@@ -214,7 +214,7 @@ def _not_supported(kind: type) -> str:
 
 
 class _Fault(Exception):
-    """What is wrong and, innermost first, the keys and positions that lead there."""
+    """What is wrong, and the path to it: the keys and positions, innermost first."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -250,10 +250,10 @@ def _quote(key: object) -> str:
 
 
 def check_operations(ops: Sequence[Operation]) -> None:
-    """Refuse operations of which a value, a number or a name is not one for the table.
+    """Refuse operations with an argument that no client may send.
 
     Raises:
-        InvalidRequest: saying what is wrong, and of values that are not too large where
+        InvalidRequest: says what is wrong and, in values that are not too large, where
     """
     if len(ops) == 1 and type(ops[0]) in UNCHECKED:  # spares a lone lookup 0.2 us
         return

@@ -1,8 +1,8 @@
 """The serial dispatcher: many clients' requests in, one at a time through the store, replies out.
 
-Whatever arrived in one step of the loop is one batch. Its changes go to the log together; while the
-disk works, its requests are executed in the order of their arrival, each alone; when the changes are
-durable the replies leave, in the same order. Nothing here knows a socket or a file.
+The requests that arrived in one step of the loop are handled together. Their changes are appended to the log as one
+group; while the disk writes it, they are executed in the order of their arrival, one at a time; when the group is
+durable the replies are handed to the transports, in the same order. The dispatcher must not use sockets or files.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
 from kvzmq.store.store import HeldReply, Step, StepState, Store
 
 WAITING_BYTES_MAX = 1 << 20
-"""How many bytes of results wait for the disk, and one reply more: a step may ask for a thousand of 8 MiB each."""
+"""How many bytes of results wait for the sync, and one reply more: a step may ask for a thousand of 8 MiB each."""
 
 EXPIRY_S = 0.01
-"""The shortest wait for a row to expire: rows due within it go together."""
+"""The shortest wait for a row to expire: rows that become due within it are removed together."""
 
 _log = logging.getLogger(__name__)
 
 _NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
 
 
-def _looks_through_rows(arrivals: Sequence[Arrival]) -> bool:
-    for arrival in arrivals:  # noqa: SIM110 (the generator that any() takes costs as much as ten looks)
+def _any_scans(arrivals: Sequence[Arrival]) -> bool:
+    for arrival in arrivals:  # noqa: SIM110 (the generator that any() takes costs as much as ten of these tests)
         if arrival.request.scans:
             return True
     return False
@@ -52,8 +52,8 @@ class Dispatcher:
         clock: microseconds since 1970 UTC; may jump, the table's own time does not
         describe: what `stats` answers
         group_commit: commit a step's changes together; otherwise each request alone, to measure the difference
-        observers: are told what is executed; the store tells its own
-        request_bytes_max: what `hello` tells of the transports' limit
+        observers: called for each request executed; the store calls its own
+        request_bytes_max: the transports' limit, which `hello` reports
         transports: whose clients `clients` lists
         monotonic: seconds that only grow, for heartbeats
         backups: serves backups; by default none can be made
@@ -83,7 +83,7 @@ class Dispatcher:
         self.is_timed = False
         """Whether the loop times this step."""
         self.send_ns = 0
-        """How long replies were handed to the transports, nanoseconds in all; measured in the steps that are timed."""
+        """How long handing replies to the transports took, nanoseconds in all; measured in timed steps only."""
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
@@ -113,12 +113,12 @@ class Dispatcher:
             StorageFatal: the disk cannot be trusted: nothing that is not durable was sent; stop
         """
         self.steps += 1
-        self.watches.hear(arrivals)
+        self.watches.note_received(arrivals)
         if self.observers:
             self._stamp(arrivals)
         if self._unknown is not None:
             arrivals = self._resolve(self._unknown, arrivals)
-        if self.deferral or _looks_through_rows(arrivals):
+        if self.deferral or _any_scans(arrivals):
             self._run_in_groups(arrivals)
         else:
             self._run_all(arrivals, self._clock())
@@ -127,7 +127,7 @@ class Dispatcher:
         self.watches.pump()
 
     def tick(self) -> None:
-        """Let time pass without a request: expire rows, build indexes, tell watchers, ask the log what is unknown."""
+        """Do what is due without a request: remove rows, build indexes, push events, ask about an unknown group."""
         if self._unknown is not None:
             self.dispatch([])
             return
@@ -142,7 +142,7 @@ class Dispatcher:
         self.watches.pump()
 
     def wait_s(self, timeout_s: float) -> float:
-        """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has something to do."""
+        """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has to be called."""
         if self._unknown is not None:
             timeout_s = min(timeout_s, RESOLVE_S)
         elif self.deferral.is_busy:
@@ -158,17 +158,17 @@ class Dispatcher:
 
     @property
     def waiting(self) -> int:
-        """How many requests have come that are neither executed nor refused yet."""
+        """How many requests have arrived that are neither executed nor refused yet."""
         return len(self.deferral) + (0 if self._unknown is None else len(self._unknown))
 
     # ---- which requests go into one group
 
     def _run_in_groups(self, arrivals: Sequence[Arrival]) -> None:
-        """Run what has waited for indexes, and what has come, where somebody looks through rows: one group or more."""
+        """Run the deferred requests that are ready, then `arrivals`, in as many groups as their scans need."""
         began_s = 0.0
         time_us = self._clock()
         if self.store.is_due(time_us):
-            self._run([], time_us)  # first: who looks through rows is admitted knowing how many have changed
+            self._run([], time_us)  # first: these removals, too, are changes that the indexes of a scan have to apply
         if self.deferral:
             began_s = self._monotonic()
             self._run_waiting()
@@ -180,10 +180,11 @@ class Dispatcher:
         self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
 
     def _count_together(self, arrivals: Sequence[Arrival]) -> int:
-        """Return how many of the first arrivals may be executed before indexes are looked at again.
+        """Return how many of the first arrivals go into one group.
 
-        Whoever looks through rows has to follow what was written before at once, so that must not be much; and what
-        such a request writes itself is a group of its own, so that replay finds it in the same place.
+        The indexes of a scan have to apply at once what was written before it in its group, so a group ends before a
+        scan when much was written. A request that writes and scans begins a group if anything was written before it,
+        so that its result does not depend on the other requests of its step, and replay gives the same.
         """
         written = 0
         for count, arrival in enumerate(arrivals):
@@ -210,12 +211,12 @@ class Dispatcher:
         for arrival in arrivals:
             self._run([arrival], time_us)
         if not arrivals:
-            self._run(arrivals, time_us)  # rows that are due go on being removed
+            self._run(arrivals, time_us)  # rows that are due have to be removed all the same
 
     # ---- one group: commit, execute, sync, reply
 
     def _run(self, arrivals: Sequence[Arrival], time_us: int) -> None:
-        if self._unknown is not None:  # since the last group
+        if self._unknown is not None:  # an earlier group of this step
             self._unknown.admit(arrivals)
             return
         requests = [request for arrival in arrivals if isinstance(request := arrival.request, Request)]
@@ -262,10 +263,11 @@ class Dispatcher:
         return step.hold(self._serve(arrival, request)) if request.served else step.execute(request)
 
     def _admit(self, arrival: Arrival, request: Request | Refusal) -> Request | Refusal:
-        """Refuse what cannot be executed now, a watch in the arrival itself.
+        """Return the request, or the refusal of one that cannot be executed now.
 
-        That is a watch by a peer that could not tell its events from replies, and a request that looks through rows
-        after more was written in this step than can be followed at once.
+        Refused are a watch by a peer that could not distinguish its events from replies (in the arrival, too: what
+        is logged of refusals is read from there), and a scan whose indexes cannot apply in time what was written in
+        this step.
         """
         if isinstance(request, Refusal):
             return request
@@ -281,7 +283,7 @@ class Dispatcher:
         self.refused += 1
         return msgpack.refuse(refusal.seq, self.store.revision, refusal.code, refusal.message)
 
-    # ---- who listens
+    # ---- for observers
 
     def _stamp(self, arrivals: Sequence[Arrival]) -> None:
         now_ns = time.perf_counter_ns()
@@ -303,12 +305,14 @@ class Dispatcher:
                 observer.on_execute(executed)
         return reply
 
-    # ---- while the log cannot tell whether it has a group
+    # ---- while the fate of a group is unknown: the log cannot say whether it has it
 
     def _resolve(self, unknown: UnknownStep, arrivals: list[Arrival]) -> list[Arrival]:
-        """Ask the log; when it can tell, execute the step. Returns what is to be executed next, in its order.
+        """Ask the log; when it can say, execute the step.
 
-        That is nothing while the log cannot tell; then what has waited, and then what has just come.
+        Returns:
+            the requests to be executed next, in their order: none while the log cannot say; else those that have
+            waited, then `arrivals`
         """
         if not unknown.step.resolve():
             self._wait(unknown, arrivals)
@@ -398,7 +402,7 @@ class Dispatcher:
 
     def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
         if op.info is not None and op.info.heartbeat_s is not None:
-            self.watches.promise(arrival, op.info.heartbeat_s)
+            self.watches.expect_heartbeats(arrival, op.info.heartbeat_s)
         return {
             "version": __version__,
             **self.store.identity(),
@@ -414,9 +418,9 @@ class Dispatcher:
         return self._start_watch(arrival, watches.by_query(op.subkey, op.subvalue), op)
 
     def _start_watch(
-        self, arrival: Arrival, payload: watches.Filter, op: operations.Watch | operations.WatchQuery
+        self, arrival: Arrival, filter_: watches.Filter, op: operations.Watch | operations.WatchQuery
     ) -> int | list[Any]:
-        number = self.watches.add(arrival, payload, op.from_revision, op.epoch, marks=op.epoch != "")
+        number = self.watches.add(arrival, filter_, op.from_revision, op.epoch, marks=op.epoch != "")
         identity = self.store.identity()
         return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
 

@@ -1,10 +1,11 @@
-"""What a server writes to its log while it runs, so that one can find out afterwards what happened.
+"""The messages that a server logs while it runs, to standard error. "Log" here is Python's logging; the table's
+durable log is `store.log`.
 
-At `info` and above: start, stop, storage trouble when it begins and ends, requests that are refused,
-clients that do not read or are dropped. At `debug`: once a second at most, what has been going on.
+At `info` and above: start, stop, storage trouble when it begins and ends, requests that are refused, clients that
+do not read or are dropped. At `debug`: once a second at most, by how much each counter has grown.
 
-However fast something happens, it is said once and then again when EVERY_S has passed, with how
-often it happened meanwhile: no peer can fill the disk with log lines.
+However often an event happens, it is logged once, and then once in EVERY_S with how often it has happened
+meanwhile: no peer can fill the disk with log lines.
 """
 
 from __future__ import annotations
@@ -19,31 +20,31 @@ from kvzmq.server.transport import Arrival, Transport
 from kvzmq.units import duration
 
 EVERY_S = 60.0
-"""How often the same kind of thing is said at most."""
+"""The least time between two messages on the same kind of event."""
 
 LOOK_S = 1.0
-"""How often the counters are looked at, and a line written at debug."""
+"""How often the counters are read, and a line written at debug."""
 
 _WARNED_WORDS = ("_dropped_", "_failed")
-"""What the name of a transport's counter has in it if an operator wants to know that it grows."""
+"""A transport's counter whose name contains one of these is worth a warning when it grows."""
 
 _NOT_WARNED = "_dropped_disconnected"
-"""How the name of one ends that grows whenever a client stops before its last reply, which is nobody's trouble."""
+"""Except one whose name ends so: it grows whenever a client disconnects before its last reply, which is normal."""
 
 _REASON_CHARS = 200
 
 _log = logging.getLogger(__name__)
 
 
-class _Occasion:
-    """Something that may happen often, and is said now and then."""
+class _RateLimit:
+    """The rate limit of the messages on one kind of event."""
 
     def __init__(self) -> None:
         self._held = 0
         self._next_s = float("-inf")
 
-    def happened(self, times: int, now_s: float) -> int:
-        """Return how often it has happened since it was last said if it is to be said now, else 0."""
+    def count(self, times: int, now_s: float) -> int:
+        """Count events; return how many there were since the last message if one is due now, else 0."""
         self._held += times
         if not self._held or now_s < self._next_s:
             return 0
@@ -53,11 +54,11 @@ class _Occasion:
 
 
 class Journal:
-    """Writes a server's log.
+    """Logs what happens to a server, at a limited rate.
 
     Args:
         transports: the server's
-        counts: what has been going on, by name, for debug; each only grows
+        counts: the server's counters, by name, for debug; each only grows
         clock: seconds that only grow
     """
 
@@ -74,11 +75,11 @@ class Journal:
         self._trouble_s = 0.0
         self._troubled = self._troubles()
         self._counted = counts()
-        self._refused = _Occasion()
-        self._dropped = {name: _Occasion() for name in self._troubled}
+        self._refused = _RateLimit()
+        self._dropped = {name: _RateLimit() for name in self._troubled}
 
     def stopped(self, why: str, requests: int) -> None:
-        """Say that the server stops."""
+        """Log that the server stops."""
         uptime_s = self._clock() - self._began_s
         _log.info(
             "stopped by %s after %s and %s requests", why, duration(uptime_s), f"{requests:,}",
@@ -86,11 +87,11 @@ class Journal:
         )  # fmt: skip
 
     def refused(self, arrivals: Sequence[Arrival]) -> None:
-        """Say which peer's requests were refused, and why: those of `arrivals` that could not be read."""
+        """Log which peer's requests were refused, and why: those of `arrivals` that could not be read."""
         found = [(arrival, arrival.request) for arrival in arrivals if isinstance(arrival.request, Refusal)]
         if not found:
-            return  # those refused had waited: they came with an earlier step
-        times = self._refused.happened(len(found), self._clock())
+            return  # the refused ones had been deferred: they arrived in an earlier step
+        times = self._refused.count(len(found), self._clock())
         if times:
             arrival, refusal = found[-1]
             peer, reason = arrival.transport.name(arrival.peer), refusal.message[:_REASON_CHARS]
@@ -103,14 +104,14 @@ class Journal:
             )
 
     def look(self) -> float:
-        """Say what the counters tell; a timer. Returns in how many seconds to look again."""
-        self._look_at_troubles(self._clock())
+        """Log which counters have grown; a timer, which returns in how many seconds to call it again."""
+        self._log_troubles(self._clock())
         if _log.isEnabledFor(logging.DEBUG):
-            self._look_at_counts()
+            self._log_counts()
         return LOOK_S
 
     def trouble(self, why: str | None) -> None:
-        """Say that trouble with the disk has begun, and why; or, with None, that it has ended."""
+        """Log that trouble with the disk has begun, and why; or, with None, that it has ended."""
         now_s = self._clock()
         if why is not None:
             self._trouble_s = now_s
@@ -137,11 +138,11 @@ class Journal:
             if any(word in name for word in _WARNED_WORDS) and not name.endswith(_NOT_WARNED)
         }
 
-    def _look_at_troubles(self, now_s: float) -> None:
+    def _log_troubles(self, now_s: float) -> None:
         found = self._troubles()
         for name, count in found.items():
-            occasion = self._dropped.setdefault(name, _Occasion())
-            times = occasion.happened(count - self._troubled.get(name, 0), now_s)
+            limit = self._dropped.setdefault(name, _RateLimit())
+            times = limit.count(count - self._troubled.get(name, 0), now_s)
             if times:
                 _log.warning(
                     "clients in trouble: %s %s more, %s in all", name, f"{times:,}", f"{count:,}",
@@ -149,7 +150,7 @@ class Journal:
                 )  # fmt: skip
         self._troubled = found
 
-    def _look_at_counts(self) -> None:
+    def _log_counts(self) -> None:
         found = self._counts()
         grown = {name: count - self._counted.get(name, 0) for name, count in found.items()}
         self._counted = found

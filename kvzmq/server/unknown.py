@@ -1,8 +1,9 @@
-"""What waits while the log cannot tell whether it has the group of a step.
+"""The requests that wait while the log cannot say whether it has the group of a step (`AppendUnknown`).
 
-Until it can, nothing is appended and nothing reads the table: others may have seen what the step has changed. What
-needs neither is answered: `ping`, `stats`, and a change that certainly was not appended, which is refused.
-Everything else waits, in its order, and whoever has a request waiting waits with all that follows it.
+Until it can, nothing is appended and nothing reads the table: other servers may have applied the group already, and
+their clients may have seen its changes. Requests that need neither log nor table are answered, `ping` and `stats`, and
+new writes are refused, as they certainly were not appended. All others wait in their order, and so do the later
+requests of the same peer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from kvzmq.server.transport import Arrival, Transport
 from kvzmq.store.store import Step
 
 RESOLVE_S = 0.05
-"""How often the log is asked what became of the group, seconds."""
+"""How often the log is asked again whether it has the group, seconds."""
 
 WAITING_MAX = 20_000
 WAITING_BYTES_MAX = 32 << 20
@@ -27,12 +28,12 @@ _NEED_NO_TABLE = frozenset(
 
 
 class UnknownStep:
-    """A step whose fate is unknown, and the requests that wait for it.
+    """A step whose group may or may not be in the log, and the requests that wait for it.
 
-    step      of which the log cannot tell
-    arrivals  the step's
-    admitted  those that had been admitted to later steps
-    arrived   those that have come since
+    step      the step; its state is UNKNOWN
+    arrivals  its own requests
+    admitted  requests that were already to be executed after it, in the same step of the loop
+    arrived   requests that have arrived since
     """
 
     def __init__(self, step: Step, arrivals: Sequence[Arrival]) -> None:
@@ -54,20 +55,20 @@ class UnknownStep:
         return len(self) >= WAITING_MAX or self._bytes >= WAITING_BYTES_MAX
 
     def blocks(self, arrival: Arrival) -> bool:
-        """Say whether this peer has something waiting, or a copy of this very request is."""
+        """Say whether a request has to wait: another one of its peer waits, or a copy of it that came earlier does."""
         request = arrival.request
         return (arrival.transport, arrival.peer) in self._peers or (
             isinstance(request, Request) and (request.session, request.seq) in self._writes
         )
 
     def admit(self, arrivals: Iterable[Arrival]) -> None:
-        """Have requests that were admitted to a later step wait."""
+        """Add requests that were already to be executed after the step."""
         arrivals = list(arrivals)
         self.admitted += arrivals
         self._note(arrivals)
 
     def add(self, arrivals: Iterable[Arrival]) -> None:
-        """Have requests wait that have just come."""
+        """Add requests that have just arrived."""
         arrivals = list(arrivals)
         self.arrived += arrivals
         self._note(arrivals)
@@ -83,5 +84,5 @@ class UnknownStep:
 
 
 def needs_no_table(request: Request) -> bool:
-    """Say whether a request can be answered without looking at a row."""
+    """Say whether a request can be answered without reading the table."""
     return all(type(op) in _NEED_NO_TABLE for op in request.ops)

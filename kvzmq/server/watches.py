@@ -1,15 +1,16 @@
-"""Watches: cursors over the table's latest changes, each pushing what its filter lets through.
+"""Watches: cursors over the table's latest changes, each pushing the events that its filter lets through.
 
-A watch queues nothing: one whose peer does not keep up stays where it is and goes on when there is
-room, or ends with RevisionGone when the history has moved on. So watchers cost a fixed amount each
-and hold up nobody: a step spends PUMP_S on them at most, and goes on with them in the next.
+A watch queues nothing. When the peer of a watch does not keep up, the watch keeps its position and continues
+when the transport has room for the peer, or ends with RevisionGone when the changes after its position are no
+longer kept. So each watch takes a fixed amount of memory and delays no other client: a step spends PUMP_S on
+watches at most and continues in the next step.
 
-A request that makes several changes is told as several events, all but its last with the mark `more`, to
-whoever knows the mark. Where the filter keeps the last one back, an event without a change follows. So
-nobody need show half a request.
+The changes of one request are pushed as separate events. To a watch that asked for it (`marks`), all of them but
+the last carry the mark `more`; where the filter skips the last change, an event without a change follows. So a
+client can apply the changes of a request together.
 
-A connection with watches hears something every HEARTBEAT_S. Whoever has promised to send heartbeats as well
-(`hello`) and is silent for longer than the promise loses its watches, and is told so.
+A connection with watches is sent something at least every HEARTBEAT_S. When a peer that has promised heartbeats
+(`hello`) sends nothing for longer than it promised, its watches end with WatchIdle.
 """
 
 from __future__ import annotations
@@ -35,39 +36,39 @@ WATCHES_OF_ONE_MAX = 1000
 """How many of them one peer may have."""
 
 PUMP_S = 0.02
-"""How long one step tells watches of changes; what is left waits for the next step, which does not wait."""
+"""How long one step pushes events; the rest is pushed in the next step, which does not wait for requests."""
 
 TURN_CHANGES = 256
-"""How many changes a group of watches at the same place is told, at most, before others get their turn."""
+"""For how many changes watches at the same revision are advanced, at most, before others."""
 
 _CLOCK_EVERY = 16
-"""After how many watches the clock is looked at: what one of them is told may be as large as a row."""
+"""After how many events the clock is read: one event may be as large as a row."""
 
-READS_S = 2.0
-"""A watch that was told something within this time reads: the history waits for it, within limits."""
+READING_S = 2.0
+"""A watch whose peer had room within this time counts as reading: the history is kept for it, within limits."""
 
-CATCH_UP_S, CATCH_UP_S_MAX = 0.001, 0.02
-"""The least and the most time between two looks for room at a peer that lags."""
+RETRY_S, RETRY_S_MAX = 0.001, 0.02
+"""The least and the most time before a watch whose peer had no room is tried again."""
 
-STUCK_S = 0.25
-"""The time between two looks when nobody has taken anything for long."""
+STALLED_RETRY_S = 0.25
+"""The same when no watch that is behind counts as reading."""
 
 PROGRESS_CHANGES = 1000
-"""After how many changes that do not concern it a watch is told how far it has come, so that after a
-reconnect it does not ask for more of the past than is kept."""
+"""After how many changes that its filter skips a watch is sent an event without a change, which has the revision it
+has reached: so that after a reconnect it does not ask for older changes than are kept."""
 
-BEAT_S = 0.5
-"""How often to look for connections that have to be sent a heartbeat, or have not sent theirs."""
+HEARTBEAT_CHECK_S = 0.5
+"""How often connections are checked: whether a heartbeat is due to them, or one of theirs is overdue."""
 
 
 class _View:
-    """One change as the filters see it: whatever they have to decode is decoded once for all of them."""
+    """One change as the filters see it: a value is decoded once for all of them."""
 
     __slots__ = ("_found", "_maps", "after", "before", "key")
 
     def __init__(self, change: Change) -> None:
         self.key, self.before, self.after = change
-        self._maps: dict[bool, Any] | None = None  # most changes are only looked at by their key
+        self._maps: dict[bool, Any] | None = None  # decoded when first asked for: most filters need only the key
         self._found: dict[tuple[bool, str], Any]
 
     def subvalue(self, after: bool, subkey: str) -> Any:
@@ -96,74 +97,74 @@ Filter = Callable[[_View], "tuple[str, list[Raw]] | None"]
 def by_prefix(prefix: str) -> Filter:
     """Let through the changes of keys that begin with `prefix`."""
 
-    def payload(change: _View) -> tuple[str, list[Raw]] | None:
+    def event_payload(change: _View) -> tuple[str, list[Raw]] | None:
         if not change.key.startswith(prefix):
             return None
         return change.key, [] if change.after is None else [Raw(change.after)]
 
-    return payload
+    return event_payload
 
 
 def by_query(subkey: str, subvalue: Raw) -> Filter:
     """Let through the rows that hold `subvalue` under `subkey`, and as removed those that cease to."""
     wanted = comparable(msgpack.decode_value(subvalue))
 
-    def payload(change: _View) -> tuple[str, list[Raw]] | None:
+    def event_payload(change: _View) -> tuple[str, list[Raw]] | None:
         if change.after is not None and change.subvalue(True, subkey) == wanted:
             return change.key, [Raw(change.after)]
         return (change.key, []) if change.before is not None and change.subvalue(False, subkey) == wanted else None
 
-    return payload
+    return event_payload
 
 
 class _Peer:
     """A connection that has watches."""
 
-    __slots__ = ("heard_s", "silence_s_max", "told_s", "transport", "who", "watches")
+    __slots__ = ("received_s", "silence_s_max", "sent_s", "transport", "identity", "watches")
 
-    def __init__(self, transport: Transport, who: Hashable, now_s: float) -> None:
+    def __init__(self, transport: Transport, identity: Hashable, now_s: float) -> None:
         self.transport = transport
-        self.who = who
+        self.identity = identity
         self.watches: dict[int, _Watch] = {}
-        self.told_s = now_s
-        self.heard_s = now_s
-        self.silence_s_max: float | None = None  # it has promised to be heard of within this time
+        self.sent_s = now_s
+        self.received_s = now_s
+        self.silence_s_max: float | None = None  # it has promised to send something within this time
 
 
 class _Watch:
     __slots__ = (
-        "asked",
-        "ending",
+        "progress_asked",
+        "error",
         "marks",
-        "moved_s",
+        "had_room_s",
         "number",
-        "open",
-        "payload",
+        "mid_request",
+        "filter",
         "peer",
         "position",
-        "served",
-        "told",
+        "last_round",
+        "sent_revision",
     )
 
-    def __init__(self, number: int, peer: _Peer, payload: Filter, position: int, marks: bool, now_s: float) -> None:
-        self.marks = marks  # it is told where a request ends
+    def __init__(self, number: int, peer: _Peer, filter_: Filter, position: int, marks: bool, now_s: float) -> None:
+        self.marks = marks  # whether its events say where a request ends
         self.number = number
         self.peer = peer
-        self.payload = payload
+        self.filter = filter_
         self.position = position
-        self.told = position  # the last revision the peer has heard of
-        self.open = False  # it was told some of a request's changes, and not yet that these were all
-        self.asked = False  # it wants to hear how far it has come
-        self.ending: errors.OperationError | None = None  # it is told nothing more but this
-        self.moved_s = now_s  # when its peer last had room
-        self.served = 0  # the round in which it was last told of changes
+        self.sent_revision = position  # of the last event that was pushed
+        self.mid_request = False  # the last event had the mark `more`: the request's end is still to be pushed
+        self.progress_asked = False  # an event without a change is due when it has reached the table's revision
+        self.error: errors.OperationError | None = None  # the last thing to be pushed, before it ends
+        self.had_room_s = now_s  # when its peer last had room
+        self.last_round = 0  # the round of `_push_changes` in which it last had a turn
 
 
 class Watches:
     """All watches on one table.
 
     Args:
-        table: whose history is told
+        table: whose changes are pushed
         clock: seconds that only grow
     """
 
@@ -173,28 +174,28 @@ class Watches:
         self._watches: dict[int, _Watch] = {}
         self._peers: dict[tuple[Transport, Hashable], _Peer] = {}
         self._last_number = 0
-        self._now_s = self._beat_s = clock()
+        self._now_s = self._heartbeats_s = clock()
         self._round = 0
         self._step_began = table.revision
-        self._moved = False
+        self._found_room = False
         self.behind = False
-        """Whether a watch has not been told everything."""
-        self.wait_s = CATCH_UP_S
-        """When to go on, if one is behind: at once if only time was short, soon if the last look has found room."""
+        """Whether something is left to be pushed to a watch."""
+        self.wait_s = RETRY_S
+        """When to continue, if one is behind: at once if the time of the step was used up, soon if a peer had room."""
 
     def __len__(self) -> int:
         return len(self._watches)
 
     def count_by_client(self) -> dict[str, int]:
         """Return how many watches each client has, by its name."""
-        return {peer.transport.name(peer.who): len(peer.watches) for peer in self._peers.values() if peer.watches}
+        return {peer.transport.name(peer.identity): len(peer.watches) for peer in self._peers.values() if peer.watches}
 
     # ---- what a connection asks for
 
     def add(
         self,
         arrival: Arrival,
-        payload: Filter,
+        filter_: Filter,
         from_revision: int | None,
         epoch: str | None = None,
         marks: bool = False,
@@ -206,7 +207,8 @@ class Watches:
             marks: whether its events say where a request ends
 
         Raises:
-            RevisionGone: the changes since then are no longer all kept, are still to come, or are another history's
+            RevisionGone: the changes after that revision are no longer all kept, are not made yet, or belong to
+                another history
             ResultTooLarge: there are WATCHES_MAX already, or this peer has WATCHES_OF_ONE_MAX
         """
         history = self._table.history
@@ -225,9 +227,9 @@ class Watches:
         if len(peer.watches) >= WATCHES_OF_ONE_MAX:
             raise errors.ResultTooLarge(f"this connection has {WATCHES_OF_ONE_MAX} watches already")
         self._last_number += 1
-        watch = _Watch(self._last_number, peer, payload, position, marks, self._clock())
-        # From within a request: its end has to be told, also where the rest of it does not concern this watch.
-        watch.open = marks and position > 0 and history.last_of_request(position) > position
+        watch = _Watch(self._last_number, peer, filter_, position, marks, self._clock())
+        # It begins within a request: the request's end has to be pushed even if the filter skips the rest of it.
+        watch.mid_request = marks and position > 0 and history.last_of_request(position) > position
         self._watches[watch.number] = peer.watches[watch.number] = watch
         self.behind = self.behind or position < history.revision
         return watch.number
@@ -239,45 +241,49 @@ class Watches:
             self._end(watch)
 
     def ask_progress(self, arrival: Arrival, number: int) -> bool:
-        """Have a watch told when it has been told everything up to now; False if this peer has none of this number."""
+        """Note that a watch is to be sent an event without a change when it has reached the table's revision.
+
+        Returns:
+            False if this peer has no watch of this number
+        """
         watch = self._find(arrival, number)
         if watch is None:
             return False
-        watch.asked = self.behind = True
+        watch.progress_asked = self.behind = True
         return True
 
-    def promise(self, arrival: Arrival, heartbeat_s: float) -> None:
-        """Take a peer's promise to send something every `heartbeat_s`, as long as it has watches; see `forget`."""
+    def expect_heartbeats(self, arrival: Arrival, heartbeat_s: float) -> None:
+        """Note that a peer has promised to send something every `heartbeat_s`, as long as it has watches."""
         self._peer(arrival).silence_s_max = SILENCE_S_MAX / HEARTBEAT_S * heartbeat_s
 
     def forget(self, arrival: Arrival) -> None:
-        """Forget a peer's promise if its request has not begun a watch."""
+        """Drop what is noted of a peer that has no watch, as after a `hello` whose request has begun none."""
         peer = self._peers.get((arrival.transport, arrival.peer))
         if peer is not None and not peer.watches:
             del self._peers[arrival.transport, arrival.peer]
 
-    def hear(self, arrivals: list[Arrival]) -> None:
-        """Note who has sent something."""
+    def note_received(self, arrivals: list[Arrival]) -> None:
+        """Note which peers have sent something."""
         if self._peers:
             now_s = self._clock()
             for arrival in arrivals:
                 peer = self._peers.get((arrival.transport, arrival.peer))
                 if peer is not None:
-                    peer.heard_s = now_s
+                    peer.received_s = now_s
 
     def end_those_of(self, users: Container[str]) -> None:
         """End the watches of these public keys, whose rights have changed: whoever still may watches again."""
         for peer in self._peers.values():
-            if peer.transport.user(peer.who) in users:
+            if peer.transport.user(peer.identity) in users:
                 self.behind = True
                 for watch in peer.watches.values():
-                    watch.ending = errors.WatchIdle("the rights of this client have changed: watch again")
+                    watch.error = errors.WatchIdle("the rights of this client have changed: watch again")
 
     def _peer(self, arrival: Arrival) -> _Peer:
-        who = (arrival.transport, arrival.peer)
-        peer = self._peers.get(who)
+        key = (arrival.transport, arrival.peer)
+        peer = self._peers.get(key)
         if peer is None:
-            peer = self._peers[who] = _Peer(*who, self._clock())
+            peer = self._peers[key] = _Peer(*key, self._clock())
         return peer
 
     def _find(self, arrival: Arrival, number: int) -> _Watch | None:
@@ -288,12 +294,12 @@ class Watches:
         self._watches.pop(watch.number, None)
         watch.peer.watches.pop(watch.number, None)
         if not watch.peer.watches:
-            self._peers.pop((watch.peer.transport, watch.peer.who), None)
+            self._peers.pop((watch.peer.transport, watch.peer.identity), None)
 
     # ---- what is pushed
 
     def pump(self) -> None:
-        """Push what is new, for PUMP_S at most; due after every step."""
+        """Push the events that are due, for PUMP_S at most, and trim the history; call it after every step."""
         history = self._table.history
         if not self._peers:
             self.behind = False
@@ -304,161 +310,170 @@ class Watches:
         now_s = self._now_s = self._clock()
         lagging = self._lagging(history.revision)
         if lagging:
-            self._tell(lagging, now_s)
+            self._push_changes(lagging, now_s)
             lagging = self._lagging(history.revision)
         self.behind = bool(lagging)
-        reading = [watch.position for watch in lagging if now_s - watch.moved_s < READS_S]
+        reading = [watch.position for watch in lagging if now_s - watch.had_room_s < READING_S]
         history.trim(self._step_began, min(reading, default=history.revision))
         self._step_began = history.revision
-        if now_s - self._beat_s >= BEAT_S:
-            self._beat(now_s)
+        if now_s - self._heartbeats_s >= HEARTBEAT_CHECK_S:
+            self._send_heartbeats(now_s)
 
     def _lagging(self, revision: int) -> list[_Watch]:
         return [
             watch
             for watch in self._watches.values()
-            if watch.position < revision or watch.asked or watch.ending is not None
+            if watch.position < revision or watch.progress_asked or watch.error is not None
         ]
 
-    def _tell(self, lagging: list[_Watch], now_s: float) -> None:
-        """Take the watches in turn, those at the same place together."""
+    def _push_changes(self, lagging: list[_Watch], now_s: float) -> None:
+        """Advance the watches in turns, those at the same revision together."""
         self._round += 1
-        self._moved = False
-        places: dict[int, list[_Watch]] = {}
+        self._found_room = False
+        by_position: dict[int, list[_Watch]] = {}
         for watch in lagging:
-            places.setdefault(watch.position, []).append(watch)
+            by_position.setdefault(watch.position, []).append(watch)
             if watch.position >= self._step_began:
-                watch.moved_s = now_s  # it was up to date
-        # Whoever had no turn in the last round comes first; then who has least to be told.
-        waiting = sorted(places.values(), key=lambda group: (min(watch.served for watch in group), -group[0].position))
+                watch.had_room_s = now_s  # it was up to date
+        # First the watches that had no turn in the last round; of these, first the ones with the fewest changes left.
+        waiting = sorted(
+            by_position.values(),
+            key=lambda watches: (min(each.last_round for each in watches), -watches[0].position),
+        )
         stop_s = now_s + PUMP_S
         while waiting and self._clock() < stop_s:
             later = []
-            for group in waiting:
+            for watches in waiting:
                 if self._clock() >= stop_s:
                     break
-                if left := self._advance(group, stop_s):
+                if left := self._advance(watches, stop_s):
                     later.append(left)
             waiting = later
         if self._clock() >= stop_s:
             self.wait_s = 0.0
-        elif self._moved:
-            self.wait_s = CATCH_UP_S
+        elif self._found_room:
+            self.wait_s = RETRY_S
         else:
-            longest_s = CATCH_UP_S_MAX if any(now_s - watch.moved_s < READS_S for watch in lagging) else STUCK_S
-            self.wait_s = min(max(2 * self.wait_s, CATCH_UP_S), longest_s)
+            reading = any(now_s - watch.had_room_s < READING_S for watch in lagging)
+            self.wait_s = min(max(2 * self.wait_s, RETRY_S), RETRY_S_MAX if reading else STALLED_RETRY_S)
 
-    def _advance(self, group: list[_Watch], stop_s: float) -> list[_Watch]:
-        """Tell watches that are at the same place of the next changes; return those that can be told more now."""
+    def _advance(self, watches: list[_Watch], stop_s: float) -> list[_Watch]:
+        """Push the next changes to watches at the same revision; return those that have room and changes left."""
         history = self._table.history
-        place = group[0].position
+        position = watches[0].position
         going = []
-        for watch in group:
-            watch.served = self._round
-            if watch.ending is None and place < history.first:
-                watch.ending = errors.RevisionGone(
-                    f"changes are kept since revision {history.first}, not since {place}"
+        for watch in watches:
+            watch.last_round = self._round
+            if watch.error is None and position < history.first:
+                watch.error = errors.RevisionGone(
+                    f"changes are kept since revision {history.first}, not since {position}"
                 )
-            if watch.ending is None:
+            if watch.error is None:
                 going.append(watch)
             else:
-                self._conclude(watch, watch.ending)
-        if going and place < history.revision:
-            # A turn ends at a multiple: there, those that the end of a step has parted meet again.
-            told = last = 0
-            for revision, change in islice(history.since(place), TURN_CHANGES - place % TURN_CHANGES):
+                self._push_error(watch, watch.error)
+        if going and position < history.revision:
+            # A turn ends at a multiple of TURN_CHANGES: so watches that stopped at different revisions meet again.
+            pushed = last = 0
+            for revision, change in islice(history.since(position), TURN_CHANGES - position % TURN_CHANGES):
                 if revision > last:
                     last = history.last_of_request(revision)
-                going = self._tell_change(going, revision, last, _View(change), stop_s)
-                told += len(going)
-                if not going or (told >= _CLOCK_EVERY and self._clock() >= stop_s):
+                going = self._push_change(going, revision, last, _View(change), stop_s)
+                pushed += len(going)
+                if not going or (pushed >= _CLOCK_EVERY and self._clock() >= stop_s):
                     break
-                told %= _CLOCK_EVERY
+                pushed %= _CLOCK_EVERY
         for watch in going:
-            watch.moved_s = self._now_s
-            self._report(watch)
+            watch.had_room_s = self._now_s
+            self._push_progress(watch)
         return [watch for watch in going if watch.position < history.revision]
 
-    def _tell_change(self, group: list[_Watch], revision: int, last: int, change: _View, stop_s: float) -> list[_Watch]:
-        """Tell watches of one change, until the time is over; return those that have it behind them.
+    def _push_change(
+        self, watches: list[_Watch], revision: int, last: int, change: _View, stop_s: float
+    ) -> list[_Watch]:
+        """Push one change to watches, until the time is over; return those that were advanced past it.
 
         Args:
             last: the last revision of the request that made this one
         """
-        if len(group) == 1:
-            return group if self._tell_watch(group[0], revision, last, change) else []
-        told = []
-        for count, watch in enumerate(group, start=1):
-            if self._tell_watch(watch, revision, last, change):
-                told.append(watch)
+        if len(watches) == 1:
+            return watches if self._push_to(watches[0], revision, last, change) else []
+        advanced = []
+        for count, watch in enumerate(watches, start=1):
+            if self._push_to(watch, revision, last, change):
+                advanced.append(watch)
             if count % _CLOCK_EVERY == 0 and self._clock() >= stop_s:
                 break
-        return told
+        return advanced
 
-    def _tell_watch(self, watch: _Watch, revision: int, last: int, change: _View) -> bool:
-        """Tell a watch of one change, if it concerns it; False if its peer has no room, or has gone."""
-        payload = watch.payload(change)
+    def _push_to(self, watch: _Watch, revision: int, last: int, change: _View) -> bool:
+        """Advance a watch past one change, with an event if its filter lets it through.
+
+        Returns:
+            False if its peer has no room, or has disconnected
+        """
+        payload = watch.filter(change)
         if payload is not None:
             more = watch.marks and revision < last
-            if not self._push(watch, revision, errors.OK, payload, more):
+            if not self._push_event(watch, revision, errors.OK, payload, more):
                 return False
-            watch.open = more
-        elif watch.open and revision == last:
-            if not self._push(watch, revision, errors.OK, None):
+            watch.mid_request = more
+        elif watch.mid_request and revision == last:
+            if not self._push_event(watch, revision, errors.OK, None):
                 return False
-            watch.open = False
+            watch.mid_request = False
         watch.position = revision
         return True
 
-    def _report(self, watch: _Watch) -> None:
-        """Tell a watch how far it has come, if it has asked, or has heard nothing for many changes."""
-        arrived = watch.asked and watch.position == self._table.history.revision
-        if (arrived or (watch.position - watch.told >= PROGRESS_CHANGES and not watch.open)) and self._push(
-            watch, watch.position, errors.OK, None
-        ):
-            watch.asked = watch.asked and not arrived
+    def _push_progress(self, watch: _Watch) -> None:
+        """Push an event without a change, if the watch has asked for it, or has had no event for many changes."""
+        arrived = watch.progress_asked and watch.position == self._table.history.revision
+        due = arrived or (watch.position - watch.sent_revision >= PROGRESS_CHANGES and not watch.mid_request)
+        if due and self._push_event(watch, watch.position, errors.OK, None):
+            watch.progress_asked = watch.progress_asked and not arrived
 
-    def _conclude(self, watch: _Watch, error: errors.OperationError) -> None:
-        """Tell a watch why it ends, and end it; again later if its peer has no room even for that."""
-        if self._push(watch, watch.position, error.code, str(error)):
+    def _push_error(self, watch: _Watch, error: errors.OperationError) -> None:
+        """Push the error that ends a watch, and end it; if its peer has no room it is tried again later."""
+        if self._push_event(watch, watch.position, error.code, str(error)):
             self._end(watch)
 
-    def _push(self, watch: _Watch, revision: int, code: int, payload: Any, more: bool = False) -> bool:
-        """Push an event; False if the peer has no room, or has gone: its watches have ended then."""
+    def _push_event(self, watch: _Watch, revision: int, code: int, payload: Any, more: bool = False) -> bool:
+        """Push an event; False if the peer has no room, or has disconnected, upon which its watches are dropped."""
         peer = watch.peer
+        event = msgpack.encode_event(revision, watch.number, code, payload, more)
         try:
-            pushed = peer.transport.push(peer.who, msgpack.encode_event(revision, watch.number, code, payload, more))
+            pushed = peer.transport.push(peer.identity, event)
         except errors.PeerGone:
             self._drop(peer)
             return False
         if pushed:
-            self._moved = True
-            watch.told = revision
-            peer.told_s = watch.moved_s = self._now_s
+            self._found_room = True
+            watch.sent_revision = revision
+            peer.sent_s = watch.had_room_s = self._now_s
         return pushed
 
     def _drop(self, peer: _Peer) -> None:
         for watch in list(peer.watches.values()):
             self._end(watch)
 
-    def _beat(self, now_s: float) -> None:
-        """Send heartbeats where there was nothing to tell, and end the watches of who has not sent theirs."""
-        self._beat_s = now_s
+    def _send_heartbeats(self, now_s: float) -> None:
+        """Send heartbeats to peers that were sent nothing lately; end the watches of peers whose own are overdue."""
+        self._heartbeats_s = now_s
         heartbeat = msgpack.encode_heartbeat(self._table.history.revision)
         stop_s = now_s + PUMP_S
         for peer in list(self._peers.values()):
-            if peer.silence_s_max is not None and now_s - peer.heard_s > peer.silence_s_max:
+            if peer.silence_s_max is not None and now_s - peer.received_s > peer.silence_s_max:
                 self.behind = True
                 for watch in peer.watches.values():
-                    watch.ending = watch.ending or errors.WatchIdle(
+                    watch.error = watch.error or errors.WatchIdle(
                         f"the connection has sent nothing for {peer.silence_s_max:g} seconds: watch again"
                     )
-            elif now_s - peer.told_s >= HEARTBEAT_S:
+            elif now_s - peer.sent_s >= HEARTBEAT_S:
                 try:
-                    peer.transport.push(peer.who, heartbeat)
+                    peer.transport.push(peer.identity, heartbeat)
                 except errors.PeerGone:
                     self._drop(peer)
-                peer.told_s = now_s  # or there was no room: then it has something to read
+                peer.sent_s = now_s  # or there was no room: then it has something to read
                 if self._clock() >= stop_s:
-                    self._beat_s = -BEAT_S  # the others in the next step
+                    self._heartbeats_s = -HEARTBEAT_CHECK_S  # the others in the next step
                     return

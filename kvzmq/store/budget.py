@@ -1,9 +1,9 @@
-"""What one request may take: the room of its reply, the rows it looks through and finds, the bytes it compares.
+"""The limits of one request: the bytes of its results, the scans it makes, the rows they find, the bytes it compares.
 
-The table charges what it reads, the dispatcher what it adds to the same reply, and whoever would exceed the budget
-is refused before anything is done. What is refused is part of what an operation gives, so these limits, the order in
-which they are looked at and the texts belong to the semantics of the log: a log of the first version is replayed
-with the limits it had.
+The table charges what it reads, the dispatcher what it adds to the same reply. An operation that would exceed the
+budget fails before it has done anything. Whether an operation fails is part of its result, so these limits, the order
+in which they are checked and the messages belong to the semantics of the log: a log of the first version is replayed
+with the limits of that version.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from kvzmq.store.indexes import INDEXES_MAX
 from kvzmq.store.log import SEMANTICS
 
 _RESULT_BYTES_MAX = {1: (8 << 20) - 1024, SEMANTICS: messages.RESULT_BYTES_MAX}
-"""What the results of one request may take, by the semantics under which it is executed."""
+"""How many bytes the results of one request may take, by the semantics under which it is executed."""
 
 _TEXT_BYTES_FREE = 512
-"""How much of the room around the results the texts of errors may take."""
+"""How many bytes of error messages are not charged: the reply has that much room beside the results."""
 
 _RESULT_BYTES = 8
-"""What a result takes beside its payload: an array's head, a code, a text's head."""
+"""How many bytes a result takes beside its payload: an array's head, a code, a text's head."""
 
 _KEY_HEAD_BYTES, _CHAR_BYTES_MAX = 5, 4
-"""The most a key takes: its head, and each code point in UTF-8."""
+"""How many bytes a key takes at most: its head, and each code point in UTF-8."""
 
 COMPARED_BYTES_MAX = 2 << 20
 """How many bytes of values one request may have compared other than byte by byte; decoding these takes up to 40 ms."""
 
 SCANS_MAX = 1000
-"""How many `query`, `keys` and `items` one request may hold: even where they find nothing each takes 5 us."""
+"""How many `query`, `keys` and `items` one request may hold: each takes 5 us even if it finds nothing."""
 
 ROWS_FOUND_MAX = 100_000
 """How many rows the `query`, `keys` and `items` of one request may find together; finding them takes 60 ms."""
 
 CHANGES_BEFORE_SCAN_MAX = 1000
 CHANGED_BYTES_BEFORE_SCAN_MAX = 1 << 20
-"""How many rows one request may change, and how many bytes that it replaces, before it looks through rows: each of the
-indexes it asks has to follow these changes at once."""
+"""How many rows one request may change, and how many bytes it may replace, before it scans: each of the indexes it
+needs has to apply these changes at once."""
 
 
 class Budget:
-    """What is left for the request that is being executed."""
+    """What is left of the limits of the request that is being executed."""
 
     __slots__ = (
         "_compared_bytes", "_revision_before", "_rows_found", "_scans", "_semantics", "_subkeys", "_text_bytes",
@@ -82,7 +82,7 @@ class Budget:
             self._subkeys.clear()
         self._revision_before = revision
 
-    # ---- the room of the reply
+    # ---- the bytes of the results
 
     def charge(self, payload: bytes) -> Raw:
         """Charge an encoded payload, and return it as it goes into the reply.
@@ -105,7 +105,7 @@ class Budget:
         return self.charge(value)
 
     def charge_rows(self, keys: Collection[str], values: Collection[bytes]) -> None:
-        """Charge rows all at once: one by one the room would cost more than the rows.
+        """Charge rows together: to charge them one by one would take longer than to read them.
 
         Raises:
             ResultTooLarge: there is no room left
@@ -124,7 +124,7 @@ class Budget:
             raise errors.ResultTooLarge("the keys are too long for one page: ask for a smaller limit")
 
     def charge_text(self, text: str) -> str:
-        """Charge an error's text and return it, or nothing of it when there is no room: the first ones always have."""
+        """Charge an error's text and return it, or "" when there is no room; the first ones are not charged."""
         self._text_bytes += len(text)
         if self._text_bytes <= _TEXT_BYTES_FREE:
             return text
@@ -136,10 +136,10 @@ class Budget:
         return self.left_bytes >= len(value) + _CHAR_BYTES_MAX * len(key) + _KEY_HEAD_BYTES
 
     def check(self) -> None:
-        """Refuse to look for results that there is no room for.
+        """Check that the results fit so far.
 
         Raises:
-            ResultTooLarge: the room was exceeded
+            ResultTooLarge: they do not
         """
         if self.left_bytes < 0:
             most = _RESULT_BYTES_MAX[self._semantics]
@@ -150,13 +150,13 @@ class Budget:
         left_bytes = max(0, self.left_bytes)  # below 0: refused
         return msgpack.results_of(results, _RESULT_BYTES_MAX[self._semantics] - left_bytes)
 
-    # ---- looking through rows, and comparing
+    # ---- scans and comparisons
 
     def charge_scan(self, revision: int) -> None:
-        """Charge that rows are about to be looked through, the table being at `revision`.
+        """Charge a scan that is about to be made, the table being at `revision`.
 
         Raises:
-            ResultTooLarge: the request has done so too often, has changed too much before, or has no room left
+            ResultTooLarge: the request has scanned too often, has changed too much before, or has no room left
         """
         self.check()
         if self._semantics < 2:
@@ -175,7 +175,7 @@ class Budget:
             )
 
     def charge_subkey(self, subkey: str) -> None:
-        """Charge a query for a subkey: each may take an index to be built, while everybody waits.
+        """Charge a query for a subkey: each may need an index to be built, while every client waits.
 
         Raises:
             ResultTooLarge: the request has queried too many
@@ -185,7 +185,7 @@ class Budget:
             raise errors.ResultTooLarge(f"a request may query {INDEXES_MAX} different subkeys: send more requests")
 
     def charge_found(self, rows: int) -> None:
-        """Charge rows that were found by looking through rows.
+        """Charge rows that a scan has found.
 
         Raises:
             ResultTooLarge: the request has found too many
@@ -195,7 +195,7 @@ class Budget:
             raise errors.ResultTooLarge(f"a request may find {ROWS_FOUND_MAX} rows: ask for less at a time")
 
     def charge_comparison(self, size: int) -> None:
-        """Charge `size` bytes of values that are about to be compared by what they say.
+        """Charge `size` bytes of values that are about to be decoded to be compared.
 
         Raises:
             ResultTooLarge: the request has compared too many

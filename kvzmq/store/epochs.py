@@ -1,10 +1,10 @@
-"""Which history a table has: its lineage, and the epochs of it.
+"""Which history a table has: its lineage and its epochs.
 
-The lineage is a random identifier, made when the table is begun: two tables of one name differ in it.
-Each start of the log begins an epoch, a random identifier with the revision it begins at. A table that
-went on from an older copy of its files shares the lineage, and the epochs up to the copy, and no more.
-So a position, which is an epoch and a revision that was reached in it, tells whether what somebody has
-seen is a part of this table's history. Kafka's leader epochs (KIP-101) and PostgreSQL's timelines do the same.
+The lineage is a random identifier, made when the table is created: two tables of one name differ in it.
+Each start of the log begins an epoch, a random identifier with the revision it begins at. A table restored
+from an older copy of its files has the lineage of the original, and its epochs up to the copy only. So an
+epoch, with a revision that was reached in it, determines whether the changes up to that revision are part of
+this table's history. Kafka's leader epochs (KIP-101) and PostgreSQL's timelines do the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 EPOCHS_MAX = 1000
-"""How many epochs are remembered; a position in an earlier one can no longer be told from one of another history."""
+"""How many epochs are kept; a revision of an earlier one can no longer be attributed to this history."""
 
 
 class Epochs:
@@ -38,9 +38,10 @@ class Epochs:
         self._epochs.append((epoch, revision))
 
     def contains(self, epoch: bytes, revision: int) -> bool:
-        """Say whether this table's history holds what was `revision` in `epoch`.
+        """Say whether this table's history includes `revision` of `epoch`.
 
-        An epoch reaches to where the next one begins. Whether the latest one has come so far is not looked at.
+        An epoch ends at the revision where the next one begins. Whether the latest one has reached `revision` yet is
+        not checked.
         """
         for (found, _), (_, end) in pairwise(self._epochs):
             if found == epoch:
@@ -52,7 +53,7 @@ class Epochs:
         return self.lineage, list(self._epochs)
 
     def load(self, lineage: bytes | None, epochs: Iterable[tuple[bytes, int]]) -> None:
-        """Take what `dump` gave."""
+        """Load what `dump` gave."""
         self.lineage = lineage
         self._epochs.clear()
         self._epochs.extend(epochs)

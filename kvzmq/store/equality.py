@@ -1,8 +1,8 @@
-"""When two values are equal: by what they say, not by how they were encoded.
+"""When two values are equal: by their decoded contents, not by their encoding.
 
-Numbers are equal by what they are worth, 1 and 1.0 alike; true is no number, although Python says
-so; the order of a map's entries does not matter. A value goes through C level by level, never
-element by element in Python: its sender chooses how many elements there are.
+Numbers are equal by value, 1 and 1.0 alike; true is not a number, although it is in Python; the order of a map's
+entries does not matter. A value is processed level by level, each with a few calls into C, and never element by
+element in Python: the sender of a value chooses how many elements it has.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 _decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder().decode
 
 _SHORT = 64
-"""A stand-in is no longer: what is longer is told by its digest."""
+"""How long a stand-in may be; a longer one is replaced by its digest."""
 
 _DIGEST = b"\xc1"
-"""Begins a digest, and no MessagePack."""
+"""The first byte of a digest; no MessagePack begins with it."""
 
 _NODES: defaultdict[type, int] = defaultdict(int, {list: 1, dict: 2})
 _node = _NODES.__getitem__
@@ -35,7 +35,7 @@ ENCODING_RATIO_MAX = 9
 def comparable(value: Any) -> str | bytes:
     """Return a stand-in for a decoded value that is equal for equal values.
 
-    It is text or bytes, whose hashes Python makes with a secret. Those of numbers anyone can make collide.
+    It is text or bytes, whose hashes depend on a secret of the process; numbers can be chosen to collide.
     """
     kind = type(value)
     if kind is str:
@@ -55,7 +55,7 @@ def _whole(number: float) -> int | float:
 
 
 def _fingerprint(value: Any) -> bytes:
-    """Digest an array or a map: of each level which of its items are what, the scalars, the lengths, the keys."""
+    """Digest an array or a map, level by level: the kinds of the items, the scalars, the arrays' lengths, the keys."""
     digest = blake2b(digest_size=32)
     level: list[Any] = [value]
     while level:

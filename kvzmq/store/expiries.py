@@ -9,7 +9,7 @@ from collections.abc import Iterable
 class Expiries:
     """The deadlines of the rows that have one, microseconds of the table's time.
 
-    The heap may hold deadlines that were changed since; `_deadlines` is what counts.
+    The heap may still hold deadlines that were changed since; only `_deadlines` is authoritative.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Expiries:
             heapq.heapify(self._heap)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Take the deadlines of `keys` away."""
+        """Remove the deadlines of `keys`."""
         deadlines = self._deadlines
         for key in filter(deadlines.__contains__, keys):
             del deadlines[key]
@@ -53,7 +53,7 @@ class Expiries:
         return deadline is not None and deadline <= time_us
 
     def exceed(self, count: int, time_us: int) -> bool:
-        """Say whether more than `count` rows are due at `time_us`, looking at hardly more than these."""
+        """Say whether more than `count` rows are due at `time_us`; takes time for little more than `count` of them."""
         heap, deadlines = self._heap, self._deadlines
         if len(deadlines) <= count:
             return False
@@ -71,7 +71,7 @@ class Expiries:
         return False
 
     def due(self, time_us: int, count: int | None = None) -> list[str]:
-        """Return the keys due at `time_us`, by deadline, then by key, the first `count` of them; they are forgotten."""
+        """Remove and return the keys due at `time_us`, by deadline, then by key, the first `count` of them."""
         keys: list[str] = []
         while (count is None or len(keys) < count) and (deadline := self.next_us()) is not None and deadline <= time_us:
             key = heapq.heappop(self._heap)[1]

@@ -1,7 +1,7 @@
-"""The latest changes, for those who watch.
+"""The latest changes of rows, in memory, from which watches are served.
 
-They are kept in columns, a chunk of a thousand at a time: a batch of rows goes in and falls out
-again without an object for each change, and without a loop over them.
+They are kept as columns, in chunks of a thousand changes: a batch of rows is added and dropped again without an
+object for each change, and without a loop over them.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ CHANGES_KEPT = 65_536
 BYTES_KEPT = 32 << 20
 """How many of the latest changes are kept, or how many bytes of them, whichever is less; and a chunk or two more.
 
-A change takes the bytes of its values and the characters of its key.
+The size of a change is the bytes of its values and the characters of its key.
 """
 
 CHANGES_KEPT_MAX = 4 * CHANGES_KEPT
 BYTES_KEPT_MAX = 4 * BYTES_KEPT
-"""How many are kept, at most, for somebody who is behind and reads; and beyond them those of one large step, the
-latest, while somebody who reads is in the midst of it."""
+"""How many are kept, at most, for watches that are behind and whose clients read; and beyond them those of the latest
+large step, while such a watch has a part of it still to be pushed."""
 
 CHUNK_CHANGES = 1024
 CHUNK_BYTES = 1 << 20
-"""How large a chunk gets; a single change that takes more has one to itself."""
+"""How large a chunk gets; a single larger change has a chunk to itself."""
 
 
 _SPANS_KEPT = 1000
-"""How many requests before the first change are not worth cutting off."""
+"""How many spans of requests before the first change are kept before they are deleted together."""
 
 _last = itemgetter(1)
 
@@ -73,7 +73,7 @@ class History:
 
     @property
     def first(self) -> int:
-        """The revision after which every change is kept."""
+        """The revision after which all changes are kept."""
         return self._chunks[0].after
 
     def add(self, key: str, before: bytes | None, after: bytes | None) -> None:
@@ -142,7 +142,7 @@ class History:
         return self._open
 
     def join(self, after: int, last: int) -> None:
-        """Note that one request made the changes after revision `after` up to `last`."""
+        """Record that one request made the changes after revision `after` up to `last`."""
         self._spans.append((after, last))
 
     def last_of_request(self, revision: int) -> int:
@@ -155,11 +155,12 @@ class History:
         return revision
 
     def trim(self, step_began: int, needed: int) -> None:
-        """Let the oldest changes go where the others are enough.
+        """Drop the oldest changes, as far as the limits allow.
 
         Args:
-            step_began: the revision at which the latest step began; its changes stay
-            needed: the revision after which somebody who reads still has to be told; kept within the larger limits
+            step_began: the revision at which the latest step began; its changes are kept
+            needed: the lowest revision of the watches that are behind and whose clients read; the changes after it are
+                kept within the larger limits
         """
         if self.revision - step_began > CHANGES_KEPT or self._step_bytes > BYTES_KEPT:
             self._large_step = (step_began, self.revision, self._step_bytes)
@@ -179,9 +180,9 @@ class History:
                 break
             self._bytes = size
             chunks.popleft()
-        gone = bisect_right(self._spans, self.first, key=_last)
-        if gone > _SPANS_KEPT:  # a list is cut at the cost of all of it
-            del self._spans[:gone]
+        dropped = bisect_right(self._spans, self.first, key=_last)
+        if dropped > _SPANS_KEPT:  # deleting from the front of a list moves all the rest
+            del self._spans[:dropped]
 
     def since(self, revision: int) -> Iterator[tuple[int, Change]]:
         """Yield the changes after `revision`, each with its own revision.

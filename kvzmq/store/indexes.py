@@ -1,11 +1,10 @@
 """Indexes: which rows have a subvalue under a subkey, and the keys in order.
 
-Built at first use from the rows, and never written down: they follow from the rows. A query then costs
-its matches, not the table.
+They are built from the rows when they are first needed, and are not on the disk. With an index the cost of a query
+depends on the number of its matches, not on the size of the table.
 
-Neither building an index nor following the changes of rows is done in one go where that takes long:
-both come in slices, which `work` does between steps. Changes are noted once for all indexes, and
-each index follows them later: at the latest when it is asked.
+Building an index, and applying changes of rows to it, can take long; so both are done in slices, by `work`, between
+steps. A change is recorded once for all indexes, and each index applies it later: at the latest when it is queried.
 """
 
 from __future__ import annotations
@@ -26,35 +25,36 @@ from kvzmq.store.equality import comparable
 __all__ = ["INDEXES_MAX", "INDEX_BYTES_MAX", "Index", "Indexes", "comparable", "read_subkey"]
 
 INDEXES_MAX = 16
-"""How many subkeys are indexed; then the index unused for the longest time goes."""
+"""How many subkeys are indexed; beyond that the index unused for the longest time is dropped."""
 
 INDEX_BYTES_MAX = 512 << 20
-"""What the indexes may take together, bytes, as they are estimated; then the one unused for the longest time goes.
-One alone may be larger."""
+"""How many bytes the indexes may take together, by estimate; beyond that the one unused for the longest time is
+dropped. A single one may be larger."""
 
 CHANGES_MAX = 1_000_000
 CHANGES_BYTES_MAX = 64 << 20
-"""How many changes, and how many bytes of them, are noted for indexes that have yet to follow; an index that is further
-behind is dropped, and built again when it is asked for."""
+"""How many changes, and how many bytes of them, are recorded for indexes that have yet to apply them; an index that is
+further behind is dropped, and built again when it is needed."""
 
 LAG_CHANGES_MAX = 1000
 LAG_BYTES_MAX = 1 << 20
-"""How far an index may be behind and still be asked at once: it follows within a millisecond or two."""
+"""How far an index may be behind and still be queried at once: it catches up within a millisecond or two."""
 
 _SLICE_ROWS = 256
 _SLICE_BYTES = 1 << 20
-"""What is read between two looks at the clock."""
+"""How many rows, and how many bytes of them, are read before the clock is read again."""
 
 _PART_KEYS = 4096
 """How many keys a part of the order has when it is built, more or less; sorting them takes 2 ms."""
 
 _SAMPLES = 8
-"""How many random keys are looked at for each part: an order of keys that somebody chose must not fill one part."""
+"""How many random keys are sampled for each part: keys chosen by a client must not all fall into one part."""
 
 _TRIM = 4096
+"""How many applied changes are kept before they are deleted together."""
 
 _SUBVALUE_BYTES, _KEY_BYTES, _ORDER_BYTES = 200, 100, 12
-"""What a subvalue, a further key with the same subvalue, and a key in order take, roughly."""
+"""How many bytes a subvalue, a further key with the same subvalue, and a key in order take, roughly."""
 
 _decode = msgspec.msgpack.Decoder().decode
 
@@ -66,7 +66,7 @@ def read_subkey(subkey: str) -> Callable[[bytes], Any]:
     """
     try:
         field = msgspec.defstruct("Field", [("field", Any, UNSET)], rename={"field": subkey}, gc=False)
-    except ValueError:  # msgspec does not take every name for a field
+    except ValueError:  # msgspec does not accept every name for a field
         decode_map = _decode
 
         def read(value: bytes) -> Any:
@@ -86,11 +86,11 @@ def read_subkey(subkey: str) -> Callable[[bytes], Any]:
 
 
 class _Changes:
-    """The changes that some index has yet to follow, in columns."""
+    """The changes that some index has yet to apply, as columns."""
 
     def __init__(self) -> None:
         self.first = 0
-        """The number of the first one kept."""
+        """The number of the first change that is kept."""
         self.keys: list[str] = []
         self.befores: list[bytes | None] = []
         self.afters: list[bytes | None] = []
@@ -98,7 +98,7 @@ class _Changes:
 
     @property
     def end(self) -> int:
-        """The number the next one will have."""
+        """The number that the next change will have."""
         return self.first + len(self.keys)
 
     def add(self, key: str, before: bytes | None, after: bytes | None) -> None:
@@ -114,25 +114,25 @@ class _Changes:
         self.bytes += sum(map(len, keys)) + sum(map(len, filter(None, befores))) + sum(map(len, filter(None, afters)))
 
     def trim(self, position: int) -> None:
-        """Forget what all have followed, `position` the first that somebody has not."""
+        """Delete changes that all indexes have applied: those before number `position`."""
         if position == self.end:
             self.first = position
             self.keys, self.befores, self.afters, self.bytes = [], [], [], 0
         elif position - self.first >= _TRIM:
-            gone = position - self.first
-            self.bytes -= sum(map(len, self.keys[:gone]))
+            applied = position - self.first
+            self.bytes -= sum(map(len, self.keys[:applied]))
             for column in (self.befores, self.afters):
-                self.bytes -= sum(map(len, filter(None, column[:gone])))
-                del column[:gone]
-            del self.keys[:gone]
+                self.bytes -= sum(map(len, filter(None, column[:applied])))
+                del column[:applied]
+            del self.keys[:applied]
             self.first = position
 
 
 class _Follower:
-    """What is built from the rows in slices and then follows their changes.
+    """Base class of indexes: built from the rows in slices, then kept up to date by applying their changes.
 
-    Changes made while it is built are followed as well: what the rows say now may be met twice, once among the rows
-    and once as a change, so following has to bear that.
+    Changes made while the index is built are applied as well. So it may meet the same row twice, once among the rows
+    and once as a change: `follow` has to be idempotent.
     """
 
     def __init__(self, changes: _Changes) -> None:
@@ -142,17 +142,17 @@ class _Follower:
 
     @property
     def lag(self) -> int:
-        """How many changes it has yet to follow."""
+        """How many changes it has yet to apply."""
         return self._changes.end - self.position
 
     @property
     def is_ready(self) -> bool:
-        """Whether it is built and can be asked at once."""
+        """Whether it is built and so little behind that it can be queried at once."""
         lag = self.lag
         return self._building is None and (not lag or (lag <= LAG_CHANGES_MAX and self._changes.bytes <= LAG_BYTES_MAX))
 
     def advance(self) -> bool:
-        """Do a slice of what is left to do; False when there is nothing."""
+        """Build the next slice, or apply the next changes; False when nothing is left to do."""
         if self._building is not None:
             if next(self._building, self) is self:
                 self._building = None
@@ -170,29 +170,29 @@ class _Follower:
         return self.position < changes.end
 
     def finish(self) -> None:
-        """Do all that is left to do."""
+        """Build all of it and apply all changes."""
         while self.advance():
             pass
 
     def follow(self, key: str, before: bytes | None, after: bytes | None) -> None:
-        """Follow a change of one row."""
+        """Apply a change of one row."""
         raise NotImplementedError
 
 
 class Index(_Follower):
-    """The keys of the rows whose value is a map, by what it holds under one subkey."""
+    """An index on one subkey: the keys of the rows whose value is a map, by the subvalue it has under the subkey."""
 
     def __init__(self, subkey: str, rows: Mapping[str, bytes], changes: _Changes) -> None:
         super().__init__(changes)
         self._read = read_subkey(subkey)
-        # One key stands for itself, several for a dict: most subvalues belong to one row.
+        # A single key, or a dict of several: most subvalues belong to one row.
         self._keys: dict[str | bytes, str | dict[str, None]] = {}
         self._count = 0
         self._building = self._add_all(rows)
 
     @property
     def kept_bytes(self) -> int:
-        """What it takes, roughly."""
+        """How many bytes it takes, roughly."""
         return _SUBVALUE_BYTES * len(self._keys) + _KEY_BYTES * (self._count - len(self._keys))
 
     def _add_all(self, rows: Mapping[str, bytes]) -> Iterator[None]:
@@ -267,7 +267,7 @@ class _Order(_Follower):
 
     @property
     def kept_bytes(self) -> int:
-        """What it takes, roughly."""
+        """How many bytes it takes, roughly."""
         return _ORDER_BYTES * self._count
 
     def _sort(self, rows: Mapping[str, bytes]) -> Iterator[None]:
@@ -314,25 +314,25 @@ class Indexes:
         self._order: _Order | None = None
         self._wanted: frozenset[str] = frozenset()
         self.active = False
-        """Whether there is anything to keep up."""
+        """Whether there is an index, which has to apply changes."""
 
     # ---- changes of rows
 
     def add(self, key: str, before: bytes | None, after: bytes | None) -> None:
-        """Note a change of one row."""
+        """Record a change of one row."""
         changes = self._changes
         changes.add(key, before, after)
         if changes.bytes > CHANGES_BYTES_MAX or len(changes.keys) > CHANGES_MAX:
             self._drop_those_behind()
 
     def extend(self, keys: Sequence[str], befores: Sequence[bytes | None], afters: Sequence[bytes | None]) -> None:
-        """Note changes of rows, given as columns."""
+        """Record changes of rows, given as columns."""
         self._changes.extend(keys, befores, afters)
         if self._changes.bytes > CHANGES_BYTES_MAX or len(self._changes.keys) > CHANGES_MAX:
             self._drop_those_behind()
 
     def _drop_those_behind(self) -> None:
-        """Drop whoever has not followed the first of the changes: they are built again when they are asked for."""
+        """Drop the indexes furthest behind, until the recorded changes fit: they are built again when needed."""
         changes = self._changes
         while self.active and (changes.bytes > CHANGES_BYTES_MAX or len(changes.keys) > CHANGES_MAX):
             position = min(follower.position for follower in self._followers())
@@ -353,7 +353,7 @@ class Indexes:
         self.active = bool(followers)
         self._changes.trim(min([follower.position for follower in followers], default=self._changes.end))
 
-    # ---- what is asked
+    # ---- queries
 
     def on(self, subkey: str) -> Index:
         """Return the index on `subkey`, built and up to date."""
@@ -379,7 +379,7 @@ class Indexes:
 
     @property
     def kept_bytes(self) -> int:
-        """What the indexes take, roughly."""
+        """How many bytes the indexes take, roughly."""
         order = 0 if self._order is None else self._order.kept_bytes
         return order + self._subkey_bytes() + self._changes.bytes
 
@@ -389,7 +389,7 @@ class Indexes:
     # ---- in slices
 
     def are_ready(self, subkeys: Iterable[str], order: bool) -> bool:
-        """Say whether the indexes on `subkeys`, and the order of the keys, can be asked at once."""
+        """Say whether the indexes on `subkeys`, and the order of the keys if wanted, can be queried at once."""
         if order and (self._order is None or not self._order.is_ready):
             return False
         for subkey in subkeys:
@@ -404,7 +404,7 @@ class Indexes:
         return len(subkeys) == 1 or sum(present) <= INDEX_BYTES_MAX
 
     def want(self, subkeys: frozenset[str], order: bool) -> None:
-        """Have `work` build these, and keep them until others are wanted."""
+        """Set which indexes `work` builds first; they are not dropped before others are wanted."""
         self._wanted = subkeys
         for subkey in subkeys:
             if subkey not in self._by_subkey:
@@ -414,7 +414,7 @@ class Indexes:
             self._begin_order()
 
     def work(self, until_s: float, clock: Callable[[], float] = time.monotonic) -> bool:
-        """Build, and follow changes, until that time; False when nothing is left to do."""
+        """Build indexes and apply changes until `until_s` on `clock`; False when nothing is left to do."""
         if not self.active:
             return False
         left = False
@@ -441,7 +441,7 @@ class Indexes:
         return self._order
 
     def _evict(self, kept: frozenset[str]) -> None:
-        """Drop the indexes unused for the longest time that are too many, or too much; none of `kept`."""
+        """Drop indexes beyond the limits, those first that were unused for the longest time, and none of `kept`."""
         if len(self._by_subkey) <= INDEXES_MAX and self._subkey_bytes() <= INDEX_BYTES_MAX:
             return
         for subkey in [subkey for subkey in self._by_subkey if subkey not in kept]:

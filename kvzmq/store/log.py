@@ -1,8 +1,8 @@
-"""The log: an ordered, durable sequence of groups, and what keeps one.
+"""The log: an ordered, durable sequence of groups, and the protocol of a class that stores one.
 
-A group is what one step of the server changes: the time of the step and the requests, as bytes
-that the log does not look into. The table is what comes out when the groups are applied in order,
-so recovery, compaction and replicas are all "apply the log".
+A group is what one step of the server changes: the time of the step and the requests, as bytes that the log does
+not interpret. The table is the result of applying the groups in order, so recovery, compaction and replicas are all
+"apply the log".
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ SEMANTICS = 2
 """The version of what the operations mean. A log names the one it was written under, so that newer
 code can replay it as that version did; a version that is not known is refused.
 
-Part of it are the limits that decide what an operation gives: of sessions and cached replies, of keys,
-and of a request's results. Change one of them, or a message of an OperationError, and this number with it.
+The semantics include the limits on which an operation's result depends: of sessions and cached replies, of keys,
+and of a request's results. A change of one of them, or of a message of an OperationError, needs a new number.
 
     1   the first
     2   epochs and lineages; the results of a request may take as much as the largest row
@@ -42,22 +42,23 @@ class Log(Protocol):
     One owner at a time calls it, from one thread:
 
         recover ──> append ──> sync ──> append ──> sync ...     and between them barrier, receive, seal
-                      └──> AppendUnknown ──> resolve, until it tells ──> sync ...
+                      └──> AppendUnknown ──> resolve, until it succeeds ──> sync ...
 
-    Several logs, in several processes, may append to one sequence. Then each is handed what the others have
-    appended, in the order of the sequence: by `append` and `resolve` what comes before its own group, by `barrier`
-    and `receive` the rest. Whatever is handed out has to be applied before the next call.
+    Several Log objects, in several processes, may append to one sequence. Then each returns the groups that the others
+    have appended, in the order of the sequence: `append` and `resolve` those before its own group, `barrier` and
+    `receive` the rest. The caller has to apply the groups that a call returns before the next call.
     """
 
     semantics: int
     """While it is being recovered, the version under which the group just yielded was written."""
 
     group: int
-    """The number of the last group that was handed out or appended."""
+    """The number of the last group that was returned or appended."""
 
     block_s_max: float
-    """How long `append`, `sync`, `barrier` and `resolve` block at most, seconds; infinite where only the disk knows.
-    Nobody is served meanwhile, so a log behind a network stays well below HEARTBEAT_S and ends with AppendUnknown."""
+    """How long `append`, `sync`, `barrier` and `resolve` block at most, seconds; infinite where a disk decides. The
+    server serves no client meanwhile, so a log behind a network keeps this well below HEARTBEAT_S and then raises
+    AppendUnknown."""
 
     def recover(self) -> Iterator[Checkpoint | bytes]:
         """Yield the checkpoint, if there is one, then the groups after it; then be ready to append.
@@ -69,57 +70,57 @@ class Log(Protocol):
     def append(self, group: bytes) -> Sequence[bytes]:
         """Append `group`; return what others have appended before it. It is durable when `sync` has returned.
 
-        Until then the disk may work while the caller applies it, and keeps to itself what it has applied.
+        Until then the disk may work while the caller applies the group, and must not show anyone what it has applied.
 
         Raises:
-            WriteRejected: it could not be written, is not there, and will not be
-            AppendUnknown: it may be there, or come to be there: only `resolve` tells
-            StorageFatal: nobody can tell what is on the disk: stop without a word
+            WriteRejected: it could not be written, is not in the log, and never will be
+            AppendUnknown: it is in the log, or will be, or will never be: call `resolve` to find out
+            StorageFatal: what is on the disk is not known: stop without sending a reply
         """
 
     def resolve(self) -> Sequence[bytes]:
-        """Find out what became of the group whose `append` has raised AppendUnknown; outcomes as those of `append`.
+        """Find out whether the group whose `append` raised AppendUnknown is in the log; returns and raises as `append`.
 
-        Until it has returned, or raised WriteRejected, the log refuses to append, and hands out nothing that
-        may come after that group.
+        Until it has returned, or raised WriteRejected, the log refuses to append, and returns no group that may
+        come after that one.
         """
 
     def sync(self) -> None:
         """Return when what was appended is durable.
 
         Raises:
-            StorageFatal: nobody can tell what is on the disk: stop without a word
+            StorageFatal: what is on the disk is not known: stop without sending a reply
         """
 
     def barrier(self) -> Sequence[bytes]:
-        """Return what a linearizable read has to see first: nothing, if nobody else appends."""
+        """Return the groups that a linearizable read has to see: none, if no other process appends."""
 
     def receive(self) -> Sequence[bytes]:
-        """Return what others have appended as far as it has arrived here, without waiting."""
+        """Return the groups of other processes that have arrived here, without waiting."""
 
     def descriptors(self) -> Sequence[int]:
-        """Return the descriptors that become readable when `receive` has something: none, if nobody else appends."""
+        """Return the descriptors that become readable when `receive` has groups: none, if no other process appends."""
 
     def seal(self) -> int:
         """Return the number of a group as of which a checkpoint may be written while the log goes on: the last one.
 
         Raises:
-            WriteRejected: not now; nothing has changed
-            StorageFatal: nobody can tell what is on the disk
+            WriteRejected: it cannot be done now; nothing has changed
+            StorageFatal: what is on the disk is not known
         """
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint, durably and at once: a recovery finds the old one or the new one.
+        """Replace the checkpoint, durably and atomically: a recovery finds the old one or the new one.
 
         Raises:
-            OSError: try again: the old one is in place, or the new one is
+            OSError: try again: either the old one or the new one is in place
         """
 
     def truncate(self, group: int) -> None:
-        """Let go groups up to `group`, which the checkpoint holds; the log may keep some of them.
+        """Drop the groups up to `group`, which the checkpoint holds; the log may keep some of them.
 
         Raises:
-            OSError: try again; every group after the checkpoint is there
+            OSError: try again; every group after the checkpoint is still in the log
         """
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""What a store tells of itself while it works, to whoever wants to count, time or show it.
+"""Observers of a store: called while it works, to count, time or show what it does.
 
-An observer is called at once, from the loop's thread, between two requests: it must be quick, must not fail, and
-must not ask anything of the store. Times are nanoseconds of a clock that only grows (`time.perf_counter_ns`).
+An observer is called synchronously, in the loop's thread, between two requests: it must be quick, must not raise, and
+must not call the store. Times are nanoseconds of a monotonic clock (`time.perf_counter_ns`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ class Commit(NamedTuple):
 
     requests    how many requests it holds
     bytes       its length
-    append_ns   how long the log took to take it
-    sync_ns     how long the store waited for it afterwards
+    append_ns   how long `Log.append` took
+    sync_ns     how long `Log.sync` took
     """
 
     requests: int
@@ -25,10 +25,10 @@ class Commit(NamedTuple):
 
 
 class StoreObserver:
-    """Base class of what listens to a store: every method does nothing, override what is wanted."""
+    """Base class of a store's observers: every method does nothing."""
 
     def on_replay(self, requests: int, revision: int) -> None:
-        """Take note that a group of the log was applied that this store did not append in this step.
+        """Called when a group was applied that this store did not append itself in this step.
 
         Args:
             requests: how many requests it holds
@@ -36,7 +36,7 @@ class StoreObserver:
         """
 
     def on_expire(self, rows: int, revision: int) -> None:
-        """Take note that rows were removed because their time had come; `revision` is the table's afterwards."""
+        """Called when rows that were due have been removed; `revision` is the table's afterwards."""
 
     def on_commit(self, commit: Commit) -> None:
-        """Take note that a group is durable."""
+        """Called when a group has become durable."""

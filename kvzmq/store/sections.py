@@ -1,4 +1,4 @@
-"""The sections of a checkpoint: a table's parts to bytes, and back.
+"""The sections of a checkpoint: a table's parts encoded as bytes, and decoded again.
 
 A section is MessagePack, `[kind, content]`:
 
@@ -6,10 +6,10 @@ A section is MessagePack, `[kind, content]`:
     epochs     [lineage, [[epoch, revision], ...]], of a table that a log has begun
     rows       {key: value, ...}, each value as bytes
     deadlines  {key: microseconds, ...}
-    sessions   [[id, floor, [[seq, digest, revision, results], ...]], ...], the longest silent first
+    sessions   [[id, floor, [[seq, digest, revision, results], ...]], ...], the one to be dropped first comes first
 
-All but the first two come in as many sections as it takes for each to be written and read in one piece.
-Nothing here knows a file.
+Rows, deadlines and sessions are split into as many sections as it takes to keep each below _SECTION_BYTES. Nothing
+here accesses a file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kvzmq.store.sessions import Sessions
 
 _SECTION_ITEMS = 10_000
 _SECTION_BYTES = 4 << 20
-"""A section holds no more items, and few more bytes: a frame is written and read in one piece."""
+"""A section holds no more items, and hardly more bytes: a frame is written and read in one piece."""
 
 
 class Parts(NamedTuple):
@@ -60,7 +60,7 @@ def load(parts: Parts, sections: Iterable[bytes]) -> tuple[int, int]:
     """Add what the sections hold to the parts of an empty table; return its revision and time.
 
     Raises:
-        CorruptionError: they hold other counts of rows and sessions than they say; what they do hold was added
+        CorruptionError: the counts of rows and sessions in the head are wrong; what the sections hold was added
     """
     epochs, rows, expiries, sessions = parts
     load_content: Mapping[str, Callable[[Raw], object]] = {
@@ -135,7 +135,7 @@ def _chunks(items: Iterable[Any], bytes_of: Callable[[Any], int]) -> Iterator[li
 
 
 def _split(chunk: list[Any], bytes_of: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Halve what is too large for one section, as often as it takes."""
+    """Halve a chunk that is too large for one section, repeatedly if need be."""
     if len(chunk) == 1 or sum(map(bytes_of, chunk)) <= _SECTION_BYTES:
         yield chunk
     else:

@@ -1,14 +1,14 @@
 """Sessions: what makes a retried request take effect once.
 
 For each session the replies to its latest writing requests are cached under their sequence numbers,
-with a checksum of the request. A number seen before gets its first results again; a number whose
-reply was dropped, and a session that was dropped, get an error, never a second execution. The
-cached replies are part of the table: replay makes them again and checkpoints hold them. The model is
-RIFL (Lee et al., SOSP 2015).
+with a checksum of the request. A request whose number has a cached reply gets that reply; one whose
+cached reply, or whose session, was dropped gets an error, never a second execution. The cached
+replies are part of the table: replay makes them again and checkpoints hold them. The model is RIFL
+(Lee et al., SOSP 2015).
 
-A session begins with the request whose number is 1. Because a forgotten session cannot be told from
-a new one, a client that wants the whole promise sends as number 1 nothing but `open`, and waits for
-its reply: however late a copy of that request turns up, it does no harm.
+A session begins with the request whose number is 1. Because a dropped session cannot be distinguished
+from a new one, a client that must not have its first write executed twice sends `open` alone as number
+1, and waits for its reply: a late copy of `open` changes nothing.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from msgspec.structs import astuple
 from kvzmq import errors
 
 SESSIONS_MAX = 65_536
-"""How many sessions are kept; then the one that has not written for the longest time goes."""
+"""How many sessions are kept; beyond that the one that has not written for the longest time is dropped."""
 
 CACHED_REPLIES_MAX = 128
 """How many replies of a session are cached: the most writing requests a client may have in flight."""
 
 CACHED_BYTES_MAX = 1 << 20
-"""How many bytes the cached replies of a session take; its latest one is cached whatever its size."""
+"""How many bytes the cached replies of a session may take; its latest one is cached whatever its size."""
 
 ALL_CACHED_BYTES_MAX = 128 << 20
-"""How many bytes all sessions may take together; then the one longest silent goes."""
+"""How many bytes all sessions may take together; beyond that the one that has not written for the longest time is
+dropped."""
 
 _SESSION_BYTES = 400
 _REPLY_BYTES = 250
-"""What a session and a cached reply take besides the result's own bytes, roughly."""
+"""How many bytes a session and a cached reply take besides the encoded results, roughly."""
 
 
 class CachedReply(Struct, array_like=True, frozen=True, gc=False):
-    """What a writing request gave: the CRC-32 of the request, the revision after it, the results.
+    """The reply to a writing request: the CRC-32 of the request, the revision after it, the encoded results.
 
-    A Struct that the garbage collector does not look at: there may be millions.
+    A Struct that the garbage collector does not traverse: there may be millions.
     """
 
     digest: int
@@ -50,7 +51,7 @@ class CachedReply(Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Cache:
-    """The cached replies of one session; `floor` is the highest number of those that were dropped."""
+    """The cached replies of one session; `floor` is the highest sequence number whose cached reply was dropped."""
 
     __slots__ = ("bytes", "floor", "replies")
 
@@ -71,11 +72,11 @@ class Sessions:
         return len(self._sessions)
 
     def find(self, session_id: bytes, seq: int, digest: int) -> CachedReply | None:
-        """Return what request `seq` of the session gave, or None if it is to be executed.
+        """Return the cached reply to request `seq` of the session, or None if the request is to be executed.
 
         Raises:
-            SessionExpired: it can no longer be told whether it was executed
-            SequenceReused: `seq` was another request
+            SessionExpired: it is no longer known whether it was executed
+            SequenceReused: `seq` was the number of a different request
         """
         session = self._sessions.get(session_id)
         if session is None:
@@ -92,7 +93,7 @@ class Sessions:
         return reply
 
     def add(self, session_id: bytes, seq: int, reply: CachedReply) -> None:
-        """Cache what request `seq` gave, and drop what is too old or too much."""
+        """Cache the reply to request `seq`; drop replies and sessions beyond the limits, the oldest first."""
         session = self._sessions.pop(session_id, None)
         if session is None:
             session = _Cache()
@@ -112,12 +113,12 @@ class Sessions:
             self.bytes -= self._sessions.pop(next(iter(self._sessions))).bytes
 
     def dump(self) -> Iterator[list[Any]]:
-        """Yield `[id, floor, [[seq, digest, revision, results], ...]]`, the longest silent first."""
+        """Yield `[id, floor, [[seq, digest, revision, results], ...]]`, in the order in which sessions are dropped."""
         for session_id, session in self._sessions.items():
             yield [session_id, session.floor, [(seq, *astuple(reply)) for seq, reply in session.replies.items()]]
 
     def load(self, dumped: Iterable[list[Any]]) -> None:
-        """Take what `dump` gave."""
+        """Load what `dump` gave."""
         for session_id, floor, results in dumped:
             session = _Cache()
             session.floor = floor

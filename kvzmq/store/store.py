@@ -10,7 +10,7 @@ disk works, and gives the replies out when the group is durable:
     for reply in step.sync():
         ...
 
-What an operation means is the table's business, where the groups are kept is the log's.
+The table defines what an operation does, the log stores the groups; the store joins the two.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ __all__ = ["HeldReply", "Step", "StepState", "Store", "compact"]
 
 
 class HeldReply(Protocol):
-    """A reply that may be looked at but not sent: what it tells of may not be durable. `Step.sync` gives the Reply."""
+    """A reply that may be read but not sent: the changes it shows may not be durable. `Step.sync` returns the Reply."""
 
     @property
     def revision(self) -> int:
-        """The table's when the request had executed."""
+        """The table's revision when the request had executed."""
 
     @property
     def results(self) -> bytes | LargeResults:
@@ -47,11 +47,11 @@ class HeldReply(Protocol):
 
 
 class StepState(Enum):
-    """Where a step is.
+    """The state of a step.
 
-    OPEN      its group is durable soon, or it changes nothing: it executes
-    REJECTED  the log does not have its group: it executes what only reads
-    UNKNOWN   the log cannot tell: it waits for `resolve`
+    OPEN      its group was appended, or it changes nothing: its requests can be executed
+    REJECTED  its group is not in the log: reads can be executed, writes are answered WriteRejected
+    UNKNOWN   the log cannot say whether it has the group: nothing can be executed before `resolve`
     ENDED     it was synced
     """
 
@@ -65,10 +65,10 @@ _OPEN, _REJECTED, _UNKNOWN, _ENDED = StepState
 
 
 class Step:
-    """The requests that go to the log as one group, from their append to their replies; made by `Store.begin`.
+    """The requests whose changes are one group, from their append to their replies; made by `Store.begin`.
 
-    Every request of the step that writes has to be executed, in the order of the step and once: the log has it.
-    Each misuse is an AssertionError.
+    Every request of the step that writes has to be executed, in the order of the step and once, because the log has
+    it. Each misuse is an AssertionError.
     """
 
     __slots__ = ("_executed", "_replies", "_store", "_writes", "state")
@@ -79,10 +79,10 @@ class Step:
         self._executed = 0  # of the writes
         self._replies: list[Reply] = []
         self.state = _OPEN
-        """Where it is; changed by the step and its store alone."""
+        """Its state; only the step and its store change it."""
 
     def resolve(self) -> bool:
-        """Ask the log what became of the step's group; True when that is known and the step can be executed.
+        """Ask the log whether it has the step's group; True when that is known and the step can be executed.
 
         Raises:
             StorageFatal: the log cannot be trusted: send nothing, stop
@@ -118,12 +118,12 @@ class Step:
         return not request.writes or (self.state is not _REJECTED and self._writes[self._executed][1] is None)
 
     def hold(self, reply: Reply) -> HeldReply:
-        """Hold a reply that was made elsewhere, in its place: it may tell of what the step has changed."""
+        """Hold a reply that was made elsewhere until the step is durable, as it may show what the step has changed."""
         self._replies.append(reply)
         return reply
 
     def release(self) -> list[Reply]:
-        """Return the replies of what was executed so far, as soon as all the step changes is durable.
+        """Wait until the step's group is durable; return the replies of the requests executed so far.
 
         Raises:
             StorageFatal: the disk cannot be trusted: send nothing, stop
@@ -135,7 +135,7 @@ class Step:
         return replies
 
     def sync(self) -> list[Reply]:
-        """Return the replies that are left, as soon as all the step changes is durable, and end the step.
+        """Wait until the step's group is durable, end the step, and return the replies not returned yet.
 
         Raises:
             StorageFatal: the disk cannot be trusted: send nothing, stop
@@ -171,9 +171,9 @@ class Store:
         self.trouble: str | None = None
         """Why the latest append failed, or None."""
         self.observers: list[StoreObserver] = []
-        """Who is told what happens; nothing is timed when there is none."""
+        """Called when groups are committed or replayed and rows expire; without any, nothing is timed."""
         self.on_trouble: Callable[[str | None], None] = lambda trouble: None
-        """Told why changes can no longer be written, and then, with None, that they can again."""
+        """Called with the reason when changes can no longer be written, and with None when they can again."""
         self._beginning: Request | None = None  # the epoch that is to be written with the next group
         self._step: Step | None = None  # that has begun and not ended
         self._is_unsynced = False  # something was appended since the last sync
@@ -188,7 +188,7 @@ class Store:
             CorruptionError: a file is not what was written
         """
         collecting = gc.isenabled()
-        gc.disable()  # rows are not tracked; the collector would only look through what recovery makes
+        gc.disable()  # rows are not tracked; the collector would only traverse what recovery makes
         table = self.table
         try:
             for found in self.log.recover():
@@ -214,7 +214,7 @@ class Store:
             observer.on_replay(len(requests), self.table.revision)
 
     def catch_up(self) -> None:
-        """Apply what others have appended and has arrived; between two steps."""
+        """Apply the groups of other servers that have arrived; call it between two steps."""
         for group in self.log.receive():
             self._replay(group)
 
@@ -235,8 +235,8 @@ class Store:
         if self._step is not None:
             raise AssertionError("a step begins when the one before it has been synced")
         table = self.table
-        # What a retried request gets is looked up now: it is not logged again, so whatever this step does to its
-        # session's cached replies, it must not be executed either.
+        # The cached replies of retries are looked up now: a retry is not logged again, so it must not be executed
+        # either, even if this step drops the cached replies of its session.
         writes: list[tuple[Request, Reply | None]] = []
         frames: list[bytes] = []
         for request in requests:
@@ -252,7 +252,7 @@ class Store:
             if requests:
                 for group in self.log.barrier():
                     self._replay(group)
-            table.look_at(time_us)
+            table.pass_time(time_us)
         self._step = step
         return step
 
@@ -294,7 +294,7 @@ class Store:
         step.state = _REJECTED
 
     def _apply(self, others: Sequence[bytes]) -> None:
-        """Bring the table to where the step can be executed: its group is in the log, after the `others`."""
+        """Apply what the log has before the step's requests: the groups of `others`, then the step's time."""
         for group in others:
             self._replay(group)
         if self.trouble is not None:
@@ -342,7 +342,7 @@ class Store:
             random_bytes: makes the identifiers
 
         Raises:
-            AppendUnknown: the log cannot tell whether the epoch has begun: start again
+            AppendUnknown: it is not known whether the log has the epoch: start again
             StorageFatal: the disk cannot be trusted: stop
         """
         lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
@@ -363,10 +363,10 @@ class Store:
         return group
 
     def find_cached(self, request: Request) -> Reply | None:
-        """Return what a writing request got when it was executed before; None if it was not, or would be refused."""
+        """Return the cached reply to a writing request; None if it was not executed before, or would be refused."""
         return self.table.find_cached(request)
 
-    # ---- what there is to see
+    # ---- properties of the table
 
     @property
     def revision(self) -> int:
@@ -388,7 +388,7 @@ class Store:
         return self.table.failed
 
     def identity(self) -> dict[str, str | None]:
-        """Return lineage and epoch as clients are told them, 32 hexadecimal digits or None."""
+        """Return lineage and epoch as clients see them, 32 hexadecimal digits or None."""
         return self.table.identity()
 
     def describe(self) -> dict[str, Any]:
@@ -423,35 +423,35 @@ class Store:
         return self.table.is_due(time_us)
 
     def pass_time(self, time_us: int) -> None:
-        """Let time pass at which no row is due; what is read afterwards is read at this time."""
-        self.table.look_at(time_us)
+        """Set the time of reads, at which no row is due; nothing is logged."""
+        self.table.pass_time(time_us)
 
     @property
     def is_late(self) -> bool:
-        """Whether rows are due that the next step can remove: with trouble none can."""
+        """Whether rows are due that the next step can remove; while the log cannot be written, none can."""
         return self.table.is_late and self.trouble is None
 
     def is_overdue(self, time_us: int) -> bool:
-        """Say whether a step at `time_us` would leave rows that are due; with trouble nothing could be removed."""
+        """Say whether more rows are due at `time_us` than one group removes, and the log can be written."""
         return self.trouble is None and self.table.is_overdue(time_us)
 
     # ---- indexes
 
     @property
     def has_indexes(self) -> bool:
-        """Whether there are indexes, which follow what is changed."""
+        """Whether there are indexes, which have to apply changes."""
         return self.table.indexes.active
 
     def is_indexed(self, request: Request) -> bool:
-        """Say whether the indexes that a request asks are built, or nearly so."""
+        """Say whether the indexes that a request needs are built and at most slightly behind."""
         return self.table.is_ready(request)
 
     def fit_indexes(self, request: Request) -> bool:
-        """Say whether the indexes that a request asks can be held together."""
+        """Say whether the indexes that a request needs may be kept at the same time."""
         return self.table.indexes.fit(indexes_of(request)[0])
 
     def build_indexes(self, request: Request | None, until_s: float, clock_s: Callable[[], float]) -> bool:
-        """Build indexes and have them follow, those that `request` asks first; True if time was short.
+        """Build indexes and have them apply changes, first those that `request` needs; True if something is left to do.
 
         Args:
             until_s: when to stop, on `clock_s`
@@ -466,10 +466,10 @@ class Store:
 
 
 def compact(log: Log) -> None:
-    """Write down as the checkpoint what `log` recovers to, and let go the groups that it holds.
+    """Write the table that `log` recovers to as its checkpoint, and drop the groups that the checkpoint holds.
 
     Args:
-        log: not yet recovered; where another goes on appending meanwhile, one that ends with the group sealed last
+        log: not yet recovered; if a server goes on appending meanwhile, one that ends with the group sealed last
 
     Raises:
         CorruptionError: the log is not what was written; nothing was changed

@@ -57,25 +57,25 @@ class Table:
         self.indexes = Indexes(self.rows)
         self.history = History(0)
         self.budget = Budget()
-        """What the request that is being executed may still take."""
+        """What is left of the limits of the request that is being executed."""
         self.failed: dict[tuple[type[Operation], int], int] = {}
         """How many operations have failed, by class and code: for people to see, nothing is decided by it."""
         self._loaded_bytes = 0  # of the rows that came from a checkpoint
         self._undo: Undo | None = None
-        self._scanning = False  # whether the request looks through rows, so that what it replaces counts
+        self._scanning = False  # whether the request scans, so that the bytes it replaces are counted
         # Each by the method of its name: `insert` by `_insert`.
         self._run: dict[type[Operation], Callable[[Any], Any]] = {
             kind: getattr(self, f"_{method_of(kind)}") for kind in KINDS if kind.scope is Scope.TABLE
         }
 
-    # ---- the way in
+    # ---- time, and requests
 
     def advance(self, time_us: int) -> None:
-        """Let time pass: rows that are due expire. An earlier time than the table's is ignored.
+        """Set the table's time and remove rows that are due. An earlier time than the table's is ignored.
 
         No more than EXPIRED_ROWS_MAX rows are removed at once, in the order of their deadlines; the next calls remove
-        the others. Until then these are as good as removed: reads of a key do not find it, a write to it removes it
-        first. Only what looks through all rows would meet them: see `is_late`.
+        the others. Until then reads of their keys do not find them, and a write to such a key removes the row first.
+        Only scans would find them, so these have to wait while the table `is_late`.
         """
         self.time_us = max(self.time_us, time_us)
         bounded = self.semantics >= 2
@@ -89,28 +89,28 @@ class Table:
         """Whether rows are due that have not been removed."""
         return self._late
 
-    def look_at(self, time_us: int) -> None:
-        """Let reads see the table at a time at which nothing is due and nothing is written, so nothing logged."""
+    def pass_time(self, time_us: int) -> None:
+        """Set the time of reads, at which no row is due. The table's own time stays: only the log sets that."""
         self._now_us = max(self.time_us, time_us)
-        self._late = False  # what was due has been written again
+        self._late = False  # rows that were due have been written again, without a deadline or with a later one
 
     def is_due(self, time_us: int) -> bool:
-        """Say whether `advance` would expire a row."""
+        """Say whether `advance` would remove a row."""
         deadline = self.expiries.next_us()
         return deadline is not None and deadline <= max(time_us, self.time_us)
 
     def is_overdue(self, time_us: int) -> bool:
-        """Say whether `advance` would leave rows that are due."""
+        """Say whether `advance` would leave rows that are due, because there are too many for one call."""
         return self.expiries.exceed(EXPIRED_ROWS_MAX, max(time_us, self.time_us))
 
     def is_ready(self, request: Request) -> bool:
-        """Say whether the indexes that a request asks are built, or nearly so; see `indexes.want`."""
+        """Say whether the indexes that a request needs are built and at most slightly behind."""
         return self.indexes.are_ready(*indexes_of(request))
 
     def find_cached(self, request: Request) -> Reply | None:
-        """Return what the request got when it was executed before: it need not be logged again.
+        """Return the cached reply of a request that was executed before, which must not be logged again.
 
-        One that would be refused now has got nothing: an earlier request of the same step may open its session.
+        None, too, for a request that would be refused now: an earlier request of the same step may open its session.
         """
         if request.session is None:
             return None
@@ -121,7 +121,7 @@ class Table:
         return None if cached is None else Reply(request.seq, cached.revision, cached.results)
 
     def execute(self, request: Request) -> Reply:
-        """Execute a request, or give a retried one what it got the first time."""
+        """Execute a request, or return the cached reply of a retry."""
         session = request.session
         if session is None or not request.writes:
             revision, results = self._run_operations(request)
@@ -179,12 +179,12 @@ class Table:
     # ---- the only places where a row changes
 
     def _put(self, key: str, value: bytes, deadline_us: int | None = None) -> None:
-        before = self._present(key) if self._late else self.rows.get(key)
+        before = self._get_to_write(key) if self._late else self.rows.get(key)
         self.rows[key] = value
         self._changed(key, before, value, deadline_us)
 
     def _put_rows(self, rows: dict[str, Raw]) -> None:
-        """Put many rows; all at once where none of them has to be undone or looked at."""
+        """Put many rows: as columns, unless each has to be recorded for a rollback or checked for being due."""
         if self._undo is not None or self._late:
             for key, value in rows.items():
                 self._put(key, bytes(value))
@@ -219,8 +219,8 @@ class Table:
         if deadline_us is not None or self.expiries:
             self.expiries.set(key, deadline_us)
 
-    def _present(self, key: str) -> bytes | None:
-        """Return the value of a key that is to be written; one that is due is removed now."""
+    def _get_to_write(self, key: str) -> bytes | None:
+        """Return the value of a key that is to be written; if the row is due it is removed first."""
         if self._late and self.expiries.is_past(key, self.time_us):
             self._drop(key)
         return self.rows.get(key)
@@ -245,7 +245,7 @@ class Table:
         return self.identity() if self.epochs.lineage is not None else None
 
     def identity(self) -> dict[str, str | None]:
-        """Return lineage and epoch as clients are told them, 32 hexadecimal digits or None."""
+        """Return lineage and epoch as clients see them, 32 hexadecimal digits or None."""
         lineage, epoch = self.epochs.lineage, self.epochs.current
         return {
             "lineage": None if lineage is None else lineage.hex(),
@@ -265,7 +265,7 @@ class Table:
     def _remove_many(self, op: operations.RemoveMany) -> int:
         removed = 0
         for key in op.keys:
-            if self._present(key) is not None:
+            if self._get_to_write(key) is not None:
                 self._drop(key)
                 removed += 1
         return removed
@@ -275,7 +275,7 @@ class Table:
             return False
         if op.value:
             self._put(op.key, bytes(op.value[0]))
-        elif self._present(op.key) is not None:
+        elif self._get_to_write(op.key) is not None:
             self._drop(op.key)
         return True
 
@@ -294,15 +294,15 @@ class Table:
         return are_equal(present, wanted)
 
     def _setdefault(self, op: operations.SetDefault) -> Raw:
-        present = self._present(op.key)
-        # First: who fails changes nothing.
+        present = self._get_to_write(op.key)
+        # Before the row is put: an operation that fails changes nothing.
         payload = self.budget.charge(bytes(op.value) if present is None else present)
         if present is None:
             self._put(op.key, bytes(op.value))
         return payload
 
     def _increment(self, op: operations.Increment) -> int | float:
-        present = self._present(op.key)
+        present = self._get_to_write(op.key)
         number: Any = 0 if present is None else msgpack.decode_value(present)
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise errors.WrongType(f"the value of {_short(op.key)} is not a number")
@@ -329,7 +329,7 @@ class Table:
         try:
             payloads = [self._run[type(step)](step) for step in op.operations]
         except errors.OperationError:
-            undo.take_back(self.rows, self.expiries)
+            undo.roll_back(self.rows, self.expiries)
             self.revision = revision
             raise
         finally:
@@ -408,10 +408,10 @@ class Table:
         return sections.dump(self._parts, self.revision, self.time_us)
 
     def load(self, dumped: Iterable[bytes]) -> None:
-        """Take the sections that `dump` gave into this table, which must be empty.
+        """Load the sections that `dump` gave into this table, which must be empty.
 
         Raises:
-            CorruptionError: they do not hold as much as they say
+            CorruptionError: the counts in the head do not fit the other sections
         """
         self.revision, self.time_us = sections.load(self._parts, dumped)
         self._now_us = self.time_us
@@ -425,13 +425,13 @@ class Table:
 
 
 def indexes_of(request: Request) -> tuple[frozenset[str], bool]:
-    """Return which subkeys a request queries, as many as it may, and whether it asks for the order of the keys."""
+    """Return which subkeys a request queries, the first INDEXES_MAX, and whether it needs the keys in order."""
     if request.needs is None:
-        request.needs = _look_for_indexes(request)
+        request.needs = _find_indexes(request)
     return request.needs
 
 
-def _look_for_indexes(request: Request) -> tuple[frozenset[str], bool]:
+def _find_indexes(request: Request) -> tuple[frozenset[str], bool]:
     subkeys: dict[str, None] = {}
     order = False
     for op in request.ops:

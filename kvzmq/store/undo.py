@@ -1,4 +1,4 @@
-"""The changes of a transaction that is not decided yet: to be taken back, or to be passed on."""
+"""The changes of a transaction that is being executed: to be rolled back, or passed on to history and indexes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Undo(list[_Change]):
 
     __slots__ = ()
 
-    def take_back(self, rows: dict[str, bytes], expiries: Expiries) -> None:
+    def roll_back(self, rows: dict[str, bytes], expiries: Expiries) -> None:
         """Make rows and deadlines what they were before the first change."""
         for key, before, _, deadline_us in reversed(self):
             if before is None:

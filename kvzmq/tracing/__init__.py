@@ -1,1 +1,1 @@
-"""The interleave trace: written by the server, read and summarized by tools."""
+"""The interleave trace: written by the server, parsed and summarized by `kvzmq trace`."""

@@ -1,8 +1,8 @@
-"""What a trace says about how the requests of several clients interleaved. No I/O.
+"""How the requests of several clients interleaved, from a trace. No I/O.
 
-Three questions: did steps serve several clients, was any client kept waiting while another one ran
-on, and did each request execute alone. A request executed alone when it began after the one before
-had ended, and when the table's revision moved by the request's own changes and nothing else.
+It answers three questions: did a step serve several clients, how long did one client wait while requests of another
+were executed, and was each request executed alone. A request was executed alone if it began after the previous one had
+ended, and if the table's revision increased by the request's own changes only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.tracing.trace import EXPIRED, THE_SERVER, Line, parse
 
 ROUNDING_US = 0.15
-"""By how much two times may seem to overlap: each is rounded to a tenth of a microsecond."""
+"""By how much two requests may seem to overlap: each time is rounded to a tenth of a microsecond."""
 
 
 class BadTraceLine(Exception):
-    """A line, counted from 1, that is not of a trace, and why."""
+    """A line of the file, its number counted from 1, is not a line of a trace."""
 
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(f"line {number}: {reason}")
@@ -34,20 +34,20 @@ class Numbered(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """What there is to say about a trace.
+    """The summary of a trace.
 
-    requests           executed
-    operations         requests by the method of their first operation, the most frequent first
-    clients            that asked for something
-    steps              with at least one request
-    shared_steps       that served several clients
-    requests_a_step    mean
-    requests_a_step_max
-    longest_run        the most requests of one client in a row, while another one was active
-    longest_run_client whose run that was, or None
-    changes            of the table's revision, expired rows among them
-    expired            rows whose time had come
-    fault              the first sign that a request did not execute alone, or None
+    requests             how many were executed
+    operations           requests by the method of their first operation, the most frequent first
+    clients              how many had a request executed
+    steps                how many had at least one request
+    shared_steps         how many served several clients
+    requests_a_step      mean
+    requests_a_step_max  maximum
+    longest_run          the most requests of one client in a row, while another one was active
+    longest_run_client   the client of this run, or None
+    changes              by how much the table's revision increased, expired rows included
+    expired              how many rows expired
+    fault                the first sign that a request was not executed alone, or None
     """
 
     requests: int
@@ -65,7 +65,7 @@ class Summary(NamedTuple):
 
     @property
     def alone(self) -> bool:
-        """Whether each request executed alone."""
+        """Whether each request was executed alone."""
         return self.fault is None
 
 
@@ -93,7 +93,7 @@ class _Run(NamedTuple):
 
 
 def summarize(lines: Iterable[Numbered]) -> Summary:
-    """Go through a trace once and answer the three questions."""
+    """Read a trace once and answer the three questions."""
     operations: Counter[str] = Counter()
     step_sizes: Counter[int] = Counter()
     shared: set[int] = set()
@@ -144,7 +144,7 @@ def summarize(lines: Iterable[Numbered]) -> Summary:
 
 
 def _fault(before: Line, line: Line, number: int) -> str | None:
-    """Say how `line` shows that it did not execute alone, after `before`."""
+    """Return how `line` shows that its request was not executed alone, `before` being the line before it; or None."""
     if line.step < before.step:
         return f"line {number}: step {line.step} after step {before.step}"
     early_us = before.began_us + before.took_us - line.began_us
@@ -157,7 +157,7 @@ def _fault(before: Line, line: Line, number: int) -> str | None:
 
 
 def _longest(runs: Iterable[_Run], first_of: dict[str, int], last_of: dict[str, int]) -> _Run | None:
-    """Find the longest run in the midst of another client's requests: one that had begun and went on later."""
+    """Find the longest run during which another client was active: it had requests before and after the run."""
     longest: _Run | None = None
     begun: list[tuple[int, str]] = []  # of the clients that have begun, the two that go on longest
     for run in runs:
@@ -170,11 +170,11 @@ def _longest(runs: Iterable[_Run], first_of: dict[str, int], last_of: dict[str, 
 
 
 class Block(NamedTuple):
-    """A stretch of the trace as it is drawn: as many columns as fit the width, a lane below the other.
+    """A part of the trace as it is drawn: as many columns as fit the width, and one lane for each client.
 
     steps    where each step begins: its number, and its column
-    lanes    by client, one mark a column: the operation's, or a dot while another client's executes
-    width    columns
+    lanes    by client, one mark a column: the operation's, or a dot where another client's was executed
+    width    how many columns
     """
 
     steps: list[tuple[int, int]]

@@ -7,11 +7,11 @@ own; `key` is JSON, or `-` for an operation without one; a request of several op
 first one's name and key and `+N` for the others; `began_us` counts from the trace's start, in
 microseconds. Rows that expired have a line of their own, of the client `-`. A line that starts with
 `#` is a comment. A line is written when its request has executed, which may be before the step is
-on the disk: after a crash the last step's lines may tell of what nobody was told.
+durable: after a crash the last step's lines may show requests that were not answered and are not in
+the log.
 
-That requests interleave shows in neighbouring lines of one step with different clients; that each
-executes alone shows in the times, which never overlap, and in the revisions: each line's is the one
-before plus its own changes.
+Requests interleave where neighbouring lines of one step have different clients. Each request was executed
+alone if the times do not overlap and each line's revision is that of the line before plus its own changes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from kvzmq.server.observer import Executed, Observer, Phases
 COLUMNS = ("step", "revision", "client", "operation", "key", "changes", "began_us", "took_us")
 
 THE_SERVER = "-"
-"""The client of the lines that no client asked for."""
+"""The client of lines that no client's request caused."""
 
 EXPIRED = "expired"
-"""The operation of the line that accounts for rows whose time had come."""
+"""The operation of a line for rows that expired."""
 
 _log = logging.getLogger(__name__)
 _encode_json = msgspec.json.Encoder().encode
@@ -87,7 +87,7 @@ class Trace(Observer):
         )
 
     def on_step(self, phases: Phases) -> None:
-        """Let readers of the file see what was written."""
+        """Flush the file, so that its readers see the step."""
         self.flush()
 
     def _line(
@@ -109,7 +109,7 @@ class Trace(Observer):
             self._try(lambda: self._file.write(text))
 
     def flush(self) -> None:
-        """Let readers of the file see what was written."""
+        """Flush the file; a failure ends the trace, not the server."""
         if not self._failed:
             self._try(self._file.flush)
 
@@ -121,7 +121,7 @@ class Trace(Observer):
         self._print("# " + "\t".join(COLUMNS) + "\n")
 
     def close(self) -> None:
-        """Close the file. What it still holds in its buffer and cannot write is lost."""
+        """Close the file. What is still in its buffer and cannot be written is lost."""
         self._try(self._file.close)
 
     def _try(self, do: Callable[[], object]) -> None:
@@ -129,7 +129,7 @@ class Trace(Observer):
             do()
         except (OSError, ValueError) as error:
             if not self._failed:
-                self._failed = True  # the trace is worth less than the service
+                self._failed = True  # a trace that cannot be written must not stop the server
                 _log.warning("the trace ends here: %s", error)
 
 
@@ -143,7 +143,7 @@ def _describe(request: Request) -> tuple[str, str]:
 
 
 def parse(text: str) -> Line | None:
-    """Read a line back; None for a comment.
+    """Parse a line; None for a comment.
 
     Raises:
         ValueError: it is not a line of a trace

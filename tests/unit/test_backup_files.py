@@ -73,7 +73,7 @@ def test_every_flipped_bit_and_every_truncation_is_found(
                 restore.restore(bad, tmp_path / "new")
             assert not (tmp_path / "new").exists()
             try:
-                report = backup.look(bad)
+                report = backup.inspect(bad)
                 assert report.damaged and "offset" in str(report.refusal)
             except errors.WrittenByNewer:
                 pass

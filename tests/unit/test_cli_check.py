@@ -21,7 +21,7 @@ from kvzmq.store.file import checkpoint, frames
 from kvzmq.store.file.compaction import fold
 from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED, FileLog
 from kvzmq.store.file.files import DiskDirectory
-from kvzmq.store.offline.check import look
+from kvzmq.store.offline.check import inspect
 from kvzmq.store.offline.reading import Reading, regions
 from kvzmq.store.store import Store
 
@@ -188,7 +188,7 @@ def test_check_finds_any_flipped_bit(built: Builder) -> None:
         for offset in range(end):
             flip(path, offset)
             with Reading(built.path) as reading:
-                assert look(reading).damaged, f"{name} offset {offset}"
+                assert inspect(reading).damaged, f"{name} offset {offset}"
             path.write_bytes(whole)
 
 
@@ -203,7 +203,7 @@ def test_a_reading_goes_on_with_the_files_it_opened(built: Builder) -> None:
     with Reading(built.path) as reading:
         built.compact()
         built.group(("insert", "b", 2))
-        report = look(reading)
+        report = inspect(reading)
     assert not report.damaged and report.rows == 1 and [file.name for file in report.files] == [NAME]
 
 
@@ -224,7 +224,7 @@ def test_a_group_that_is_written_while_the_log_is_read_is_no_damage(
     monkeypatch.setattr("kvzmq.store.offline.reading.ends_in_zeros", lambda *_: False)
     with Reading(built.path) as reading:
         built.group(("insert", "d", 4))
-        report = look(reading)
+        report = inspect(reading)
     assert not report.damaged and report.rows == 3 and not late
 
 

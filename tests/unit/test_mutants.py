@@ -1,6 +1,8 @@
-"""The planted faults fit the source they are planted in."""
+"""The planted faults fit the source they are planted in, and are listed in docs/guarantees.md."""
 
 from __future__ import annotations
+
+import re
 
 import mutants
 
@@ -14,3 +16,10 @@ def test_every_planted_fault_names_a_test_that_is_there() -> None:
     for mutant in mutants.MUTANTS:
         path, _, name = mutant.test.partition("::")
         assert f"def {name.partition('[')[0]}(" in (mutants.ROOT / path).read_text(), mutant.name
+
+
+def test_the_table_of_planted_faults_is_the_list() -> None:
+    """Name, guarantee and test, in the same order; whether it was caught is known only by running it."""
+    document = (mutants.ROOT / "docs" / "guarantees.md").read_text()
+    rows = re.findall(r"^\| (.+) \| (\d+) \| `(.+)` \| (?:yes )?\|$", document, re.MULTILINE)
+    assert rows == [(mutant.name, str(mutant.guarantee), mutant.test) for mutant in mutants.MUTANTS]

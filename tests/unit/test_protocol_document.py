@@ -105,7 +105,7 @@ def test_every_limit_is_what_the_code_says() -> None:
     ]  # fmt: skip
     assert messages.LARGE_BYTES_MIN == 16 << 10 and messages.JSON_GROWTH == 7 and "seven" in DOCUMENT
     for stated, number in (
-        ("65,536 sessions", sessions.SESSIONS_MAX), ("last 128 results", sessions.CACHED_REPLIES_MAX),
+        ("65,536 sessions", sessions.SESSIONS_MAX), ("latest 128 replies", sessions.CACHED_REPLIES_MAX),
         ("latest 65,536 changes", history.CHANGES_KEPT), ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20),
         ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.CACHED_BYTES_MAX >> 20),
         ("128 MiB in all", sessions.ALL_CACHED_BYTES_MAX >> 20),
@@ -115,7 +115,7 @@ def test_every_limit_is_what_the_code_says() -> None:
         assert stated in UNWRAPPED and int(re.sub(r"[^\d]", "", stated)) == number
     assert tcp.STALLED_S == 10 and router.UNACKNOWLEDGED_MS_MAX == 10_000 and "for ten seconds" in UNWRAPPED
     assert history.CHANGES_KEPT_MAX == 4 * history.CHANGES_KEPT and history.BYTES_KEPT_MAX == 4 * history.BYTES_KEPT
-    assert messages.HEARTBEAT_S + watches.BEAT_S + 1.0 < 5.0 and "at least every 5 seconds" in UNWRAPPED
+    assert messages.HEARTBEAT_S + watches.HEARTBEAT_CHECK_S + 1.0 < 5.0 and "at least every 5 seconds" in UNWRAPPED
 
 
 def test_the_lines_of_the_bridge_are_what_the_server_answers() -> None:

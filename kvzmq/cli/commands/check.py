@@ -13,7 +13,7 @@ from kvzmq import errors
 from kvzmq.cli import NOT_FOUND, show
 from kvzmq.cli.connection import json_option
 from kvzmq.store.offline import backup
-from kvzmq.store.offline.check import FileReport, Report, look
+from kvzmq.store.offline.check import FileReport, Report, inspect
 from kvzmq.store.offline.reading import Reading
 from kvzmq.units import count, size
 
@@ -47,11 +47,11 @@ def check(ctx: click.Context, path: Path, repair: bool, output: Path | None, as_
     if not path.is_dir():
         if repair:
             raise click.UsageError(f"--repair reads a directory: put {path} into a new one as table.ckpt")
-        report = backup.look(path)
+        report = backup.inspect(path)
         _show(report, as_json)
         ctx.exit(NOT_FOUND if report.damaged else 0)
     with Reading(path) as reading:
-        report = look(reading)
+        report = inspect(reading)
         if not repair:
             _show(report, as_json)
             ctx.exit(NOT_FOUND if report.damaged else 0)
@@ -152,7 +152,7 @@ def _repair(reading: Reading, report: Report, output: Path, as_json: bool) -> No
         with later.open("xb") as file:
             file.writelines(line_of(key, *row) + b"\n" for key, row in saved.later.items())
     with Reading(output) as copy:
-        verified = look(copy)
+        verified = inspect(copy)
     if verified.damaged or verified.rows != len(saved.table.rows):
         raise errors.CorruptionError(
             f"{output} does not read back as it was written: {verified.refusal}; do not use it"

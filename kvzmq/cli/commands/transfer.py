@@ -182,7 +182,7 @@ _decode_count = msgspec.json.Decoder(_Count).decode
 
 
 class _BadLine(errors.InvalidRequest):
-    """Say what is wrong with a line of the input."""
+    """A line of the input is not valid; the message says why."""
 
 
 class _Tally:

@@ -2,11 +2,11 @@
 
 The file is the layout of `frames` with the magic `kvzmqCKP`; the header's number is that of the
 last group in it. Each frame is one section of the table, numbered 1, 2, 3 ...; the last one is the
-footer, numbered 0, whose payload is `sections:u64 bytes:u64 crc:u32`: how many sections came, their
+footer, numbered 0, whose payload is `sections:u64 bytes:u64 crc:u32`: the number of sections, their
 payloads' total length, and the CRC-32 of all payloads in order. A file without its footer, or with
 anything after it, is damaged.
 
-A checkpoint is written beside the old one and renamed over it, so there is always a whole one.
+A checkpoint is written to a file of another name and renamed over the old one, so there is always a complete one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write(directory: Directory, group: int, sections: Iterable[bytes]) -> int:
         the file's length in bytes
 
     Raises:
-        OSError: the old checkpoint is still in place, or the new one is but perhaps not for good
+        OSError: the old checkpoint is still in place, or the new one is, but perhaps not durably
     """
     file = directory.create(NAME_TMP)
     try:
@@ -44,13 +44,13 @@ def write(directory: Directory, group: int, sections: Iterable[bytes]) -> int:
         file.sync()
     except OSError:
         with contextlib.suppress(OSError):
-            directory.unlink(NAME_TMP)  # a disk this half has filled would leave the log no room
+            directory.unlink(NAME_TMP)  # a disk that it has filled would leave no room for the log
         raise
     finally:
         file.close()
     with contextlib.ExitStack() as held:
-        # Without a journal, a file system may give the blocks of a removed file away before its name on the disk
-        # leads elsewhere. It keeps them while the file is open.
+        # A file system without a journal may reuse the blocks of a removed file while its name on the disk still
+        # refers to them. It does not while the file is open.
         with contextlib.suppress(FileNotFoundError):
             held.callback(directory.open(NAME).close)
         directory.rename(NAME_TMP, NAME)

@@ -1,9 +1,9 @@
-"""Compaction of the log in a directory, in a process of its own.
+"""Compaction of the log in a directory, in a child process.
 
-The child does what a server does at its start: it recovers checkpoint and sealed log into a table.
-Then it writes that table down as the new checkpoint and removes the sealed log (`store.compact`). Compaction is
-recovery written down: no second code path, no fork, no pause of the server; the price is a second
-table in memory while it runs. It holds the sealed log's lock, so that never two work on it.
+The child does what a server does at its start: it recovers checkpoint and sealed log into a table. Then it writes
+that table as the new checkpoint and removes the sealed log (`store.compact`). So compaction uses the code of recovery,
+needs no fork, and does not pause the server; in return there is a second table in memory while it runs. The child
+holds the sealed log's lock, so that no other process compacts it at the same time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ _log = logging.getLogger(__name__)
 
 
 def fold(directory: Directory) -> bool:
-    """Fold the sealed log of `directory` into its checkpoint; False if there is none or another does.
+    """Compact the sealed log of `directory`: write a new checkpoint, remove the log.
+
+    Returns:
+        False if there is no sealed log, or another process is compacting it
 
     Raises:
         CorruptionError: a file is not what was written; nothing was changed
@@ -55,14 +58,15 @@ def fold(directory: Directory) -> bool:
             return False
         compact(_SealedLog(directory, sealed))
     finally:
-        sealed.close()  # only now: its blocks must not be given away while its name is on the disk
+        sealed.close()  # only now: its blocks must not be reused while its name is on the disk
     return True
 
 
 def renew(log: FileLog) -> None:
-    """Begin a new log if the one that was recovered was written by an earlier version of the operations' meaning.
+    """Begin a new log if the one that was recovered has earlier semantics (see `store.log.SEMANTICS`).
 
-    A log holds requests of one meaning alone. An earlier sealed log is folded first, however long that takes.
+    All requests of a log have the same semantics. If there is a sealed log it is compacted first, however long that
+    takes.
 
     Raises:
         CorruptionError, OSError, WriteRejected, StorageFatal: as `fold` and `seal` do
@@ -75,10 +79,10 @@ def renew(log: FileLog) -> None:
 
 
 def _is_sealed(directory: Directory, opened: File) -> bool:
-    """Say whether the file opened before it was locked still is the sealed log.
+    """Say whether the file that was opened before it was locked still is the sealed log.
 
-    Another compaction may have folded and removed it meanwhile, and a server may have sealed the next one
-    under the same name: every log has a salt of its own in its header.
+    Another compaction may have removed it meanwhile, and a server may have sealed the next log under the same name.
+    Their headers differ, as every log has a salt of its own.
     """
     try:
         present = directory.open(NAME_SEALED)
@@ -91,7 +95,7 @@ def _is_sealed(directory: Directory, opened: File) -> bool:
 
 
 class _SealedLog(FileLog):
-    """The checkpoint and the sealed log, without the log that goes on."""
+    """The checkpoint and the sealed log, without the log that is being appended to."""
 
     def __init__(self, directory: Directory, sealed: File) -> None:
         super().__init__(directory, read_only=True)
@@ -102,7 +106,7 @@ class _SealedLog(FileLog):
 
 
 class Compactor:
-    """Decides when to compact, starts the child, and looks after it.
+    """Decides when to compact, starts the child process, and starts it again if it fails.
 
     Args:
         store: kept by `log`
@@ -126,10 +130,10 @@ class Compactor:
         self._after_records = after_records
         self._after_bytes = after_bytes
         self._child: subprocess.Popen[bytes] | None = None
-        self._left_over = log.sealed
+        self._has_sealed_log = log.sealed
         self._began_s = 0.0
-        self._sealed_bytes: int | None = None  # how long the log was; unknown as the next is
-        self._rows: int | None = None  # that the checkpoint will hold; unknown of a log that an earlier server sealed
+        self._sealed_bytes: int | None = None  # the length of the sealed log; None if an earlier server sealed it
+        self._rows: int | None = None  # in the new checkpoint; None if an earlier server sealed the log
         self._retry_s = RETRY_S
         self._next_s = 0.0
         self._requested = -1  # the group that somebody wants in a checkpoint
@@ -184,14 +188,14 @@ class Compactor:
         }
 
     def poll(self) -> None:
-        """Take note of a child that ended, and start one if it is time.
+        """Handle the end of the child, or start one if it is time.
 
         Raises:
-            StorageFatal: the rotation failed in a way that only a restart can judge
+            StorageFatal: the rotation failed, and what is on the disk is not known
         """
         if self._child is not None:
             self._reap(self._child)
-        elif self._left_over:
+        elif self._has_sealed_log:
             if self._clock() >= self._next_s:
                 self._start()
         elif self._is_due():
@@ -216,7 +220,7 @@ class Compactor:
             self._fail(str(error))
             return
         self._rows, self._sealed_bytes = self._store.row_count, log_bytes
-        self._left_over = True
+        self._has_sealed_log = True
         self._start()
 
     def _start(self) -> None:
@@ -259,7 +263,7 @@ class Compactor:
         child.stderr.close()
         self._child = None
         if code == 0 and not self._log.sealed:
-            self._left_over = False
+            self._has_sealed_log = False
             try:
                 self._log.look_at_checkpoint()
             except errors.CorruptionError as error:
@@ -296,7 +300,7 @@ class Compactor:
         self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
 
     def close(self) -> None:
-        """End the child; what it leaves is whole, and the next server goes on with it."""
+        """Kill the child; the files are consistent at any moment, and the next server compacts the log."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
@@ -306,7 +310,7 @@ class Compactor:
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel end this process with its server, so that it does not outlive it by a whole compaction."""
+    """Have the kernel kill this process when its server ends, so that it does not go on for a whole compaction."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -314,14 +318,14 @@ def _die_with(parent: int) -> None:
 
 
 def main(path: str, parent: str) -> None:
-    """Compact the sealed log in `path`: all that the child process does.
+    """Compact the sealed log in `path`: the main function of the child process.
 
     Args:
         path: the directory
-        parent: the process that has started this one, and is to outlive it
+        parent: the id of the server's process
     """
     _die_with(int(parent))
-    gc.disable()  # it makes no cycles, and ends when it is done
+    gc.disable()  # a compaction makes no cycles, and the process ends with it
     os.nice(10)
     try:
         fold(DiskDirectory(path, lock=False))

@@ -2,17 +2,17 @@
 
 The file is the layout of `frames` with the magic `kvzmqLOG`; the header's number is that of the
 first group in it. Each frame is one group, numbered consecutively through all logs of the table,
-made durable by one sync. So at most the very last frame of the last log can be torn. After it the
-file may go on with zeros, up to PREPARED_BYTES: blocks written ahead, because a sync that does not
-have to make the file longer takes half the time. Zeros up to the end of the file are its end.
+made durable by one sync. So at most the very last frame of the last log can be torn. After the last
+frame up to PREPARED_BYTES of zeros may follow: blocks written ahead, because a sync that does not
+have to make the file longer takes half the time. Where only zeros follow, the log ends.
 
 While a compaction runs, the groups before it are in `table.txn.sealed` and new ones in a new
 `table.txn`. The states of the directory, each of which recovers:
 
     nothing                      a new table
     [ckpt] txn                   the normal one
-    [ckpt] sealed                cut off inside a rotation: a new txn continues the sealed log
-    [ckpt] sealed txn            a compaction is running, failed, or is still to do
+    [ckpt] sealed                a rotation was interrupted: a new txn continues the sealed log
+    [ckpt] sealed txn            a compaction is running, failed, or has not started yet
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class FileLog:
 
     Args:
         directory: where the files are; closed with the log
-        read_only: recover without changing anything, for tools that only look
+        read_only: recover without changing anything, for tools that only read
     """
 
     block_s_max = math.inf
@@ -62,11 +62,11 @@ class FileLog:
         self.log_bytes = 0
         """The length of table.txn, without the zeros written ahead."""
         self.checkpoint_bytes = 0
-        """The length of table.ckpt when it was last looked at."""
+        """The length of table.ckpt when it was last read."""
         self.checkpoint_group = -1
-        """The last group in table.ckpt when it was last looked at; -1 if there was none."""
+        """The last group in table.ckpt when it was last read; -1 if there was none."""
         self.torn_bytes = 0
-        """How much of a torn tail recovery cut, or would cut."""
+        """How many bytes of a torn tail recovery truncated, or would truncate if read_only."""
         self._read_only = read_only
         self._file: File | None = None
         self._salt = b""
@@ -102,7 +102,7 @@ class FileLog:
         self.look_at_checkpoint()
 
     def recover_sealed(self, sealed_file: File | None) -> Iterator[Checkpoint | bytes]:
-        """Yield the checkpoint and the groups of the sealed log after it: what a compaction writes down."""
+        """Yield the checkpoint and the groups of the sealed log after it: what a compaction makes a checkpoint of."""
         found = checkpoint.read(self.directory)
         if found is not None:
             self.group = found.group
@@ -112,7 +112,7 @@ class FileLog:
             self._sealed_group = self.group
 
     def _wait_for_compaction(self) -> File | None:
-        """Open the sealed log, if there is one, when no compaction works on it any more."""
+        """Open the sealed log, if there is one, after waiting for a compaction that works on it."""
         while True:
             try:
                 file = self.directory.open(NAME_SEALED)
@@ -155,7 +155,7 @@ class FileLog:
         except frames.BadFrame as found:
             bad = found
         if bad is not None and not ends_in_zeros(file, end):
-            self._judge(file, header.salt, path, bad, expected, last)
+            self._handle_bad_frame(file, header.salt, path, bad, expected, last)
         if last and expected <= self.group:
             raise errors.CorruptionError(
                 f"{path}: ends with group {expected - 1}, but the files before it end with group {self.group}: "
@@ -168,10 +168,16 @@ class FileLog:
             if not self._read_only:
                 self._make_tail_durable(file, start, end)
 
-    def _judge(self, file: File, salt: bytes, path: str, bad: frames.BadFrame, expected: int, last: bool) -> None:
-        """Tell a torn tail from damage: only the last frame of the last log can be torn.
+    def _handle_bad_frame(
+        self, file: File, salt: bytes, path: str, bad: frames.BadFrame, expected: int, last: bool
+    ) -> None:
+        """Truncate a torn tail, and raise for anything else: only the last frame of the last log can be torn.
 
-        A valid frame of an earlier number is no successor: somebody stored a piece of this log as a value.
+        A valid frame of an earlier number after it proves nothing: a client may have stored a piece of this log as a
+        value.
+
+        Raises:
+            CorruptionError: it is damage
         """
         after = frames.find_frame(file, salt, bad.offset, expected + 1)
         if after is not None:
@@ -187,7 +193,7 @@ class FileLog:
 
     def _cut_torn_tail(self, file: File, path: str, bad: frames.BadFrame) -> None:
         name = stem = f"{NAME_TORN}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        for number in count(2):  # what an earlier recovery saved is not written over
+        for number in count(2):  # a tail that an earlier recovery saved is not overwritten
             if not self.directory.exists(name):
                 break
             name = f"{stem}-{number}"
@@ -205,18 +211,18 @@ class FileLog:
         )  # fmt: skip
 
     def _make_tail_durable(self, file: File, start: int, end: int) -> None:
-        """Put the last group on the disk again.
+        """Write the last group again, and sync.
 
-        It may be in the page cache alone: the process was killed between write and sync, or the
-        sync failed and the kernel dropped the pages' dirty marks, so that a mere sync now would
-        say yes and do nothing. Every earlier group was synced before this one was written.
+        It may be in the page cache alone: the process was killed between write and sync, or the sync failed and the
+        kernel marked the pages clean, so that a sync alone would succeed now and write nothing. Every earlier group
+        was synced before this one was written.
         """
         if end > start:
             file.write(start, file.read(start, end - start))
         file.sync()
 
     def look_at_checkpoint(self) -> None:
-        """Note the length of the checkpoint, which sets when the next compaction is due, and its last group.
+        """Read the length of the checkpoint, which determines when the next compaction is due, and its last group.
 
         Raises:
             CorruptionError: its header is not what was written
@@ -235,7 +241,7 @@ class FileLog:
     # ---- appending
 
     def append(self, group: bytes) -> Sequence[bytes]:
-        """Write `group` and have the disk begin with it; see Log.append. Its outcome is never unknown."""
+        """Write `group` and start writing it to the disk; see Log.append. It never raises AppendUnknown."""
         self._check()
         file = self._file
         assert file is not None, "append before recover"
@@ -256,7 +262,7 @@ class FileLog:
             raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error
 
     def resolve(self) -> Sequence[bytes]:
-        """Fail: the fate of a group is never unknown here."""
+        """Raise AssertionError: `append` never raises AppendUnknown here."""
         raise AssertionError("no append to this log was unknown")
 
     def _fail(self, why: str) -> errors.StorageFatal:
@@ -264,7 +270,7 @@ class FileLog:
         return errors.StorageFatal(why)
 
     def _check(self) -> None:
-        """Refuse to go on after a failure: the kernel may take for clean what it lost; another sync proves nothing."""
+        """Raise after a failure: the kernel may have marked lost pages clean, so that another sync proves nothing."""
         if self._failed is not None:
             raise errors.StorageFatal(self._failed)
 
@@ -273,7 +279,7 @@ class FileLog:
         if end > self._prepared:
             try:
                 file.write(self.log_bytes, frame + bytes(PREPARED_BYTES))
-            except OSError as error:  # the zeros may be what the disk has no room for
+            except OSError as error:  # perhaps the disk has room for the group but not for the zeros
                 self._cut_back(file, error)
             else:
                 self._prepared = end + PREPARED_BYTES
@@ -286,7 +292,7 @@ class FileLog:
         self._prepared = max(self._prepared, end)
 
     def _cut_back(self, file: File, why: OSError) -> None:
-        """Take back a partly written group, so that the next one follows the last whole one."""
+        """Truncate a partly written group, so that the next one follows the last whole one."""
         try:
             file.truncate(self.log_bytes)
             file.sync()
@@ -297,16 +303,16 @@ class FileLog:
         self._prepared = self.log_bytes
 
     def barrier(self) -> Sequence[bytes]:
-        """Return nothing: nobody else appends to this log."""
+        """Return nothing: no other process appends to this log."""
         self._check()
         return ()
 
     def receive(self) -> Sequence[bytes]:
-        """Return nothing: nobody else appends to this log."""
+        """Return nothing: no other process appends to this log."""
         return ()
 
     def descriptors(self) -> Sequence[int]:
-        """Return nothing: nobody else appends to this log."""
+        """Return nothing: no other process appends to this log."""
         return ()
 
     # ---- checkpoint and truncation
@@ -317,14 +323,14 @@ class FileLog:
         return self.directory.exists(NAME_SEALED)
 
     def seal(self) -> int:
-        """Rename the log and go on in a new one; see Log.seal.
+        """Rename the log and continue in a new one; see Log.seal.
 
-        The old log must be known by its new name before the new one takes the old name: without
-        the directory sync in between a crash could keep the second step and lose the first.
+        The first rename must be on the disk before the second one: without the directory sync in between, a crash
+        could keep the second and lose the first.
 
         Raises:
             WriteRejected: nothing has changed, the old log is still in use
-            StorageFatal: nobody can tell what is on the disk
+            StorageFatal: what is on the disk is not known
         """
         self._check()
         assert self._file is not None and not self.sealed
@@ -389,7 +395,7 @@ class FileLog:
         """Release files and directory."""
         if self._file is not None:
             if not self._read_only:
-                with contextlib.suppress(OSError):  # for tidiness alone
+                with contextlib.suppress(OSError):  # recovery does not need it
                     self._drop_prepared(self._file)
             self._file.close()
             self._file = None

@@ -1,9 +1,8 @@
-"""The only door to the disk.
+"""The calls on files and directories; the store accesses the disk only through them.
 
-Everything the store does to files goes through `Directory` and `File`, so that a test can put a
-disk behind them that forgets what was not synced. Two rules the callers rely on: what `sync` of a
-file returned for is on the disk, and a name created, renamed or removed is there for good only
-after `sync` of its directory.
+`Directory` and `File` are protocols, so that a test can use a simulated disk that loses what was not synced. Callers
+rely on two rules: when `sync` of a file has returned, its contents are on the disk; and that a name was created,
+renamed or removed is durable only after `sync` of its directory.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class File(Protocol):
         """Write all of `data` at `offset`. Raises OSError, after which any part may be written."""
 
     def start_sync(self, offset: int, length: int) -> None:
-        """Have the disk begin with what was written there, so that `sync` waits for less. Promises nothing."""
+        """Start writing this range to the disk, so that `sync` waits for less. Guarantees nothing."""
 
     def size(self) -> int:
         """Return the length in bytes."""
@@ -70,7 +69,7 @@ class Directory(Protocol):
         """Return when the names are on the disk. Raises OSError: never try again."""
 
     def close(self) -> None:
-        """Give up the directory and its lock."""
+        """Close the directory, which releases its lock."""
 
 
 class DiskFile:
@@ -97,7 +96,7 @@ class DiskFile:
     def write(self, offset: int, data: bytes) -> None:
         try:
             written = os.pwrite(self._fd, data, offset)
-            while written < len(data):  # a short write: go on, and let the disk say why it stopped
+            while written < len(data):  # a short write: the next one shows why, by its error
                 more = os.pwrite(self._fd, memoryview(data)[written:], offset + written)
                 if not more:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -106,8 +105,8 @@ class DiskFile:
             raise _naming(error, self._path) from None
 
     def start_sync(self, offset: int, length: int) -> None:
-        # Linux begins to write dirty pages that it is told are not needed any more, and does not wait. None is lost:
-        # a page that is dirty or being written stays.
+        # Upon this advice Linux starts to write the range's dirty pages and does not wait. None is lost: a page that
+        # is dirty or being written stays.
         # https://man7.org/linux/man-pages/man2/posix_fadvise.2.html
         with contextlib.suppress(OSError):
             os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
@@ -139,7 +138,7 @@ class DiskDirectory:
 
     Args:
         path: created with mode 0700 if it is not there
-        lock: whether to take the directory's lock; a reader and the compaction child do without
+        lock: whether to take the directory's lock; readers and the compaction's process do not
 
     Raises:
         DirectoryInUse: another process has the lock
@@ -183,13 +182,13 @@ class DiskDirectory:
 
 
 def _make_directory(path: Path, mode: int = 0o777) -> None:
-    """Have `path` and what leads to it on the disk, also if a process that made it died before it synced."""
+    """Make `path` and its parents, durably, even if an earlier process made them and was killed before it synced."""
     if not path.exists():
         if not path.parent.exists():
             _make_directory(path.parent)
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode)
-    with contextlib.suppress(PermissionError):  # not ours to read, so not ours to have made
+    with contextlib.suppress(PermissionError):  # a parent that we may not read was not made by us
         _sync_directory(path.parent)
 
 
@@ -214,5 +213,5 @@ def _lock(fd: int, path: Path, wait: bool) -> bool:
 
 
 def _naming(error: OSError, path: Path) -> OSError:
-    """Return the error of a call on a descriptor with the name that the system does not give it."""
+    """Return the error of a call on a descriptor with the file's name, which such an error lacks."""
     return OSError(error.errno, error.strerror, str(path))

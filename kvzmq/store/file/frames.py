@@ -1,13 +1,14 @@
-"""Checksummed frames: how log and checkpoint lie on the disk.
+"""Checksummed frames: the layout of log and checkpoint on the disk.
 
     file    = header frame*
     header  = magic[8] format:u16 semantics:u16 salt[16] number:u64 crc:u32          (40 bytes)
     frame   = mark[4] length:u32 number:u64 payload_crc:u32 header_crc:u32 payload   (24 bytes + length)
 
 All integers are little-endian; `crc` is CRC-32 (IEEE 802.3, as in zlib) of the header's bytes before
-it. `mark` is the first four bytes of the salt. `header_crc` is the CRC-32 of salt and of the frame's
-20 bytes before it: with a CRC of its own a flipped bit in `length` is told from a torn tail, and
-with the salt in it no frame of another file, left in a recycled block, can pass for one of this file.
+it. `mark` is the first four bytes of the salt. `header_crc` is the CRC-32 of the salt and of the frame's
+20 bytes before it. It is separate from the payload's, so that a flipped bit in `length` can be distinguished
+from a torn tail; and it covers the salt, so that no frame of another file, left in a recycled block, can
+pass for one of this file.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ HEADER_BYTES = _HEADER.size + _CRC.size
 FRAME_BYTES = _FRAME.size + _CRC.size
 
 _WINDOW_BYTES = 4 << 20
-"""How much is read at a time: a read for each frame would cost more than the frame."""
+"""How much is read at a time: a read for each frame would take longer than to decode the frame."""
 
 
 class Header(NamedTuple):
-    """The head of a file: which it is, and its `number` (see the file's own module)."""
+    """The header of a file; what its `number` means is said in `file_log` and `checkpoint`."""
 
     magic: bytes
     semantics: int
@@ -58,7 +59,7 @@ class Frame(NamedTuple):
 
 
 class BadFrame(Exception):
-    """Say that at `offset` there is no valid frame, and why."""
+    """There is no valid frame at `offset`, and `reason` says why."""
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(f"{reason} at offset {offset}")
@@ -109,7 +110,7 @@ def encode_frame(salt: bytes, number: int, payload: bytes) -> bytes:
     """Encode one frame.
 
     Raises:
-        ValueError: the payload is longer than a reader would believe
+        ValueError: the payload is longer than PAYLOAD_BYTES_MAX
     """
     if len(payload) > PAYLOAD_BYTES_MAX:
         raise ValueError(f"a payload of {len(payload)} bytes, more than {PAYLOAD_BYTES_MAX}")

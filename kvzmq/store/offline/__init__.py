@@ -1,1 +1,1 @@
-"""Programs' view of a stopped or copied table: check it, repair it, read its log."""
+"""Tools on a table's files, without serving it: check them, repair them, read the log."""

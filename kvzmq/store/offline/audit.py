@@ -1,7 +1,7 @@
-"""The audit trail, from the log files: who asked for which change, and when. Changes nothing.
+"""The audit trail, from the log files: which session requested which change, and when. Changes nothing.
 
-The log reaches back to the last compaction; what came before is in the checkpoint, without its history. It holds
-what was asked for: an operation whose condition was not met, or whose key was absent, is there, too.
+The log reaches back to the last compaction; of earlier changes the checkpoint has only the result. The log holds
+requests, so an operation whose condition was not met, or whose key was absent, is in it, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class AuditEntry(NamedTuple):
     group    the number of its group
     session  16 bytes, or None for a client without one
     seq      the number of its request within the session
-    op       what was asked for
+    op       the operation
     """
 
     time_us: int
@@ -54,14 +54,14 @@ class AuditEntry(NamedTuple):
 
 
 class AuditFilter(NamedTuple):
-    """Which entries are wanted: those that fit everything that is given.
+    """Which entries are wanted: those that satisfy every condition that is set.
 
-    keys        that name one of these
-    prefix      or a key that begins with this
-    session     whose session begins with these hexadecimal digits
-    since_us    from this time on, microseconds since 1970 UTC
-    until_us    before this time
-    operations  of these methods, also within transactions
+    keys        they name one of these keys,
+    prefix      or a key that begins with this prefix
+    session     their session begins with these hexadecimal digits
+    since_us    their time is at least this, microseconds since 1970 UTC
+    until_us    their time is before this
+    operations  they are of one of these methods, or a transaction that holds one
     """
 
     keys: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class AuditFilter(NamedTuple):
         )
 
     def lets_through(self, entry: AuditEntry) -> bool:
-        """Say whether an entry of a time that is covered is wanted."""
+        """Say whether an entry is wanted whose time is covered."""
         if self.session is not None and not (entry.session or b"").hex().startswith(self.session.lower()):
             return False
         if self.operations and not any(method in self.operations for method in entry.methods()):
@@ -89,12 +89,12 @@ class AuditFilter(NamedTuple):
 
 
 def entries(reading: Reading, wanted: AuditFilter, gaps: list[str]) -> Iterator[AuditEntry]:
-    """Yield what the log holds, in its order.
+    """Yield the wanted entries, in the order of the log.
 
     Args:
         reading: the table's files
         wanted: which entries
-        gaps: takes a line for each place that cannot be read, a torn tail excepted
+        gaps: a line is appended for each place that cannot be read, except a torn tail
     """
     for found in groups(reading):
         if not isinstance(found, Group):

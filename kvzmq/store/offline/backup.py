@@ -19,7 +19,7 @@ from kvzmq import errors
 from kvzmq.store.file import checkpoint
 from kvzmq.store.file.files import DiskFile
 from kvzmq.store.log import Checkpoint
-from kvzmq.store.offline.check import FileReport, Report, look_at_checkpoint
+from kvzmq.store.offline.check import FileReport, Report, inspect_checkpoint
 from kvzmq.store.sections import Summary, summarize
 from kvzmq.store.table import Table
 
@@ -107,11 +107,11 @@ def read(path: Path) -> Checkpoint:
     return checkpoint.read_file(DiskFile(path, os.O_RDONLY), str(path))
 
 
-def look(path: Path) -> Report:
-    """Read everything in a backup, past damage too, and load the table from it in memory; see `check.look`."""
+def inspect(path: Path) -> Report:
+    """Read everything in a backup, past damage too, and load the table from it in memory; see `check.inspect`."""
     file = DiskFile(path, os.O_RDONLY)
     try:
-        files: list[FileReport] = [look_at_checkpoint(file, path.name, last=False)]
+        files: list[FileReport] = [inspect_checkpoint(file, path.name, last=False)]
     finally:
         file.close()
     report = Report(str(path), False, files, backup=True)

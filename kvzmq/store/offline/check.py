@@ -1,5 +1,5 @@
-"""Says what is in a table's files: goes through every frame of every file, past damage too, and then
-does in memory what a server would: recover. Changes nothing.
+"""Checks a table's files: reads every frame of every file, those after damage too, and then recovers the table in
+memory as a server would. Changes nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Report(msgspec.Struct):
     replayed: int = 0
     """Groups that recovery applies after the checkpoint."""
     torn_bytes: int = 0
-    """What recovery cuts, and saves aside."""
+    """How many bytes of a torn tail recovery would truncate, and save in a file of their own."""
     time_us: int = 0
     """The table's time, microseconds since 1970 UTC."""
     backup: bool = False
@@ -62,7 +62,7 @@ class Report(msgspec.Struct):
 
     @property
     def damaged(self) -> bool:
-        """Whether anything is not what was written, a torn tail excepted."""
+        """Whether a file is damaged; a torn tail is not damage."""
         return self.refusal is not None or any(file.damage for file in self.files)
 
     def describe(self, table: Table) -> None:
@@ -75,23 +75,23 @@ class Report(msgspec.Struct):
         self.lineage, self.epoch = identity["lineage"], identity["epoch"]
 
 
-def look(reading: Reading) -> Report:
+def inspect(reading: Reading) -> Report:
     """Read everything in a directory, and recover from it in memory."""
     files = []
     for name in NAMES:
         if reading.exists(name):
             file = reading.open(name)
-            read = look_at_checkpoint if name == checkpoint.NAME else _look_at_log
+            read = inspect_checkpoint if name == checkpoint.NAME else _inspect_log
             files.append(read(file, name, last=name == NAME))
     report = Report(str(reading.path), reading.in_use, files)
     _recover(reading, report)
     return report
 
 
-def look_at_checkpoint(file: File, name: str, last: bool) -> FileReport:
-    """Go through every frame of a checkpoint, past damage too."""
+def inspect_checkpoint(file: File, name: str, last: bool) -> FileReport:
+    """Read every frame of a checkpoint, past damage too."""
     report = FileReport(name, file.size(), checkpoint=True)
-    with contextlib.suppress(errors.CorruptionError):  # which `regions` will tell
+    with contextlib.suppress(errors.CorruptionError):  # `regions` reports it
         report.last_group = frames.read_header(file, checkpoint.MAGIC, name).number
     for found in regions(file, checkpoint.MAGIC, name, last):
         if isinstance(found, Gap):
@@ -101,7 +101,7 @@ def look_at_checkpoint(file: File, name: str, last: bool) -> FileReport:
     return report
 
 
-def _look_at_log(file: File, name: str, last: bool) -> FileReport:
+def _inspect_log(file: File, name: str, last: bool) -> FileReport:
     report = FileReport(name, file.size())
     for found in regions(file, MAGIC, name, last):
         if isinstance(found, Gap):
@@ -128,7 +128,7 @@ def _look_at_log(file: File, name: str, last: bool) -> FileReport:
 
 
 def _recover(reading: Reading, report: Report) -> None:
-    """Do what a server would, in memory."""
+    """Recover the table in memory, as a server would."""
     log = FileLog(reading, read_only=True)
     store = Store(log)
     try:

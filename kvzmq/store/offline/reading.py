@@ -1,9 +1,8 @@
-"""A table's files as they were at one moment, for tools that only look.
+"""A table's files as they were at one moment, for tools that only read.
 
-`Reading` opens them all, also beside a server that appends, rotates and compacts, so that the store's
-own code can recover from them. `regions` goes through one file past everything that is no frame, `groups`
-through the log.
-Nothing is changed, not even a lock.
+`Reading` opens them all, also while a server appends, rotates and compacts, so that the store's own code can recover
+from them. `regions` yields the frames of one file and the gaps between them, `groups` those of the log. No file is
+changed, and no lock is kept.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class _OpenFile(DiskFile):
         self._length: int | None = None
 
     def end_at(self, length: int) -> None:
-        """Have the file end here, whatever is written to it from now on."""
+        """Set where the file ends for readers, whatever is appended to it from now on."""
         self._length = length
 
     def size(self) -> int:
@@ -76,7 +75,7 @@ class Reading:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.in_use = _in_use(self.path)
-        """Whether a server has the directory; its log then ends for us with the last group that is whole now."""
+        """Whether a server has the directory open; its log is then read up to the last group that is complete now."""
         self._files = _open_all(self.path)
         if not self._files:
             raise NoTable(f"{self.path} holds no table: neither {NAME} nor {checkpoint.NAME} is there")
@@ -124,7 +123,7 @@ class Reading:
 def _in_use(path: Path) -> bool:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once: a server may start meanwhile
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released at once, so that a server can start
     except BlockingIOError:
         return True
     finally:
@@ -133,7 +132,7 @@ def _in_use(path: Path) -> bool:
 
 
 def _open_all(path: Path) -> dict[str, _OpenFile]:
-    """Open the files, again if a rotation or a compaction renamed one of them meanwhile."""
+    """Open the files; if a rotation or a compaction renamed one of them meanwhile, open them again."""
     while True:
         files = {name: file for name in NAMES if (file := _open(path / name)) is not None}
         if {name: file.inode for name, file in files.items()} == _inodes(path):
@@ -169,14 +168,14 @@ class Group(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """A place of the log that cannot be read: which file, where and why; and whether it is a torn tail."""
+    """A part of the log that cannot be read: `what` says which file, where and why; `torn` if it is a torn tail."""
 
     what: str
     torn: bool
 
 
 def groups(reading: Reading) -> Iterator[Group | Unreadable]:
-    """Yield what the log holds, in its order: every group that can be read, and what lies between them."""
+    """Yield every group of the log that can be read, and the parts that cannot, in the order of the log."""
     for name in (NAME_SEALED, NAME):
         if not reading.exists(name):
             continue
@@ -201,14 +200,14 @@ class Gap(NamedTuple):
 
 
 def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame | Gap]:
-    """Yield a file's frames, and between them what is none.
+    """Yield a file's frames, and the gaps between them.
 
     Args:
-        name: the file's, for reasons
+        name: the file's, for messages
         last: whether it is the last log, whose last frame may be torn
 
     Raises:
-        WrittenByNewer: a later version wrote it: who knows what its frames mean
+        WrittenByNewer: a later version wrote it: what its frames mean is not known
     """
     offset = frames.HEADER_BYTES
     try:
@@ -217,8 +216,8 @@ def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame |
         head = file.read(0, offset)
         if len(head) < offset or crc32(head[:-4]).to_bytes(4, "little") == head[-4:]:
             yield Gap(0, file.size(), _reason(error), torn=False)
-            return  # of another version or kind: who knows what its frames would mean
-        # With the salt alone frames can still be told from anything else, so it is worth a try.
+            return  # of another version or kind: what its frames mean is not known
+        # The salt alone is enough to recognise frames.
         salt = head[12 : 12 + frames.SALT_BYTES]
         yield Gap(0, offset, _reason(error), torn=False)
     number = 0
@@ -231,10 +230,10 @@ def regions(file: File, magic: bytes, name: str, last: bool) -> Iterator[Frame |
         except frames.BadFrame as bad:
             if magic == MAGIC and ends_in_zeros(file, bad.offset):
                 return  # written ahead
-            # A log's frame of an earlier number is no successor: somebody stored a piece of this log as a value.
+            # A frame of an earlier number proves nothing: a client may have stored a piece of this log as a value.
             after = frames.find_frame(file, salt, bad.offset, number + 2 if magic == MAGIC else 0)
             if after is not None and _is_frame(file, salt, bad.offset):
-                continue  # it was written, and the next one, too, since it was read
+                continue  # since it was read, a server has written the rest of it, and the next one
             end = file.size() if after is None else after.offset
             yield Gap(bad.offset, end, bad.reason, torn=after is None and last)
             if after is None:
@@ -254,5 +253,5 @@ def _reason(error: errors.CorruptionError) -> str:
 
 
 def describe(gap: Gap) -> str:
-    """Say where and what a gap is."""
+    """Return where a gap is, and why."""
     return f"offset {gap.offset}: {gap.reason}: {gap.end - gap.offset} bytes cannot be read"

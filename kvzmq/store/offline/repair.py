@@ -1,17 +1,16 @@
 """Saves what can be read of a damaged table into a new directory; the damaged one is not touched.
 
-A log of commands with a hole is not the table: what comes after the hole worked on rows that nobody
-knows. So the new table is what recovery gives up to the damage, a state the table really had: the
-longest prefix.
+The log holds operations, not rows: those after damage were executed on rows whose values are not known. So the new
+table is what recovery gives up to the damage: the longest prefix of the log, a state that the table really had.
 
-What comes after the damage is not lost altogether. An insert says a row's value whatever was there
-before; from then on everything that happens to this row alone is known again. Those rows, as they
-were at the end of the log, are `Saved.later`: for the operator to judge, and to import. Rows of
-which the log says only "add 1" or "if it was 7, set 8" are named in `Saved.unknown`.
+Some rows can be restored from the log after the damage. An insert sets a row's value whatever it was before; from
+then on later changes of this row alone can be replayed. The rows restored so, as they were at the end of the log, are
+`Saved.later`: the operator decides whether to import them. The keys of rows that the log changes only relative to
+their value, as by an increment or a compare_and_set, are in `Saved.unknown`.
 
-A damaged checkpoint leaves no prefix, unless the log reaches back to the first group. Then the rows
-that its whole sections hold are known, as they were after its group, and the same rule carries them
-on through the log. The new table has those rows and no others.
+If the checkpoint is damaged there is no prefix, unless the log reaches back to the first group. The rows in its
+intact sections are known, as they were after its group, and the log is applied to them by the same rule. The new
+table has these rows and no others.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from kvzmq.store.offline.reading import Gap, Group, Reading, describe, groups, r
 from kvzmq.store.table import Table
 
 _UNCONDITIONAL = (operations.Insert, operations.InsertMany, operations.Remove, operations.RemoveMany)
-"""The writes after which a row is known, whatever it was before."""
+"""The writes after which a row's value is known even if it was not before."""
 
 
 @dataclass
@@ -42,10 +41,10 @@ class Saved:
 
     table     the rows that are saved
     group     the last group in it
-    prefix    whether the table was once just so; else rows are missing
+    prefix    whether the table once had exactly these rows; else rows are missing
     left_out  what is not in it, and why, a line each
-    later     rows as they are known from after the damage: MessagePack, or None for removed; and when they expire
-    unknown   keys that were changed after the damage to what cannot be known
+    later     rows restored from after the damage, by key: MessagePack, or None for removed; and the deadline or None
+    unknown   keys that were changed after the damage, whose values are not known
     """
 
     table: Table
@@ -57,7 +56,7 @@ class Saved:
 
 
 def save(reading: Reading) -> Saved:
-    """Read what can be read; see above for what it means."""
+    """Read what can be read; the module's docstring says what it means."""
     saved = Saved(Table())
     found = list(_groups(reading, saved.left_out))
     keys: set[str] | None = None
@@ -93,7 +92,7 @@ def _span(first: int, last: int) -> str:
 
 
 def _groups(reading: Reading, left_out: list[str]) -> Iterator[Group]:
-    """Yield every group that can be read; a line for what cannot be goes to `left_out`."""
+    """Yield every group that can be read; for each part that cannot, append a line to `left_out`."""
     for found in groups(reading):
         if isinstance(found, Group):
             yield found
@@ -102,7 +101,7 @@ def _groups(reading: Reading, left_out: list[str]) -> Iterator[Group]:
 
 
 def _load_checkpoint(reading: Reading, saved: Saved) -> bool:
-    """Load the checkpoint, or those of its sections that are whole; False if there are others."""
+    """Load the checkpoint; if it is damaged load its intact sections and return False."""
     try:
         found = checkpoint.read(reading)
         if found is not None:
@@ -140,7 +139,7 @@ def _load_checkpoint(reading: Reading, saved: Saved) -> bool:
 
 
 class _Replay:
-    """Applies groups to a table of which all keys are known, or only some.
+    """Applies groups to a table whose rows are all known, or only some of them.
 
     Args:
         table: the known rows
@@ -151,7 +150,7 @@ class _Replay:
         self.table = table
         self.keys = keys
         self.unknown: set[str] = set()
-        """Keys that were changed, nobody knows into what."""
+        """Keys that were changed, and whose values are not known."""
         self._seen: set[tuple[bytes, int]] = set()
 
     def apply(self, group: Group) -> None:

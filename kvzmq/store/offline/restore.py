@@ -25,7 +25,7 @@ from kvzmq.store.file import checkpoint
 from kvzmq.store.file.file_log import NAME, NAME_SEALED, write_table
 from kvzmq.store.file.files import Directory, DiskDirectory
 from kvzmq.store.offline import backup
-from kvzmq.store.offline.check import Report, look
+from kvzmq.store.offline.check import Report, inspect
 from kvzmq.store.offline.reading import NAMES, Reading
 
 NAME_NEW = "restore.tmp"
@@ -102,7 +102,7 @@ def _write_new(source: Path, directory: Directory) -> Report:
     try:
         write_table(new, backup.read(source))
         with Reading(path) as reading:
-            report = look(reading)
+            report = inspect(reading)
         if report.refusal is not None:
             raise errors.CorruptionError(f"{source} does not read back as it was written: {report.refusal}")
     except BaseException:
