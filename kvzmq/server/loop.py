@@ -2,20 +2,20 @@
 
     poll ──> drain the transports ──> dispatch: commit, execute, sync, reply ──> flush ──> timers ──> poll ...
 
-`Server.step` is one turn:
+`Server.step` is one iteration:
 
-1. The poll waits for requests, for what others have appended to the log, or until something is due.
-2. What others have appended is applied to the table.
+1. The poll waits for requests, for groups that other servers have appended to the log, or until a timer is due.
+2. Groups of other servers are applied to the table.
 3. Every transport that is ready is drained, up to its limits, so that none starves another.
 4. The dispatcher appends the changes among these requests to the log as one group, executes the requests one by
    one, in the order of their arrival, waits until the group is durable, and hands the replies to the transports.
-   Without a request it does what time brings: rows expire, indexes are built, watchers are told.
-5. The transports let the replies go.
+   Without a request it expires rows that are due, builds indexes, and pushes events to watches.
+5. The transports send the replies.
 6. Timers that are due are called.
 
-`run` turns until a signal or `stop`; SIGHUP has it call the hooks of `reloads` between two steps. While the loop waits
-for the disk, libzmq's I/O thread and the kernel collect the next step's requests: that is what makes group commit
-work.
+`run` repeats steps until a signal or `stop`; SIGHUP has it call the hooks of `reloads` between two steps. While the
+loop waits for the disk, libzmq's I/O thread and the kernel collect the next step's requests: that is what makes group
+commit work.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _IDLE_S = 1.0
 """The longest wait of a step: timers that do not wake the loop are late by this much at most."""
 
 _SWEEP_S = 0.1
-"""How often the transports look after their peers."""
+"""How often the transports do their housekeeping."""
 
 _COMPACTION_S = 0.05
 """How often to look whether a compaction is due or done; a child that ends wakes the loop."""
@@ -136,7 +136,7 @@ class Server:
         self._on_receive = [
             observer.on_receive for observer in observers if type(observer).on_receive is not Observer.on_receive
         ]
-        self._journal = Journal(transports, self._going_on)
+        self._journal = Journal(transports, self._log_figures)
         store.on_trouble = self._journal.trouble
         if store.trouble is not None:
             self._journal.trouble(store.trouble)
@@ -183,7 +183,7 @@ class Server:
         """Serve until `stop`, SIGTERM or SIGINT; from the main thread.
 
         Args:
-            ready: called when a signal would be a clean stop: whoever waits for the server may be told
+            ready: called once the server serves and a signal stops it cleanly
 
         Raises:
             StorageFatal: the disk cannot be trusted any more
@@ -219,38 +219,38 @@ class Server:
         self._stopping = True
 
     def step(self, timeout_s: float) -> int:
-        """Turn once: poll, drain, dispatch, flush, timers; wait `timeout_s` at most. Returns how many requests came."""
-        dispatcher, phases = self.dispatcher, self._phases
+        """Poll, drain, dispatch, flush, run timers; wait `timeout_s` at most. Returns how many requests came."""
+        dispatcher = self.dispatcher
         is_full = dispatcher.is_full
         # What is not drained stays ready, and the poll would not wait.
         poller = self._log_poller if is_full else self._poller
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
+        timed = self._phases if self._phases is not None and self._phases.is_due else None
+        if timed is not None:
+            timed.begin()
+            dispatcher.is_timed = True
         if self._zap is not None and self._zap.socket in ready:
             self._zap.drain()
-        is_timed = phases is not None and phases.is_due
-        if phases is not None and is_timed:
-            phases.begin()
-            dispatcher.is_timed = True
         if self._log_descriptors and not self._log_descriptors.isdisjoint(ready):
             self.store.catch_up()
         arrivals = [] if is_full else self._drain(ready)
-        if phases is not None and is_timed:
-            phases.drained()
+        if timed is not None:
+            timed.drained()
         if arrivals:
             for on_receive in self._on_receive:
-                on_receive(arrivals, is_timed)
+                on_receive(arrivals, timed is not None)
             refused = dispatcher.refused
             dispatcher.dispatch(arrivals)
             if dispatcher.refused > refused:
                 self._journal.refused(arrivals)
         else:
             dispatcher.tick()
-        if phases is not None and is_timed:
-            phases.dispatched()
+        if timed is not None:
+            timed.dispatched()
         for transport in self.transports:
             transport.flush()
-        if phases is not None and is_timed:
-            phases.end()
+        if timed is not None:
+            timed.end()
             dispatcher.is_timed = False
         self.timers.run()
         return len(arrivals)
@@ -309,13 +309,13 @@ class Server:
     def _phase_counts(self) -> tuple[int, int]:
         return self.dispatcher.requests + self.dispatcher.refused, self.dispatcher.send_ns
 
-    # ---- what there is to say
+    # ---- figures
 
     def clients(self) -> int:
         """Count the connections there are, of all transports."""
         return sum(transport.connections for transport in self.transports)
 
-    def _going_on(self) -> dict[str, int]:
+    def _log_figures(self) -> dict[str, int]:
         """Return what the log tells at debug."""
         found = {
             "steps": self.dispatcher.steps,
