@@ -56,10 +56,10 @@ ZMTP_CONVERSATIONS = ZMTP + "test_a_conversation_gives_the_same_however_it_is_cu
 WATCHES = "tests/unit/test_watches.py::"
 CRASH = "tests/fault/test_crash_points.py::test_every_crash_point_recovers_what_was_acknowledged[power]"
 RECOVERY = "tests/fault/test_crash_points.py::test_a_crash_at_every_call_of_the_recovery_loses_nothing"
-FAILED_LOG = "tests/unit/test_log_files.py::test_after_"
+FAILED_LOG = "tests/unit/test_file_log.py::test_after_"
 HISTORY = "tests/fault/test_forgetful_disk.py::test_no_history_on_a_forgetful_disk_loses_what_was_acknowledged"
 CALLS = "tests/fault/test_failing_calls.py::"
-FILES = "tests/unit/test_log_files.py::"
+FILES = "tests/unit/test_file_log.py::"
 LOG = "tests/contract/test_log_contract.py::"
 SESSIONS = "tests/unit/test_sessions.py::"
 TABLE = "tests/unit/test_table.py::"
@@ -785,7 +785,7 @@ MUTANTS: list[Mutant] = [
     Mutant("errors beside a stats outgrow the reply", "server/dispatcher.py", "budget.charge_text(str(error))", "str(error)",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("the number of an unreadable request is lost", "protocol/msgpack.py", "        head = _SEQ_AT_HEAD.match(frame)", "        head = None",
-           "tests/unit/test_codec.py::test_the_number_of_a_refused_request_survives_what_is_wrong_behind_it", 11),
+           "tests/unit/test_encodings.py::test_the_number_of_a_refused_request_survives_what_is_wrong_behind_it", 11),
     Mutant("results have less room than requests", "protocol/messages.py", "RESULT_BYTES_MAX = REQUEST_BYTES_LIMIT + 4 * KEY_CHARS_MAX + 1024", "RESULT_BYTES_MAX = REQUEST_BYTES_LIMIT - 1024",
            "tests/unit/test_limits.py::test_the_router_takes_requests_up_to_the_limit_and_every_row_can_be_read", 11),
     Mutant("lines have the length of frames", "protocol/messages.py", "    return JSON_GROWTH * request_bytes_max + _LINE_HEAD_BYTES", "    return request_bytes_max",
