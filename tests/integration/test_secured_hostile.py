@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,21 +106,7 @@ def test_mutated_handshakes_with_curve_harm_nobody(
         zmtp.greeting() + zmtp.ready() + zmtp.frame(msgspec.msgpack.encode([None, 1, [["insert", "a", 1]]])),
         *zmtp.INSTEAD_OF_A_HANDSHAKE.values(),
     ]
-    open_now: list[socket.socket] = []
-    for turn in range(handshakes):
-        data = bytearray(dice.choice(good))
-        for _ in range(dice.randrange(4)):
-            data[dice.randrange(len(data))] = dice.randrange(256)
-        peer = zmtp.connect(server.url)
-        with contextlib.suppress(ConnectionError):
-            peer.sendall(data[: dice.randrange(1, len(data) + 1)])
-        open_now.append(peer)
-        if len(open_now) > 50:
-            open_now.pop(dice.randrange(len(open_now))).close()
-        if turn % 20 == 0:
-            steady()
-    for peer in open_now:
-        peer.close()
+    zmtp.send_mutated_handshakes(server.url, good, handshakes, dice, steady)
     count("mutated handshakes with CURVE", handshakes)
 
 

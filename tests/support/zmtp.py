@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 import struct
+from collections.abc import Callable, Sequence
 
 
 def greeting(mechanism: bytes = b"NULL") -> bytes:
@@ -79,3 +82,29 @@ AFTER_A_HANDSHAKE = {
     "noise": bytes(range(255, -1, -1)) * 40,
 }
 """What a peer might send in the place of requests, by name."""
+
+
+def send_mutated_handshakes(
+    url: str, good: Sequence[bytes], number: int, dice: random.Random, meanwhile: Callable[[], None]
+) -> None:
+    """Connect `number` times, 50 at once, and send each time a part of a handshake with a few bytes changed.
+
+    Args:
+        good: handshakes, whole
+        meanwhile: called after every twentieth
+    """
+    open_now: list[socket.socket] = []
+    for turn in range(number):
+        data = bytearray(dice.choice(good))
+        for _ in range(dice.randrange(4)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        peer = connect(url)
+        with contextlib.suppress(ConnectionError):
+            peer.sendall(data[: dice.randrange(1, len(data) + 1)])
+        open_now.append(peer)
+        if len(open_now) > 50:
+            open_now.pop(dice.randrange(len(open_now))).close()
+        if turn % 20 == 0:
+            meanwhile()
+    for peer in open_now:
+        peer.close()
