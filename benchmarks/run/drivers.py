@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from benchmarks.run import work
-from benchmarks.run.tables import TABLES
+from benchmarks.run.tables import TABLES, KvzmqPyzmqTable, KvzmqTable
 
 Address = Mapping[str, Any]
 Ready = Callable[[], int]
@@ -27,6 +27,7 @@ Ready = Callable[[], int]
 _ROWS_A_BATCH = 1000
 _BATCH_BYTES = 1 << 20
 _EVENTS = 1000
+_KVZMQ = {"kvzmq": KvzmqTable, "kvzmq-pyzmq": KvzmqPyzmqTable}
 _REDIS_CONNECTIONS = 50
 """Of redis.asyncio's pool: with one for each of 1,000 tasks it was slower."""
 
@@ -257,11 +258,11 @@ def _prepare_load(
     first, following = _inserted.get(identity, (0, 0))
     _inserted[identity] = (first, following + 10_000_000)
     keys = (work.own_key(998, number) for number in itertools.count(following)) if writes else work.any_rows(rows, 2)
-    if table in ("kvzmq", "router-echo"):
+    if table in ("kvzmq", "frames"):
         from kvzmq.bench.load import Load
         from kvzmq.bench.load import operation as encode
 
-        load: Any = Load(address["url"], clients, in_flight, echo=table == "router-echo")
+        load: Any = Load(address["url"], clients, in_flight, echo=table == "frames")
         if writes:
             return load, ([encode("insert", key, value)] for key in keys)
         return load, ([encode("lookup", key)] for key in keys)
@@ -289,6 +290,53 @@ def run_tasks(
     A timed call is all of them: a clock in each task would be a good part of its cost.
     """
     return asyncio.run(_run_tasks(table, address, operation, tasks, rows, value_bytes, ready, seconds))
+
+
+def run_lasting_tasks(
+    table: str, address: Address, operation: str, lasting_tasks: int, rows: int, value_bytes: int, ready: Ready,
+    seconds: float,
+) -> Sample:  # fmt: skip
+    """Have so many asyncio tasks do one operation after the other, for so long."""
+    return asyncio.run(_run_lasting_tasks(table, address, operation, lasting_tasks, rows, value_bytes, ready, seconds))
+
+
+async def _run_lasting_tasks(
+    table: str, address: Address, operation: str, tasks: int, rows: int, value_bytes: int, ready: Ready, seconds: float
+) -> Sample:
+    identity = _identify("tasks", address)
+    first, following = _inserted.get(identity, (0, 0))
+    some = work.any_rows(rows, 3)
+    own = itertools.count(following)
+    value = b"x" * value_bytes
+    clock = time.monotonic_ns
+    ended, latencies = array("q"), array("q")
+    ends_at_ns = 0
+
+    async with _connect_async(table, address) as (lookup, insert):
+
+        async def call() -> None:
+            await (insert(work.own_key(997, next(own)), value) if operation == "insert" else lookup(next(some)))
+
+        async def go_on() -> None:
+            now_ns = clock()
+            while now_ns < ends_at_ns:
+                began_ns = now_ns
+                await call()
+                now_ns = clock()
+                ended.append(now_ns)
+                latencies.append(now_ns - began_ns)
+
+        await asyncio.gather(*[call() for _ in range(tasks)])  # connects
+        gc.collect()
+        start_ns = ready()
+        await asyncio.sleep(max(start_ns - clock(), 0) / 1e9)
+        cpu_s = time.process_time()
+        begin_ns = clock()
+        ends_at_ns = start_ns + int(seconds * 1e9)
+        await asyncio.gather(*[go_on() for _ in range(tasks)])
+        cpu_s = time.process_time() - cpu_s
+    _inserted[identity] = (first, next(own))
+    return Sample(begin_ns, ended[-1], ended.tobytes(), latencies.tobytes(), 1, cpu_s)
 
 
 async def _run_tasks(
@@ -333,10 +381,12 @@ class _connect_async:
         self._table, self._address = table, address
 
     async def __aenter__(self) -> tuple[Any, Any]:
-        if self._table == "kvzmq":
+        if self._table in _KVZMQ:
             import kvzmq
 
-            self._client: Any = kvzmq.connect_async(self._address["url"], timeout=60.0)
+            self._client: Any = kvzmq.connect_async(
+                self._address["url"], timeout=60.0, transport=_KVZMQ[self._table].transport
+            )
             await self._client.__aenter__()
             return self._client.lookup, self._client.insert
         import redis.asyncio
@@ -348,7 +398,7 @@ class _connect_async:
         return self._client.get, self._client.set
 
     async def __aexit__(self, *error: object) -> None:
-        if self._table == "kvzmq":
+        if self._table in _KVZMQ:
             await self._client.__aexit__(None, None, None)
         else:
             await self._client.aclose()
