@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import results
-from benchmarks.run.drivers import Sample
+from benchmarks.run.open_tables import Sample
 from benchmarks.run.peers import NOTHING, OTHER_CLIENTS, PEERS, DidNotStart, NotHere, Running
 from benchmarks.run.processes import busy_s
 from benchmarks.run.workers import LEAD_S, WorkerFailed, Workers

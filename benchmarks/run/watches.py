@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.results import Writer
-from benchmarks.run.drivers import Sample
 from benchmarks.run.experiments import VALUE_BYTES, Turn, turn_of
 from benchmarks.run.measuring import WORKERS, Bench, client_of, columns_of
+from benchmarks.run.open_tables import Sample
 from benchmarks.run.peers import Running
 from kvzmq.bench.load import summarize
 

@@ -23,8 +23,8 @@ from benchmarks.report.names import STAGES
 from benchmarks.results import Results, Writer, spread
 from benchmarks.run import measuring
 from benchmarks.run import startup as startup_run
-from benchmarks.run.drivers import Sample
 from benchmarks.run.measuring import LOAD_FIELDS
+from benchmarks.run.open_tables import Sample
 from benchmarks.run.testperf import FIELDS
 
 
