@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.report.names import remark_on_transport
 from benchmarks.report.targets import TARGETS, Target, format_figure
 from benchmarks.report.text import join, paragraph, table
 from benchmarks.results import Results
@@ -27,6 +28,7 @@ def write(results: Results) -> str:
                 f"In {narrow} the rounds do not agree: another run may say otherwise."
                 if narrow
                 else "The rounds agree on all of them.",
+                remark_on_transport(results),
             ),
             "\n".join([header, rule, *(line for pair in zip(lines, beneath) for line in pair)]),
             paragraph(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from benchmarks.report.names import in_order, measured, promise_of, short_of, title_of
+from benchmarks.report.names import in_order, measured, promise_of, remark_on_transport, short_of, title_of
 from benchmarks.report.text import bars, decimal, join, milliseconds, paragraph, rate, table
 from benchmarks.results import Results, Spread
 from benchmarks.run.peers import MEMORY, NOTHING
@@ -79,6 +79,8 @@ def _clients(results: Results) -> list[str]:
             "Blocking clients, a process each, single operations/s, on 10,000 rows with values of 32 bytes. `rounds`",
             "is how far the rounds lie from their median; a dash: the clients had no rows left to remove before half",
             "of the time was over.",
+            "`client us` is the processor time of the client's process for an operation, with 8 clients.",
+            remark_on_transport(results),
         ),
     ]
     for operation in ("insert", "lookup", "remove"):
@@ -95,9 +97,11 @@ def _clients(results: Results) -> list[str]:
                 )
                 cells += [rate(found.median), apart, milliseconds(p99)]
             cpu = results.median("clients", "server_cpu_us_per_op", contender=contender, operation=operation, clients=8)
-            rows.append([*cells, decimal(cpu, 1)])
+            own = results.median("clients", "client_cpu_us_per_op", contender=contender, operation=operation, clients=8)
+            rows.append([*cells, decimal(cpu, 1), decimal(own, 1)])
         rows.sort(key=lambda row: -float(row[5].replace(",", "").replace("-", "0") or 0))
-        header = (operation, "promise", "1 client", "rounds", "p99 ms", "8 clients", "rounds", "p99 ms", "server us/op")
+        sides = ("server us", "client us")
+        header = (operation, "promise", "1 client", "rounds", "p99 ms", "8 clients", "rounds", "p99 ms", *sides)
         parts.append(table(header, rows, left=2))
     sentences = []
     for operation, promise in (("insert", "durable"), ("lookup", None)):
@@ -171,7 +175,8 @@ def _sockets(results: Results) -> list[str]:
         paragraph(
             "Bare connections of one process, one operation unanswered on each, operations/s. The client is an"
             " event loop in Python that does",
-            "nothing else (the last three columns: with the most connections):",
+            "nothing else, for kvzmq with DEALER sockets of libzmq's (the last three columns: with the most"
+            " connections):",
         ),
         table(header, rows[:-1], left=2),
         paragraph(*sentences),
@@ -269,11 +274,15 @@ def _batches(results: Results) -> list[str]:
     return [*parts, paragraph(*sentences)]
 
 
+_KINDS = {"tasks": (1, 64, 1000), "threads": (1, 8, 32), "lasting_tasks": (8, 50, 1000)}
+"""How many there are of each kind of `tasks`."""
+
+
 def _tasks(results: Results) -> list[str]:
     if not results.has("tasks"):
         return []
     rows = []
-    for kind, counts in (("tasks", (1, 64, 1000)), ("threads", (1, 8, 32))):
+    for kind, counts in _KINDS.items():
         for operation in ("insert", "lookup"):
             for contender in measured(results, "tasks", ("kvzmq", "redis"), operation=operation, batch=kind):
                 wanted = {"contender": contender, "operation": operation, "batch": kind}
@@ -283,11 +292,19 @@ def _tasks(results: Results) -> list[str]:
                         results.median("tasks", f"{side}_cpu_us_per_op", clients=counts[-1], **wanted)
                         for side in ("server", "client")
                     ]
-                    rows.append([kind, operation, title_of(contender), *rates, *(decimal(each, 1) for each in cpu)])
+                    rows.append(
+                        [
+                            kind.replace("_", " "),
+                            operation,
+                            title_of(contender),
+                            *rates,
+                            *(decimal(each, 1) for each in cpu),
+                        ]
+                    )
         rows.append([])
     if not any(rows):
         return []
-    header = ("kind", "operation", "contender", "1", "64 or 8", "1,000 or 32", "server us/op", "client us/op")
+    header = ("kind", "operation", "contender", "few", "more", "most", "server us/op", "client us/op")
     sentences = []
     for kind, count in (("tasks", 1000), ("threads", 32)):
         for operation in ("insert", "lookup"):
@@ -310,8 +327,8 @@ def _tasks(results: Results) -> list[str]:
         paragraph(
             "One process, single operations written the natural way: 1, 64 or 1,000 asyncio tasks with an"
             " operation each, awaited together,",
-            "again and again; or 1, 8 or 32 threads that share a client, operations/s (the last two columns:"
-            " with the most):",
+            "again and again; 1, 8 or 32 threads that share a client; or 8, 50 or 1,000 tasks that last and do one"
+            " operation after the other, operations/s (the last two columns: with the most):",
         ),
         table(header, rows[:-1], left=3),
         paragraph(*sentences),

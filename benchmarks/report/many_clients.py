@@ -36,8 +36,8 @@ def _what_was_run(results: Results) -> str:
         "Every client is a process of its own and does one operation after the other: insert, lookup, size, query",
         "(four matches) and remove, each for the same time, all clients in step. A sum counts only what was done while",
         "all of them were at work. A dash: some had no rows left to remove before half of the time was over.",
-        "Over the bridge, requests are lines of JSON over TCP; over ZeroMQ, MessagePack from a DEALER to the server's",
-        "ROUTER socket.",
+        "Over the bridge, requests are lines of JSON over TCP; over ZeroMQ, MessagePack from the package's client to",
+        "the server's ROUTER socket.",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from benchmarks.results import OVER, Results
-from benchmarks.run.peers import PEERS
+from benchmarks.run.peers import FRAMES_ALONE, PEERS
 
 STAGES = ("insert", "lookup", "size", "query", "remove")
 """The operations of TestPerf, in its order."""
@@ -47,6 +47,18 @@ def promise_of(contender: str) -> str:
     """Return what an acknowledged change has survived at a contender."""
     name = contender.partition(OVER)[0]
     return PEERS[name].promise if name in PEERS else ""
+
+
+def remark_on_transport(results: Results) -> str:
+    """Say what kvzmq's client has spoken ZMTP over, as far as the figures tell."""
+    if not results.has("clients"):
+        return ""
+    if not results.names_transport("clients"):
+        return "These figures do not name kvzmq's transport: its client was a DEALER of libzmq's (pyzmq) then."
+    return (
+        "kvzmq's client has a plain socket of its own; `pyzmq` names a DEALER of libzmq's in its place,"
+        f" `{FRAMES_ALONE}` the plain socket with no client above it."
+    )
 
 
 def in_order(contenders: Iterable[str]) -> list[str]:

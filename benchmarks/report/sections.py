@@ -13,6 +13,7 @@ from benchmarks.report import (
     limits,
     many_clients,
     remarks,
+    startup,
     transports,
     watches,
 )
@@ -54,6 +55,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("What group commit changes", group_commit.write),
     ("What the bridge costs or saves against ROUTER", transports.write),
     ("Beside what people use instead", comparison.write),
+    ("From the start of a program to its first answer", startup.write),
     ("Growth: rows, memory, recovery, queries", growing.write),
     ("Compaction", growing.compaction),
     ("Latency", latency.write),

@@ -10,8 +10,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from benchmarks.results import NONE, Results, Spread, ratio_of, spread
+from benchmarks.results import NONE, OVER, PYZMQ, Results, Spread, ratio_of, spread
 from benchmarks.run.storage import QUERIES_TOGETHER
+
+OVER_PYZMQ = f"kvzmq{OVER}{PYZMQ}"
 
 Ratio = Callable[[Results], Spread]
 Text = Callable[[Results], str]
@@ -72,6 +74,60 @@ def _rates(experiment: str, ours: Mapping[str, object], theirs: Mapping[str, obj
         return "" if math.isnan(one) or math.isnan(other) else f"{one:,.0f}/s : {other:,.0f}/s"
 
     return Source(experiment, lambda results: results.ratio(experiment, "ops_per_s", ours, theirs), figures)
+
+
+def _cost(contender: str, other: str, clients: int) -> Source:
+    """Return the ratio of the client's processor time for a lookup, and the text of the two."""
+
+    def figures(results: Results) -> str:
+        ours, theirs = (
+            results.median("clients", "client_cpu_us_per_op", **_single(name, "lookup", clients))
+            for name in (contender, other)
+        )
+        return "" if math.isnan(ours) or math.isnan(theirs) else f"{ours:.1f} us : {theirs:.1f} us"
+
+    def measure(results: Results) -> Spread:
+        return results.ratio(
+            "clients",
+            "client_cpu_us_per_op",
+            _single(contender, "lookup", clients),
+            _single(other, "lookup", clients),
+        )
+
+    return Source("clients", measure, figures)
+
+
+def _startup(field: str) -> Source:
+    """Return the ratio of what a program takes to its first answer, and the text of both."""
+    ours, theirs = ({"contender": name, "program": "first answer"} for name in ("kvzmq", OVER_PYZMQ))
+
+    def figures(results: Results) -> str:
+        one, other = (1e3 * results.median("startup", field, **wanted) for wanted in (ours, theirs))
+        return "" if math.isnan(one) or math.isnan(other) else f"{one:.0f} ms : {other:.0f} ms"
+
+    return Source("startup", lambda results: results.ratio("startup", field, ours, theirs), figures)
+
+
+def _lasting_tasks(operation: str) -> Source:
+    """Return the ratio of 1,000 tasks of ours that last to redis.asyncio's with its best number of them."""
+    ours = {"contender": "kvzmq", "operation": operation, "batch": "lasting_tasks", "clients": 1000}
+
+    def theirs(results: Results) -> dict[str, object]:
+        wanted: dict[str, object] = {"contender": "redis", "operation": operation, "batch": "lasting_tasks"}
+        rates = {
+            count: results.median("tasks", "ops_per_s", clients=count, **wanted)
+            for count in results.numbers("tasks", "clients", **wanted)
+        }
+        return {**wanted, "clients": max(rates, key=lambda count: rates[count], default=0)}
+
+    def figures(results: Results) -> str:
+        best = theirs(results)
+        one, other = (results.median("tasks", "ops_per_s", **wanted) for wanted in (ours, best))
+        if math.isnan(one) or math.isnan(other):
+            return ""
+        return f"{one:,.0f}/s : {other:,.0f}/s with {best['clients']:,}"
+
+    return Source("tasks", lambda results: results.ratio("tasks", "ops_per_s", ours, theirs(results)), figures)
 
 
 def _worst(*ratios: Ratio, greatest: bool = False) -> Ratio:
@@ -204,6 +260,44 @@ def _rate(experiment: str, wanted: Mapping[str, object]) -> Source:
 
 
 TARGETS = (
+    Target("lookup, one blocking client", "redis-py GET", 1,
+            _rates("clients", _single("kvzmq", "lookup", 1), _single("redis", "lookup", 1))),
+    Target("lookup, 8 blocking clients", "redis-py GET", 1,
+            _rates("clients", _single("kvzmq", "lookup", 8), _single("redis", "lookup", 8))),
+    Target("lookup, 8 blocking clients", "bare ROUTER echo, frames over the same socket", 0.8,
+            _rates("clients", _single("kvzmq", "lookup", 8), _single("router-echo", "lookup", 8))),
+    Target("durable insert, one blocking client", "redis-py SET, appendfsync always", 1,
+            _rates("clients", _single("kvzmq", "insert", 1), _single("redis", "insert", 1))),
+    Target("durable insert, 8 blocking clients", "redis-py SET, appendfsync always", 1.3,
+            _rates("clients", _single("kvzmq", "insert", 8), _single("redis", "insert", 8))),
+    Target("durable insert, 64 blocking clients", "64 redis-py clients, appendfsync always", 1.3,
+            _rates("libraries", _single("kvzmq", "insert", 64), _single("redis", "insert", 64))),
+    Target("lookup, 64 blocking clients", "64 redis-py clients", 1.3,
+            _rates("libraries", _single("kvzmq", "lookup", 64), _single("redis", "lookup", 64))),
+    Target("client's processor time of a lookup, one client", "kvzmq over pyzmq", 0.4,
+            _cost("kvzmq", OVER_PYZMQ, 1), at_most=True),
+    Target("client's processor time of a lookup, 8 clients", "kvzmq over pyzmq", 0.4,
+            _cost("kvzmq", OVER_PYZMQ, 8), at_most=True),
+    Target("processor time from start to first answer", "kvzmq over pyzmq", 0.6,
+            _startup("cpu_s"), at_most=True),
+    Target("time from start to first answer", "kvzmq over pyzmq", 0.6,
+            _startup("seconds"), at_most=True),
+    Target("asyncio lookup, 1,000 tasks", "kvzmq over pyzmq", 1.1,
+            _rates("tasks", _tasks("kvzmq", "lookup"), _tasks(OVER_PYZMQ, "lookup"))),
+    Target("asyncio durable insert, 1,000 tasks", "kvzmq over pyzmq", 1.1,
+            _rates("tasks", _tasks("kvzmq", "insert"), _tasks(OVER_PYZMQ, "insert"))),
+    Target("asyncio lookup, 1,000 tasks that last", "redis.asyncio, its best number of them", 10,
+            _lasting_tasks("lookup")),
+    Target("asyncio durable insert, 1,000 tasks that last", "redis.asyncio, its best number of them", 10,
+            _lasting_tasks("insert")),
+    Target("durable insert, batches of 1,000, one client", "kvzmq over pyzmq", 1,
+            _rates("batches", _batch("kvzmq", "insert"), _batch(OVER_PYZMQ, "insert"))),
+    Target("lookup, batches of 1,000, one client", "kvzmq over pyzmq", 1,
+            _rates("batches", _batch("kvzmq", "lookup"), _batch(OVER_PYZMQ, "lookup"))),
+    Target("durable insert, batches of 1,000, one client", "redis-py MSET of 1,000, appendfsync always", 1,
+            _rates("batches", _batch("kvzmq", "insert"), _batch("redis-many", "insert"))),
+    Target("lookup, batches of 1,000, one client", "redis-py MGET of 1,000", 1,
+            _rates("batches", _batch("kvzmq", "lookup"), _batch("redis-many", "lookup"))),
     Target("durable insert, batches of 1,000, one client", "redis-py pipeline of 1,000, appendfsync always", 8,
             _rates("batches", _batch("kvzmq", "insert"), _batch("redis", "insert"))),
     Target("lookup, batches of 1,000, one client", "redis-py pipeline", 5,
@@ -218,12 +312,12 @@ TARGETS = (
             _rates("libraries", _single("kvzmq", "insert", 64), _single("redis", "insert", 64))),
     Target("durable insert, 64 bare connections", "Redis, 64 bare connections", 1.5,
             _rates("sockets", _single("kvzmq", "insert", 64), _single("redis", "insert", 64))),
-    Target("lookup, one blocking client, ROUTER", "bare pyzmq echo", 0.9,
+    Target("lookup, one blocking client", "bare ROUTER echo, frames over the same socket", 0.9,
             _rates("clients", _single("kvzmq", "lookup", 1), _single("router-echo", "lookup", 1))),
     Target("lookup, 8 clients, bridge", "bare epoll JSON echo", 0.8,
             _rates("clients", _single("kvzmq-bridge", "lookup", 8), _single("json-echo", "lookup", 8))),
-    Target("lookup, 8 clients, bridge", "redis-py GET", 1,
-            _rates("clients", _single("kvzmq-bridge", "lookup", 8), _single("redis-memory", "lookup", 8))),
+    Target("lookup, 8 clients, bridge", "redis-py GET", 1.1,
+            _rates("clients", _single("kvzmq-bridge", "lookup", 8), _single("redis", "lookup", 8))),
     Target("TestPerf inserts, 8 clients, sum", "one-sync-a-change server", 4,
             _rates("testperf", _perf("kvzmq", 8), _perf("one-sync", 8))),
     Target("TestPerf inserts, 16 clients, sum", "one-sync-a-change server", 4,

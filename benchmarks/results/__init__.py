@@ -2,6 +2,7 @@
 
 An interrupted run leaves what it has measured. Cells are text; `number` reads one. A contender that was measured over
 another transport than its usual one is read as another contender, `kvzmq, pyzmq`, so that their figures never mix.
+Files from before kvzmq's client had a socket of its own have no column `transport`: all of it was libzmq's DEALER.
 """
 
 from __future__ import annotations
@@ -20,8 +21,14 @@ OVER = ", "
 """Between a contender's name and its transport."""
 
 USUAL_TRANSPORT = "plain socket"
-_TRANSPORT_APART = ("testperf",)
-"""Experiments that compare transports, and ask for one by its column."""
+"""What kvzmq's client speaks ZMTP over unless it is told otherwise."""
+
+PYZMQ = "pyzmq"
+"""A DEALER socket of libzmq's."""
+
+_TRANSPORT_APART = ("testperf", "sockets", "in_flight", "group_commit")
+"""Experiments whose column `transport` makes no other contender: TestPerf's asks for it by that column, and the load of
+the others has one transport only."""
 
 Row = dict[str, str]
 
@@ -120,6 +127,10 @@ class Results:
     def has(self, experiment: str) -> bool:
         """Say whether an experiment gave any figures."""
         return bool(self._files.get(experiment))
+
+    def names_transport(self, experiment: str) -> bool:
+        """Say whether an experiment's figures name the transport of kvzmq's client."""
+        return any(row.get("transport") for row in self.rows(experiment))
 
     def values(self, experiment: str, field: str, **wanted: object) -> list[str]:
         """Return the different contents of a column, in order of their first appearance."""

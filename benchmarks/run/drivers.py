@@ -15,67 +15,22 @@ import threading
 import time
 from array import array
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any
 
 from benchmarks.run import work
+from benchmarks.run.async_drivers import run_lasting_tasks, run_tasks
+from benchmarks.run.open_tables import Address, Ready, Sample, close_all, identify, inserted, open_table
 from benchmarks.run.tables import TABLES
-
-Address = Mapping[str, Any]
-Ready = Callable[[], int]
 
 _ROWS_A_BATCH = 1000
 _BATCH_BYTES = 1 << 20
 _EVENTS = 1000
-_REDIS_CONNECTIONS = 50
-"""Of redis.asyncio's pool: with one for each of 1,000 tasks it was slower."""
-
-
-class Sample(NamedTuple):
-    """What one worker did.
-
-    start_ns, end_ns  monotonic clock
-    ended_ns          when each timed call ended, in order of its end
-    latencies_ns      of the timed calls, in the same order
-    operations        of each timed call
-    cpu_s             of the worker, from start to end
-    """
-
-    start_ns: int
-    end_ns: int
-    ended_ns: bytes
-    latencies_ns: bytes
-    operations: int
-    cpu_s: float
-
-
-_tables: dict[tuple[str, str], Any] = {}
-_inserted: dict[tuple[str, str], tuple[int, int]] = {}
-"""Of each table: the first and the next of this worker's own rows."""
-
-
-def _identify(table: str, address: Address) -> tuple[str, str]:
-    return table, repr(sorted(address.items()))
-
-
-def _open(table: str, address: Address) -> Any:
-    identity = _identify(table, address)
-    if identity not in _tables:
-        _tables[identity] = TABLES[table](address)
-    return _tables[identity]
-
-
-def close_all() -> None:
-    """Close every table this worker has open."""
-    while _tables:
-        _, table = _tables.popitem()
-        table.close()
-    _inserted.clear()
 
 
 def fill(table: str, address: Address, first: int, rows: int, value_bytes: int) -> None:
     """Put rows there that lookups will find."""
-    client = _open(table, address)
+    client = open_table(table, address)
     value = work.value_of(table, value_bytes)
     batch = max(1, min(_ROWS_A_BATCH, _BATCH_BYTES // value_bytes))
     for at in range(first, first + rows, batch):
@@ -84,7 +39,7 @@ def fill(table: str, address: Address, first: int, rows: int, value_bytes: int) 
 
 def fill_groups(table: str, address: Address, rows: int, matches: int) -> None:
     """Put rows there whose value is a map, `matches` of them of each group."""
-    client = _open(table, address)
+    client = open_table(table, address)
     for at in range(0, rows, _ROWS_A_BATCH):
         client.insert_many(
             dict(work.grouped_row(number, matches) for number in range(at, min(at + _ROWS_A_BATCH, rows)))
@@ -99,9 +54,9 @@ def call_in_turn(
     table: str, address: Address, operation: str, client: int, rows: int, value_bytes: int, ready: Ready, seconds: float
 ) -> Sample:
     """Be one blocking client: one operation after the other."""
-    opened = _open(table, address)
-    identity = _identify(table, address)
-    first, following = _inserted.get(identity, (0, 0))
+    opened = open_table(table, address)
+    identity = identify(table, address)
+    first, following = inserted.get(identity, (0, 0))
     value = work.value_of(table, value_bytes)
     call: Callable[..., Any] = getattr(opened, operation, None) or _mix(opened)
     arguments: Iterator[tuple[Any, ...]]
@@ -118,9 +73,9 @@ def call_in_turn(
     sample = _time_calls(call, arguments, ready, seconds)
     done = len(sample.ended_ns) // 8
     if operation == "insert":
-        _inserted[identity] = (first, following + done)
+        inserted[identity] = (first, following + done)
     elif operation == "remove":
-        _inserted[identity] = (first + done, following)
+        inserted[identity] = (first + done, following)
     return sample
 
 
@@ -130,7 +85,7 @@ def call_until(
     stop: str,
 ) -> Sample:  # fmt: skip
     """Be one blocking client until a file of this name appears, `seconds` at most."""
-    opened = _open(table, address)
+    opened = open_table(table, address)
     value = work.value_of(table, value_bytes)
 
     def arguments() -> Iterator[tuple[Any, ...]]:
@@ -146,7 +101,7 @@ def call_queries(
     table: str, address: Address, rows: int, matches: int, batch: int, ready: Ready, seconds: float
 ) -> Sample:
     """Be one blocking client that queries for groups of rows, evenly drawn; `batch` of them in a pipeline."""
-    opened = _open(table, address)
+    opened = open_table(table, address)
     groups = itertools.cycle([int(key[4:]) // matches for key in itertools.islice(work.any_rows(rows, 5), 1000)])
     found = opened.query("group", next(groups))
     if len(found) != matches:
@@ -172,17 +127,17 @@ def call_with_batches(
     table: str, address: Address, operation: str, batch: int, rows: int, value_bytes: int, ready: Ready, seconds: float
 ) -> Sample:
     """Be one blocking client that asks for `batch` rows at a time."""
-    opened = _open(table, address)
+    opened = open_table(table, address)
     value = work.value_of(table, value_bytes)
-    identity = _identify(table, address)
+    identity = identify(table, address)
     if operation == "insert":
         # The maps are ready before the clock starts.
-        first, following = _inserted.get(identity, (0, 0))
+        first, following = inserted.get(identity, (0, 0))
         maps = [
             ({work.own_key(999, following + at * batch + n): value for n in range(batch)},)
             for at in range(_prepared(batch))
         ]
-        _inserted[identity] = (first, following + len(maps) * batch)
+        inserted[identity] = (first, following + len(maps) * batch)
         return _time_calls(opened.insert_many, itertools.cycle(maps), ready, seconds)._replace(operations=batch)
     keys = work.any_rows(rows, 1)
     lists = [(list(itertools.islice(keys, batch)),) for _ in range(_prepared(batch))]
@@ -253,15 +208,15 @@ def _prepare_load(
 ) -> tuple[Any, Any]:
     writes = operation == "insert"
     value = b"x" * value_bytes
-    identity = _identify("sockets", address)
-    first, following = _inserted.get(identity, (0, 0))
-    _inserted[identity] = (first, following + 10_000_000)
+    identity = identify("sockets", address)
+    first, following = inserted.get(identity, (0, 0))
+    inserted[identity] = (first, following + 10_000_000)
     keys = (work.own_key(998, number) for number in itertools.count(following)) if writes else work.any_rows(rows, 2)
-    if table in ("kvzmq", "router-echo"):
+    if table in ("kvzmq", "frames"):
         from kvzmq.bench.load import Load
         from kvzmq.bench.load import operation as encode
 
-        load: Any = Load(address["url"], clients, in_flight, echo=table == "router-echo")
+        load: Any = Load(address["url"], clients, in_flight, echo=table == "frames")
         if writes:
             return load, ([encode("insert", key, value)] for key in keys)
         return load, ([encode("lookup", key)] for key in keys)
@@ -276,83 +231,6 @@ def _prepare_load(
     encoder = encoders["redis" if table == "redis" else "json", writes]
     port = address["bridge"] if table == "kvzmq-bridge" else address["port"]
     return sockets.TcpLoad(port, clients), (encoder(key, value) for key in keys)
-
-
-# ---- asyncio tasks and threads ---------------------------------------------------------------------------
-
-
-def run_tasks(
-    table: str, address: Address, operation: str, tasks: int, rows: int, value_bytes: int, ready: Ready, seconds: float
-) -> Sample:
-    """Have so many asyncio tasks do one operation each, all at once; then again, for so long.
-
-    A timed call is all of them: a clock in each task would be a good part of its cost.
-    """
-    return asyncio.run(_run_tasks(table, address, operation, tasks, rows, value_bytes, ready, seconds))
-
-
-async def _run_tasks(
-    table: str, address: Address, operation: str, tasks: int, rows: int, value_bytes: int, ready: Ready, seconds: float
-) -> Sample:
-    identity = _identify("tasks", address)
-    first, following = _inserted.get(identity, (0, 0))
-    own = (work.own_key(997, number) for number in itertools.count(following))
-    some = work.any_rows(rows, 3)
-    value = b"x" * value_bytes
-    clock = time.monotonic_ns
-    ended = array("q")
-
-    async with _connect_async(table, address) as (lookup, insert):
-
-        def all_at_once() -> asyncio.Future[list[Any]]:
-            if operation == "insert":
-                return asyncio.gather(*[insert(key, value) for key in itertools.islice(own, tasks)])
-            return asyncio.gather(*[lookup(key) for key in itertools.islice(some, tasks)])
-
-        await all_at_once()  # connects
-        gc.collect()
-        start_ns = ready()
-        await asyncio.sleep(max(start_ns - clock(), 0) / 1e9)
-        cpu_s = time.process_time()
-        begin_ns = now_ns = clock()
-        end_ns = start_ns + int(seconds * 1e9)
-        while now_ns < end_ns:
-            await all_at_once()
-            now_ns = clock()
-            ended.append(now_ns)
-        cpu_s = time.process_time() - cpu_s
-    _inserted[identity] = (first, following + (len(ended) + 1) * tasks)
-    latencies = array("q", [end - start for start, end in itertools.pairwise([begin_ns, *ended])])
-    return Sample(begin_ns, now_ns, ended.tobytes(), latencies.tobytes(), tasks, cpu_s)
-
-
-class _connect_async:
-    """The asyncio client of a contender, as its lookup and its insert."""
-
-    def __init__(self, table: str, address: Address) -> None:
-        self._table, self._address = table, address
-
-    async def __aenter__(self) -> tuple[Any, Any]:
-        if self._table == "kvzmq":
-            import kvzmq
-
-            self._client: Any = kvzmq.connect_async(self._address["url"], timeout=60.0)
-            await self._client.__aenter__()
-            return self._client.lookup, self._client.insert
-        import redis.asyncio
-
-        pool = redis.asyncio.BlockingConnectionPool(
-            host="127.0.0.1", port=self._address["port"], max_connections=_REDIS_CONNECTIONS, timeout=60
-        )
-        self._client = redis.asyncio.Redis(connection_pool=pool)
-        return self._client.get, self._client.set
-
-    async def __aexit__(self, *error: object) -> None:
-        if self._table == "kvzmq":
-            await self._client.__aexit__(None, None, None)
-        else:
-            await self._client.aclose()
-            await self._client.connection_pool.disconnect()
 
 
 # ---- watches ---------------------------------------------------------------------------------------------
@@ -428,12 +306,12 @@ def run_threads(
     worker: int = 0, shared: bool = True,
 ) -> Sample:  # fmt: skip
     """Have so many threads use one blocking client, or each its own."""
-    tables = [_open(table, address) if shared else TABLES[table](address) for _ in range(threads)]
+    tables = [open_table(table, address) if shared else TABLES[table](address) for _ in range(threads)]
     value = work.value_of(table, value_bytes)
-    identity = _identify(table, address)
-    first, following = _inserted.get(identity, (0, 0))
+    identity = identify(table, address)
+    first, following = inserted.get(identity, (0, 0))
     step = 1_000_000
-    _inserted[identity] = (first, following + threads * step)
+    inserted[identity] = (first, following + threads * step)
     samples: list[Sample] = []
     gate, start = threading.Barrier(threads + 1), threading.Event()
     start_ns = 0
@@ -482,3 +360,21 @@ def run_threads(
         1,
         max(sample.cpu_s for sample in samples),
     )
+
+
+__all__ = [
+    "call_in_turn",
+    "call_queries",
+    "call_until",
+    "call_with_batches",
+    "catch_up",
+    "close_all",
+    "drive_sockets",
+    "fill",
+    "fill_groups",
+    "follow",
+    "run_lasting_tasks",
+    "run_tasks",
+    "run_threads",
+]
+"""What a worker can be told to do."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks.results import Writer
+from benchmarks.results import PYZMQ, Writer
 from benchmarks.run import work
-from benchmarks.run.measuring import FEW_ROUNDS, WORKERS, Bench
-from benchmarks.run.peers import Running
+from benchmarks.run.measuring import FEW_ROUNDS, WORKERS, Bench, columns_of
+from benchmarks.run.peers import OTHER_CLIENTS, Running
 from benchmarks.run.workers import WorkerFailed
 
 ROWS = 10_000
 """What is in a table when single operations are measured."""
 
 VALUE_BYTES = 32
+
+OVER_PYZMQ, FRAMES, ECHO_OVER_PYZMQ = OTHER_CLIENTS
 
 Turn = Callable[[int], None]
 
@@ -37,9 +39,8 @@ def turn_of(
                 broken = True  # it was said; the others go on
                 return
             writer.add(
-                **{"in_flight": 1, "batch": 1, **figures, **columns},
+                **{"in_flight": 1, "batch": 1, **figures, **columns_of(running), **columns},
                 round=at,
-                contender=running.peer.name,
                 operation=operation,
             )
 
@@ -62,6 +63,8 @@ def clients(bench: Bench) -> None:
     turns: list[Turn] = []
     contenders = {
         "kvzmq": (*changes, "size"),
+        OVER_PYZMQ: ("insert", "lookup"),
+        FRAMES: ("lookup",),
         "kvzmq-bridge": (*changes, "size"),
         "redis": changes,
         "one-sync": changes,
@@ -72,6 +75,7 @@ def clients(bench: Bench) -> None:
         "redis-memory": ("lookup",),
         "memcached": ("lookup",),
         "router-echo": ("lookup",),
+        ECHO_OVER_PYZMQ: ("lookup",),
         "json-echo": ("lookup",),
     }
     swept = ("kvzmq", "kvzmq-bridge", "redis", "one-sync")
@@ -95,7 +99,8 @@ def _sockets(
             }
         ]  # fmt: skip
 
-    return turn_of(bench, writer, running, operations, "drive_sockets", arguments, count, in_flight=in_flight)
+    load = {"transport": PYZMQ} if running.peer.transport else {}  # kvzmq.bench.load has DEALER sockets of libzmq's
+    return turn_of(bench, writer, running, operations, "drive_sockets", arguments, count, in_flight=in_flight, **load)
 
 
 def sockets(bench: Bench) -> None:
@@ -127,7 +132,7 @@ def libraries(bench: Bench) -> None:
             for worker in range(WORKERS)
         ]  # fmt: skip
 
-    with bench.writer("libraries") as writer, bench.running("kvzmq", "redis") as servers:
+    with bench.writer("libraries") as writer, bench.running("kvzmq", OVER_PYZMQ, "redis") as servers:
         for running in servers.values():
             bench.fill(running, ROWS, VALUE_BYTES)
             turns.append(turn_of(bench, writer, running, ("insert", "lookup"), "run_threads", arguments, threads))
@@ -160,10 +165,11 @@ BATCHES = (1, 10, 100, 1000, 10_000)
 def batches(bench: Bench) -> None:
     """One client that asks for 1 to 10,000 rows at a time."""
     turns = []
-    with bench.writer("batches") as writer, bench.running("kvzmq", "redis", "redis-many", "sqlite") as servers:
-        for running in servers.values():
+    contenders = ("kvzmq", OVER_PYZMQ, "redis", "redis-many", "sqlite")
+    with bench.writer("batches") as writer, bench.running(*contenders) as servers:
+        for name, running in servers.items():
             bench.fill(running, ROWS, VALUE_BYTES)
-            for batch in BATCHES:
+            for batch in (1000,) if name == OVER_PYZMQ else BATCHES:
                 turns.append(
                     turn_of(
                         bench,
@@ -190,25 +196,32 @@ def _batch(bench: Bench, batch: int) -> Callable[[str], list[dict[str, Any]]]:
     ]
 
 
+TASKS: dict[str, dict[str, Sequence[int]]] = {
+    "kvzmq": {"tasks": (1, 64, 1000), "threads": (1, 8, 32), "lasting_tasks": (1000,)},
+    OVER_PYZMQ: {"tasks": (1, 64, 1000), "lasting_tasks": (1000,)},
+    "redis": {"tasks": (1, 64, 1000), "threads": (1, 8, 32), "lasting_tasks": (8, 50, 1000)},
+}
+"""By contender: how many tasks or threads there are of each kind. redis.asyncio is best with few that last."""
+
+
 def tasks(bench: Bench) -> None:
     """Single operations the natural way from one process: many asyncio tasks, many threads."""
     turns: list[Turn] = []
-    with bench.writer("tasks") as writer, bench.running("kvzmq", "redis") as servers:
-        for running in servers.values():
+    with bench.writer("tasks") as writer, bench.running(*TASKS) as servers:
+        for name, running in servers.items():
             bench.fill(running, ROWS, VALUE_BYTES)
-            for driver, counts in (("run_tasks", (1, 64, 1000)), ("run_threads", (1, 8, 32))):
+            for kind, counts in TASKS[name].items():
                 for count in counts:
+                    arguments = _many(bench, kind, count)
                     turns.append(
                         turn_of(
-                            bench, writer, running, ("insert", "lookup"), driver, _many(bench, driver, count), count,
-                            batch=driver.removeprefix("run_"),
+                            bench, writer, running, ("insert", "lookup"), f"run_{kind}", arguments, count, batch=kind
                         )
-                    )  # fmt: skip
+                    )
         bench.take_turns(turns, "tasks and threads")
 
 
-def _many(bench: Bench, driver: str, count: int) -> Callable[[str], list[dict[str, Any]]]:
-    kind = driver.removeprefix("run_")
+def _many(bench: Bench, kind: str, count: int) -> Callable[[str], list[dict[str, Any]]]:
     return lambda operation: [
         {
             "operation": operation,

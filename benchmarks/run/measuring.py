@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import results
-from benchmarks.run.drivers import Sample
-from benchmarks.run.peers import PEERS, DidNotStart, NotHere, Running
+from benchmarks.run.open_tables import Sample
+from benchmarks.run.peers import NOTHING, OTHER_CLIENTS, PEERS, DidNotStart, NotHere, Running
 from benchmarks.run.processes import busy_s
 from benchmarks.run.workers import LEAD_S, WorkerFailed, Workers
 from kvzmq.bench.load import summarize
@@ -25,12 +25,13 @@ WORKERS = 8
 """How many processes at most play blocking clients; beyond, connections of one process do."""
 
 LOAD_FIELDS = (
-    "round", "contender", "operation", "clients", "in_flight", "batch", "value_bytes", "seconds", "operations",
-    "ops_per_s", "mean_ms", "min_ms", "p50_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms", "server_cpu_us_per_op",
-    "client_cpu_us_per_op", "server_busy", "machine_busy", "syncs_per_s", "changes_per_sync",
+    "round", "contender", "transport", "operation", "clients", "in_flight", "batch", "value_bytes", "seconds",
+    "operations", "ops_per_s", "mean_ms", "min_ms", "p50_ms", "p95_ms", "p99_ms", "p999_ms", "max_ms",
+    "server_cpu_us_per_op", "client_cpu_us_per_op", "server_busy", "machine_busy", "syncs_per_s", "changes_per_sync",
 )  # fmt: skip
 """The columns of a load.
 
+transport             what a client of ZeroMQ speaks ZMTP over
 in_flight             unanswered requests of one client
 batch                 operations in one request, the latencies are a request's
 seconds, operations   of the time in which all clients were at work
@@ -92,11 +93,12 @@ class Bench:
         with contextlib.ExitStack() as stack:
             found: dict[str, Running] = {}
             for name in names:
+                peer = PEERS.get(name) or OTHER_CLIENTS[name]
                 try:
-                    running = PEERS[name].run(self.base)
+                    running = peer.run(self.base)
                 except (NotHere, DidNotStart) as error:
                     if name not in self.skipped:
-                        self.say(f"*** SKIPPED {PEERS[name].title}: {error}")
+                        self.say(f"*** SKIPPED {peer.title}: {error}")
                     self.skipped[name] = str(error)
                     continue
                 stack.callback(running.stop)
@@ -107,7 +109,7 @@ class Bench:
 
     def fill(self, running: Running, rows: int, value_bytes: int) -> None:
         """Put rows into a contender's table."""
-        if running.peer.table == "router-echo" or running.peer.name == "json-echo":
+        if running.peer.promise == NOTHING:
             return
         running.resume()
         self.workers.run("fill", [{**client_of(running), "first": 0, "rows": rows, "value_bytes": value_bytes}])
@@ -174,6 +176,11 @@ class Bench:
             if changes and changes["commits"]
             else None,
         }
+
+
+def columns_of(running: Running) -> dict[str, str]:
+    """Return whose figures these are, by column of LOAD_FIELDS."""
+    return {"contender": running.peer.contender, "transport": running.peer.transport}
 
 
 def client_of(running: Running) -> dict[str, Any]:

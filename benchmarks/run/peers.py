@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.results import OVER, PYZMQ, USUAL_TRANSPORT
 from benchmarks.run.processes import DidNotStart, Process, accepts, free_port
 from benchmarks.run.tables import TABLES
 
@@ -56,7 +57,7 @@ class Running:
 class Peer(NamedTuple):
     """One contender.
 
-    name      in the CSV files
+    name      in the CSV files; with its transport where that is not the usual one, `kvzmq, pyzmq`
     title     in the report's tables
     short     in its sentences
     promise   what an acknowledged change has survived
@@ -64,6 +65,7 @@ class Peer(NamedTuple):
     start     starts the server in a directory, and gives process and address
     needs     the command it needs, or a Python module
     restless  whether its idle server uses so much of a processor that it would disturb the others
+    transport what its client speaks ZMTP over; nothing if it does not speak that
     """
 
     name: str
@@ -74,6 +76,16 @@ class Peer(NamedTuple):
     start: Callable[[Path], tuple[Process | None, dict[str, Any]]]
     needs: Sequence[str] = ()
     restless: bool = False
+    transport: str = ""
+
+    @property
+    def contender(self) -> str:
+        """Its name without the transport."""
+        return self.name.partition(OVER)[0]
+
+    def over(self, transport: str, table: str) -> Peer:
+        """Return the same contender with a client over another transport: `table` in TABLES."""
+        return self._replace(name=f"{self.name}{OVER}{transport}", transport=transport, table=table)
 
     def check(self) -> None:
         """Raises: NotHere, when something is not installed."""
@@ -90,11 +102,12 @@ class Peer(NamedTuple):
     def run(self, base: Path) -> Running:
         """Start it in a new directory under `base`. Raises: NotHere, DidNotStart"""
         self.check()
-        directory = base / self.name
+        name = self.name.replace(OVER, "-").replace(" ", "-")
+        directory = base / name
         number = 1
         while directory.exists():
             number += 1
-            directory = base / f"{self.name}-{number}"
+            directory = base / f"{name}-{number}"
         directory.mkdir(parents=True)
         process, address = self.start(directory)
         return Running(self, process, address, directory)
@@ -217,7 +230,7 @@ NOTHING = "no table"
 PEERS: dict[str, Peer] = {
     peer.name: peer
     for peer in (
-        Peer("kvzmq", "kvzmq", "kvzmq", DURABLE, "kvzmq", start_kvzmq),
+        Peer("kvzmq", "kvzmq", "kvzmq", DURABLE, "kvzmq", start_kvzmq, transport=USUAL_TRANSPORT),
         Peer("kvzmq-bridge", "kvzmq, bridge", "kvzmq's bridge", DURABLE, "kvzmq-bridge", start_kvzmq),
         Peer(
             "kvzmq-one-by-one",
@@ -226,6 +239,7 @@ PEERS: dict[str, Peer] = {
             DURABLE,
             "kvzmq",
             _start_kvzmq_one_by_one,
+            transport=USUAL_TRANSPORT,
         ),
         Peer(
             "redis",
@@ -308,7 +322,13 @@ PEERS: dict[str, Peer] = {
             _start_baseline("one-sync", "table.log", "100000", "10"),
         ),
         Peer(
-            "router-echo", "bare ROUTER echo", "the ROUTER echo", NOTHING, "router-echo", _start_baseline("router-echo")
+            "router-echo",
+            "bare ROUTER echo",
+            "the ROUTER echo",
+            NOTHING,
+            "frames",
+            _start_baseline("router-echo"),
+            transport=USUAL_TRANSPORT,
         ),
         Peer(
             "json-echo",
@@ -322,10 +342,25 @@ PEERS: dict[str, Peer] = {
 }
 """The contenders by name."""
 
+FRAMES_ALONE = "frames alone"
+"""The usual socket with none of kvzmq's client above it."""
+
+OTHER_CLIENTS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        PEERS["kvzmq"].over(PYZMQ, "kvzmq-pyzmq"),
+        PEERS["kvzmq"].over(FRAMES_ALONE, "frames"),
+        PEERS["router-echo"].over(PYZMQ, "frames-pyzmq"),
+    )
+}
+"""Contenders with another client than their usual one, by name."""
+
 __all__ = [
     "DURABLE",
+    "FRAMES_ALONE",
     "MEMORY",
     "NOTHING",
+    "OTHER_CLIENTS",
     "PEERS",
     "DidNotStart",
     "NotHere",

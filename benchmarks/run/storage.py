@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks.results import Writer
 from benchmarks.run import work
-from benchmarks.run.drivers import Sample
 from benchmarks.run.experiments import VALUE_BYTES, turn_of
 from benchmarks.run.measuring import LOAD_FIELDS, WORKERS, Bench, client_of
+from benchmarks.run.open_tables import Sample
 from benchmarks.run.peers import PEERS, DidNotStart, NotHere, Running, start_kvzmq, start_redis
 from benchmarks.run.processes import Process, temporary_directory, wait_until
 from benchmarks.run.tables import TABLES

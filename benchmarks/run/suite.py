@@ -12,19 +12,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.run import experiments, storage, testperf, watches
+from benchmarks.run import experiments, startup, storage, testperf, watches
 from benchmarks.run.facts import write_facts
 from benchmarks.run.measuring import SIZES, WORKERS, Bench
 from benchmarks.run.processes import temporary_directory
 from benchmarks.run.workers import Workers
 from kvzmq.bench.machine import file_system
+from kvzmq.client.core.transports import TRANSPORT_VARIABLE
 
 NOT_A_DISK = ("tmpfs", "ramfs")
 
 
 def everything() -> dict[str, Callable[[Bench], None]]:
     """Return all experiments by name, in the order in which they run."""
-    return testperf.EXPERIMENTS | experiments.EXPERIMENTS | watches.EXPERIMENTS | storage.EXPERIMENTS
+    return (
+        testperf.EXPERIMENTS | experiments.EXPERIMENTS | startup.EXPERIMENTS | watches.EXPERIMENTS | storage.EXPERIMENTS
+    )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +54,7 @@ def _names(text: str) -> list[str]:
 def measure(options: argparse.Namespace) -> list[str]:
     """Run the experiments that the options ask for. Returns those that failed; the others' figures stand."""
     base = options.files or _disk()
+    os.environ.pop(TRANSPORT_VARIABLE, None)  # a contender's transport is the one that its figures name
     began_s = time.monotonic()
     failed = []
     with temporary_directory(base) as directory, Workers(WORKERS) as workers:

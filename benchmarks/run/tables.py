@@ -8,22 +8,29 @@ can: text for those that speak JSON.
 from __future__ import annotations
 
 import base64
+import itertools
 import json
+import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from kvzmq.protocol import messages
 
 TIMEOUT_S = 60.0
 _RECEIVE_BYTES = 64 << 10
 
 
 class KvzmqTable:
-    """kvzmq.Client over ROUTER."""
+    """kvzmq.Client over its own plain socket."""
+
+    transport = "plain"  # said, so that KVZMQ_TRANSPORT of whoever measures changes nothing
 
     def __init__(self, address: Mapping[str, Any]) -> None:
         import kvzmq
 
-        self.client = client = kvzmq.connect(address["url"], timeout=TIMEOUT_S)
+        self.client = client = kvzmq.connect(address["url"], timeout=TIMEOUT_S, transport=self.transport)
         self.insert, self.lookup, self.remove = client.insert, client.lookup, client.remove
         self.size, self.query = client.size, client.query
         self.insert_many, self.lookup_many, self.remove_many = (
@@ -32,6 +39,12 @@ class KvzmqTable:
             client.remove_many,
         )
         self.close = client.close
+
+
+class KvzmqPyzmqTable(KvzmqTable):
+    """kvzmq.Client over a DEALER socket of libzmq's."""
+
+    transport = "pyzmq"
 
 
 class RedisTable:
@@ -276,41 +289,87 @@ class BridgeTable(JsonLineTable):
         self._call({"method": "remove_many", "keys": keys})
 
 
-class EchoTable:
-    """A bare DEALER socket: the frames of a kvzmq client, made beforehand, sent and received."""
+class FramesTable:
+    """A kvzmq client's requests over its plain socket, with no client above: the replies are not looked into.
+
+    It asks a table and an echo alike, so that the two differ in what the servers do.
+    """
 
     def __init__(self, address: Mapping[str, Any]) -> None:
-        import zmq
-
         from kvzmq.bench.load import operation
         from kvzmq.protocol import msgpack
 
-        self._context = zmq.Context()
-        dealer = self._context.socket(zmq.DEALER)
-        dealer.setsockopt(zmq.LINGER, 0)
-        dealer.setsockopt(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
-        dealer.connect(address["url"])
-        send, receive = dealer.send, dealer.recv
-        frame = msgpack.encode_request(bytes(16), 12345, [operation("lookup", "row-000000000000")])
+        self._url = address["url"]
+        session, seqs = os.urandom(messages.SESSION_BYTES), itertools.count(1)
+        encode, exchange = msgpack.encode_request, self._open()
 
         def lookup(key: str) -> bytes:
+            return exchange(encode(session, next(seqs), [operation("lookup", key)]))
+
+        def insert(key: str, value: bytes) -> bytes:
+            return exchange(encode(session, next(seqs), [operation("insert", key, value)]))
+
+        self.lookup, self.insert = lookup, insert
+        exchange(encode(session, next(seqs), [operation("open")]))
+
+    def _open(self) -> Callable[[bytes], bytes]:
+        """Connect, and return what sends a frame and waits for another."""
+        from kvzmq.client.core.plain_socket import PlainOpener
+
+        sock = PlainOpener()(self._url)
+        self.close = sock.close
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while not sock.connected and time.monotonic() < deadline_s:
+            sock.wait(0.1)
+            sock.poll_events()
+        send, receive = sock.send, sock.receive
+
+        def exchange(frame: bytes) -> bytes:
+            if not send(frame):
+                raise ConnectionError("the server has gone")
+            deadline_s = time.monotonic() + TIMEOUT_S
+            while (reply := receive(1.0)) is None:
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError("no reply")
+            return reply
+
+        return exchange
+
+    def insert_many(self, rows: Mapping[str, bytes]) -> None:
+        import kvzmq
+
+        with kvzmq.connect(self._url, timeout=TIMEOUT_S) as client:
+            client.insert_many(rows)
+
+
+class FramesPyzmqTable(FramesTable):
+    """The same over a DEALER socket of libzmq's."""
+
+    def _open(self) -> Callable[[bytes], bytes]:
+        import zmq
+
+        context = zmq.Context()
+        dealer = context.socket(zmq.DEALER)
+        dealer.setsockopt(zmq.LINGER, 0)
+        dealer.setsockopt(zmq.RCVTIMEO, int(TIMEOUT_S * 1000))
+        dealer.connect(self._url)
+        send, receive = dealer.send, dealer.recv
+
+        def exchange(frame: bytes) -> bytes:
             send(frame)
             return receive()
 
-        def insert(key: str, value: bytes) -> bytes:
-            send(frame + value)
-            return receive()
+        def close() -> None:
+            dealer.close()
+            context.term()
 
-        self.lookup, self.insert = lookup, insert
-        self._dealer = dealer
-
-    def close(self) -> None:
-        self._dealer.close()
-        self._context.term()
+        self.close = close
+        return exchange
 
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "kvzmq": KvzmqTable,
+    "kvzmq-pyzmq": KvzmqPyzmqTable,
     "kvzmq-bridge": BridgeTable,
     "redis": RedisTable,
     "redis-many": RedisMany,
@@ -320,7 +379,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "diskcache": DiskcacheTable,
     "manager": ManagerTable,
     "json-lines": JsonLineTable,
-    "router-echo": EchoTable,
+    "frames": FramesTable,
+    "frames-pyzmq": FramesPyzmqTable,
 }
 """The clients by name."""
 

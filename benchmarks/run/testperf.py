@@ -1,4 +1,4 @@
-"""The course's question: TestPerf with ever more simultaneous clients, over the bridge and over DEALER.
+"""The course's question: TestPerf with ever more simultaneous clients, over the bridge and over the package kvzmq.
 
 The clients are the programs in clients/, started as a user starts them. Meanwhile the server and the machine
 are sampled, so that each stage's figures have beside them what the machine was doing.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.results import Writer
+from benchmarks.results import USUAL_TRANSPORT, Writer
 from benchmarks.run.measuring import FEW_ROUNDS, WINDOW_MIN, Bench, kvzmq_counts
 from benchmarks.run.peers import Running
 from benchmarks.run.processes import busy_s
@@ -91,7 +91,7 @@ class Sampler(threading.Thread):
 
 
 def testperf(bench: Bench) -> None:
-    """TestPerf with 1 to 64 clients over bridge and DEALER; and on the one-sync server, for comparison."""
+    """TestPerf with 1 to 64 clients over bridge and ROUTER; and on the one-sync server, for comparison."""
     seconds = {"quick": 0.3, "default": 0.6, "full": 2.0}[bench.size.name]
     rounds = min(FEW_ROUNDS, bench.size.rounds)
     compared = [count for count in (1, 8, 16) if count <= max(bench.size.sweep)]
@@ -99,7 +99,8 @@ def testperf(bench: Bench) -> None:
         turns: list[Callable[[int], None]] = []
         for count in bench.size.sweep:
             turns += [
-                _turn(bench, writer, servers["kvzmq"], transport, count, seconds) for transport in ("bridge", "dealer")
+                _turn(bench, writer, servers["kvzmq"], transport, count, seconds)
+                for transport in ("bridge", USUAL_TRANSPORT)
             ]
         if "one-sync" in servers:
             turns += [_turn(bench, writer, servers["one-sync"], "bridge", count, seconds) for count in compared]
@@ -124,6 +125,7 @@ def _turn(
             if float(row["seconds"]) < WINDOW_MIN * seconds:  # someone had no rows left to remove
                 figures |= dict.fromkeys(_FIGURES)
                 seen = {}
+            figures["transport"] = transport
             writer.add(**figures, **seen, round=at, contender=running.peer.name)
 
     return turn
@@ -134,7 +136,7 @@ def _run(target: Path, running: Running, transport: str, clients: int, seconds: 
     address = running.address
     where = (
         ["--dealer", address["url"]]
-        if transport == "dealer"
+        if transport == USUAL_TRANSPORT
         else [f"127.0.0.1:{address.get('bridge', address.get('port'))}"]
     )
     command = [sys.executable, str(PROGRAM), *where, "--clients", str(clients), "--seconds", str(seconds)]

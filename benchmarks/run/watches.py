@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.results import Writer
-from benchmarks.run.drivers import Sample
 from benchmarks.run.experiments import VALUE_BYTES, Turn, turn_of
-from benchmarks.run.measuring import WORKERS, Bench, client_of
+from benchmarks.run.measuring import WORKERS, Bench, client_of, columns_of
+from benchmarks.run.open_tables import Sample
 from benchmarks.run.peers import Running
 from kvzmq.bench.load import summarize
 
@@ -49,7 +49,7 @@ def _following(bench: Bench, writer: Writer, running: Running) -> Turn:
         for role, sample in zip(roles, samples):
             latencies = array("q", sample.latencies_ns)
             writer.add(
-                round=at, contender=running.peer.name, operation=role, clients=1, batch="following",
+                round=at, **columns_of(running), operation=role, clients=1, batch="following",
                 operations=len(latencies), **summarize(latencies)._asdict(),
             )  # fmt: skip
 

@@ -1,8 +1,9 @@
 """A load on a server, timed: many connections of one process, each with requests in flight.
 
 `kvzmq bench` and the benchmarks stand on it. It speaks the wire by itself, because fifty whole clients
-in one process would measure that process: a connection here is a DEALER socket, a session and a count,
-and what it sends is what a client sends. It does not retry: a server that goes away ends the run.
+in one process would measure that process: a connection here is a DEALER socket of libzmq's, also where a client
+would take a plain one, a session and a count, and what it sends is what a client sends. It does not retry: a
+server that goes away ends the run.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from kvzmq.protocol import messages, msgpack
 CONNECTIONS_MAX = 4096
 IN_FLIGHT_MAX = 100
 """The most unanswered requests of a connection: the server reads no further ahead."""
+
+TRANSPORT = "pyzmq, bare DEALER sockets of libzmq's; no kvzmq client"
+"""What a load speaks ZMTP over, for whoever prints its figures."""
 
 _PROGRESS_NS = 100_000_000
 

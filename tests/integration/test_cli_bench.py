@@ -57,6 +57,7 @@ def test_the_long_form_ends_with_rate_and_latencies(server: ServerProcess) -> No
     assert "25 requests completed" in text
     assert "100 bytes payload" in text
     assert "10 operations in a request" in text
+    assert "transport: pyzmq, bare DEALER sockets of libzmq's; no kvzmq client" in text
     heads, figures = text.rstrip().splitlines()[-2:]
     assert heads.split() == ["avg", "min", "p50", "p95", "p99", "max"]
     assert len([float(figure) for figure in figures.split()]) == 6

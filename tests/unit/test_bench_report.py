@@ -8,12 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report import comparison, document, group_commit, many_clients, readme, remarks, sections, watches
+from benchmarks.report import (
+    comparison,
+    document,
+    group_commit,
+    many_clients,
+    readme,
+    remarks,
+    sections,
+    startup,
+    watches,
+)
 from benchmarks.report.names import STAGES
 from benchmarks.results import Results, Writer, spread
 from benchmarks.run import measuring
-from benchmarks.run.drivers import Sample
+from benchmarks.run import startup as startup_run
 from benchmarks.run.measuring import LOAD_FIELDS
+from benchmarks.run.open_tables import Sample
 from benchmarks.run.testperf import FIELDS
 
 
@@ -87,7 +98,7 @@ def test_the_answer_is_on_the_first_screen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", ["pyzmq", "a way of tomorrow"])
 def test_another_transport_is_another_contender(tmp_path: Path, other: str) -> None:
     """Red when its figures were mixed with those of the usual one."""
-    with Writer(tmp_path, "clients", (*LOAD_FIELDS, "transport")) as writer:
+    with Writer(tmp_path, "clients", LOAD_FIELDS) as writer:
         for contender, transport, rate in (
             ("kvzmq", "plain socket", 30.0),
             ("kvzmq", other, 10.0),
@@ -128,6 +139,71 @@ def test_clients_over_either_kind_of_socket_are_told_apart(tmp_path: Path) -> No
     assert "All clients together over ZeroMQ (plain socket), operations/s" in text
     assert "All clients together over ZeroMQ (pyzmq), operations/s" in text
     assert "sum over the bridge by sum over ZeroMQ (plain socket)" in flat(text)
+
+
+def test_figures_from_before_the_plain_socket_are_said_to_be_over_pyzmq(tmp_path: Path) -> None:
+    fields = [field for field in LOAD_FIELDS if field != "transport"]
+    with Writer(tmp_path, "clients", fields) as writer:
+        for contender, rate in (("kvzmq", 10.0), ("redis", 20.0)):
+            writer.add(round=1, contender=contender, operation="lookup", clients=8, ops_per_s=rate, p50_ms=1.0)
+    text = flat(document.render(Results(tmp_path)))
+    assert text.count("its client was a DEALER of libzmq's (pyzmq) then") == 2, "beside the contenders and the aims"
+    assert "against redis-py GET: 10/s : 20/s" in text
+    assert "has a plain socket of its own" not in text
+
+
+def test_the_two_transports_are_compared_in_the_same_rounds(tmp_path: Path) -> None:
+    with Writer(tmp_path, "clients", LOAD_FIELDS) as writer:
+        for at in (1, 2, 3):
+            for transport, cost in (("plain socket", 10.0 * at), ("pyzmq", 40.0 * at), ("frames alone", 5.0)):
+                writer.add(
+                    round=at, contender="kvzmq", transport=transport, operation="lookup", clients=8,
+                    ops_per_s=1000.0, client_cpu_us_per_op=cost,
+                )  # fmt: skip
+    text = flat(document.render(Results(tmp_path)))
+    assert "client's processor time of a lookup, 8 clients <= 0.4x 0.25x 0.25x to 0.25x, 3 met" in text
+    assert "against kvzmq over pyzmq: 20.0 us : 80.0 us" in text
+    assert "kvzmq, frames alone durable" in text
+
+
+def test_a_load_of_bare_sockets_is_no_other_contender(tmp_path: Path) -> None:
+    """Red when its transport, which is always libzmq's, moved kvzmq's row away from where it is looked for."""
+    with Writer(tmp_path, "sockets", LOAD_FIELDS) as writer:
+        for contender, transport in (("kvzmq", "pyzmq"), ("redis", "")):
+            writer.add(
+                round=1, contender=contender, transport=transport, operation="insert", clients=64, ops_per_s=10.0
+            )
+    assert Results(tmp_path).values("sockets", "contender") == ["kvzmq", "redis"]
+
+
+def test_tasks_that_last_are_set_beside_the_best_number_of_the_other(tmp_path: Path) -> None:
+    with Writer(tmp_path, "tasks", LOAD_FIELDS) as writer:
+        for contender, transport, clients, rate in (
+            ("kvzmq", "plain socket", 1000, 60_000.0),
+            ("redis", "", 8, 4000.0),
+            ("redis", "", 50, 5000.0),
+            ("redis", "", 1000, 1000.0),
+        ):
+            writer.add(
+                round=1, contender=contender, transport=transport, operation="lookup", batch="lasting_tasks",
+                clients=clients, ops_per_s=rate,
+            )  # fmt: skip
+    text = flat(document.render(Results(tmp_path)))
+    assert "against redis.asyncio, its best number of them: 60,000/s : 5,000/s with 50" in text
+    assert "asyncio lookup, 1,000 tasks that last >= 10x 12.0x 1 met" in text
+    assert "lasting tasks lookup kvzmq - - 60,000" in text
+
+
+def test_a_programs_first_answer_is_told_over_both_transports(tmp_path: Path) -> None:
+    with Writer(tmp_path, "startup", startup_run.FIELDS) as writer:
+        for transport, cpu_s in (("plain socket", 0.05), ("pyzmq", 0.1)):
+            writer.add(
+                round=1, contender="kvzmq", transport=transport, program="first answer", seconds=2 * cpu_s, cpu_s=cpu_s
+            )
+        writer.add(round=1, contender="python", program="nothing", seconds=0.02, cpu_s=0.01)
+    text = flat(startup.write(Results(tmp_path)))
+    assert "kvzmq 50 100 kvzmq, pyzmq 100 200 Python alone 10 20" in text
+    assert "0.50 of the processor time that it takes over pyzmq (0.50 to 0.50)" in text
 
 
 def test_growth_with_clients_is_told_with_its_syncs(tmp_path: Path) -> None:

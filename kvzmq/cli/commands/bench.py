@@ -15,7 +15,7 @@ from msgspec import Raw
 
 import kvzmq
 from kvzmq import errors
-from kvzmq.bench.load import CONNECTIONS_MAX, Load, Measured, summarize
+from kvzmq.bench.load import CONNECTIONS_MAX, TRANSPORT, Load, Measured, summarize
 from kvzmq.bench.outcome import LATENCY_COLUMNS, Outcome, latency_row
 from kvzmq.bench.workload import TESTS, Workload
 from kvzmq.cli import DONE, NOT_FOUND
@@ -112,7 +112,8 @@ def bench(
     """Measure a server: requests per second and latencies, for each operation.
 
     Every client sends a request, waits for the reply, and sends the next. Writes are durable, as
-    always. Its keys begin with "kvzmq-bench-"; they are removed when it ends.
+    always. The clients are bare DEALER sockets of libzmq's (pyzmq), in one process: a program's own
+    client, on its plain socket, takes other times. Its keys begin with "kvzmq-bench-"; they are removed when it ends.
     """
     if disk is not None:
         ctx.exit(_measure_disk(disk))
@@ -152,9 +153,8 @@ def bench(
     if report is not None:
         from kvzmq.bench.report import write_report
 
-        for path in write_report(
-            report, outcomes, {"value": f"{data_bytes} bytes", "operations a request": str(pipeline)}
-        ):
+        facts = {"value": f"{data_bytes} bytes", "operations a request": str(pipeline), "transport": TRANSPORT}
+        for path in write_report(report, outcomes, facts):
             click.echo(f"wrote {path}", err=True)
 
 
@@ -254,6 +254,7 @@ def _long_text(outcome: Outcome, data_bytes: int, pipeline: int) -> str:
     return f"""====== {outcome.test} ======
   {measured.operations} requests completed in {measured.seconds:.2f} seconds{_failures(outcome)}
   {outcome.clients} parallel clients
+  transport: {TRANSPORT}
   {data_bytes} bytes payload
   {pipeline} operations in a request
 
