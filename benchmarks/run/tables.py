@@ -383,6 +383,3 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "frames-pyzmq": FramesPyzmqTable,
 }
 """The clients by name."""
-
-TEXT_VALUES = frozenset({"kvzmq-bridge", "json-lines"})
-"""The clients whose values are text."""

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from benchmarks.run.tables import TEXT_VALUES
-
 KEY_CHARS = 16
 YCSB_ROWS = 10_000
 YCSB_VALUE_BYTES = 1000
@@ -20,6 +18,9 @@ ZIPF_EXPONENT = 0.99
 
 _DRAWN = 20_000
 _DRAWINGS_KEPT = 64
+
+TEXT_VALUES = frozenset({"kvzmq-bridge", "json-lines"})
+"""The clients, by name as in `tables`, whose values are text."""
 
 
 def row_key(number: int) -> str:
