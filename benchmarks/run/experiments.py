@@ -58,7 +58,7 @@ def _clients(
 
 
 def clients(bench: Bench) -> None:
-    """Single operations from 1 to 8 blocking clients, a process each."""
+    """Single operations from 1 and from 8 blocking clients, a process each."""
     changes = ("insert", "lookup", "remove")
     turns: list[Turn] = []
     contenders = {
@@ -78,11 +78,10 @@ def clients(bench: Bench) -> None:
         ECHO_OVER_PYZMQ: ("lookup",),
         "json-echo": ("lookup",),
     }
-    swept = ("kvzmq", "kvzmq-bridge", "redis", "one-sync")
     with bench.writer("clients") as writer, bench.running(*contenders) as servers:
         for name, running in servers.items():
             bench.fill(running, ROWS, VALUE_BYTES)
-            for count in (1, 2, 4, 8) if name in swept else (1, 8):
+            for count in (1, WORKERS):
                 arguments = _clients(count, bench.size.seconds)
                 turns.append(turn_of(bench, writer, running, contenders[name], "call_in_turn", arguments))
         bench.take_turns(turns, "clients")
