@@ -67,7 +67,7 @@ class ClientKeys(NamedTuple):
     path: str
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out the secret key: whoever unpickles this reads it from its file."""
+        """Leave out the secret key: unpickling reads it from its file."""
         return client_keys, (self.path, self.server)
 
 

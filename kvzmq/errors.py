@@ -161,7 +161,7 @@ class DirectoryInUse(KvzmqError):
 
 
 class CannotListen(KvzmqError):
-    """A server cannot listen where it was told to."""
+    """A server cannot listen on an endpoint."""
 
 
 class PeerGone(KvzmqError):

@@ -29,7 +29,7 @@ IN_FLIGHT_MAX = 100
 """The most unanswered requests of a connection: the server reads no further ahead."""
 
 TRANSPORT = "pyzmq, bare DEALER sockets of libzmq's; no kvzmq client"
-"""What a load speaks ZMTP over, for whoever prints its figures."""
+"""What a load speaks ZMTP over, as reports name it."""
 
 _PROGRESS_NS = 100_000_000
 
@@ -177,7 +177,7 @@ class Load:
         """Send `requests`, each a list of encoded operations, to their end or for `seconds`.
 
         Args:
-            progress: told now and then how many operations were answered
+            progress: called now and then with the number of operations that were answered
             spread: one request for each connection, and no more
 
         Raises:

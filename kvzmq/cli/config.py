@@ -5,7 +5,7 @@
     must-exist = true
 
 What is said twice counts as the command line says it, else the environment, else the file, else the default. All
-of it is derived from the command's options: whoever adds an option to a `ConfigurableCommand` has added a key.
+of it is derived from the command's options: an option added to a `ConfigurableCommand` is a key of the file.
 
 Secrets are kept in files of their own, and options name these files, so nothing here is a secret: `--print-config`
 shows names of files, never what they hold. No file that an option names is opened here.

@@ -4,7 +4,7 @@
     {"time": "2026-11-25T21:48:04.123Z", "level": "info", "logger": "kvzmq.server", "event": "listening",
      "message": "listening on tcp://127.0.0.1:5570", "endpoint": "tcp://127.0.0.1:5570"}       (one line)
 
-Whoever logs names the event and its fields in `extra`: `_log.info(text, extra={"event": "listening", "endpoint":
+Callers name the event and its fields in `extra`: `_log.info(text, extra={"event": "listening", "endpoint":
 url})`. Fields have units in their names. A record is one line whatever stands in it, so no peer can forge one.
 """
 

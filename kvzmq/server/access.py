@@ -10,9 +10,9 @@ with `"` or `#`, is written as a JSON string. A name may have two lines, with tw
 key and the new one, while a key is changed. The file ends with a newline: without one it may be half written, and
 half a prefix would be a larger right than the whole.
 
-    read   may be told of rows
-    write  may change them, and is told what a change tells: whether a key was there
-    admin  may be told of the server and its clients
+    read   may read rows
+    write  may change them; the payload of a change may show whether a key was there
+    admin  may ask about the server and its clients, and take backups
 
 An operation that looks through the whole table, such as `query` and `size`, needs a client without prefixes.
 """

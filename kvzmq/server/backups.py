@@ -3,7 +3,7 @@
 A backup begins with a request to the log's keeper for a checkpoint that holds everything committed so far; nobody waits
 for it here, the client asks again. The file it reads stays the same however many compactions follow. One that is not
 asked for any more is let go, as an open file keeps its room on the disk.
-Nothing here knows what is in a checkpoint: who reads it can tell whether it is whole.
+Nothing here knows what is in a checkpoint: its reader can verify that it is whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OPEN_MAX = 8
 """How many backups there are at a time."""
 
 IDLE_S_MAX = 60.0
-"""How long a backup is kept that nobody asks for: whoever reads may write to a pipe that is held up."""
+"""How long a backup is kept between two pieces: its reader may be writing to a slow pipe."""
 
 REPLACED_S = 2.0
 """How long nobody has asked for a backup that may make room for a new one. A client asks every 50 ms at the least."""

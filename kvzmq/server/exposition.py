@@ -1,7 +1,7 @@
-"""What Prometheus is told: the figures of `stats` as its metrics, with names and units by its conventions.
+"""The figures of `stats` as metrics of Prometheus, with names and units by its conventions.
 
 Needs prometheus-client, which `pip install 'kvzmq[metrics]'` brings. Names stay; docs/operations.md has them all.
-Clients are not told of one by one: who comes and goes would grow the monitoring's memory without bound.
+There are no metrics of single clients: their number would grow the monitoring's memory without bound.
 """
 
 from __future__ import annotations

@@ -91,12 +91,12 @@ class Server:
         announcer: tells a catalog of the server
         announcement: what it tells; the server adds what changes
         group_commit: see Dispatcher
-        observers: are told what the server and its store do
+        observers: called for what the server and its store do
         metrics: the observer whose figures `stats` shows, or None
         scrape: shows them over HTTP, or None
         clock: microseconds since 1970 UTC
         monotonic: seconds that only grow, for heartbeats and timers
-        request_bytes_max: the transports' limit, which clients are told
+        request_bytes_max: the transports' limit, which `hello` reports
         zap: decides on connections with CURVE, if there are any
         access: the rights of their clients, read again when the file changes
     """
@@ -410,7 +410,7 @@ class Server:
             writer.close()
 
     def close(self) -> None:
-        """Close everything the server was given; a catalog is told first, and waited for last."""
+        """Close everything the server was given; the entry in a catalog is withdrawn first, and waited for last."""
         if self._announcer is not None:
             self._announcer.withdraw()
         for transport in self.transports:

@@ -92,7 +92,7 @@ class PhaseClock(StoreObserver):
     """Times the phases of steps of the loop, and tells the observers.
 
     Args:
-        observers: who is told
+        observers: called for each step
         counts: returns how many requests the dispatcher has executed, and for how long it has sent replies, in all
     """
 
@@ -129,7 +129,7 @@ class PhaseClock(StoreObserver):
         self._dispatched_ns = time.perf_counter_ns()
 
     def end(self) -> None:
-        """End the step: the replies have left. One without a request is not told."""
+        """End the step: the replies have left. A step without a request is not reported."""
         counted, sent_ns = self._counts()
         requests, send_ns = counted - self._before[0], sent_ns - self._before[1]
         if not requests:

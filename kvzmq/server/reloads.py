@@ -1,4 +1,4 @@
-"""What SIGHUP reads again. Whoever has something that can be read while the server runs adds a hook.
+"""What SIGHUP reads again. A module whose settings can be read while the server runs adds a hook.
 
 The hooks run in the loop, between two steps, in the order in which they were added. One that fails changes nothing
 of what it is for, and keeps none of the others from running: the server goes on with the settings it had.

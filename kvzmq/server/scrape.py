@@ -1,4 +1,4 @@
-"""`--metrics`: three pages over HTTP, `/metrics` for Prometheus, `/health` and `/ready` for whoever restarts servers.
+"""`--metrics`: three pages over HTTP, `/metrics` for Prometheus, `/health` and `/ready` for a service manager.
 
 The loop leaves what `stats` says here once a second; threads answer from that, and never touch the table, a socket
 or the disk of the server. So whoever asks holds nobody up: CONNECTIONS_MAX connections are served at a time, each has
@@ -110,7 +110,7 @@ class Scrape:
         self._left_s = self._clock()
 
     def close(self) -> None:
-        """Stop listening; who is being served is not waited for."""
+        """Stop listening, without waiting for open connections."""
         self._closing = True
         self._listener.close()
 

@@ -25,7 +25,7 @@ class _Timer:
 
 
 class Timers:
-    """A few timers; who has thousands wants a heap.
+    """A few timers; thousands would need a heap.
 
     Args:
         clock: seconds that only grow

@@ -117,7 +117,7 @@ def restore(source: Path, data: Path, replace: bool, as_json: bool) -> None:
     directory below DIR. If DIR belongs to another user than you, run this as that user.
 
     The next start of a server begins a new epoch of the same table: a retry of what was acknowledged before the
-    backup gets its first result, and whoever watches from a later revision is told RevisionGone.
+    backup gets its first result, and a watch from a later revision is refused, RevisionGone.
     """
     from kvzmq.store.offline.restore import restore as restore_table
 

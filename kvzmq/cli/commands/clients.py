@@ -26,7 +26,7 @@ def clients(ctx: click.Context, action: str, names: tuple[str, ...], as_json: bo
 
     Those that have most unread come first. A client that is kicked connects again if its program does so, as ours do:
     it goes on, without what it had not read. In a pipe the columns are name, transport, address, seconds connected,
-    requests, bytes received, bytes unread, replies dropped, watches; "-" is what nobody knows. Exit code 1 if there is
+    requests, bytes received, bytes unread, replies dropped, watches; "-" is unknown. Exit code 1 if there is
     none of a name to kick.
     """
     connection: Connection = ctx.obj

@@ -163,13 +163,13 @@ _HEADINGS = {
     envvar="KVZMQ_TOKEN_FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Whoever connects to --tcp has to send what stands here as the first line.",
+    help="Clients of --tcp have to send the content of this file as their first line.",
 )
 @click.option(
     "--insecure",
     envvar="KVZMQ_INSECURE",
     is_flag=True,
-    help="Listen on addresses that other machines reach, without CURVE: whoever reaches them may do everything.",
+    help="Listen on addresses that other machines reach, without CURVE: every program there may do everything.",
 )
 @click.option(
     "--metrics",

@@ -71,6 +71,6 @@ def watch(
             if not event.removed:
                 fields.append(show.on_screen(event.value).encode() if terminal else show.bare_field(event.value))
             line = b"\t".join(fields)
-        show.put([line])  # at once: whoever reads wants to know now
+        show.put([line])  # flushed at once, for readers of a pipe
         if seen == count:
             return

@@ -363,7 +363,7 @@ class AsyncClient:
 
     @property
     def revision(self) -> int:
-        """The highest revision of the table that a reply has told this client."""
+        """The highest revision of the table in any reply to this client."""
         return self._connection.revision
 
     # ---- life

@@ -138,7 +138,7 @@ class AsyncConnection:
 
     @property
     def revision(self) -> int:
-        """The highest revision any reply has told."""
+        """The highest revision in any reply."""
         return self._channel.session.revision
 
     async def run(self, call: Call, timeout_s: float | None = None) -> Any:

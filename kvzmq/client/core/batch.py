@@ -191,7 +191,7 @@ def _settling(call: Call, pending: Pending[Any]) -> Call:
     def finish(results: list[Result]) -> None:
         try:
             pending.settle(call.finish(results), None)
-        except Exception as error:  # kept for whoever asks for this one's result
+        except Exception as error:  # raised when this one's result is asked for
             pending.settle(None, error)
 
     return Call(call.ops, call.writes, finish, call.size)

@@ -29,9 +29,9 @@ class Call(msgspec.Struct, eq=False):
     alone       whether it must not share a request with others
     deadline_s  when the caller gives up, on the shell's clock
     done        whether there is an outcome: the caller's `value`, or an `error`
-    revision    of the table when it was executed, as far as a reply told
-    on_done     told when it is done
-    waiter      whatever `on_done` needs to find who waits
+    revision    of the table when it was executed, from the reply
+    on_done     called when it is done
+    waiter      what `on_done` needs to wake the caller
     """
 
     ops: list[Raw]

@@ -50,7 +50,7 @@ class Candidates:
 
     def not_found(self, error: errors.CatalogError) -> bool:
         """Take note that the catalog did not help; True if there are servers to try nevertheless."""
-        from kvzmq import catalog  # loaded by whoever has asked one; a client of a server's URL does without
+        from kvzmq import catalog  # only clients of a catalog's URL load it
 
         self.error = error
         if isinstance(error, (catalog.CatalogUnreachable, catalog.BadCatalogAnswer, catalog.NoSuchProject)):

@@ -156,7 +156,7 @@ class Dial:
         where: what `parse_endpoint` has returned
         resolver: looks names up
         now_s: when it begins
-        on_closing: told of a descriptor before it is closed
+        on_closing: called with a descriptor before it is closed
     """
 
     def __init__(
@@ -308,7 +308,7 @@ def _leads_to_itself(sock: socket.socket) -> bool:
     try:
         return bool(sock.getsockname() == sock.getpeername())
     except OSError:
-        return False  # gone already: whoever reads will be told
+        return False  # the connection is lost already, which the next read shows
 
 
 def _ready(fds: Sequence[int], event: int) -> list[int]:

@@ -45,7 +45,7 @@ class Hello:
         self.changed_to: str | None = None
         """The lineage of another table that answers on this connection."""
         self.request_bytes_max = REQUEST_BYTES_MAX
-        """The largest request that the server takes, as far as it has told."""
+        """The largest request that the server takes, from its reply to `hello`."""
         self.seq = 0
         """The number of the request that is unanswered, or 0."""
         self.again_s = math.inf

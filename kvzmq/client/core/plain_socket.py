@@ -10,7 +10,7 @@ The descriptor blocks, for SO_RCVTIMEO at most: to wait for a reply is one syste
 another. Whatever must not wait says MSG_DONTWAIT. Descriptors of one that does not block would need a poll before.
 
 A thread may be interrupted between any two bytecodes, also between a system call and the note of what it did. So each
-step begins by taking `_intact` away and ends by giving it back; where it is missing nobody knows what has been sent or
+step begins by clearing `_intact` and ends by setting it; where it is clear it is unknown what has been sent or
 received, and the connection is dropped. The session sends again what is unanswered.
 """
 
@@ -41,14 +41,14 @@ HANDSHAKE_S = 5.0
 """How long a peer may take from the connection to its READY."""
 
 SILENT_S = 0.2
-"""After how much of that it is told that the peer has not shaken hands."""
+"""After how much of that the event SILENT says that the peer has not shaken hands."""
 
 UNSENT_BYTES_MAX = 8 << 20
 """How much may wait for a connection that takes no more; a single larger frame still waits whole."""
 
 LOOK_S = 0.001
 """After which time a look is due whether the peer has gone, before something is sent: a connection that is lost takes a
-frame like any other, and then nobody knows whether it was executed."""
+frame like any other, and then it is unknown whether it was executed."""
 
 _RECEIVE_BYTES = 64 << 10
 _COPIED_BYTES_MAX = 16 << 10
@@ -249,7 +249,7 @@ class PlainSocket:
         return ConnectionEvent(Change.FAILED, text[:1].lower() + text[1:])
 
     def _drop(self, reason: str) -> None:
-        """Drop a connection of which nobody knows how far it is, and make another at once."""
+        """Drop a connection whose state is unknown, and make another at once."""
         opened = self._stage is _Stage.OPEN or self.connected
         self._lose(None, ConnectionEvent(Change.LOST if opened else Change.FAILED, reason))
         self._pause_s = RECONNECT_S

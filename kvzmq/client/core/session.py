@@ -41,8 +41,8 @@ IN_FLIGHT_MAX = 32
 """How many requests may be unanswered."""
 
 AHEAD_MAX = 96
-"""How far numbers may run ahead of an unanswered write: the server keeps 128 results for a session, and
-a write whose result is no longer kept cannot be asked for again."""
+"""How far numbers may run ahead of an unanswered write: the server caches 128 replies of a session,
+and a write whose reply is no longer cached cannot be retried."""
 
 SHARED_BYTES_MAX = 1 << 19
 """From this size on waiting calls go into the next request; a single larger call still goes whole."""
@@ -85,7 +85,7 @@ class ClientSession:
         self._waiting: deque[Call] = deque()
         self._in_flight: dict[int, OutgoingRequest] = {}
         self.revision = 0
-        """The highest revision any reply has told."""
+        """The highest revision in any reply."""
         self._last_seq = 1  # number 1 is for `open`; the others grow through all sessions
         self._begin()
 
@@ -255,7 +255,7 @@ class ClientSession:
         try:
             reply = _decode_reply(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return  # not of this protocol: whoever waits is told by the clock
+            return  # not of this protocol: the calls end at their deadlines
         if reply.seq == self.hello.seq:
             self.hello.receive(reply.results)
             return
@@ -336,7 +336,7 @@ class ClientSession:
                         f"asked more than once, the server refused once ({error}), and may have executed another copy"
                     ))  # fmt: skip
                 elif shared and (not call.writes or not isinstance(error, errors.WriteRejected)):
-                    again.append(call)  # one bad operation refuses them all: each caller gets a verdict of its own
+                    again.append(call)  # one bad operation refuses them all: each call is sent once more by itself
                 else:
                     call.fail(errors.error_of(result.code, str(error)))
             self._again_alone(again)
@@ -352,7 +352,7 @@ class ClientSession:
         self._waiting.extendleft(reversed(calls))
 
     def _expired(self, request: OutgoingRequest) -> None:
-        """The server does not know the session. What was sent once was not executed; else nobody knows."""
+        """The server does not know the session. What was sent once was not executed; of others it is unknown."""
         if request.session == self.id:
             self._begin()
         again = []

@@ -1,4 +1,4 @@
-"""What a client's socket does, whoever implements it: frames to and from one server, and what became of the connection.
+"""The protocol of a client's socket: frames to and from one server, and events of the connection.
 
     open_socket(endpoint) ──> connecting ──MADE──> connected ──LOST──> connecting ...
                                   └──FAILED, REFUSED, NOT_ALLOWED──> tries again by itself
@@ -9,7 +9,7 @@ sends none twice: what is sent again is the session's business.
 
 Nothing here blocks but `wait` and `receive` with a timeout, and nothing is raised for what the peer or the network
 does: that is an event. Events are queued by the socket until `poll_events` hands them out, and `connected` changes only
-then: whoever sends has to know that a connection is new, as another table may answer there.
+then: the sender has to know that a connection is new, as another table may answer there.
 
 One thread at a time uses a socket. An event loop watches its `descriptors`, and calls `poll_events` and `receive` when
 one is ready, and `poll_events` when it is due.
@@ -44,7 +44,7 @@ class Change(enum.Enum):
 
 
 class ConnectionEvent(NamedTuple):
-    """One change of a connection, and why; "" if nobody knows.
+    """One change of a connection, and why; "" if that is unknown.
 
     REFUSED, NOT_ALLOWED and SILENT say what the peer does, as in "does not speak ZeroMQ"; FAILED and LOST why, as in
     "connection refused".
@@ -59,7 +59,7 @@ class Socket(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection, as far as `poll_events` has told."""
+        """Whether there is a connection, as of the last `poll_events`."""
         ...
 
     @property

@@ -10,7 +10,7 @@ PORT_MAX = 65_535
 """The highest TCP port."""
 
 URL_DEFAULT = "tcp://127.0.0.1:5570"
-"""Where a server listens if it is not told where."""
+"""Where a server listens by default."""
 
 URL_VARIABLE = "KVZMQ_URL"
 """The environment variable that names the server for programs that do not."""

@@ -120,7 +120,7 @@ class WatchState:
         """Why the watch has ended."""
         self.lineage = lineage
         self.epoch = epoch
-        """The latest epoch of the table, as far as a server has told."""
+        """The latest epoch of the table that a server has reported, or None."""
         self._parts: list[Event] = []  # of a request that made further changes
         self._seq = 0
         self._started_by = -1  # the number of the request that starts the watch on this connection
@@ -147,21 +147,21 @@ class WatchState:
         return frame
 
     def overdue(self, now_s: float) -> bool:
-        """Say whether to ask again."""
+        """Return whether to send the request to watch again."""
         return not self.started and now_s - self._asked_s > RESEND_S
 
     def heartbeat(self) -> bytes:
-        """Return the frame that says that somebody still watches."""
+        """Return the heartbeat that keeps the watch at the server."""
         return self._frame([_PING])
 
     def ask_progress(self) -> bytes:
-        """Return the frame that asks to be told when everything up to now was told; see `arrived`."""
+        """Return the frame that asks for an event once all changes up to now were pushed; see `arrived`."""
         frame = self._frame([Raw(encoding.encode_value(("progress", self._number)))])
         self._asking_progress = self._seq
         return frame
 
     def begin_progress(self) -> None:
-        """Forget how far the watch was to come."""
+        """Forget the revision that the watch was to reach."""
         self._asking_progress = 0
         self._goal = None
 

@@ -13,7 +13,7 @@ which libzmq 4.0 to 4.3.2 announce. Of the two only the frames below are used, s
 
 A `Connection` never raises for what a peer sends. It returns the messages that came before the fault, and then stays
 in the state FAILED with the fault in `error`, in words that complete "what answers at tcp://host:1 ...".
-Whoever owns the socket watches the clock, for a peer that is silent or does not send the PING it has promised.
+Timeouts are the caller's: for a peer that is silent, or does not send the PING it has promised.
 
 A request and its reply are one frame each. So a message of several frames is none of the table's: it is taken in whole,
 dropped and counted in `ignored`. (A ROUTER takes the identity off what it sends; so does each proxy on the way. A REP
@@ -374,7 +374,7 @@ class Connection:
             self.waiting += _GREETING[_VERSION_END:]
 
     def _recognize(self, data: bytes) -> None:
-        """Fail for one who begins otherwise, as soon as can be told who it is."""
+        """Fail for a peer that does not greet, as soon as its first bytes show what it speaks."""
         name = next((name for start, name in FOREIGNERS.items() if data.startswith(start)), None)
         if name is not None:
             self._fail(Kind.FOREIGN, f"does not speak ZeroMQ, but {name}")

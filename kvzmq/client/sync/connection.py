@@ -84,7 +84,7 @@ class Connection:
 
     @property
     def revision(self) -> int:
-        """The highest revision any reply has told."""
+        """The highest revision in any reply."""
         return self._shared().channel.session.revision
 
     def run(self, call: Call, timeout_s: float | None = None) -> Any:

@@ -81,7 +81,7 @@ class Transport(Protocol):
         """Return a name of the peer for people, from which nobody can derive its identity."""
 
     def clients(self) -> dict[str, Hashable]:
-        """Return who is connected, as far as is known: what `describe` and `kick` take, by name."""
+        """Return the known clients by name; the values are what `describe` and `kick` take."""
 
     def describe(self, client: Hashable) -> dict[str, Any]:
         """Return what is known of one of `clients`; None where nothing is.

@@ -92,7 +92,7 @@ class RouterTransport:
         context: the ZeroMQ context
         endpoints: `tcp://HOST:PORT` or `ipc://PATH`; port 0 takes a free one
         request_bytes_max: the longest request; a longer one costs its sender the connection
-        curve: who is let in and may do what; None for everybody and everything, unencrypted
+        curve: keys and rights of clients; None to serve every client, unencrypted
 
     Raises:
         CannotListen: an endpoint is in use or malformed

@@ -98,7 +98,7 @@ class RouterPeers:
         self._seen: dict[bytes, _Seen] = {}  # by identity
 
     def note(self, arrivals: Sequence[Arrival], last: zmq.Frame, requests: int) -> None:
-        """Take note of who has asked for something in one drain.
+        """Record the peers whose requests one drain has taken in.
 
         Args:
             last: a frame of the last message

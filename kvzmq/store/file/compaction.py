@@ -291,7 +291,7 @@ class Compactor:
     def _fail(self, reason: str) -> None:
         self.failed += 1
         self.trouble = reason
-        self._requested = -1  # who asked is told
+        self._requested = -1  # its readers get the failure
         self._next_s = self._clock() + self._retry_s
         _log.warning(
             "compaction failed, next try in %.0f s: %s", self._retry_s, reason,
