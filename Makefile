@@ -24,8 +24,8 @@ $(DIST_STAMP): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python clients/demo.py
 
-# Four at a time on any machine: most tests wait for a server, a disk or a clock, and half of them at any moment.
-WORKERS ?= 4
+# Three at a time on any machine: most tests wait for a server, a disk or a clock at any moment.
+WORKERS ?= 3
 
 test: $(DIST_STAMP) debian-packages lint
 	rm -rf build/coverage
