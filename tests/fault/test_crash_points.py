@@ -19,8 +19,7 @@ from support.forgetful import Call, Choose, Crash, Disk, Verdict, every_choice
 from support.witness import Clients, Witnessed, dump_of, raw, request
 
 from kvzmq.protocol import operations
-from kvzmq.store.file import compaction
-from kvzmq.store.file import file_log
+from kvzmq.store.file import compaction, file_log
 from kvzmq.store.file.file_log import NAME_SEALED
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Request
-from kvzmq.store.file import checkpoint
-from kvzmq.store.file import compaction
+from kvzmq.store.file import checkpoint, compaction
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.store import Store
