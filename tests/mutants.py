@@ -778,7 +778,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_scrape.py::test_the_metrics_need_the_token_and_health_does_not", 9),
     Mutant("metrics open to other machines", "server/scrape.py", "        if not open_to_others and not", "        if False and not",
            "tests/unit/test_scrape.py::test_other_machines_do_not_reach_it_unless_that_is_said", 9),
-    Mutant("a slow disk is compared with nothing", "cli/doctor.py", "p99_s > SLOWER_TIMES * first[\"p99_s\"]", "False",
+    Mutant("a slow disk is compared with nothing", "observing/doctor.py", "p99_s > SLOWER_TIMES * first[\"p99_s\"]", "False",
            "tests/unit/test_doctor.py::test_what_is_wrong_is_said_in_a_sentence_with_a_command", 9),
     Mutant("a disk in memory passes", "bench/disk.py", "    if report.file_system in KEEPS_NOTHING:", "    if False:",
            "tests/unit/test_bench_disk.py::test_a_disk_passes_by_its_usual_and_its_slow_syncs", 9),

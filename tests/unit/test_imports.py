@@ -86,6 +86,7 @@ RULES = {
     "kvzmq.server.timers": (),
     "kvzmq.server.transport": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.server.transport"),
     "kvzmq.catalog": ("kvzmq.errors", "kvzmq.catalog"),
+    "kvzmq.observing": ("kvzmq.errors", "kvzmq.units", "kvzmq.bench", "kvzmq.store", "kvzmq.observing"),
     "kvzmq.bench": ("kvzmq.errors", "kvzmq.protocol", "kvzmq.bench"),
     "kvzmq.client": (),
     "kvzmq.client.core": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.catalog", "kvzmq.client.core"),
