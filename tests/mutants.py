@@ -1149,7 +1149,7 @@ MUTANTS: list[Mutant] = [
         "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 11,
     ),
     Mutant(
-        "a table is begun where one must exist", "cli/commands/server.py",
+        "a table is begun where one must exist", "cli/serving/log.py",
         "    if options.must_exist and not", "    if False and not",
         "tests/integration/test_cli_operator.py::test_must_exist_refuses_a_directory_without_a_table", 11,
     ),
@@ -1197,29 +1197,29 @@ MUTANTS: list[Mutant] = [
         "tests/unit/test_cli_logs.py::test_no_message_can_forge_a_line_of_text", 10,
     ),
     Mutant(
-        "a thread feeds the watchdog", "cli/commands/server.py",
+        "a thread feeds the watchdog", "cli/serving/running.py",
         "        built.timers.add(notifier.beat)\n",
-        "        import threading\n        threading.Thread("
+        "        import threading, time\n        threading.Thread("
         "target=lambda: [time.sleep(notifier.beat() or 9) for _ in range(10**6)], daemon=True).start()\n",
         SERVICE + "test_the_watchdog_hears_of_a_loop_that_turns_and_nothing_of_one_that_hangs", 9,
     ),
     Mutant(
-        "a SIGHUP during recovery ends the server", "cli/commands/server.py",
+        "a SIGHUP during recovery ends the server", "cli/serving/running.py",
         "        signal.signal(signal.SIGHUP, lambda number, _: caught.append(number))", "        pass",
         SERVICE + "test_a_sighup_before_the_server_serves_is_taken_when_it_does", 11,
     ),
     Mutant(
-        "a reload waits for the reader of a pipe", "cli/commands/server.py",
+        "a reload waits for the reader of a pipe", "cli/serving/trace.py",
         "flags | os.O_NONBLOCK", "flags",
         SERVICE + "test_a_trace_into_a_pipe_that_nobody_reads_does_not_hold_a_reload_up", 9,
     ),
     Mutant(
-        "a trace goes on in the file that was renamed", "cli/commands/server.py",
-        '            built.reloads.add("trace", functools.partial(_reopen_trace, trace, options.trace_path))', "            pass",
+        "a trace goes on in the file that was renamed", "cli/serving/running.py",
+        '            built.reloads.add("trace", functools.partial(reopen_trace, trace, options.trace_path))', "            pass",
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
     Mutant(
-        "a reload cuts a trace off", "cli/commands/server.py",
+        "a reload cuts a trace off", "cli/serving/trace.py",
         'open(path, "a", ', 'open(path, "w", ',
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
@@ -1464,7 +1464,7 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_secured.py::test_a_stranger_is_told_at_its_deadline_that_it_is_not_allowed", 14),
     Mutant("who does not show the token goes on", "server/transport/tcp_connection.py", "                    taken.append(self._refuse_token())\n                    begin = 0\n                    break\n", "                    taken.append(Refusal(None, errors.NotAllowed.code, \"\"))\n                    self.token = None\n",
            "tests/unit/test_tcp_transport.py::test_who_does_not_show_the_token_is_told_once_and_disconnected", 14),
-    Mutant("the token is not asked for", "cli/commands/server.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
+    Mutant("the token is not asked for", "cli/serving/building.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
     # ---- backups
     Mutant(
