@@ -26,6 +26,7 @@
     ├── PeerGone                nobody is left to send to
     ├── StorageFatal            the disk cannot be trusted any more: stop
     ├── AppendUnknown           the log cannot tell yet whether a group is in it   (within a server)
+    ├── LogWentBack             etcd has forgotten what a server has seen there: refuse to start
     └── CatalogError            the name service has no answer
 
 Codes below 16 belong to one operation; codes from 16 on refuse a whole request, whose reply then
@@ -174,6 +175,10 @@ class StorageFatal(KvzmqError):
 
 class AppendUnknown(KvzmqError):
     """The log cannot tell yet whether the group is in it: nothing else may be appended before it can."""
+
+
+class LogWentBack(KvzmqError):
+    """The log that a cluster keeps has lost changes which this server has served, by a restored snapshot most often."""
 
 
 class CatalogError(KvzmqError):
