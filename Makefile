@@ -56,6 +56,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The messages of etcd's API, from the .proto beside them; they are checked in.
+.PHONY: stubs
+stubs: $(STAMP)
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. kvzmq/store/etcd/messages.proto
+
 # What would be published: the sdist, and the wheel built from it. `pip install dist/kvzmq-*.whl` installs it today.
 dist: $(DIST_STAMP)
 	rm -rf build dist

@@ -1,1 +1,1 @@
-"""The log in an etcd cluster, which several servers share: its checkpoints, their upkeep, and the room they take."""
+"""The log, and the checkpoints, on an etcd cluster; needs the extra `kvzmq[etcd]`."""
