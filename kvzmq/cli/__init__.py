@@ -31,6 +31,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "ping": ("kvzmq.cli.commands.ping:ping", "Say whether the server answers, or why not."),
         "stats": ("kvzmq.cli.commands.stats:stats", "Show what the server says of itself."),
         "doctor": ("kvzmq.cli.commands.doctor:doctor", "Say what is wrong, or will be, and what mends it."),
+        "dashboard": ("kvzmq.cli.commands.dashboard:dashboard", "Show the server as a page, for a browser."),
         "clients": ("kvzmq.cli.commands.clients:clients", "List who is connected, or end a connection."),
     },
     "Table": {
