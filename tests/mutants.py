@@ -1465,6 +1465,12 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_secured.py::test_a_stranger_is_told_at_its_deadline_that_it_is_not_allowed", 14),
     Mutant("who does not show the token goes on", "server/transport/tcp_connection.py", "                    taken.append(self._refuse_token())\n                    begin = 0\n                    break\n", "                    taken.append(Refusal(None, errors.NotAllowed.code, \"\"))\n                    self.token = None\n",
            "tests/unit/test_tcp_transport.py::test_who_does_not_show_the_token_is_told_once_and_disconnected", 14),
+    Mutant("a list of URLs goes on in plain", "client/core/targets.py", "    if open_to_all is not None and any(", "    if False and any(",
+           "tests/unit/test_client_targets.py::test_a_list_is_protected_as_a_whole_or_not_at_all", 14),
+    Mutant("a secret key is shown as a path", "curve.py", "    if is_key(os.fspath(curve_key)) and", "    if False and",
+           "tests/unit/test_client_targets.py::test_a_secret_key_where_its_file_is_wanted_is_shown_nowhere", 14),
+    Mutant("a server's key is taken for each URL's", "client/core/endpoints.py", "self._targets[self._at].keys", "self._targets[0].keys",
+           "tests/integration/test_secured.py::test_a_list_of_urls_follows_a_server_to_its_new_key", 14),
     Mutant("the token is not asked for", "cli/serving/building.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
     # ---- backups
