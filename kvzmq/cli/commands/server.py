@@ -32,6 +32,7 @@ from kvzmq.server.loop import Server
 from kvzmq.server.metrics import Metrics
 from kvzmq.server.scrape import Scrape
 from kvzmq.server.service import Notifier
+from kvzmq.server.slow_log import SLOWER_THAN_S, SlowLog
 from kvzmq.server.transport import Transport
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
@@ -223,6 +224,16 @@ _HEADINGS = {
     help="Write a line for every request executed; - for standard output.",
 )
 @click.option(
+    "--slow-log-ms",
+    "slow_log_ms",
+    type=click.FloatRange(min=0),
+    default=f"{1000 * SLOWER_THAN_S:g}",
+    envvar="KVZMQ_SLOW_LOG_MS",
+    show_default=True,
+    metavar="MS",
+    help="Keep requests that take so long, for `kvzmq slowlog`; 0 keeps none.",
+)
+@click.option(
     "--group-commit/--no-group-commit",
     default=True,
     envvar="KVZMQ_GROUP_COMMIT",
@@ -285,6 +296,7 @@ class _Options:
     compact_after: tuple[str, int] | None
     request_bytes_max: int
     trace_path: str | None
+    slow_log_ms: float
     group_commit: bool
     log_level: str
     log_format: str
@@ -383,6 +395,7 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
         Metrics(), scrape,
         request_bytes_max=options.request_bytes_max,
         zap=secured and secured.zap, access=secured and secured.access,
+        slow_log=SlowLog(options.slow_log_ms / 1000) if options.slow_log_ms else None,
     )  # fmt: skip
     stack.callback(built.close)
     return built
