@@ -106,7 +106,7 @@ def dashboard(
             )
         token, printed = make_token(), True
     try:
-        parts = assemble(connection.url, connection.keys, data, trace, catalog)
+        parts = assemble(connection.url, connection.curve_key, connection.server_key, data, trace, catalog)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     listening = run.listen(host, port)
