@@ -63,7 +63,7 @@ class SessionChannel(Channel):
         socket = self.socket
         if socket is None or not socket.connected:
             return False
-        if self._has_events(socket):
+        if (call.writes or socket.reconnects_itself) and self._has_events(socket):
             self.poll_events(now_s)
             return False
         request = self.session.flush_alone(call, now_s)
