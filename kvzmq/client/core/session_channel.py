@@ -106,6 +106,9 @@ class SessionChannel(Channel):
         """Take a reply."""
         self._heard_s = now_s
         session = self.session
+        if not session.hello.seq:  # nor can it be the reply to `hello`
+            session.receive(frame)
+            return
         held = session.hello.held
         session.receive(frame)
         if held and not session.hello.held:
