@@ -30,6 +30,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "keygen": ("kvzmq.cli.commands.keygen:keygen", "Make a pair of keys, for a client or a server."),
         "ping": ("kvzmq.cli.commands.ping:ping", "Say whether the server answers, or why not."),
         "stats": ("kvzmq.cli.commands.stats:stats", "Show what the server says of itself."),
+        "top": ("kvzmq.cli.commands.top:top", "Show live what the server does."),
         "doctor": ("kvzmq.cli.commands.doctor:doctor", "Say what is wrong, or will be, and what mends it."),
         "clients": ("kvzmq.cli.commands.clients:clients", "List who is connected, or end a connection."),
     },

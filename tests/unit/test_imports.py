@@ -74,6 +74,9 @@ RULES = {
         "kvzmq.store.file.frames",
         "kvzmq.store.log",
     ),
+    "kvzmq.store.etcd": ("kvzmq.errors", "kvzmq.units", "kvzmq.store.log", "kvzmq.store.etcd"),
+    "kvzmq.store.etcd.messages_pb2": (),
+    "kvzmq.store.etcd.url": (),
     "kvzmq.server": (
         "kvzmq.errors",
         "kvzmq.curve",
@@ -86,6 +89,14 @@ RULES = {
     "kvzmq.server.timers": (),
     "kvzmq.server.transport": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.server.transport"),
     "kvzmq.catalog": ("kvzmq.errors", "kvzmq.catalog"),
+    "kvzmq.observing": (
+        "kvzmq.errors",
+        "kvzmq.units",
+        "kvzmq.bench",
+        "kvzmq.store",
+        "kvzmq.server.histogram",
+        "kvzmq.observing",
+    ),
     "kvzmq.bench": ("kvzmq.errors", "kvzmq.protocol", "kvzmq.bench"),
     "kvzmq.client": (),
     "kvzmq.client.core": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.catalog", "kvzmq.client.core"),
@@ -136,6 +147,8 @@ HOMES = {
     "click": ("kvzmq.cli",),
     "rich": ("kvzmq.cli",),
     "prometheus_client": ("kvzmq.server.exposition",),
+    "grpc": ("kvzmq.store.etcd",),
+    "google.protobuf": ("kvzmq.store.etcd",),
 }
 
 

@@ -25,8 +25,8 @@ def doctor(ctx: click.Context, data: Path | None, as_json: bool) -> None:
     It asks the server for its figures and its clients, and with --data reads the files: whether they are whole, unless
     a server has them open, and on what file system they are. Exit code 1 if it found something.
     """
-    from kvzmq.cli import doctor as checks
     from kvzmq.cli import show
+    from kvzmq.observing import doctor as checks
 
     connection: Connection = ctx.obj
     evidence = checks.Evidence(url=connection.url, asked_s=checks.now_s())
