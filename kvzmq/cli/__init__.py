@@ -32,6 +32,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "stats": ("kvzmq.cli.commands.stats:stats", "Show what the server says of itself."),
         "top": ("kvzmq.cli.commands.top:top", "Show live what the server does."),
         "doctor": ("kvzmq.cli.commands.doctor:doctor", "Say what is wrong, or will be, and what mends it."),
+        "dashboard": ("kvzmq.cli.commands.dashboard:dashboard", "Show the server as a page, for a browser."),
         "clients": ("kvzmq.cli.commands.clients:clients", "List who is connected, or end a connection."),
     },
     "Table": {

@@ -100,6 +100,17 @@ RULES = {
     "kvzmq.client.sync": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client.core", "kvzmq.client.sync"),
     "kvzmq.client.asyncio": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client.core", "kvzmq.client.asyncio"),
     "kvzmq.tracing": ("kvzmq.protocol", "kvzmq.server", "kvzmq.tracing"),
+    "kvzmq.dashboard": (
+        "kvzmq.errors",
+        "kvzmq.curve",
+        "kvzmq.protocol",
+        "kvzmq.store.offline",
+        "kvzmq.catalog",
+        "kvzmq.client",
+        "kvzmq.tracing",
+        "kvzmq.observing",
+        "kvzmq.dashboard",
+    ),
     "kvzmq.cli": ("kvzmq",),
     "kvzmq.__main__": ("kvzmq.cli",),
 }
@@ -144,6 +155,8 @@ HOMES = {
     "click": ("kvzmq.cli",),
     "rich": ("kvzmq.cli",),
     "prometheus_client": ("kvzmq.server.exposition",),
+    "starlette": ("kvzmq.dashboard",),
+    "uvicorn": ("kvzmq.dashboard.run",),
 }
 
 
