@@ -50,6 +50,7 @@ class Mutant(NamedTuple):
 
 
 LINEAGE = "tests/integration/test_lineage.py::"
+READS = "tests/unit/test_reads.py::"
 ZMTP = "tests/unit/test_zmtp.py::"
 PLAIN = "tests/unit/test_plain_socket.py::"
 ZMTP_CONVERSATIONS = ZMTP + "test_a_conversation_gives_the_same_however_it_is_cut"
@@ -340,7 +341,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "executed although it could not be written", "store/store.py",
-        "            if reply is None and self.state is _REJECTED:", "            if False:",
+        "            if reply is None and self.state is not _OPEN:", "            if False:",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
@@ -476,7 +477,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "no barrier before a read", "store/store.py",
-        "                for group in self.log.barrier():\n                    self._replay(group)\n", "                pass\n",
+        "            groups = self.log.barrier()\n", "            groups = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -659,12 +660,12 @@ MUTANTS: list[Mutant] = [
         COMPACTED + "test_two_children_never_work_on_one_log", 8,
     ),
     Mutant(
-        "the compaction's process outlives its server", "store/file/compaction.py",
+        "the compaction's process outlives its server", "store/child.py",
         "        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)", "        pass",
         COMPACTED + "test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one[True]", 8,
     ),
     Mutant(
-        "an orphaned compaction goes on", "store/file/compaction.py",
+        "an orphaned compaction goes on", "store/child.py",
         "    if os.getppid() != parent:", "    if False:",
         COMPACTED + "test_a_child_whose_server_has_ended_touches_nothing", 8,
     ),
@@ -1052,12 +1053,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a copy of a request of unknown fate is refused", "server/unknown.py",
-        "isinstance(request, Request) and (request.session, request.seq) in self._writes", "False",
+        " or _number(arrival) in self._writes", "",
         SHARED + "test_a_copy_of_a_request_of_unknown_fate_is_not_said_to_be_refused", 11,
     ),
     Mutant(
         "later requests overtake one of unknown fate", "server/unknown.py",
-        "(arrival.transport, arrival.peer) in self._peers or (", "False or (",
+        "(arrival.transport, arrival.peer) in self._peers or ", "",
         SHARED + "test_while_the_log_cannot_tell_what_needs_it_waits_and_the_rest_is_answered[True]", 4,
     ),
     Mutant(
@@ -1112,7 +1113,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a retry is told as executed", "server/dispatcher.py",
-        "runs = request.served or step.will_execute(request)", "runs = True",
+        "        runs = step.will_execute(request)", "        runs = True",
         "tests/unit/test_trace.py::test_a_retried_request_is_not_executed_and_has_no_line", 5,
     ),
     # ---- what the operator is told
@@ -1149,7 +1150,7 @@ MUTANTS: list[Mutant] = [
         "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 11,
     ),
     Mutant(
-        "a table is begun where one must exist", "cli/commands/server.py",
+        "a table is begun where one must exist", "cli/serving/log.py",
         "    if options.must_exist and not", "    if False and not",
         "tests/integration/test_cli_operator.py::test_must_exist_refuses_a_directory_without_a_table", 11,
     ),
@@ -1197,29 +1198,29 @@ MUTANTS: list[Mutant] = [
         "tests/unit/test_cli_logs.py::test_no_message_can_forge_a_line_of_text", 10,
     ),
     Mutant(
-        "a thread feeds the watchdog", "cli/commands/server.py",
+        "a thread feeds the watchdog", "cli/serving/running.py",
         "        built.timers.add(notifier.beat)\n",
-        "        import threading\n        threading.Thread("
+        "        import threading, time\n        threading.Thread("
         "target=lambda: [time.sleep(notifier.beat() or 9) for _ in range(10**6)], daemon=True).start()\n",
         SERVICE + "test_the_watchdog_hears_of_a_loop_that_turns_and_nothing_of_one_that_hangs", 9,
     ),
     Mutant(
-        "a SIGHUP during recovery ends the server", "cli/commands/server.py",
+        "a SIGHUP during recovery ends the server", "cli/serving/running.py",
         "        signal.signal(signal.SIGHUP, lambda number, _: caught.append(number))", "        pass",
         SERVICE + "test_a_sighup_before_the_server_serves_is_taken_when_it_does", 11,
     ),
     Mutant(
-        "a reload waits for the reader of a pipe", "cli/commands/server.py",
+        "a reload waits for the reader of a pipe", "cli/serving/trace.py",
         "flags | os.O_NONBLOCK", "flags",
         SERVICE + "test_a_trace_into_a_pipe_that_nobody_reads_does_not_hold_a_reload_up", 9,
     ),
     Mutant(
-        "a trace goes on in the file that was renamed", "cli/commands/server.py",
-        '            built.reloads.add("trace", functools.partial(_reopen_trace, trace, options.trace_path))', "            pass",
+        "a trace goes on in the file that was renamed", "cli/serving/running.py",
+        '            built.reloads.add("trace", functools.partial(reopen_trace, trace, options.trace_path))', "            pass",
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
     Mutant(
-        "a reload cuts a trace off", "cli/commands/server.py",
+        "a reload cuts a trace off", "cli/serving/trace.py",
         'open(path, "a", ', 'open(path, "w", ',
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
@@ -1438,7 +1439,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_access.py::test_an_operation_needs_its_keys_within_the_prefixes", 14),
     Mutant("who may only write reads by setting a default", "protocol/declaration.py", "return (Access(False, (op.key,)), Access(True, (op.key,)))", "return (Access(True, (op.key,)),)",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
-    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    scope = Scope.SERVER\n",
+    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    ordered_by_log = False\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    ordered_by_log = False\n    scope = Scope.SERVER\n",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
     Mutant("a broken clients file takes all rights away", "server/access.py", "        except BadClients as error:\n            self.changed = frozenset()\n", "        except BadClients as error:\n            self.changed = frozenset()\n            self._by_key = {}\n",
            "tests/unit/test_access.py::test_a_broken_file_leaves_the_rights_that_were_in_force", 14),
@@ -1464,7 +1465,13 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_secured.py::test_a_stranger_is_told_at_its_deadline_that_it_is_not_allowed", 14),
     Mutant("who does not show the token goes on", "server/transport/tcp_connection.py", "                    taken.append(self._refuse_token())\n                    begin = 0\n                    break\n", "                    taken.append(Refusal(None, errors.NotAllowed.code, \"\"))\n                    self.token = None\n",
            "tests/unit/test_tcp_transport.py::test_who_does_not_show_the_token_is_told_once_and_disconnected", 14),
-    Mutant("the token is not asked for", "cli/commands/server.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
+    Mutant("a list of URLs goes on in plain", "client/core/targets.py", "    if open_to_all is not None and any(", "    if False and any(",
+           "tests/unit/test_client_targets.py::test_a_list_is_protected_as_a_whole_or_not_at_all", 14),
+    Mutant("a secret key is shown as a path", "curve.py", "    if is_key(os.fspath(curve_key)) and", "    if False and",
+           "tests/unit/test_client_targets.py::test_a_secret_key_where_its_file_is_wanted_is_shown_nowhere", 14),
+    Mutant("a server's key is taken for each URL's", "client/core/endpoints.py", "self._targets[self._at].keys", "self._targets[0].keys",
+           "tests/integration/test_secured.py::test_a_list_of_urls_follows_a_server_to_its_new_key", 14),
+    Mutant("the token is not asked for", "cli/serving/building.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
     # ---- backups
     Mutant(
@@ -1547,6 +1554,73 @@ MUTANTS: list[Mutant] = [
         "sessions are not in a backup", "store/sections.py",
         '    for some_sessions in _chunks(sessions.dump(),', '    for some_sessions in _chunks((),',
         BACKUP + "test_a_restored_table_knows_what_a_retry_got_and_lets_rows_expire", 5,
+    ),
+    Mutant(
+        "a barrier for reads that need none", "store/store.py",
+        "            if not any(map(needs_newest, requests)):", "            if not requests:",
+        READS + "test_neither_a_session_read_nor_a_local_one_asks_the_log", 16,
+    ),
+    Mutant(
+        "a server that is cut off takes its own table for the newest", "store/store.py",
+        "            if self.state is _CUT_OFF and not request.writes:", "            if False:",
+        READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 4,
+    ),
+    Mutant(
+        "a watch begins at a server that is cut off", "server/dispatcher.py",
+        "step.refuse_cut_off(request) or self._serve", "self._serve",
+        READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 16,
+    ),
+    Mutant(
+        "an append that was rejected taken for a barrier", "store/store.py",
+        "        if step.state is _REJECTED and self.is_shared:", "        if False:",
+        READS + "test_a_linearizable_read_beside_a_rejected_write_sees_what_others_have_written", 4,
+    ),
+    Mutant(
+        "a log that cannot be asked is asked in every step", "store/store.py",
+        "            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S\n", "",
+        READS + "test_a_log_that_cannot_be_asked_is_left_alone_for_a_moment", 9,
+    ),
+    Mutant(
+        "a session read does not wait for what its client has seen", "server/seen.py",
+        "        return seen is not None and seen > self._store.revision", "        return False",
+        READS + "test_a_session_read_waits_until_the_server_has_applied_what_its_client_has_seen", 16,
+    ),
+    Mutant(
+        "a session read waits without end", "server/seen.py",
+        "                if queue.due_s > now_s:", "                if True:",
+        READS + "test_a_session_read_that_waits_too_long_is_refused_and_what_came_after_it_answered", 9,
+    ),
+    Mutant(
+        "requests overtake the one of their peer that waits for a revision", "server/seen.py",
+        "            queue = self._queues.get(peer)\n            if queue is None:",
+        "            queue = self._queues.get(peer)\n            if queue is None or not self._is_ahead(arrival):",
+        READS + "test_a_session_read_waits_until_the_server_has_applied_what_its_client_has_seen", 4,
+    ),
+    Mutant(
+        "any number of requests wait for revisions", "server/seen.py",
+        "            elif self._count > WAITING_MAX or self._bytes > WAITING_BYTES_MAX:", "            elif False:",
+        READS + "test_what_waits_for_revisions_is_bounded", 9,
+    ),
+    Mutant(
+        "session reads wait for a group of unknown fate", "server/dispatcher.py",
+        "        if request.seen is not None and (not request.scans or self.deferral.is_still_ready(request)):",
+        "        if False:",
+        READS + "test_while_a_group_is_unknown_the_table_before_it_is_read_and_nothing_is_taken_back", 16,
+    ),
+    Mutant(
+        "linearizable reads wait for a group of unknown fate without end", "server/unknown.py",
+        "        if self._looked_s > late_s:", "        if True:",
+        READS + "test_a_linearizable_read_waits_for_an_unknown_group_so_long_and_then_is_refused", 9,
+    ),
+    Mutant(
+        "every copy of a request of unknown fate waits", "server/dispatcher.py",
+        "            elif not unknown.repeats(arrival):", "            else:",
+        READS + "test_copies_of_a_request_of_unknown_fate_wait_once", 9,
+    ),
+    Mutant(
+        "progress of a watch as far as this server has come", "protocol/operations.py",
+        '    mark = "g"\n', '    mark = "g"\n    ordered_by_log = False\n',
+        READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
     ),
 ]
 # fmt: on

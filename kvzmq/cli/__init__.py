@@ -224,7 +224,8 @@ def _drop_output() -> None:
     default=DEFAULT_URL,
     show_default=True,
     metavar="URL",
-    help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas.",
+    help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas; "
+    "?server_key=KEY&curve_key=FILE says the keys for it.",
 )
 @click.option(
     "--curve-key",

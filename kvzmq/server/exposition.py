@@ -63,6 +63,9 @@ PLAIN: Mapping[str, tuple[str, str, str]] = {
     "compactions_failed": ("kvzmq_compactions_failed", _COUNTER, "Compactions failed"),
     "compaction_trouble": ("kvzmq_compaction_trouble", _FLAG, "1 if the latest compaction failed"),
     "storage_trouble": ("kvzmq_storage_trouble", _FLAG, "1 if the latest write failed"),
+    "log_shared": ("kvzmq_log_shared", _FLAG, "1 if other servers append to the log, too"),
+    "barriers": ("kvzmq_log_barriers", _COUNTER, "Times that the log was asked what others have appended"),
+    "barrier_trouble": ("kvzmq_log_barrier_trouble", _FLAG, "1 if the log could not be asked"),
     "router_connections": ("kvzmq_router_connections", _GAUGE, "Connections to the ROUTER socket"),
     "router_events_sent": ("kvzmq_router_events_sent", _COUNTER, "Events sent to watches"),
     "router_replies_dropped_backpressure": (

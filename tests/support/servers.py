@@ -77,6 +77,7 @@ def take_ctrl_c() -> None:
 
 
 def end_with_the_tests() -> None:
+    """Have a child process end with the thread that starts it, and take SIGINT."""
     take_ctrl_c()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

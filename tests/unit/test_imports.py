@@ -74,6 +74,9 @@ RULES = {
         "kvzmq.store.file.frames",
         "kvzmq.store.log",
     ),
+    "kvzmq.store.etcd": ("kvzmq.errors", "kvzmq.units", "kvzmq.store.log", "kvzmq.store.etcd"),
+    "kvzmq.store.etcd.messages_pb2": (),
+    "kvzmq.store.etcd.url": (),
     "kvzmq.server": (
         "kvzmq.errors",
         "kvzmq.curve",
@@ -155,6 +158,8 @@ HOMES = {
     "click": ("kvzmq.cli",),
     "rich": ("kvzmq.cli",),
     "prometheus_client": ("kvzmq.server.exposition",),
+    "grpc": ("kvzmq.store.etcd",),
+    "google.protobuf": ("kvzmq.store.etcd",),
     "starlette": ("kvzmq.dashboard",),
     "uvicorn": ("kvzmq.dashboard.run",),
 }

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from kvzmq import errors
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.channel import Channel
+from kvzmq.client.core.channel import Channel, OpenSocket
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.outgoing import OutgoingRequest
 from kvzmq.client.core.session import ClientSession
-from kvzmq.client.core.socket import OpenSocket, Socket
+from kvzmq.client.core.socket import Socket
 from kvzmq.protocol.messages import SILENCE_S_MAX
 
 SILENT_S = 2.0

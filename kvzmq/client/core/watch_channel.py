@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kvzmq.client.core.channel import Channel
+from kvzmq.client.core.channel import Channel, OpenSocket
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.socket import OpenSocket, Socket, frames
+from kvzmq.client.core.socket import Socket, frames
 from kvzmq.client.core.watch_state import WatchState
 from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
 

@@ -21,6 +21,7 @@ from kvzmq import errors
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
+from kvzmq.client.core.targets import Target
 from kvzmq.client.core.timeouts import check_timeout, deadline
 from kvzmq.client.core.transports import Opener
 
@@ -51,13 +52,13 @@ class Connection:
     """A connection that threads share; a forked child has one of its own.
 
     Args:
-        urls: the servers, tried in turn
+        targets: the servers, tried in turn
         timeout_s: how long a call may take unless it says otherwise
         open_socket: makes a socket to one of them
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener) -> None:
-        self.urls = urls
+    def __init__(self, targets: Sequence[Target], timeout_s: float, open_socket: Opener) -> None:
+        self.targets = targets
         self.timeout_s = timeout_s
         self.open_socket = open_socket
         self.closed = False
@@ -67,7 +68,7 @@ class Connection:
         pid = os.getpid()
         shared = self._channels.get(pid)
         if shared is None:
-            channel = SessionChannel(Endpoints(self.urls), self.open_socket, self.lineage)
+            channel = SessionChannel(Endpoints(self.targets), self.open_socket, self.lineage)
             # setdefault is atomic: no lock, which another thread might have held when the process forked.
             shared = self._channels.setdefault(pid, _SharedChannel(channel))
             for owner, inherited in list(self._channels.items()):
