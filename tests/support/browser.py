@@ -145,9 +145,8 @@ class Browser:
 
     def complaints(self) -> Sequence[str]:
         """Return what the console of any tab has said so far: errors, warnings, violations of the policy."""
-        self._complaints += [
-            entry["message"] for entry in self.driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
-        ]
+        said: Sequence[Mapping[str, Any]] = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        self._complaints += [entry["message"] for entry in said if entry["level"] in ("SEVERE", "WARNING")]
         return self._complaints
 
     def overflow(self) -> int:
