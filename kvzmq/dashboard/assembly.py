@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kvzmq import catalog
+from kvzmq.client.core.urls import without_parameters
 from kvzmq.dashboard.app import Parts
 from kvzmq.dashboard.changes import Changes
 from kvzmq.dashboard.collector import Collector
@@ -26,7 +27,7 @@ def assemble(
 
     Args:
         url: as `kvzmq.connect` takes it
-        curve_key, server_key: for a server with CURVE, see `reader.connect`
+        curve_key, server_key: for a server with CURVE, as `kvzmq.connect` takes them
         data: the table's directory, whose log tells the history of rows; or None
         trace: a file of `kvzmq server --trace`, or None
         catalog_address: of the catalog; by default as everywhere
@@ -34,7 +35,7 @@ def assemble(
     Raises:
         ValueError: the URL is malformed
     """
-    collector = Collector(lambda: connect(url, curve_key, server_key), url)
+    collector = Collector(lambda: connect(url, curve_key, server_key), without_parameters(url))
     return Parts(
         collector,
         Streams(collector),

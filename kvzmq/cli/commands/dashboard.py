@@ -113,7 +113,7 @@ def dashboard(
     port = listening.getsockname()[1]
     url = f"http://{_shown(host)}:{port}/"
     shown = f"{url}?token={token.decode()}" if printed and token is not None else url
-    click.echo(f"{connection.url} at {shown}")
+    click.echo(f"{connection.where} at {shown}")
     run.serve(make_app(parts, not run.is_open_to_others(host), hosts, token), listening)
 
 
