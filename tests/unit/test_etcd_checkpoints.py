@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from support.fake_keys import FakeKeys
 from kvzmq import errors
 from kvzmq.store.etcd import checkpoints
 from kvzmq.store.etcd.checkpoints import CHUNK_BYTES, Head, LockLost, Replaced, download, lock, read_head, trim, upload
+from kvzmq.store.etcd.space import Status, remove_garbage_by_force
 from kvzmq.store.file.files import DiskDirectory, DiskFile
 
 NAME = "t"
@@ -184,6 +187,20 @@ def test_a_lock_that_is_put_again_is_respected_and_an_abandoned_one_taken_over(k
         pass
 
 
+def test_transactions_that_are_executed_twice_do_no_harm(keys: FakeKeys, file_of: FileOf) -> None:
+    """As when an answer is lost. Seen red with a lock, and with a head, that is not known to be one's own."""
+    keys.repeats = True
+    number = keys.append(NAME, "a", 1)
+    for seed in (1, 2):
+        write(keys, file_of(content(seed)), number + seed)
+        assert read(keys, file_of) == content(seed)
+    with lock(keys, NAME) as held:
+        with contextlib.suppress(LockLost):  # it is tried again
+            trim(held, keys, NAME, number)
+        trim(held, keys, NAME, number)
+    assert not any("/log/" in key or "/lock" in key for key in keys.values)
+
+
 def test_a_checkpoint_that_is_replaced_while_it_is_read_is_noticed(keys: FakeKeys, file_of: FileOf) -> None:
     head = write(keys, file_of(content(1)), 1)
     gets = 0
@@ -292,3 +309,62 @@ def test_trimming_goes_on_where_an_interrupted_one_ended(
         assert 0 < sum("/log/" in key for key in keys.values) < 100
         trim(held, keys, NAME, number)
     assert not any("/log/" in key for key in keys.values)
+
+
+def test_half_written_checkpoints_are_removed_without_a_lock_at_any_moment_of_their_writer(
+    keys: FakeKeys, file_of: FileOf
+) -> None:
+    """When etcd takes no put. A writer that goes on afterwards writes nothing more, and what was whole stays so.
+
+    Seen red with the lock left.
+    """
+    calls = removed = 0
+    while True:
+        keys = FakeKeys()
+        write(keys, file_of(content(1)), 1)
+        after: dict[str, Any] = {}
+        keys.before = _stop_at(keys, calls, partial(remove_garbage_by_force, keys, Deletes(keys), NAME), after)
+        with contextlib.suppress(LockLost):
+            write(keys, file_of(content(2)), 2)
+        keys.before = lambda call: None
+        if not after:
+            break
+        assert read(keys, file_of) in (content(1), content(2))
+        removed += read(keys, file_of) == content(1)
+        write(keys, file_of(content(3)), 3)
+        assert read(keys, file_of) == content(3)
+        calls += 1
+    assert removed > 5
+
+
+def test_a_writer_at_any_moment_of_their_removal_without_a_lock_writes_a_whole_checkpoint(
+    keys: FakeKeys, file_of: FileOf
+) -> None:
+    """Seen red with the pieces listed after the lock is deleted, and the head read before."""
+    for calls in range(12):
+        keys = FakeKeys()
+        write(keys, file_of(content(1)), 1)
+        keys.transact([], put=[(checkpoints.chunk_key(NAME, "left", 0), b"half")])
+        keys.before = _stop_at(keys, calls, partial(write, keys, file_of(content(2)), 2), {})
+        remove_garbage_by_force(keys, Deletes(keys), NAME)
+        keys.before = lambda call: None
+        assert read(keys, file_of) in (content(1), content(2))
+        assert checkpoints.chunk_key(NAME, "left", 0) not in keys.values
+
+
+class Deletes:
+    """The members of a cluster, as far as that deletes."""
+
+    def __init__(self, keys: FakeKeys) -> None:
+        self.addresses: Sequence[str] = ("here",)
+        self.delete = keys.delete
+        self.compact = keys.compact
+
+    def status(self, address: str) -> Status:
+        return Status(0, 0, 0, True, 0)
+
+    def defragment(self, address: str) -> None:
+        """Do nothing."""
+
+    def disarm(self) -> None:
+        """Do nothing."""

@@ -60,7 +60,11 @@ class Found(NamedTuple):
 
 
 class Keys(Protocol):
-    """What is asked of etcd here. Each call is bounded in time, and raises EtcdUnavailable when it has no answer."""
+    """What is asked of etcd here. Each call is bounded in time, and raises EtcdError when it has no answer.
+
+    A transaction may be executed twice, when its first answer was lost. So each of those here either does the same
+    again, or fails the second time and then looks whether the first one was executed.
+    """
 
     def get(self, *keys: str) -> tuple[int, dict[str, Found]]:
         """Return etcd's revision, and those of `keys` that are there, as of one moment."""
@@ -297,6 +301,8 @@ def _take(
     while True:
         _, found = keys.get(key)
         present = found.get(key)
+        if present is not None and present.value == id.encode():
+            return
         if present is None:
             if keys.transact([(key, None)], put=[(key, id.encode())]) is not None:
                 return
@@ -306,9 +312,9 @@ def _take(
         seen = present
         if clock() - since_s >= stale_s:
             # If its owner is alive after all, each of its writes fails from here on.
-            if keys.transact([(key, present.value)], put=[(key, id.encode())]) is not None:
-                return
-            raise LockLost(f"another server writes a checkpoint of {name}")
+            if keys.transact([(key, present.value)], put=[(key, id.encode())]) is None:
+                seen, since_s = None, clock()
+            continue
         sleep(min(1.0, stale_s / 4))
 
 
@@ -346,7 +352,11 @@ def upload(
         chunks += 1
         pace(time.monotonic() - began_s)
     head = Head(held.id, group, length, chunks, crc, revision, rows)
-    held.transact(put=[(key, msgspec.json.encode(head))], equal=[(key, before)])
+    try:
+        held.transact(put=[(key, msgspec.json.encode(head))], equal=[(key, before)])
+    except LockLost:
+        if read_head(keys, name) != head:
+            raise
     remove_garbage(held, keys, name)
     return head
 

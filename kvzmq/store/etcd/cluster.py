@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from kvzmq.store.etcd import messages_pb2 as pb
@@ -38,9 +39,7 @@ class Cluster:
 
     def get(self, *keys: str) -> tuple[int, dict[str, Found]]:
         """Return etcd's revision and those of `keys` that are there; see Keys.get."""
-        response = self._client.txn(
-            (), [range_op(key.encode()) for key in keys], repeatable=True, timeout_s=CALL_S_MAX
-        )
+        response = self._client.txn((), [range_op(key.encode()) for key in keys], repeatable=True, timeout_s=CALL_S_MAX)
         found = [kv for each in response.responses for kv in each.response_range.kvs]
         return response.header.revision, {
             kv.key.decode(): Found(kv.key.decode(), kv.value, kv.mod_revision) for kv in found
@@ -63,23 +62,22 @@ class Cluster:
         put: Sequence[tuple[str, bytes]] = (),
         delete: Sequence[tuple[str, str]] = (),
     ) -> int | None:
-        """Delete and put if keys have these values; see Keys.transact. Never sent twice."""
+        """Delete and put if keys have these values; see Keys.transact."""
         response = self._client.txn(
             [_is(key, value) for key, value in equal],
             [
                 *(delete_op(first.encode(), end.encode()) for first, end in delete),
                 *(put_op(key.encode(), value) for key, value in put),
             ],
+            repeatable=True,
             timeout_s=CALL_S_MAX,
         )
         return response.header.revision if response.succeeded else None
 
     def compact(self, revision: int) -> None:
         """Have etcd forget what was overwritten or deleted before `revision`, and wait until it has."""
-        try:
+        with contextlib.suppress(EtcdCompacted):
             self._client.compact(revision, physical=True, timeout_s=DEFRAGMENT_S_MAX)
-        except EtcdCompacted:
-            pass
 
     # ---- members
 

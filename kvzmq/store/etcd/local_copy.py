@@ -78,7 +78,7 @@ class LocalCopy:
 
         Raises:
             Replaced: it is replaced faster than it can be read
-            CorruptionError, OSError, EtcdUnavailable: as `download` does
+            CorruptionError, OSError, EtcdError: as `download` does
         """
         for last in (False,) * (READS_MAX - 1) + (True,):
             head = read_head(keys, name)

@@ -52,7 +52,7 @@ class Status(NamedTuple):
 
 
 class Members(Protocol):
-    """The members of a cluster, each asked by its address. Calls raise EtcdUnavailable when one does not answer."""
+    """The members of a cluster, each asked by its address. Calls raise EtcdError when one does not answer."""
 
     addresses: Sequence[str]
 
