@@ -361,7 +361,7 @@ class Deletes:
         self.compact = keys.compact
 
     def status(self, address: str) -> Status:
-        return Status(0, 0, 0, True, 0)
+        return Status(0, 0, 0, True)
 
     def defragment(self, address: str) -> None:
         """Do nothing."""
