@@ -11,7 +11,7 @@ import pytest
 from support.etcd_cluster import EtcdCluster
 
 from kvzmq.store.etcd import checkpoints, space
-from kvzmq.store.etcd.checkpoints import CHUNK_BYTES, LockLost, lock, read_head, trim, upload
+from kvzmq.store.etcd.checkpoints import CHUNK_BYTES, Content, LockLost, lock, read_head, trim, upload
 from kvzmq.store.etcd.client import EtcdClient, EtcdNoSpace
 from kvzmq.store.etcd.cluster import Cluster
 from kvzmq.store.etcd.local_copy import LocalCopy
@@ -39,7 +39,7 @@ def write(cluster: Cluster, path: Path, name: str, group: int, sections: list[by
     with contextlib.closing(DiskDirectory(path, lock=False)) as directory:
         checkpoint.write(directory, group, sections)
         with lock(cluster, name) as held, contextlib.closing(directory.open(checkpoint.NAME)) as file:
-            return upload(held, cluster, name, file, group, 0, 0, pace=lambda seconds: None)
+            return upload(held, cluster, name, file, Content(group, group, 0, 0), pace=lambda seconds: None)
 
 
 def test_checkpoints_replace_each_other_and_are_fetched_whole(
@@ -69,11 +69,11 @@ def test_a_writer_whose_lock_was_taken_over_changes_nothing(cluster: Cluster, et
     assert checkpoints.lock_key(etcd_name) not in cluster.get(checkpoints.lock_key(etcd_name))[1]
 
 
-def test_groups_are_trimmed_by_their_number(cluster: Cluster, etcd_name: str, tmp_path: Path) -> None:
+def test_groups_are_trimmed_put_until_then(cluster: Cluster, etcd_name: str, tmp_path: Path) -> None:
     chance = random.Random(2)
     numbers: list[int] = []
     for seq in range(150):
-        key = f"{checkpoints.log_prefix(etcd_name)}{chance.choice('abc')}/{seq:016}"
+        key = f"{checkpoints.log_prefix(etcd_name)}{chance.choice('abc')}/{seq:016x}"
         number = cluster.transact([], put=[(key, b"group")])
         assert number is not None
         numbers.append(number)
