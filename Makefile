@@ -35,7 +35,7 @@ test: $(DIST_STAMP) debian-packages lint
 
 .PHONY: debian-packages
 debian-packages:
-	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount faketime=faketime ip=iproute2 prometheus=prometheus systemd-analyze=systemd logrotate=logrotate etcd=etcd-server etcdctl=etcd-client
+	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount faketime=faketime ip=iproute2 prometheus=prometheus systemd-analyze=systemd logrotate=logrotate etcd=etcd-server etcdctl=etcd-client openssl=openssl
 
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest -q -n $(WORKERS) tests/unit tests/contract

@@ -660,12 +660,12 @@ MUTANTS: list[Mutant] = [
         COMPACTED + "test_two_children_never_work_on_one_log", 8,
     ),
     Mutant(
-        "the compaction's process outlives its server", "store/file/compaction.py",
+        "the compaction's process outlives its server", "store/child.py",
         "        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)", "        pass",
         COMPACTED + "test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one[True]", 8,
     ),
     Mutant(
-        "an orphaned compaction goes on", "store/file/compaction.py",
+        "an orphaned compaction goes on", "store/child.py",
         "    if os.getppid() != parent:", "    if False:",
         COMPACTED + "test_a_child_whose_server_has_ended_touches_nothing", 8,
     ),
