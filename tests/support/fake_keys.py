@@ -71,7 +71,7 @@ class FakeKeys:
         self.compacted = max(self.compacted, revision)
 
     def append(self, name: str, server: str, seq: int, group: bytes = b"group") -> int:
-        """Put a group, as a server does; returns its number."""
-        number = self.transact([], put=[(f"{name}/log/{server}/{seq:016}", group)])
+        """Put a group, as a server does; returns when, by etcd's revision."""
+        number = self.transact([], put=[(f"{name}/log/{server}/{seq:016x}", group)])
         assert number is not None
         return number

@@ -107,7 +107,6 @@ def status_of(response: pb.StatusResponse) -> Status:
         response.dbSizeInUse,
         response.dbSizeQuota,
         any("NOSPACE" in error for error in response.errors),
-        response.header.revision,
     )
 
 
