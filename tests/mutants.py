@@ -50,6 +50,7 @@ class Mutant(NamedTuple):
 
 
 LINEAGE = "tests/integration/test_lineage.py::"
+READS = "tests/unit/test_reads.py::"
 ZMTP = "tests/unit/test_zmtp.py::"
 PLAIN = "tests/unit/test_plain_socket.py::"
 ZMTP_CONVERSATIONS = ZMTP + "test_a_conversation_gives_the_same_however_it_is_cut"
@@ -340,7 +341,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "executed although it could not be written", "store/store.py",
-        "            if reply is None and self.state is _REJECTED:", "            if False:",
+        "            if reply is None and self.state is not _OPEN:", "            if False:",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
@@ -476,7 +477,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "no barrier before a read", "store/store.py",
-        "                for group in self.log.barrier():\n                    self._replay(group)\n", "                pass\n",
+        "            groups = self.log.barrier()\n", "            groups = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -1052,12 +1053,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a copy of a request of unknown fate is refused", "server/unknown.py",
-        "isinstance(request, Request) and (request.session, request.seq) in self._writes", "False",
+        " or _number(arrival) in self._writes", "",
         SHARED + "test_a_copy_of_a_request_of_unknown_fate_is_not_said_to_be_refused", 11,
     ),
     Mutant(
         "later requests overtake one of unknown fate", "server/unknown.py",
-        "(arrival.transport, arrival.peer) in self._peers or (", "False or (",
+        "(arrival.transport, arrival.peer) in self._peers or ", "",
         SHARED + "test_while_the_log_cannot_tell_what_needs_it_waits_and_the_rest_is_answered[True]", 4,
     ),
     Mutant(
@@ -1112,7 +1113,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a retry is told as executed", "server/dispatcher.py",
-        "runs = request.served or step.will_execute(request)", "runs = True",
+        "        runs = step.will_execute(request)", "        runs = True",
         "tests/unit/test_trace.py::test_a_retried_request_is_not_executed_and_has_no_line", 5,
     ),
     # ---- what the operator is told
@@ -1438,7 +1439,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_access.py::test_an_operation_needs_its_keys_within_the_prefixes", 14),
     Mutant("who may only write reads by setting a default", "protocol/declaration.py", "return (Access(False, (op.key,)), Access(True, (op.key,)))", "return (Access(True, (op.key,)),)",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
-    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    scope = Scope.SERVER\n",
+    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    ordered_by_log = False\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    ordered_by_log = False\n    scope = Scope.SERVER\n",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
     Mutant("a broken clients file takes all rights away", "server/access.py", "        except BadClients as error:\n            self.changed = frozenset()\n", "        except BadClients as error:\n            self.changed = frozenset()\n            self._by_key = {}\n",
            "tests/unit/test_access.py::test_a_broken_file_leaves_the_rights_that_were_in_force", 14),
@@ -1547,6 +1548,73 @@ MUTANTS: list[Mutant] = [
         "sessions are not in a backup", "store/sections.py",
         '    for some_sessions in _chunks(sessions.dump(),', '    for some_sessions in _chunks((),',
         BACKUP + "test_a_restored_table_knows_what_a_retry_got_and_lets_rows_expire", 5,
+    ),
+    Mutant(
+        "a barrier for reads that need none", "store/store.py",
+        "            if not any(map(needs_newest, requests)):", "            if not requests:",
+        READS + "test_neither_a_session_read_nor_a_local_one_asks_the_log", 16,
+    ),
+    Mutant(
+        "a server that is cut off takes its own table for the newest", "store/store.py",
+        "            if self.state is _CUT_OFF and not request.writes:", "            if False:",
+        READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 4,
+    ),
+    Mutant(
+        "a watch begins at a server that is cut off", "server/dispatcher.py",
+        "step.refuse_cut_off(request) or self._serve", "self._serve",
+        READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 16,
+    ),
+    Mutant(
+        "an append that was rejected taken for a barrier", "store/store.py",
+        "        if step.state is _REJECTED and self.is_shared:", "        if False:",
+        READS + "test_a_linearizable_read_beside_a_rejected_write_sees_what_others_have_written", 4,
+    ),
+    Mutant(
+        "a log that cannot be asked is asked in every step", "store/store.py",
+        "            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S\n", "",
+        READS + "test_a_log_that_cannot_be_asked_is_left_alone_for_a_moment", 9,
+    ),
+    Mutant(
+        "a session read does not wait for what its client has seen", "server/seen.py",
+        "        return seen is not None and seen > self._store.revision", "        return False",
+        READS + "test_a_session_read_waits_until_the_server_has_applied_what_its_client_has_seen", 16,
+    ),
+    Mutant(
+        "a session read waits without end", "server/seen.py",
+        "                if queue.due_s > now_s:", "                if True:",
+        READS + "test_a_session_read_that_waits_too_long_is_refused_and_what_came_after_it_answered", 9,
+    ),
+    Mutant(
+        "requests overtake the one of their peer that waits for a revision", "server/seen.py",
+        "            queue = self._queues.get(peer)\n            if queue is None:",
+        "            queue = self._queues.get(peer)\n            if queue is None or not self._is_ahead(arrival):",
+        READS + "test_a_session_read_waits_until_the_server_has_applied_what_its_client_has_seen", 4,
+    ),
+    Mutant(
+        "any number of requests wait for revisions", "server/seen.py",
+        "            elif self._count > WAITING_MAX or self._bytes > WAITING_BYTES_MAX:", "            elif False:",
+        READS + "test_what_waits_for_revisions_is_bounded", 9,
+    ),
+    Mutant(
+        "session reads wait for a group of unknown fate", "server/dispatcher.py",
+        "        if request.seen is not None and (not request.scans or self.deferral.is_still_ready(request)):",
+        "        if False:",
+        READS + "test_while_a_group_is_unknown_the_table_before_it_is_read_and_nothing_is_taken_back", 16,
+    ),
+    Mutant(
+        "linearizable reads wait for a group of unknown fate without end", "server/unknown.py",
+        "        if self._looked_s > late_s:", "        if True:",
+        READS + "test_a_linearizable_read_waits_for_an_unknown_group_so_long_and_then_is_refused", 9,
+    ),
+    Mutant(
+        "every copy of a request of unknown fate waits", "server/dispatcher.py",
+        "            elif not unknown.repeats(arrival):", "            else:",
+        READS + "test_copies_of_a_request_of_unknown_fate_wait_once", 9,
+    ),
+    Mutant(
+        "progress of a watch as far as this server has come", "protocol/operations.py",
+        '    mark = "g"\n', '    mark = "g"\n    ordered_by_log = False\n',
+        READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
     ),
 ]
 # fmt: on

@@ -390,6 +390,7 @@ class Ping(Operation, tag="ping"):
     """Do nothing. Payload: the string "pong"."""
 
     mark = "p"
+    ordered_by_log = False
     accesses = no_key
 
 
@@ -414,6 +415,7 @@ class Hello(Operation, tag="hello"):
     info: HelloInfo | None = None
 
     mark = "h"
+    ordered_by_log = False
     scope = Scope.SERVER
     accesses = no_key
 
@@ -422,6 +424,7 @@ class Stats(Operation, tag="stats"):
     """Describe the server. Payload: a map of name to number or string."""
 
     mark = "?"
+    ordered_by_log = False
     scope = Scope.SERVER
     administers = True
     accesses = no_key
@@ -452,6 +455,7 @@ class Clients(Operation, tag="clients"):
     limit: Annotated[int, Meta(ge=1, le=CLIENTS_PAGE_MAX)] = 100
 
     mark = "c"
+    ordered_by_log = False
     scope = Scope.SERVER
     administers = True
     accesses = no_key
@@ -464,6 +468,7 @@ class Kick(Operation, tag="kick"):
     name: Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 
     mark = "!"
+    ordered_by_log = False
     scope = Scope.SERVER
     administers = True
     accesses = no_key
@@ -525,6 +530,7 @@ class Unwatch(Operation, tag="unwatch"):
     watch: int
 
     mark = "u"
+    ordered_by_log = False
     scope = Scope.CONNECTION
     accesses = no_key
 
@@ -553,6 +559,9 @@ SERVED = frozenset(kind for kind in KINDS if kind.scope is not Scope.TABLE)
 
 PUSHED = frozenset(kind for kind in KINDS if kind.pushes)
 """The operations that begin a watch, whose events are pushed."""
+
+UNORDERED = frozenset(kind for kind in KINDS if not kind.ordered_by_log)
+"""The operations that read nothing which the log decides."""
 
 SCANS = frozenset(kind for kind in KINDS if kind.scans)
 """The operations that scan."""
