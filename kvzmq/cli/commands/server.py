@@ -24,6 +24,7 @@ from kvzmq import __version__, catalog, errors
 from kvzmq.cli import REFUSED_TO_START, STORAGE_FAILED, text_of
 from kvzmq.cli.arguments import PORT_MAX, Endpoint
 from kvzmq.cli.config import ConfigurableCommand, option_of, read_again
+from kvzmq.cli.homes import ClusterHome, DirectoryHome, Home
 from kvzmq.cli.logs import FORMATS, last_word, set_up
 from kvzmq.cli.securing import refuse_unprotected, secure
 from kvzmq.curve import read_token
@@ -35,9 +36,7 @@ from kvzmq.server.service import Notifier
 from kvzmq.server.transport import Transport
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
-from kvzmq.store.file.compaction import Compactor, renew
-from kvzmq.store.file.file_log import FileLog
-from kvzmq.store.file.files import DiskDirectory
+from kvzmq.store.etcd.url import EtcdUrl, parse_url, read_security
 from kvzmq.store.offline.reading import NAMES, NoTable
 from kvzmq.store.store import Store
 from kvzmq.tracing.trace import Trace
@@ -101,8 +100,33 @@ class _Size(click.ParamType[int]):
         return size
 
 
+class _EtcdUrl(click.ParamType[EtcdUrl]):
+    """etcd://HOST:PORT,HOST:PORT/NAME."""
+
+    name = "URL"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> EtcdUrl:
+        if isinstance(value, EtcdUrl):
+            return value
+        try:
+            return parse_url(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 _HEADINGS = {
     "Table": ("data", "must-exist", "compact-after", "request-max", "group-commit"),
+    "Log on etcd": (
+        "log",
+        "etcd-ca",
+        "etcd-cert",
+        "etcd-key",
+        "etcd-user",
+        "etcd-password-file",
+        "etcd-quota",
+        "etcd-margin",
+        "new-epoch",
+    ),
     "Endpoints": ("bind", "tcp"),
     "Security": ("curve-key", "clients", "token-file", "insecure"),
     "Catalog": ("project", "owner", "catalog"),
@@ -207,6 +231,68 @@ _HEADINGS = {
     "[default: when it outgrows the checkpoint and 64M]",
 )
 @click.option(
+    "--log",
+    "log_url",
+    type=_EtcdUrl(),
+    envvar="KVZMQ_LOG",
+    help="Share the log of table NAME on an etcd cluster with other servers, etcd://H:P,H:P,H:P/NAME; --data then "
+    "holds a copy, which makes a restart fast. Needs kvzmq[etcd].",
+)
+@click.option(
+    "--etcd-ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_ETCD_CA",
+    metavar="FILE",
+    help="Certificates of the authorities that etcd's are signed by, PEM: connections use TLS.",
+)
+@click.option(
+    "--etcd-cert",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_ETCD_CERT",
+    metavar="FILE",
+    help="The server's certificate for etcd, PEM.",
+)
+@click.option(
+    "--etcd-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_ETCD_KEY",
+    metavar="FILE",
+    help="The private key of --etcd-cert.",
+)
+@click.option("--etcd-user", envvar="KVZMQ_ETCD_USER", metavar="NAME", help="The server's user in etcd.")
+@click.option(
+    "--etcd-password-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_ETCD_PASSWORD_FILE",
+    metavar="FILE",
+    help="What holds the password of --etcd-user.",
+)
+@click.option(
+    "--etcd-quota",
+    "etcd_quota_bytes",
+    type=_Size(1 << 20, 1 << 40),
+    default="2G",
+    envvar="KVZMQ_ETCD_QUOTA",
+    show_default=True,
+    help="The --quota-backend-bytes of etcd's members, to be warned in time; from 3.6 on they tell.",
+)
+@click.option(
+    "--etcd-margin",
+    "etcd_margin_s",
+    type=click.FloatRange(0.0, 86_400.0),
+    default=60.0,
+    envvar="KVZMQ_ETCD_MARGIN",
+    show_default=True,
+    metavar="SECONDS",
+    help="How long groups are kept after a checkpoint that holds them, for servers that are behind.",
+)
+@click.option(
+    "--new-epoch",
+    is_flag=True,
+    envvar="KVZMQ_NEW_EPOCH",
+    help="Serve the table although etcd has lost what this server has served; for one start of one server.",
+)
+@click.option(
     "--request-max",
     "request_bytes_max",
     type=_Size(messages.REQUEST_BYTES_MIN, messages.REQUEST_BYTES_LIMIT),
@@ -260,9 +346,18 @@ def server(ctx: click.Context, /, **options: Any) -> None:
         raise click.UsageError(
             f"{keys} --curve-key and {len(options['binds'])} --bind: give one key for all, or one each"
         )
+    if options["log_url"] is None and (named := [name for name in _OF_ETCD if options[name]]):
+        raise click.UsageError(f"--{named[0].replace('_', '-')} is for a log on etcd: add --log etcd://...")
+    if (options["etcd_user"] is None) != (options["etcd_password_file"] is None):
+        raise click.UsageError("--etcd-user and --etcd-password-file go together")
+    if (options["etcd_cert"] is None) != (options["etcd_key"] is None):
+        raise click.UsageError("--etcd-cert and --etcd-key go together")
     if options["metrics_token_path"] is not None and options["metrics_address"] is None:
         raise click.UsageError("--metrics-token says who may see the metrics: where? Add --metrics HOST:PORT")
     _serve(_Options(**options), ctx)
+
+
+_OF_ETCD = ("etcd_ca", "etcd_cert", "etcd_key", "etcd_user", "etcd_password_file", "new_epoch")
 
 
 @dataclass(frozen=True)
@@ -283,6 +378,15 @@ class _Options:
     owner: str | None
     catalog_address: tuple[str, int] | None
     compact_after: tuple[str, int] | None
+    log_url: EtcdUrl | None
+    etcd_ca: Path | None
+    etcd_cert: Path | None
+    etcd_key: Path | None
+    etcd_user: str | None
+    etcd_password_file: Path | None
+    etcd_quota_bytes: int
+    etcd_margin_s: float
+    new_epoch: bool
     request_bytes_max: int
     trace_path: str | None
     group_commit: bool
@@ -302,7 +406,9 @@ def _serve(options: _Options, ctx: click.Context) -> None:
         except errors.CorruptionError as error:
             _exit(
                 f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
-                f"`kvzmq check --repair {options.data}` saves what can be read to a copy",
+                f"`kvzmq check --repair {options.data}` saves what can be read to a copy"
+                if options.log_url is None
+                else f"{error}. Nothing was changed",
                 REFUSED_TO_START,
             )
         except (errors.KvzmqError, OSError) as error:
@@ -338,7 +444,7 @@ def _serve(options: _Options, ctx: click.Context) -> None:
 
 def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) -> Server:
     """Join the parts. The ports come first: who cannot listen need not read a million rows to learn it."""
-    if options.must_exist and not _holds_table(options.data):
+    if options.must_exist and options.log_url is None and not _holds_table(options.data):
         raise NoTable(
             f"{options.data.resolve()} holds no table, and --must-exist says not to begin one: "
             "is it the right directory, is its disk mounted?"
@@ -348,9 +454,9 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
     secured = None
     if options.clients is not None:
         secured = secure(context, options.curve_keys, options.clients, len(options.binds))
-    directory = DiskDirectory(options.data)
-    log = FileLog(directory)
-    store = Store(log)
+    home = _home(options)
+    stack.callback(home.close)
+    store = Store(home.log)
     curve = None if secured is None else secured.curve
     transports: list[Transport] = [RouterTransport(context, options.binds, options.request_bytes_max, curve)]
     bridge_port = None
@@ -363,20 +469,15 @@ def _build(options: _Options, trace: Trace | None, stack: contextlib.ExitStack) 
             _log.warning("the bridge, port %d, asks for no keys: whoever reaches it may do everything", bridge_port)
     scrape = _scrape(options, stack)
     began_s = time.monotonic()
-    is_new = not _holds_table(options.data)
     store.recover()
-    renew(log)
+    is_new = store.revision == 0 and store.table.epochs.lineage is None
+    home.check(store)
     store.begin_epoch(time.time_ns() // 1000)
     _spare_the_collector()
     endpoints = [endpoint for transport in transports for endpoint in transport.endpoints]
-    _say_what_it_serves(options.data, store, log, endpoints, None if is_new else time.monotonic() - began_s)
+    _say_what_it_serves(home, store, endpoints, None if is_new else time.monotonic() - began_s)
     unit, threshold = options.compact_after or (None, None)
-    compactor = Compactor(
-        store,
-        log,
-        after_records=threshold if unit == "records" else None,
-        after_bytes=threshold if unit == "bytes" else None,
-    )
+    compactor = home.compactor(store, threshold if unit == "records" else None, threshold if unit == "bytes" else None)
     announcer, announcement = _announcer(options, transports[0].endpoints, bridge_port)
     built = Server(
         store, transports, compactor, announcer, announcement, options.group_commit, [trace] if trace else [],
@@ -412,25 +513,39 @@ def _holds_table(path: Path) -> bool:
     return any((path / name).exists() for name in NAMES)
 
 
-def _say_what_it_serves(
-    path: Path, store: Store, log: FileLog, endpoints: Sequence[str], seconds: float | None
-) -> None:
+def _home(options: _Options) -> Home:
+    if options.log_url is None:
+        return DirectoryHome(options.data)
+    password = options.etcd_password_file
+    security = read_security(
+        options.etcd_ca,
+        options.etcd_cert,
+        options.etcd_key,
+        options.etcd_user,
+        None if password is None else password.read_text().rstrip("\n"),
+    )
+    return ClusterHome(
+        options.log_url, security, options.data, options.etcd_quota_bytes, options.etcd_margin_s, options.new_epoch
+    )
+
+
+def _say_what_it_serves(home: Home, store: Store, endpoints: Sequence[str], seconds: float | None) -> None:
     """Say in the log which table this is, and how long recovery took, or None for a new one."""
     what = "a new table"
     if seconds is not None:
         table = store.table
         what = (
             f"{count(len(table.rows), 'row')}, revision {table.revision:,}, recovered in {duration(seconds)} from "
-            f"a checkpoint of {size(log.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
+            f"a checkpoint of {size(home.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
         )
     identity = store.identity()
     _log.info(
         "kvzmq %s, process %d, serves %s: %s; lineage %s, epoch %s",
-        __version__, os.getpid(), path.resolve(), what, identity["lineage"], identity["epoch"],
+        __version__, os.getpid(), home.name, what, identity["lineage"], identity["epoch"],
         extra={
-            "event": "started", "version": __version__, "pid": os.getpid(), "directory": str(path.resolve()),
+            "event": "started", "version": __version__, "pid": os.getpid(), "directory": home.name,
             **identity, "revision": store.revision, "rows": store.row_count, "endpoints": endpoints,
-            "recovery_s": None if seconds is None else round(seconds, 3), "checkpoint_bytes": log.checkpoint_bytes,
+            "recovery_s": None if seconds is None else round(seconds, 3), "checkpoint_bytes": home.checkpoint_bytes,
             "requests_in_log": store.records,
         },
     )  # fmt: skip

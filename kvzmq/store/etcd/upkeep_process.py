@@ -24,7 +24,7 @@ from kvzmq.store.etcd.cluster import Cluster
 from kvzmq.store.etcd.etcd_log import EtcdLog
 from kvzmq.store.etcd.kept import WrittenCheckpoints
 from kvzmq.store.etcd.local_copy import LocalCopy
-from kvzmq.store.etcd.upkeep import Settings
+from kvzmq.store.etcd.upkeep import LEFT_TO_ANOTHER, Settings
 from kvzmq.store.etcd.url import Security
 from kvzmq.store.log import Checkpoint
 from kvzmq.store.store import compact
@@ -69,7 +69,7 @@ class Worker:
         with lock(self._cluster, self._name) as held:
             head = read_head(self._cluster, self._name)
             if head is not None and head.group > int(known):
-                return
+                raise LockLost(f"another server has written a checkpoint of {self._name}")
             log = _KeepingLog(
                 self._connect(), self._name, WrittenCheckpoints(self._cluster, self._name, self._copy, held)
             )
@@ -119,7 +119,7 @@ def main(job: str, *arguments: str) -> None:
             }
             jobs[job](*rest)
     except LockLost:
-        return  # another server is at it
+        sys.exit(LEFT_TO_ANOTHER)
     except (errors.KvzmqError, OSError) as error:
         sys.exit(str(error))
 
