@@ -50,6 +50,7 @@ class Mutant(NamedTuple):
 
 
 LINEAGE = "tests/integration/test_lineage.py::"
+READS = "tests/unit/test_reads.py::"
 ZMTP = "tests/unit/test_zmtp.py::"
 PLAIN = "tests/unit/test_plain_socket.py::"
 ZMTP_CONVERSATIONS = ZMTP + "test_a_conversation_gives_the_same_however_it_is_cut"
@@ -340,7 +341,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "executed although it could not be written", "store/store.py",
-        "            if reply is None and self.state is _REJECTED:", "            if False:",
+        "            if reply is None and self.state is not _OPEN:", "            if False:",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
@@ -476,7 +477,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "no barrier before a read", "store/store.py",
-        "                for group in self.log.barrier():\n                    self._replay(group)\n", "                pass\n",
+        "            groups = self.log.barrier()\n", "            groups = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -659,12 +660,12 @@ MUTANTS: list[Mutant] = [
         COMPACTED + "test_two_children_never_work_on_one_log", 8,
     ),
     Mutant(
-        "the compaction's process outlives its server", "store/file/compaction.py",
+        "the compaction's process outlives its server", "store/child.py",
         "        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)", "        pass",
         COMPACTED + "test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one[True]", 8,
     ),
     Mutant(
-        "an orphaned compaction goes on", "store/file/compaction.py",
+        "an orphaned compaction goes on", "store/child.py",
         "    if os.getppid() != parent:", "    if False:",
         COMPACTED + "test_a_child_whose_server_has_ended_touches_nothing", 8,
     ),
@@ -840,14 +841,17 @@ MUTANTS: list[Mutant] = [
            "        request.note_sent_again(now_s, self._jitter)\n",
            SESSION + "test_a_retry_is_the_same_bytes_and_gets_the_first_result", 5),
     Mutant("a call by itself is not kept for a retry", "client/core/session.py",
-           "        self._in_flight[seq] = request\n        return request", "        return request",
+           "[call], call.writes, now_s + RESEND_S)\n        self._in_flight[seq] = request\n", "[call], call.writes, now_s + RESEND_S)\n",
            SESSION + "test_a_call_by_itself_is_kept_for_a_retry_like_others", 5),
     Mutant("a call by itself does not wait for hello", "client/core/session.py",
            "            or hello.held\n            or hello.seq\n", "",
            "tests/unit/test_client_channel.py::test_a_call_by_itself_is_not_sent_on_another_connection_either", 12),
     Mutant("a call by itself leaves on a connection that is not known to be new", "client/core/session_channel.py",
-           "        if self._has_events(socket):\n            self.poll_events(now_s)\n            return False\n", "",
+           "(call.writes or socket.reconnects_itself) and", "call.writes and",
            "tests/unit/test_client_channel.py::test_a_call_by_itself_is_not_sent_on_another_connection_either", 12),
+    Mutant("a write by itself leaves on a connection that may be lost", "client/core/session_channel.py",
+           "(call.writes or socket.reconnects_itself) and", "socket.reconnects_itself and",
+           "tests/unit/test_client_channel.py::test_before_a_write_alone_a_socket_that_does_not_reconnect_itself_is_asked", 5),
     Mutant("a write by itself does not wait for its session", "client/core/session.py",
            "            or (call.writes and not self._opened)\n", "",
            SESSION + "test_a_call_does_not_leave_by_itself_where_there_is_more_to_do", 5),
@@ -855,7 +859,7 @@ MUTANTS: list[Mutant] = [
            "            self.session.unsent((request,))\n", "",
            "tests/unit/test_client_channel.py::test_a_call_by_itself_that_the_connection_does_not_take_waits", 4),
     Mutant("who came while another thread waited is never sent", "client/sync/connection.py",
-           "            if call.done:\n                self._pass_turn()\n            else:", "            if call.done:\n                self.reader = None\n            else:",
+           "            elif self._waiting or self._closed:\n                self._pass_turn()\n            else:", "            else:",
            "tests/integration/test_client_threads.py::test_threads_share_messages_and_never_get_each_others_replies", 4),
     Mutant("a forgotten session's requests are always sent again", "client/core/session.py",
            "            if call.writes and request.sent > 1:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
@@ -907,7 +911,7 @@ MUTANTS: list[Mutant] = [
            "                    unsent.appendleft(part[sent:])", "                    unsent.appendleft(part)",
            PLAIN + "test_frames_leave_whole_and_in_order_through_a_peer_that_takes_little_at_a_time", 10),
     Mutant("plain socket: what is unsent has no bound", "client/core/plain_socket.py",
-           "            if self._unsent_bytes + length > UNSENT_BYTES_MAX:", "            if self._unsent_bytes + length > 1 << 40:",
+           "        if self._unsent and self._unsent_bytes + len(frame) > UNSENT_BYTES_MAX:", "        if False:",
            PLAIN + "test_what_a_peer_does_not_take_is_bounded", 9),
     Mutant("plain socket: PONGs pile up", "client/core/plain_socket.py",
            "        if connection.waiting and self._stage is _OPEN and not self._unsent:\n", "        if connection.waiting and self._stage is _OPEN:\n",
@@ -960,13 +964,13 @@ MUTANTS: list[Mutant] = [
     Mutant("the values of a copy are given out before all keys are", "client/sync/views.py",
            "        for page in self._pages_of_items():\n            copy.rows.update(page)\n", "        self._table._copies.begin(copy)\n        for page in self._pages_of_items():\n            copy.rows.update(page)\n",
            "tests/contract/test_client_copies.py::test_values_that_are_asked_for_between_keys_are_never_old_ones", 4),
-    Mutant("a forked child takes its parent's events", "client/sync/watch.py", "        if os.getpid() != self._pid:\n            raise ValueError", "        if False:\n            raise ValueError",
+    Mutant("a forked child takes its parent's events", "client/sync/stream.py", "        if os.getpid() != self._pid:\n            raise ValueError", "        if False:\n            raise ValueError",
            "tests/integration/test_client_processes.py::test_a_watch_is_not_a_forked_childs", 4),
     Mutant("a forked child asks on its parent's asyncio connection", "client/asyncio/connection.py", "        if self._pid != os.getpid():\n            self._channel.forget()", "        if False:\n            self._channel.forget()",
            "tests/integration/test_client_processes.py::test_an_asyncio_client_is_used_in_a_forked_child", 4),
-    Mutant("a watch says that nothing came while something is unread", "client/sync/watch.py", " and not self._channel.unread:", ":",
+    Mutant("a watch says that nothing came while something is unread", "client/sync/stream.py", " and not self._channel.unread:", ":",
            "tests/integration/test_client_processes.py::test_a_watch_does_not_say_that_nothing_came_while_something_is_unread", 4),
-    Mutant("a watch's descriptor stays with the first socket", "client/sync/watch.py", "            if self._descriptor is not None:\n                self._descriptor.follow(self._channel.socket)", "            pass",
+    Mutant("a watch's descriptor stays with the first socket", "client/sync/stream.py", "            if self._descriptor is not None:\n                self._descriptor.follow(self._channel.socket)", "            pass",
            "tests/integration/test_client_processes.py::test_a_watchs_descriptor_stays_when_its_socket_is_another", 9),
     Mutant("a namespace closes its parent", "client/sync/client.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
            "tests/contract/test_client_contract.py::test_a_namespace_ends_alone", 11),
@@ -982,7 +986,7 @@ MUTANTS: list[Mutant] = [
            WATCHES + "test_the_end_of_a_request_is_told_to_a_watch_that_goes_on_within_it", 2),
     Mutant("a dead URL costs a second", "client/core/channel.py", "FAILED_S = 0.03", "FAILED_S = 1.0",
            "tests/integration/test_client_reconnects.py::test_a_server_that_is_not_there_costs_a_moment_where_there_is_another", 11),
-    Mutant("progress is not asked for again", "client/core/watch_state.py", "        self._asked_s = now_s\n        self.begin_progress()\n", "        self._asked_s = now_s\n        self._asking_progress = 0\n",
+    Mutant("progress is not asked for again", "client/core/watch_state.py", "        self.begin_progress()\n        return", "        self._asking_progress = 0\n        return",
            "tests/integration/test_client_watches.py::test_progress_is_asked_for_again_on_a_new_connection", 11),
     Mutant("the journal warns of clients that end", "server/journal.py", " and not name.endswith(_NOT_WARNED)", "",
            "tests/integration/test_cli_operator.py::test_what_happens_often_is_said_now_and_then_with_its_number", 11),
@@ -998,7 +1002,7 @@ MUTANTS: list[Mutant] = [
            LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
     Mutant("an epoch is not written", "store/store.py", "            frames = [self._beginning.frame, *frames]", "            pass",
            LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
-    Mutant("a stopped server is not noticed", "client/core/watch_channel.py", "gone = now_s - self._heard_s > SILENCE_S_MAX", "gone = False",
+    Mutant("a stopped server is not noticed", "client/core/push_channel.py", "gone = now_s - self._heard_s > SILENCE_S_MAX", "gone = False",
            "tests/integration/test_silence.py::test_a_stopped_server_is_noticed_by_an_idle_watcher", 9),
     Mutant("broken promises of heartbeats are not noticed", "server/watches.py", "if peer.silence_s_max is not None and now_s", "if False and now_s",
            WATCHES + "test_the_watch_of_who_breaks_the_promise_of_heartbeats_ends_and_says_so", 9),
@@ -1017,7 +1021,7 @@ MUTANTS: list[Mutant] = [
     # ---- steps, the log's outcomes, timers, observers
     Mutant(
         "a step gives its replies out before its sync", "store/store.py",
-        "        if store._is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
+        "        if store.is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
         LOG + "test_the_replies_of_a_step_come_when_its_group_is_durable[file]", 3,
     ),
     Mutant(
@@ -1052,12 +1056,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a copy of a request of unknown fate is refused", "server/unknown.py",
-        "isinstance(request, Request) and (request.session, request.seq) in self._writes", "False",
+        " or _number(arrival) in self._writes", "",
         SHARED + "test_a_copy_of_a_request_of_unknown_fate_is_not_said_to_be_refused", 11,
     ),
     Mutant(
         "later requests overtake one of unknown fate", "server/unknown.py",
-        "(arrival.transport, arrival.peer) in self._peers or (", "False or (",
+        "(arrival.transport, arrival.peer) in self._peers or ", "",
         SHARED + "test_while_the_log_cannot_tell_what_needs_it_waits_and_the_rest_is_answered[True]", 4,
     ),
     Mutant(
@@ -1112,7 +1116,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a retry is told as executed", "server/dispatcher.py",
-        "runs = request.served or step.will_execute(request)", "runs = True",
+        "        runs = step.will_execute(request)", "        runs = True",
         "tests/unit/test_trace.py::test_a_retried_request_is_not_executed_and_has_no_line", 5,
     ),
     # ---- what the operator is told
@@ -1149,7 +1153,7 @@ MUTANTS: list[Mutant] = [
         "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 11,
     ),
     Mutant(
-        "a table is begun where one must exist", "cli/commands/server.py",
+        "a table is begun where one must exist", "cli/serving/log.py",
         "    if options.must_exist and not", "    if False and not",
         "tests/integration/test_cli_operator.py::test_must_exist_refuses_a_directory_without_a_table", 11,
     ),
@@ -1197,29 +1201,29 @@ MUTANTS: list[Mutant] = [
         "tests/unit/test_cli_logs.py::test_no_message_can_forge_a_line_of_text", 10,
     ),
     Mutant(
-        "a thread feeds the watchdog", "cli/commands/server.py",
+        "a thread feeds the watchdog", "cli/serving/running.py",
         "        built.timers.add(notifier.beat)\n",
-        "        import threading\n        threading.Thread("
+        "        import threading, time\n        threading.Thread("
         "target=lambda: [time.sleep(notifier.beat() or 9) for _ in range(10**6)], daemon=True).start()\n",
         SERVICE + "test_the_watchdog_hears_of_a_loop_that_turns_and_nothing_of_one_that_hangs", 9,
     ),
     Mutant(
-        "a SIGHUP during recovery ends the server", "cli/commands/server.py",
+        "a SIGHUP during recovery ends the server", "cli/serving/running.py",
         "        signal.signal(signal.SIGHUP, lambda number, _: caught.append(number))", "        pass",
         SERVICE + "test_a_sighup_before_the_server_serves_is_taken_when_it_does", 11,
     ),
     Mutant(
-        "a reload waits for the reader of a pipe", "cli/commands/server.py",
+        "a reload waits for the reader of a pipe", "cli/serving/trace.py",
         "flags | os.O_NONBLOCK", "flags",
         SERVICE + "test_a_trace_into_a_pipe_that_nobody_reads_does_not_hold_a_reload_up", 9,
     ),
     Mutant(
-        "a trace goes on in the file that was renamed", "cli/commands/server.py",
-        '            built.reloads.add("trace", functools.partial(_reopen_trace, trace, options.trace_path))', "            pass",
+        "a trace goes on in the file that was renamed", "cli/serving/running.py",
+        '            built.reloads.add("trace", functools.partial(reopen_trace, trace, options.trace_path))', "            pass",
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
     Mutant(
-        "a reload cuts a trace off", "cli/commands/server.py",
+        "a reload cuts a trace off", "cli/serving/trace.py",
         'open(path, "a", ', 'open(path, "w", ',
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
@@ -1315,6 +1319,11 @@ MUTANTS: list[Mutant] = [
         "ZMTP: the limit of a frame's length is ignored", "client/core/zmtp.py",
         "            if length > self._limits.get(flags, -1):", "            if flags not in self._limits:",
         ZMTP + "test_a_length_beyond_the_limit_reserves_nothing", 9,
+    ),
+    Mutant(
+        "ZMTP: what looks like a message is one, in the midst of another", "client/core/zmtp.py",
+        "self._body is None and not self._head and not self._frames", "True",
+        ZMTP + "test_what_looks_like_a_message_is_none_in_the_midst_of_another", 10,
     ),
     Mutant(
         "ZMTP: reserved flags are accepted", "client/core/zmtp.py",
@@ -1438,7 +1447,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_access.py::test_an_operation_needs_its_keys_within_the_prefixes", 14),
     Mutant("who may only write reads by setting a default", "protocol/declaration.py", "return (Access(False, (op.key,)), Access(True, (op.key,)))", "return (Access(True, (op.key,)),)",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
-    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    scope = Scope.SERVER\n",
+    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    ordered_by_log = False\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    ordered_by_log = False\n    scope = Scope.SERVER\n",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
     Mutant("a broken clients file takes all rights away", "server/access.py", "        except BadClients as error:\n            self.changed = frozenset()\n", "        except BadClients as error:\n            self.changed = frozenset()\n            self._by_key = {}\n",
            "tests/unit/test_access.py::test_a_broken_file_leaves_the_rights_that_were_in_force", 14),
@@ -1464,7 +1473,13 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_secured.py::test_a_stranger_is_told_at_its_deadline_that_it_is_not_allowed", 14),
     Mutant("who does not show the token goes on", "server/transport/tcp_connection.py", "                    taken.append(self._refuse_token())\n                    begin = 0\n                    break\n", "                    taken.append(Refusal(None, errors.NotAllowed.code, \"\"))\n                    self.token = None\n",
            "tests/unit/test_tcp_transport.py::test_who_does_not_show_the_token_is_told_once_and_disconnected", 14),
-    Mutant("the token is not asked for", "cli/commands/server.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
+    Mutant("a list of URLs goes on in plain", "client/core/targets.py", "    if open_to_all is not None and any(", "    if False and any(",
+           "tests/unit/test_client_targets.py::test_a_list_is_protected_as_a_whole_or_not_at_all", 14),
+    Mutant("a secret key is shown as a path", "curve.py", "    if is_key(os.fspath(curve_key)) and", "    if False and",
+           "tests/unit/test_client_targets.py::test_a_secret_key_where_its_file_is_wanted_is_shown_nowhere", 14),
+    Mutant("a server's key is taken for each URL's", "client/core/endpoints.py", "self._targets[self._at].keys", "self._targets[0].keys",
+           "tests/integration/test_secured.py::test_a_list_of_urls_follows_a_server_to_its_new_key", 14),
+    Mutant("the token is not asked for", "cli/serving/building.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
     # ---- backups
     Mutant(
@@ -1547,6 +1562,73 @@ MUTANTS: list[Mutant] = [
         "sessions are not in a backup", "store/sections.py",
         '    for some_sessions in _chunks(sessions.dump(),', '    for some_sessions in _chunks((),',
         BACKUP + "test_a_restored_table_knows_what_a_retry_got_and_lets_rows_expire", 5,
+    ),
+    Mutant(
+        "a barrier for reads that need none", "store/store.py",
+        "            if not any(map(needs_newest, requests)):", "            if not requests:",
+        READS + "test_neither_a_session_read_nor_a_local_one_asks_the_log", 16,
+    ),
+    Mutant(
+        "a server that is cut off takes its own table for the newest", "store/store.py",
+        "            if self.state is _CUT_OFF and not request.writes:", "            if False:",
+        READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 4,
+    ),
+    Mutant(
+        "a watch begins at a server that is cut off", "server/dispatcher.py",
+        "step.refuse_cut_off(request) or self._serve", "self._serve",
+        READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 16,
+    ),
+    Mutant(
+        "an append that was rejected taken for a barrier", "store/store.py",
+        "        if step.state is _REJECTED and self.is_shared:", "        if False:",
+        READS + "test_a_linearizable_read_beside_a_rejected_write_sees_what_others_have_written", 4,
+    ),
+    Mutant(
+        "a log that cannot be asked is asked in every step", "store/store.py",
+        "            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S\n", "",
+        READS + "test_a_log_that_cannot_be_asked_is_left_alone_for_a_moment", 9,
+    ),
+    Mutant(
+        "a session read does not wait for what its client has seen", "server/seen.py",
+        "        return seen is not None and seen > self._store.revision", "        return False",
+        READS + "test_a_session_read_waits_until_the_server_has_applied_what_its_client_has_seen", 16,
+    ),
+    Mutant(
+        "a session read waits without end", "server/seen.py",
+        "                if queue.due_s > now_s:", "                if True:",
+        READS + "test_a_session_read_that_waits_too_long_is_refused_and_what_came_after_it_answered", 9,
+    ),
+    Mutant(
+        "requests overtake the one of their peer that waits for a revision", "server/seen.py",
+        "            queue = self._queues.get(peer)\n            if queue is None:",
+        "            queue = self._queues.get(peer)\n            if queue is None or not self._is_ahead(arrival):",
+        READS + "test_a_session_read_waits_until_the_server_has_applied_what_its_client_has_seen", 4,
+    ),
+    Mutant(
+        "any number of requests wait for revisions", "server/seen.py",
+        "            elif self._count > WAITING_MAX or self._bytes > WAITING_BYTES_MAX:", "            elif False:",
+        READS + "test_what_waits_for_revisions_is_bounded", 9,
+    ),
+    Mutant(
+        "session reads wait for a group of unknown fate", "server/dispatcher.py",
+        "        if request.seen is not None and (not request.scans or self.deferral.is_still_ready(request)):",
+        "        if False:",
+        READS + "test_while_a_group_is_unknown_the_table_before_it_is_read_and_nothing_is_taken_back", 16,
+    ),
+    Mutant(
+        "linearizable reads wait for a group of unknown fate without end", "server/unknown.py",
+        "        if self._looked_s > late_s:", "        if True:",
+        READS + "test_a_linearizable_read_waits_for_an_unknown_group_so_long_and_then_is_refused", 9,
+    ),
+    Mutant(
+        "every copy of a request of unknown fate waits", "server/dispatcher.py",
+        "            elif not unknown.repeats(arrival):", "            else:",
+        READS + "test_copies_of_a_request_of_unknown_fate_wait_once", 9,
+    ),
+    Mutant(
+        "progress of a watch as far as this server has come", "protocol/operations.py",
+        '    mark = "g"\n', '    mark = "g"\n    ordered_by_log = False\n',
+        READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
     ),
 ]
 # fmt: on

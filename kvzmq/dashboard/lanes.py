@@ -175,7 +175,9 @@ def of_records(records: Sequence[MonitoredRequest]) -> Picture:
             sync = None if record.sync_began_s is None or record.sync_ended_s is None else (
                 us(record.sync_began_s), us(record.sync_ended_s)
             )  # fmt: skip
-            steps[record.step] = Step(record.step, us(record.step_began_s), us(record.step_ended_s), *(sync or (None, None)))
+            steps[record.step] = Step(
+                record.step, us(record.step_began_s), us(record.step_ended_s), *(sync or (None, None))
+            )
     return _picture("live", lanes, bars, steps, {at for at, record in enumerate(records) if record.dropped})
 
 

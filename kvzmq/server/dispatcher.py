@@ -19,9 +19,13 @@ from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server import watches
+from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
+from kvzmq.server.monitors import Monitors
 from kvzmq.server.observer import Executed, Observer
+from kvzmq.server.seen import SeenQueue
+from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
 from kvzmq.store.store import HeldReply, Step, StepState, Store
@@ -37,11 +41,16 @@ _log = logging.getLogger(__name__)
 _NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
 
 
-def _any_scans(arrivals: Sequence[Arrival]) -> bool:
-    for arrival in arrivals:  # noqa: SIM110 (the generator that any() takes costs as much as ten of these tests)
-        if arrival.request.scans:
+def _any_may_wait(arrivals: Sequence[Arrival]) -> bool:
+    for arrival in arrivals:  # the generator that any() takes costs as much as ten of these tests
+        request = arrival.request
+        if request.scans or request.seen:
             return True
     return False
+
+
+def _any_scans(arrivals: Sequence[Arrival]) -> bool:
+    return any(arrival.request.scans for arrival in arrivals)
 
 
 class Dispatcher:
@@ -57,6 +66,7 @@ class Dispatcher:
         transports: whose clients `clients` lists
         monotonic: seconds that only grow, for heartbeats
         backups: serves backups; by default none can be made
+        slow_log: keeps slow requests, or None
     """
 
     def __init__(
@@ -70,11 +80,15 @@ class Dispatcher:
         monotonic: Callable[[], float] = time.monotonic,
         backups: Backups | None = None,
         transports: Sequence[Transport] = (),
+        slow_log: SlowLog | None = None,
     ) -> None:
         self.store = store
         self.backups = Backups() if backups is None else backups
         self.watches = watches.Watches(store.table, monotonic)
+        self.monitors = Monitors(monotonic)
+        self.slow_log = slow_log
         self.deferral = Deferral(store, monotonic)
+        self.ahead = SeenQueue(store, monotonic)
         self.steps = 0
         self.requests = 0
         self.operations = 0
@@ -84,6 +98,14 @@ class Dispatcher:
         """Whether the loop times this step."""
         self.send_ns = 0
         """How long handing replies to the transports took, nanoseconds in all; measured in timed steps only."""
+        self.began_ns = 0
+        """When the step began, set by the loop; 0 if nobody wants to know when its requests executed."""
+        self.answered: list[AnsweredGroup] = []
+        """What the step has answered so far, if somebody wants to know."""
+        self._marks: list[int] = []  # of the group that executes, see AnsweredGroup
+        self._revision = 0  # of the table before that group
+        self._waits = False  # whether that group has to wait for the disk
+        self._has_waited = False  # whether the step executes requests of earlier ones
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
@@ -102,6 +124,8 @@ class Dispatcher:
             operations.Kick: self._kick,
             operations.Watch: self._watch,
             operations.WatchQuery: self._watch_query,
+            operations.Monitor: self._monitor,
+            operations.SlowRequests: self._slow_requests,
             operations.Progress: self._progress,
             operations.Unwatch: self._unwatch,
         }
@@ -114,21 +138,28 @@ class Dispatcher:
         """
         self.steps += 1
         self.watches.note_received(arrivals)
+        if self.monitors.is_active:
+            self.monitors.note_received(arrivals)
         if self.observers:
             self._stamp(arrivals)
+        scans = _any_may_wait(arrivals)
+        if scans or self.ahead:
+            arrivals = self.ahead.release() + self.ahead.admit(arrivals)
+            scans = _any_scans(arrivals)
         if self._unknown is not None:
             arrivals = self._resolve(self._unknown, arrivals)
-        if self.deferral or _any_scans(arrivals):
+            scans = _any_scans(arrivals)
+        if scans or self.deferral:
             self._run_in_groups(arrivals)
         else:
             self._run_all(arrivals, self._clock())
             if self.store.has_indexes:
                 self.deferral.work()
-        self.watches.pump()
+        self._push()
 
     def tick(self) -> None:
         """Do what is due without a request: remove rows, build indexes, push events, ask about an unknown group."""
-        if self._unknown is not None:
+        if self._unknown is not None or (self.ahead and not self.ahead.wait_s(1.0)):
             self.dispatch([])
             return
         if self.deferral:
@@ -139,16 +170,43 @@ class Dispatcher:
         else:
             self.store.pass_time(time_us)
         self.deferral.work()
+        self._push()
+
+    def _push(self) -> None:
         self.watches.pump()
+        if self.monitors.is_active:
+            self.monitors.pump(self.store.revision)
+
+    @property
+    def keeps_times(self) -> bool:
+        """Whether somebody wants to know when requests executed."""
+        return self.slow_log is not None or self.monitors.is_active
+
+    def end_step(self) -> None:
+        """Show what the step has answered to whom it concerns; call it when the replies have left."""
+        ended_ns = time.perf_counter_ns()
+        groups, self.answered = self.answered, []
+        has_waited, self._has_waited = self._has_waited, False
+        slow_log = self.slow_log
+        is_slow = slow_log is not None and (ended_ns - self.began_ns >= slow_log.slower_than_ns or has_waited)
+        if is_slow or self.monitors.is_active:
+            step = AnsweredStep(self.steps, self.began_ns, ended_ns, self._clock(), groups)
+            if slow_log is not None and is_slow:
+                slow_log.look(step)
+            if self.monitors.is_active:
+                self.monitors.look(step)
 
     def wait_s(self, timeout_s: float) -> float:
         """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has to be called."""
+        timeout_s = self.ahead.wait_s(timeout_s)
         if self._unknown is not None:
             timeout_s = min(timeout_s, RESOLVE_S)
         elif self.deferral.is_busy:
             return 0.0
         if self.watches.behind:
             timeout_s = min(timeout_s, self.watches.wait_s)
+        if self.monitors.is_active:
+            timeout_s = min(timeout_s, self.monitors.wait_s())
         due_us = self.store.next_due_us()
         if due_us is None:
             return timeout_s
@@ -159,7 +217,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many requests have arrived that are neither executed nor refused yet."""
-        return len(self.deferral) + (0 if self._unknown is None else len(self._unknown))
+        return len(self.ahead) + len(self.deferral) + (0 if self._unknown is None else len(self._unknown))
 
     # ---- which requests go into one group
 
@@ -175,7 +233,10 @@ class Dispatcher:
         while arrivals:
             count = self._count_together(arrivals)
             time_us = self._clock()
-            self._run_all(self.deferral.admit(arrivals[:count], time_us), time_us)
+            admitted = self.deferral.admit(arrivals[:count], time_us)
+            if len(admitted) < count:
+                self._stamp(arrivals)
+            self._run_all(admitted, time_us)
             arrivals = arrivals[count:]
         self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
 
@@ -202,6 +263,7 @@ class Dispatcher:
         self._run_admitted(self.deferral.release(time_us), time_us)
 
     def _run_admitted(self, arrivals: Sequence[Arrival], time_us: int) -> None:
+        self._has_waited = self._has_waited or bool(arrivals)
         while arrivals:
             count = self._count_together(arrivals)
             self._run_all(arrivals[:count], time_us)
@@ -217,19 +279,25 @@ class Dispatcher:
 
     def _run(self, arrivals: Sequence[Arrival], time_us: int) -> None:
         if self._unknown is not None:  # an earlier group of this step
+            self._stamp(arrivals)
             self._unknown.admit(arrivals)
             return
         requests = [request for arrival in arrivals if isinstance(request := arrival.request, Request)]
         step = self.store.begin(requests, time_us)
         if step.state is StepState.UNKNOWN:
-            self._unknown = UnknownStep(step, arrivals)
+            self._stamp(arrivals)
+            self._unknown = UnknownStep(step, arrivals, self._monotonic())
         else:
             self._execute(step, arrivals)
 
     def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
         held_bytes = 0
-        observed, execute = bool(self.observers), step.execute
+        observed, execute, keeps_times = bool(self.observers), step.execute, self.began_ns > 0
+        now_ns, store = time.perf_counter_ns, self.store
+        if keeps_times:
+            self._marks, self._revision = [now_ns()], store.table.revision
+        mark = self._marks.append
         for arrival in arrivals:
             request = arrival.request
             if observed or isinstance(request, Refusal) or request.served or request.scans:
@@ -238,19 +306,34 @@ class Dispatcher:
                 self.requests += 1
                 self.operations += len(request.ops)
                 reply = execute(request)
+            if keeps_times:
+                mark(now_ns())
             held_bytes += len(reply.results)
             if held_bytes > WAITING_BYTES_MAX:
+                self._waits = store.is_unsynced
                 replies = step.release()
                 self._send(unsent, replies)
-                unsent, held_bytes = unsent[len(replies) :], 0
+                unsent, held_bytes, mark = unsent[len(replies) :], 0, self._marks.append
+        self._waits = store.is_unsynced
         self._send(unsent, step.sync())
 
     def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
-        began_ns = time.perf_counter_ns() if self.is_timed else 0
+        began_ns = time.perf_counter_ns() if self.is_timed or self.began_ns else 0
+        if self.began_ns:
+            self._note_answered(arrivals, replies, began_ns)
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
-        if began_ns:
+        if self.is_timed:
             self.send_ns += time.perf_counter_ns() - began_ns
+
+    def _note_answered(self, arrivals: Sequence[Arrival], replies: Sequence[Reply], durable_ns: int) -> None:
+        if not replies:
+            return
+        marks, revision = self._marks, self._revision
+        self.answered.append(
+            AnsweredGroup(arrivals, replies, marks, marks[-1] if self._waits else 0, durable_ns, revision)
+        )
+        self._marks, self._revision = [marks[-1]], self.store.table.revision  # the rest of the group may follow
 
     def _answer(self, step: Step, arrival: Arrival, request: Request | Refusal) -> HeldReply:
         request = self._admit(arrival, request)
@@ -260,7 +343,12 @@ class Dispatcher:
         self.operations += len(request.ops)
         if self.observers:
             return self._execute_observed(step, arrival, request)
-        return step.hold(self._serve(arrival, request)) if request.served else step.execute(request)
+        return self._execute_one(step, arrival, request)
+
+    def _execute_one(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
+        if request.served:
+            return step.hold(step.refuse_cut_off(request) or self._serve(arrival, request))
+        return step.execute(request)
 
     def _admit(self, arrival: Arrival, request: Request | Refusal) -> Request | Refusal:
         """Return the request, or the refusal of one that cannot be executed now.
@@ -286,15 +374,16 @@ class Dispatcher:
     # ---- for observers
 
     def _stamp(self, arrivals: Sequence[Arrival]) -> None:
-        now_ns = time.perf_counter_ns()
+        """Note when requests were taken in, as they may have to wait for a later step, or as somebody observes them."""
+        received_ns = self.began_ns or (time.perf_counter_ns() if self.observers else 0)
         for arrival in arrivals:
-            arrival.received_ns = now_ns
+            arrival.received_ns = arrival.received_ns or received_ns
 
     def _execute_observed(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
-        runs = request.served or step.will_execute(request)
+        runs = step.will_execute(request)
         before = self.store.revision
         began_ns = time.perf_counter_ns()
-        reply = step.hold(self._serve(arrival, request)) if request.served else step.execute(request)
+        reply = self._execute_one(step, arrival, request)
         ended_ns = time.perf_counter_ns()
         if runs:
             executed = Executed(
@@ -315,6 +404,8 @@ class Dispatcher:
             waited, then `arrivals`
         """
         if not unknown.step.resolve():
+            for arrival in unknown.take_late(self._monotonic()):
+                self._answer_late(arrival)
             self._wait(unknown, arrivals)
             return []
         self._unknown, self.is_full = None, False
@@ -327,14 +418,26 @@ class Dispatcher:
             reply = (
                 None if unknown.blocks(arrival) or self.deferral.blocks(arrival) else self._answer_meanwhile(arrival)
             )
-            if reply is None:
-                unknown.add([arrival])
-            else:
+            if reply is not None:
                 arrival.transport.send(arrival.peer, reply)
+            elif not unknown.repeats(arrival):
+                unknown.add(arrival, self._monotonic())
         self.is_full = unknown.is_full
 
+    def _answer_late(self, arrival: Arrival) -> None:
+        """Answer a request that has waited too long for the log, as the server cannot tell what is newest."""
+        reply = self._answer_meanwhile(arrival)
+        if reply is None:
+            assert isinstance(arrival.request, Request)
+            reply = self.store.refuse_cut_off(arrival.request) or self._refuse(refuse_unbuilt(arrival.request))
+        arrival.transport.send(arrival.peer, reply)
+
     def _answer_meanwhile(self, arrival: Arrival) -> Reply | None:
-        """Return the reply to a request that needs neither table nor log, or certainly is not in the log; else None."""
+        """Return the reply to a request that needs no log, or certainly is not in it; None for one that has to wait.
+
+        What only has to see what its client has seen is executed on the table as it was before the group: whatever
+        becomes of the group, the table has been in this state, and nothing that was seen of it is taken back.
+        """
         request = arrival.request
         if isinstance(request, Refusal):
             return self._refuse(request)
@@ -342,6 +445,10 @@ class Dispatcher:
             self.requests += 1
             self.operations += len(request.ops)
             return self._serve(arrival, request)
+        if request.seen is not None and (not request.scans or self.deferral.is_still_ready(request)):
+            self.requests += 1
+            self.operations += len(request.ops)
+            return self._serve(arrival, request) if request.served else self.store.read(request)
         if not request.writes:
             return None
         message = f"not applied: what became of an earlier change is not known yet: {self.store.trouble}"
@@ -363,6 +470,15 @@ class Dispatcher:
                 results.append((error.code, budget.charge_text(str(error))))
         self.watches.forget(arrival)
         return Reply(request.seq, table.revision, budget.encode(results))
+
+    def _monitor(self, arrival: Arrival, op: operations.Monitor) -> int:
+        number = self.watches.take_number()
+        self.monitors.add(arrival, number, op)
+        return number
+
+    def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
+        found = () if self.slow_log is None else self.slow_log.requests(op.limit)
+        return self.store.table.budget.charge(msgpack.encode_value(found))
 
     def _stats(self, arrival: Arrival, op: operations.Stats) -> Raw:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
@@ -409,6 +525,8 @@ class Dispatcher:
             "revision": self.store.revision,
             "request_bytes_max": self._request_bytes_max,
             "heartbeat_s": messages.HEARTBEAT_S,
+            "seen": True,
+            "shared": self.store.is_shared,
         }
 
     def _watch(self, arrival: Arrival, op: operations.Watch) -> Any:
@@ -429,3 +547,4 @@ class Dispatcher:
 
     def _unwatch(self, arrival: Arrival, op: operations.Unwatch) -> None:
         self.watches.remove(arrival, op.watch)
+        self.monitors.remove(arrival, op.watch)

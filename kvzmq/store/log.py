@@ -93,7 +93,12 @@ class Log(Protocol):
         """
 
     def barrier(self) -> Sequence[bytes]:
-        """Return the groups that a linearizable read has to see: none, if no other process appends."""
+        """Return the groups that a linearizable read has to see: none, if no other process appends.
+
+        Raises:
+            LogUnreachable: it could not be asked in time; ask again later
+            StorageFatal: what is on the disk is not known: stop without sending a reply
+        """
 
     def receive(self) -> Sequence[bytes]:
         """Return the groups of other processes that have arrived here, without waiting."""

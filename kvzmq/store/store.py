@@ -26,12 +26,17 @@ from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LargeResults, Reply, Request
-from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch
+from kvzmq.protocol.operations import TABLE_ID_BYTES, UNORDERED, BeginEpoch
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.table import Table, indexes_of
 
-__all__ = ["HeldReply", "Step", "StepState", "Store", "compact"]
+__all__ = ["BARRIER_AGAIN_S", "HeldReply", "Step", "StepState", "Store", "compact", "needs_newest"]
+
+
+def needs_newest(request: Request) -> bool:
+    """Say whether a request that reads has to see everything acknowledged before, by whichever server."""
+    return request.seen is None and not request.writes and not all(type(op) in UNORDERED for op in request.ops)
 
 
 class HeldReply(Protocol):
@@ -51,17 +56,24 @@ class StepState(Enum):
 
     OPEN      its group was appended, or it changes nothing: its requests can be executed
     REJECTED  its group is not in the log: reads can be executed, writes are answered WriteRejected
+    CUT_OFF   its group, if it has one, is not in the log, and the log cannot be asked what others have appended:
+              linearizable reads are answered Unavailable, too
     UNKNOWN   the log cannot say whether it has the group: nothing can be executed before `resolve`
     ENDED     it was synced
     """
 
     OPEN = "open"
     REJECTED = "rejected"
+    CUT_OFF = "cut off"
     UNKNOWN = "unknown"
     ENDED = "ended"
 
 
-_OPEN, _REJECTED, _UNKNOWN, _ENDED = StepState
+_OPEN, _REJECTED, _CUT_OFF, _UNKNOWN, _ENDED = StepState
+
+BARRIER_AGAIN_S = 0.25
+"""How long the log is not asked again what others have appended, after it could not be asked: each time may hold all
+clients up for as long as the log blocks."""
 
 
 class Step:
@@ -92,17 +104,20 @@ class Step:
     def execute(self, request: Request) -> HeldReply:
         """Execute the step's next request; a retried one gets what it got the first time.
 
-        A change that could not be appended is not executed, its reply says WriteRejected.
+        A change that could not be appended is not executed, its reply says WriteRejected; and a linearizable read is
+        not while the log cannot be asked, its reply says Unavailable.
         """
+        store, reply = self._store, None
         if self.state is not _OPEN:
             self._check_executing()
-        store, reply = self._store, None
+            if self.state is _CUT_OFF and not request.writes:
+                reply = store.refuse_cut_off(request)
         if request.writes:
             expected, reply = self._writes[self._executed]
             if expected is not request:
                 raise AssertionError("the step's writes have to be executed in its order, each once")
             self._executed += 1
-            if reply is None and self.state is _REJECTED:
+            if reply is None and self.state is not _OPEN:
                 reply = msgpack.refuse(request.seq, store.revision, errors.WriteRejected.code, str(store.trouble))
         if reply is None:
             reply = store.table.execute(request)
@@ -115,7 +130,13 @@ class Step:
 
     def will_execute(self, request: Request) -> bool:
         """Say whether `execute` of this request, the next one, will run it: not a retry, not one that was rejected."""
-        return not request.writes or (self.state is not _REJECTED and self._writes[self._executed][1] is None)
+        if request.writes:
+            return self.state is _OPEN and self._writes[self._executed][1] is None
+        return self.state is not _CUT_OFF or not needs_newest(request)
+
+    def refuse_cut_off(self, request: Request) -> Reply | None:
+        """Return the refusal of a request that needs the newest state, if the log cannot tell it now; else None."""
+        return self._store.refuse_cut_off(request) if self.state is _CUT_OFF else None
 
     def hold(self, reply: Reply) -> HeldReply:
         """Hold a reply that was made elsewhere until the step is durable, as it may show what the step has changed."""
@@ -129,7 +150,7 @@ class Step:
             StorageFatal: the disk cannot be trusted: send nothing, stop
         """
         self._check_executing()
-        if self._store._is_unsynced:
+        if self._store.is_unsynced:
             self._store._sync()
         replies, self._replies = self._replies, []
         return replies
@@ -145,7 +166,7 @@ class Step:
         if self._executed != len(self._writes):
             raise AssertionError("not all writes of the step were executed, but the log has them")
         store = self._store
-        if store._is_unsynced:
+        if store.is_unsynced:
             store._sync()
         self.state = _ENDED
         store._step = None
@@ -157,10 +178,19 @@ class Store:
 
     Args:
         log: where the groups go, not yet recovered
+        monotonic: seconds that only grow
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.log = log
+        self.is_shared = False
+        """Whether others append to the log, too: known once it was recovered."""
+        self.barriers = 0
+        """How often the log was asked what others have appended, for linearizable reads."""
+        self.cut_off: str | None = None
+        """Why the log could not be asked the last time, or None."""
+        self._monotonic = monotonic
+        self._barrier_again_s = 0.0
         self.table = Table()
         self.records = 0
         """Requests in the log since the checkpoint, or since it was sealed."""
@@ -174,9 +204,10 @@ class Store:
         """Called when groups are committed or replayed and rows expire; without any, nothing is timed."""
         self.on_trouble: Callable[[str | None], None] = lambda trouble: None
         """Called with the reason when changes can no longer be written, and with None when they can again."""
+        self.is_unsynced = False
+        """Whether something was appended since the last sync."""
         self._beginning: Request | None = None  # the epoch that is to be written with the next group
         self._step: Step | None = None  # that has begun and not ended
-        self._is_unsynced = False  # something was appended since the last sync
         self._appended = (0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns
 
     # ---- recovery, and what others append
@@ -203,6 +234,7 @@ class Store:
             table.failed.clear()  # by another server, in its time
             if collecting:
                 gc.enable()
+        self.is_shared = bool(self.log.descriptors())
 
     def _replay(self, group: bytes) -> None:
         time_us, requests = msgpack.decode_group(group)
@@ -223,7 +255,8 @@ class Store:
     def begin(self, requests: Sequence[Request], time_us: int) -> Step:
         """Begin a step: append what its requests change to the log, as one group.
 
-        Rows that are due are removed with the same group. A step that changes nothing sees what others had appended.
+        Rows that are due are removed with the same group. A step that changes nothing sees what others had appended, if
+        one of its requests is a linearizable read: they share one barrier.
 
         Args:
             requests: in the order of their arrival
@@ -250,11 +283,45 @@ class Store:
             self._commit(step, frames, time_us)
         else:
             if requests:
-                for group in self.log.barrier():
-                    self._replay(group)
+                self._read_newest(step, requests)
             table.pass_time(time_us)
+        if step.state is _REJECTED and self.is_shared:
+            self._read_newest(step, requests)
         self._step = step
         return step
+
+    def _read_newest(self, step: Step, requests: Sequence[Request]) -> None:
+        """Apply what others have appended, if a request of the step needs that."""
+        if self.is_shared:
+            if not any(map(needs_newest, requests)):
+                return
+            if self._monotonic() < self._barrier_again_s:
+                step.state = _CUT_OFF
+                return
+            self.barriers += 1
+        try:
+            groups = self.log.barrier()
+        except errors.LogUnreachable as error:
+            self.cut_off = str(error)
+            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S
+            step.state = _CUT_OFF
+            return
+        self.cut_off = None
+        for group in groups:
+            self._replay(group)
+
+    def refuse_cut_off(self, request: Request) -> Reply | None:
+        """Return the refusal of a read that needs the newest state, as the log cannot tell it; None for any other."""
+        if not needs_newest(request):
+            return None
+        message = f"not executed: this server cannot ask its log what is newest: {self.cut_off or self.trouble}"
+        return msgpack.refuse(request.seq, self.revision, errors.Unavailable.code, message)
+
+    def read(self, request: Request) -> Reply:
+        """Execute a request that only reads, outside a step: it sees what was executed so far, all of it durable."""
+        if request.writes or self.is_unsynced:
+            raise AssertionError("between two steps, when all is durable, only reads can be executed")
+        return self.table.execute(request)
 
     def _commit(self, step: Step, frames: list[bytes], time_us: int) -> None:
         requests = len(frames)
@@ -301,7 +368,7 @@ class Store:
             self._note_trouble(None)
         table = self.table
         time_us, requests, _, _ = self._appended
-        self._is_unsynced = True
+        self.is_unsynced = True
         self.groups += 1
         self.changes += requests
         self.records += requests
@@ -324,7 +391,7 @@ class Store:
         """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged is lost."""
         began_ns = time.perf_counter_ns() if self.observers else 0
         self.log.sync()
-        self._is_unsynced = False
+        self.is_unsynced = False
         if began_ns:
             _, requests, length, append_ns = self._appended
             commit = Commit(requests, length, append_ns, time.perf_counter_ns() - began_ns)
@@ -409,6 +476,9 @@ class Store:
             "commits": self.groups,
             "requests_committed": self.changes,
             "log_records": self.records,
+            "log_shared": self.is_shared,
+            "barriers": self.barriers,
+            "barrier_trouble": self.cut_off,
             "storage_trouble": self.trouble,
         }
 

@@ -1,6 +1,7 @@
 """A log in memory that several stores share, as they would share one that a cluster keeps.
 
-It fails as told: the next append is refused, or its outcome is unknown, and then the test says what became of it.
+It fails as told: the next append is refused, or its outcome is unknown, and then the test says what became of it; or
+one store is cut off from it, and neither appends nor hears anything.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ class SharedLog:
     def __init__(self, shared: SharedGroups) -> None:
         self._shared = shared
         self.group = 0
+        self.is_cut_off = False
+        """Whether this store cannot reach the log."""
+        self.barriers = 0
         self._unknown: bytes | None = None
         self._unknown_number: int | None = None  # of the group in the shared log, if it is there
         self._reader, self._writer = socket.socketpair()
@@ -58,7 +62,7 @@ class SharedLog:
         if self._shared.checkpoint is not None:
             self.group, sections = self._shared.checkpoint
             yield Checkpoint(self.group, iter(sections))
-        yield from self.barrier()
+        yield from self._rest()
 
     def _before(self, end: int) -> list[bytes]:
         """Hand out the groups that are not applied yet, before the one of number `end`."""
@@ -70,6 +74,8 @@ class SharedLog:
 
     def append(self, group: bytes) -> Sequence[bytes]:
         assert self._unknown is None, "nothing is appended while the fate of a group is unknown"
+        if self.is_cut_off:
+            raise errors.WriteRejected("not applied: cut off")
         fails, self._shared.fails = self._shared.fails, None
         if fails is errors.AppendUnknown:
             self._unknown = group
@@ -96,6 +102,12 @@ class SharedLog:
         """Return: every group is as durable as it gets."""
 
     def barrier(self) -> Sequence[bytes]:
+        self.barriers += 1
+        if self.is_cut_off:
+            raise errors.LogUnreachable("cut off")
+        return self._rest()
+
+    def _rest(self) -> Sequence[bytes]:
         number = self._unknown_number
         return self._before(self._shared.last + 1 if number is None else number)
 
@@ -107,7 +119,7 @@ class SharedLog:
     def receive(self) -> Sequence[bytes]:
         with contextlib.suppress(BlockingIOError):
             self._reader.recv(4096)
-        return self.barrier()
+        return () if self.is_cut_off else self._rest()
 
     def descriptors(self) -> Sequence[int]:
         return (self._reader.fileno(),)

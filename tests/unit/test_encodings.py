@@ -72,6 +72,10 @@ ONE_OF_EACH: list[Operation] = [
     operations.Watch("p", None, None),
     operations.WatchQuery("name", raw("fred")),
     operations.WatchQuery("name", raw("fred"), 7, "0123456789abcdef" * 2),
+    operations.SlowRequests(),
+    operations.SlowRequests(7),
+    operations.Monitor(),
+    operations.Monitor("zmq:", "insert", "p", 0.5, 10),
     operations.Progress(3),
     operations.Unwatch(3),
 ]
@@ -202,7 +206,10 @@ def test_any_bytes_are_a_request_or_a_refusal(data: bytes) -> None:
         ([bytes(17), 1, [["ping"]]], 16, "length <= 16"),
         (["s" * 16, 1, [["ping"]]], 16, "bytes"),
         ([None, 1, [["ping", 1]]], 16, "length 0"),
-        ([None, 1, [["ping"]], 1], 16, "length 3"),
+        ([None, 1, [["ping"]], 1, 1], 16, "length 4"),
+        ([None, 1, [["ping"]], -1], 16, ">= 0"),
+        ([None, 1, [["ping"]], True], 16, ""),
+        ([None, 1, [["insert", "a", 1]], 1], 16, "only reads"),
         ([None, 1, [["lookup", 1]]], 16, "str"),
         ([None, 1, [["lookup", "k" * 65_537]]], 16, "length <= 65536"),
         ([None, 1, [["insert", "k", 1, 0.0]]], 16, "> 0"),
@@ -217,6 +224,12 @@ def test_any_bytes_are_a_request_or_a_refusal(data: bytes) -> None:
         ([None, 1, [["transaction", [], [["size"]]]]], 16, "size"),
         ([None, 1, [["transaction", [], [["transaction", [], []]]]]], 16, "transaction"),
         ([None, 1, [["stats"], ["remove", "k"]]], 16, "without writes"),
+        ([None, 1, [["monitor", "", "nonsense"]]], 16, "no operation 'nonsense'"),
+        ([None, 1, [["monitor", "", "", "p" * 65_537]]], 16, "prefix is longer"),
+        ([None, 1, [["monitor", "", "", "", -0.1]]], 16, ">= 0"),
+        ([None, 1, [["monitor", "", "", "", math.nan]]], 16, ""),
+        ([None, 1, [["monitor", "", "", "", 0, 0]]], 16, ">= 1"),
+        ([None, 1, [["slow_requests", 257]]], 16, "<= 256"),
         ([None, 1, [["watch", "p", -1]]], 16, ">= 0"),
         ([None, 1, "ping"], 16, "array"),
         ({"method": "ping"}, 16, "not a request"),
@@ -374,13 +387,14 @@ LINES: dict[str, list[dict[str, Any]]] = {
     "backup": [{"id": "0123456789abcdef" * 2}, {"id": "0123456789abcdef" * 2, "offset": 7}],
     "clients": [{}, {"after": "zmq:12345678", "limit": 5}],
     "kick": [{"name": "tcp:127.0.0.1:5"}],
+    "slow_requests": [{}, {"limit": 5}],
 }  # fmt: skip
 CASES = [(method, fields) for method, several in LINES.items() for fields in several]
 AS_LINES = [json.dumps({"method": method, **fields}).encode() for method, fields in CASES]
 
 
 def test_every_operation_but_the_watches_has_a_line() -> None:
-    assert {*LINES, "watch", "watch_query", "progress", "unwatch"} == set(OPERATIONS)
+    assert {*LINES, "watch", "watch_query", "monitor", "progress", "unwatch"} == set(OPERATIONS)
     for method in ("watch", "watch_query", "progress", "unwatch"):
         refused = jsonl.decode_line(json.dumps({"method": method}).encode())
         assert isinstance(refused, Refusal) and refused.code == errors.InvalidMethod.code
@@ -515,7 +529,7 @@ def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
     assert {line(code, "")["type"] for code in errors.BY_CODE} == {
         "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "BackupFailed",
         "NotAllowed", "InvalidRequest",
-        "InvalidMethod", "WriteRejected", "SessionExpired", "SequenceReused",
+        "InvalidMethod", "WriteRejected", "SessionExpired", "SequenceReused", "Unavailable",
     }  # fmt: skip
 
 
@@ -537,7 +551,7 @@ def test_an_event_is_a_message_number_0() -> None:
         (b"\x93\xc4\x10" + bytes(range(16)) + b"\x07\x91\x92\xa6lookup\xa1\xff", 7),
         (b"\x93\xc4\x10" + b"\n" * 16 + b"\xcf" + (2**63 - 1).to_bytes(8, "big") + b"\xc1", 2**63 - 1),
         (b"\x93\xc0\x05" + b"\x91" * 100_000, 5),  # nested deeper than the decoder goes
-        (b"\x94\xc0\x05\x91\x91\xa4size\xc0", 5),
+        (b"\x94\xc0\x05\x91\x91\xa4size\xa1x", 5),
         (b"\x93\xa5short\x06\x91\x91\xa4size", 6),
         (b"\x93\xc0\x00\x91\x91\xa4size", None),  # the number of events
         (b"\x93\xc0\xcf" + (2**63).to_bytes(8, "big") + b"\xc1", None),

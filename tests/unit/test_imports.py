@@ -74,6 +74,13 @@ RULES = {
         "kvzmq.store.file.frames",
         "kvzmq.store.log",
     ),
+    "kvzmq.store.etcd": ("kvzmq.errors", "kvzmq.units", "kvzmq.store.log", "kvzmq.store.etcd"),
+    "kvzmq.store.etcd.messages_pb2": (),
+    "kvzmq.store.etcd.url": (),
+    "kvzmq.store.etcd.checkpoints": ("kvzmq.errors", "kvzmq.store.file.files"),
+    "kvzmq.store.etcd.local_copy": ("kvzmq.errors", "kvzmq.store"),
+    "kvzmq.store.etcd.upkeep": ("kvzmq.errors", "kvzmq.units", "kvzmq.store"),
+    "kvzmq.store.etcd.upkeep_process": ("kvzmq.errors", "kvzmq.units", "kvzmq.store"),
     "kvzmq.server": (
         "kvzmq.errors",
         "kvzmq.curve",
@@ -155,6 +162,8 @@ HOMES = {
     "click": ("kvzmq.cli",),
     "rich": ("kvzmq.cli",),
     "prometheus_client": ("kvzmq.server.exposition",),
+    "grpc": ("kvzmq.store.etcd",),
+    "google.protobuf": ("kvzmq.store.etcd",),
     "starlette": ("kvzmq.dashboard",),
     "uvicorn": ("kvzmq.dashboard.run",),
 }
