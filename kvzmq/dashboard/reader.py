@@ -26,7 +26,9 @@ def connect(url: str, curve_key: str | None = None, server_key: str | None = Non
     """Return a client of the server at a URL; nothing is connected yet.
 
     Args:
-        url: as `kvzmq.connect` takes it, like the keys
+        url: as `kvzmq.connect` takes it
+        curve_key: the path of the client's keys, for a server with CURVE whose URL does not say them
+        server_key: the public key of that server
 
     Raises:
         ValueError: the URL is malformed, or keys cannot be used with it
