@@ -184,7 +184,7 @@ _OF_ETCD = ("etcd_ca", "etcd_cert", "etcd_key", "etcd_user", "etcd_password_file
     "--etcd-margin",
     "etcd_margin_s",
     type=click.FloatRange(0.0, 86_400.0),
-    default=60.0,
+    default="60",
     envvar="KVZMQ_ETCD_MARGIN",
     show_default=True,
     metavar="SECONDS",
