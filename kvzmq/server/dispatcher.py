@@ -162,6 +162,8 @@ class Dispatcher:
             return 0.0
         if self.watches.behind:
             timeout_s = min(timeout_s, self.watches.wait_s)
+        if not self.store.table.expiries.deadlines:
+            return timeout_s
         due_us = self.store.next_due_us()
         if due_us is None:
             return timeout_s
