@@ -217,6 +217,15 @@ MUTANTS: list[Mutant] = [
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
+        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._late:", " is operations.Lookup:",
+        COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
+    ),
+    Mutant(
+        "a row read by itself is sent at once, however large", "store/table.py",
+        "            if value is not None and len(value) < LARGE_BYTES_MIN:", "            if value is not None:",
+        "tests/unit/test_table.py::test_a_lookup_by_itself_is_answered_as_among_others", 9,
+    ),
+    Mutant(
         "writes that meet rows that are due", "store/table.py",
         "        if self._late and self.expiries.is_past(key, self.time_us):\n            self._drop(key)", "        if False:\n            self._drop(key)",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
@@ -467,7 +476,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "expiry by the local clock", "store/store.py",
-        "        if frames or (table.expiries and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
+        "        if frames or (table.expiries.deadlines and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
         LOG + "test_rows_expire_by_a_commit_of_their_own[file]", 2,
     ),
     Mutant(
@@ -617,11 +626,10 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a stale read now and then", "store/table.py",
-        "            raise _no_key(op.key)\n        return self.budget.charge(value)",
-        "            raise _no_key(op.key)\n"
-        "        seen = self.__dict__.setdefault('_seen', {})\n"
-        "        if self.revision % 50:\n            seen[op.key] = value\n"
-        "        return self.budget.charge(seen.get(op.key, value))",
+        "            value = self.rows.get(ops[0].key)\n",
+        "            seen = self.__dict__.setdefault('_seen', {})\n"
+        "            if self.revision % 50:\n                seen[ops[0].key] = self.rows.get(ops[0].key)\n"
+        "            value = seen.get(ops[0].key, self.rows.get(ops[0].key))\n",
         LINEARIZABLE, 4,
     ),
     Mutant(
@@ -748,7 +756,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_router_transport.py::test_a_step_takes_in_a_bounded_number_of_bytes", 9),
     Mutant("router encodes all large replies at once", "server/transport/router.py", "while self._queues and sent_bytes < STEP_REPLY_BYTES_MAX:", "while self._queues:",
            "tests/unit/test_router_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 9),
-    Mutant("router lets small replies overtake large ones", "server/transport/router.py", "        if queue is None and not large:", "        if not large:",
+    Mutant("router lets small replies overtake large ones", "server/transport/router.py", "        if not large and peer[0] not in self._queues:", "        if not large:",
            "tests/unit/test_router_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 4),
     Mutant("bridge encodes all large replies at once", "server/transport/tcp.py", "        if self._encode_bytes <= 0:", "        if False:",
            "tests/unit/test_tcp_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 9),

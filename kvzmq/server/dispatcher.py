@@ -207,6 +207,8 @@ class Dispatcher:
             timeout_s = min(timeout_s, self.watches.wait_s)
         if self.monitors.is_active:
             timeout_s = min(timeout_s, self.monitors.wait_s())
+        if not self.store.table.expiries.deadlines:
+            return timeout_s
         due_us = self.store.next_due_us()
         if due_us is None:
             return timeout_s

@@ -279,7 +279,7 @@ class Store:
                 if cached is None:
                     frames.append(request.frame)
         step = Step(self, writes)
-        if frames or (table.expiries and table.is_due(time_us)):
+        if frames or (table.expiries.deadlines and table.is_due(time_us)):
             self._commit(step, frames, time_us)
         else:
             if requests:
