@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kvzmq import catalog
-from kvzmq.curve import ClientKeys
+from kvzmq.client.core.urls import without_parameters
 from kvzmq.dashboard.app import Parts
 from kvzmq.dashboard.changes import Changes
 from kvzmq.dashboard.collector import Collector
@@ -17,7 +17,8 @@ from kvzmq.dashboard.streams import Streams
 
 def assemble(
     url: str,
-    keys: ClientKeys | None = None,
+    curve_key: str | None = None,
+    server_key: str | None = None,
     data: Path | None = None,
     trace: Path | None = None,
     catalog_address: tuple[str, int] | None = None,
@@ -26,7 +27,7 @@ def assemble(
 
     Args:
         url: as `kvzmq.connect` takes it
-        keys: for a server with CURVE
+        curve_key, server_key: for a server with CURVE, as `kvzmq.connect` takes them
         data: the table's directory, whose log tells the history of rows; or None
         trace: a file of `kvzmq server --trace`, or None
         catalog_address: of the catalog; by default as everywhere
@@ -34,11 +35,11 @@ def assemble(
     Raises:
         ValueError: the URL is malformed
     """
-    collector = Collector(lambda: connect(url, keys), url)
+    collector = Collector(lambda: connect(url, curve_key, server_key), without_parameters(url))
     return Parts(
         collector,
         Streams(collector),
         Rows(lambda: collector.table, data),
         Changes(lambda: collector.table),
-        Servers(catalog_address or catalog.default_address(), lambda of: connect(of, keys)),
+        Servers(catalog_address or catalog.default_address(), lambda of: connect(of, curve_key, server_key)),
     )

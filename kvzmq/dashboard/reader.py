@@ -6,9 +6,8 @@ from typing import Any
 
 from kvzmq.client.asyncio.client import AsyncClient
 from kvzmq.client.asyncio.connection import AsyncConnection
+from kvzmq.client.core.targets import parse_targets
 from kvzmq.client.core.transports import Opener, check_transport
-from kvzmq.client.core.urls import parse_urls
-from kvzmq.curve import ClientKeys
 
 TIMEOUT_S = 5.0
 """How long a call may take, unless it says otherwise."""
@@ -23,11 +22,16 @@ class Reader(AsyncClient):
         return rows
 
 
-def connect(url: str, keys: ClientKeys | None = None) -> Reader:
+def connect(url: str, curve_key: str | None = None, server_key: str | None = None) -> Reader:
     """Return a client of the server at a URL; nothing is connected yet.
+
+    Args:
+        url: as `kvzmq.connect` takes it
+        curve_key: the path of the client's keys, for a server with CURVE whose URL does not say them
+        server_key: the public key of that server
 
     Raises:
         ValueError: the URL is malformed, or keys cannot be used with it
     """
-    urls = parse_urls(url)
-    return Reader(AsyncConnection(urls, TIMEOUT_S, Opener(check_transport(None, None, urls, keys), None, keys)))
+    targets = parse_targets(url, curve_key, server_key)
+    return Reader(AsyncConnection(targets, TIMEOUT_S, Opener(check_transport(None, None, targets), None)))

@@ -48,6 +48,7 @@ PLAIN: Mapping[str, tuple[str, str, str]] = {
     "requests_waiting": ("kvzmq_requests_waiting", _GAUGE, "Requests that wait for an index or for the log"),
     "clients": ("kvzmq_clients", _GAUGE, "Connections there are"),
     "watches": ("kvzmq_watches", _GAUGE, "Watches there are"),
+    "monitors": ("kvzmq_monitors", _GAUGE, "Monitors there are"),
     "steps": ("kvzmq_steps", _COUNTER, "Steps of the loop that had requests"),
     "requests": ("kvzmq_requests", _COUNTER, "Requests executed"),
     "requests_refused": ("kvzmq_requests_refused", _COUNTER, "Requests refused"),
@@ -67,7 +68,7 @@ PLAIN: Mapping[str, tuple[str, str, str]] = {
     "barriers": ("kvzmq_log_barriers", _COUNTER, "Times that the log was asked what others have appended"),
     "barrier_trouble": ("kvzmq_log_barrier_trouble", _FLAG, "1 if the log could not be asked"),
     "router_connections": ("kvzmq_router_connections", _GAUGE, "Connections to the ROUTER socket"),
-    "router_events_sent": ("kvzmq_router_events_sent", _COUNTER, "Events sent to watches"),
+    "router_events_sent": ("kvzmq_router_events_sent", _COUNTER, "Events sent to watches and monitors"),
     "router_replies_dropped_backpressure": (
         "kvzmq_router_replies_dropped_backpressure", _COUNTER, "Replies dropped as their peer had too many unread",
     ),

@@ -77,6 +77,10 @@ RULES = {
     "kvzmq.store.etcd": ("kvzmq.errors", "kvzmq.units", "kvzmq.store.log", "kvzmq.store.etcd"),
     "kvzmq.store.etcd.messages_pb2": (),
     "kvzmq.store.etcd.url": (),
+    "kvzmq.store.etcd.checkpoints": ("kvzmq.errors", "kvzmq.store.file.files"),
+    "kvzmq.store.etcd.local_copy": ("kvzmq.errors", "kvzmq.store"),
+    "kvzmq.store.etcd.upkeep": ("kvzmq.errors", "kvzmq.units", "kvzmq.store"),
+    "kvzmq.store.etcd.upkeep_process": ("kvzmq.errors", "kvzmq.units", "kvzmq.store"),
     "kvzmq.server": (
         "kvzmq.errors",
         "kvzmq.curve",

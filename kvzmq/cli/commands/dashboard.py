@@ -106,14 +106,14 @@ def dashboard(
             )
         token, printed = make_token(), True
     try:
-        parts = assemble(connection.url, connection.keys, data, trace, catalog)
+        parts = assemble(connection.url, connection.curve_key, connection.server_key, data, trace, catalog)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     listening = run.listen(host, port)
     port = listening.getsockname()[1]
     url = f"http://{_shown(host)}:{port}/"
     shown = f"{url}?token={token.decode()}" if printed and token is not None else url
-    click.echo(f"{connection.url} at {shown}")
+    click.echo(f"{connection.where} at {shown}")
     run.serve(make_app(parts, not run.is_open_to_others(host), hosts, token), listening)
 
 

@@ -13,13 +13,14 @@ from kvzmq.cli.logs import FORMATS
 from kvzmq.cli.serving.options import Options
 from kvzmq.cli.serving.running import serve
 from kvzmq.protocol import messages
+from kvzmq.server.slow_log import SLOWER_THAN_S
 
 _HEADINGS = {
     "Table": ("data", "must-exist", "compact-after", "request-max", "group-commit"),
     "Endpoints": ("bind", "tcp"),
     "Security": ("curve-key", "clients", "token-file", "insecure"),
     "Catalog": ("project", "owner", "catalog"),
-    "Log": ("log-level", "log-format", "trace"),
+    "Log": ("log-level", "log-format", "trace", "slow-log-ms"),
     "Metrics": ("metrics", "metrics-token"),
     "Settings": ("config", "print-config"),
 }
@@ -134,6 +135,16 @@ _HEADINGS = {
     envvar="KVZMQ_TRACE",
     metavar="FILE",
     help="Write a line for every request executed; - for standard output.",
+)
+@click.option(
+    "--slow-log-ms",
+    "slow_log_ms",
+    type=click.FloatRange(min=0),
+    default=f"{1000 * SLOWER_THAN_S:g}",
+    envvar="KVZMQ_SLOW_LOG_MS",
+    show_default=True,
+    metavar="MS",
+    help="Keep requests that take so long, for `kvzmq slowlog`; 0 keeps none.",
 )
 @click.option(
     "--group-commit/--no-group-commit",

@@ -75,7 +75,7 @@ async def _once(connection: Connection, interval_s: float, sampling: bool, as_js
     from kvzmq.cli.top.gathering import Gathered, snapshot_of
     from kvzmq.cli.top.watching import open_client
 
-    gathered = Gathered(connection.url)
+    gathered = Gathered(connection.where)
     async with open_client(connection) as client:
         gathered.answered(await snapshot_of(client, connection.timeout_s))
         await asyncio.sleep(interval_s)

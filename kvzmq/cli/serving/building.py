@@ -19,6 +19,7 @@ from kvzmq.server.loop import Server
 from kvzmq.server.metrics import Metrics
 from kvzmq.server.observer import Observer
 from kvzmq.server.scrape import Scrape
+from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Transport
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
@@ -57,6 +58,7 @@ def build(options: Options, observers: Sequence[Observer], stack: contextlib.Exi
         observers, Metrics(), scrape,
         request_bytes_max=options.request_bytes_max,
         zap=secured and secured.zap, access=secured and secured.access,
+        slow_log=SlowLog(options.slow_log_ms / 1000) if options.slow_log_ms else None,
     )  # fmt: skip
     stack.callback(built.close)
     return built

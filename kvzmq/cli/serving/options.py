@@ -26,6 +26,7 @@ class Options:
     compact_after: tuple[str, int] | None
     request_bytes_max: int
     trace_path: str | None
+    slow_log_ms: float
     group_commit: bool
     log_level: str
     log_format: str

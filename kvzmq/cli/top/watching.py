@@ -42,7 +42,7 @@ class Watching:
         self._connection = connection
         self._view = view
         self._screen = screen
-        self._gathered = Gathered(connection.url)
+        self._gathered = Gathered(connection.where)
         self._frozen: Gathered | None = None  # what is shown while it is paused
         self._ended = asyncio.Event()
         self._hurry = asyncio.Event()  # set when the interval was changed: do not wait for the old one

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from kvzmq import errors
 from kvzmq.client.asyncio.connection import AsyncConnection
+from kvzmq.client.asyncio.monitor import AsyncMonitor
 from kvzmq.client.asyncio.watch import AsyncWatch
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
+from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, SLOW_REQUESTS, Calls
 from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.monitor_state import MonitoredRequest, MonitorState
+from kvzmq.client.core.push_channel import PushChannel
 from kvzmq.client.core.targets import Target, parse_targets
 from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.values import check_prefix
-from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import WatchState
 
 if TYPE_CHECKING:
@@ -310,7 +312,7 @@ class AsyncClient:
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        channel = WatchChannel(state, Endpoints(connection.targets), connection.open_socket)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket)
         return AsyncWatch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
 
     # ---- the server
@@ -337,6 +339,35 @@ class AsyncClient:
         """End the connection of the client that `clients` calls so; False if there is none. Ours connect again."""
         ended: bool = await self._run(self._calls.kick(name), timeout)
         return ended
+
+    def monitor(
+        self,
+        client: str = "",
+        op: str = "",
+        prefix: str = "",
+        slower_than_s: float = 0.0,
+        sample: int = 1,
+        *,
+        timeout: float | None = None,
+    ) -> AsyncMonitor:
+        """Return an asynchronous iterator over the requests that the server answers; see Client.monitor.
+
+        It begins when it is first asked for one, or at once with `async with table.monitor(...) as requests`.
+        """
+        connection = self._connection
+        if self._closed:
+            raise ValueError(f"the {self._kind} is closed")
+        state = MonitorState(self._calls.monitor(client, op, prefix, slower_than_s, sample), connection.lineage)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket)
+        monitor = AsyncMonitor(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
+        return monitor
+
+    async def slow_requests(
+        self, limit: int = SLOW_REQUESTS, *, timeout: float | None = None
+    ) -> list[MonitoredRequest]:
+        """Return at most `limit` of the requests that took longest, the slowest first, as the server keeps them."""
+        found: list[MonitoredRequest] = await self._run(self._calls.slow_requests(limit), timeout)
+        return found
 
     async def backup(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
         """Yield a backup of the whole table in pieces; see Client.backup."""

@@ -84,6 +84,7 @@ class PyzmqSocket:
     """
 
     on_closing: Callable[[int], None] | None = None
+    reconnects_itself = True
     reconnect_s_min = 0.8 * RECONNECT_MS / 1000  # with libzmq's jitter
 
     def __init__(self, endpoint: str, context: Context, keys: ClientKeys | None = None) -> None:

@@ -63,7 +63,7 @@ class SessionChannel(Channel):
         socket = self.socket
         if socket is None or not socket.connected:
             return False
-        if self._has_events(socket):
+        if (call.writes or socket.reconnects_itself) and self._has_events(socket):
             self.poll_events(now_s)
             return False
         request = self.session.flush_alone(call, now_s)
@@ -106,6 +106,9 @@ class SessionChannel(Channel):
         """Take a reply."""
         self._heard_s = now_s
         session = self.session
+        if not session.hello.seq:  # nor can it be the reply to `hello`
+            session.receive(frame)
+            return
         held = session.hello.held
         session.receive(frame)
         if held and not session.hello.held:

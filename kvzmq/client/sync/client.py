@@ -25,15 +25,17 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from kvzmq import errors
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
+from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, SLOW_REQUESTS, Calls
 from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.monitor_state import MonitoredRequest, MonitorState
+from kvzmq.client.core.push_channel import PushChannel
 from kvzmq.client.core.targets import Target, parse_targets
 from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.values import check_prefix
-from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.connection import Connection
+from kvzmq.client.sync.monitor import Monitor
 from kvzmq.client.sync.views import Copies, Copy, Items, Keys, Values
 from kvzmq.client.sync.watch import Watch
 
@@ -324,7 +326,7 @@ class Client(MutableMapping[str, Any]):
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        channel = WatchChannel(state, Endpoints(connection.targets), connection.open_socket)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket)
         watch = Watch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
         try:
             watch.start()
@@ -357,6 +359,52 @@ class Client(MutableMapping[str, Any]):
         """End the connection of the client that `clients` calls so; False if there is none. Ours connect again."""
         ended: bool = self._run(self._calls.kick(name), timeout)
         return ended
+
+    def monitor(
+        self,
+        client: str = "",
+        op: str = "",
+        prefix: str = "",
+        slower_than_s: float = 0.0,
+        sample: int = 1,
+        *,
+        timeout: float | None = None,
+    ) -> Monitor:
+        """Return an iterator over the requests that the server answers from now on; see MonitoredRequest.
+
+        The server never waits for it: requests that it has no time or no room to tell of are counted as dropped. It
+        tells names and keys, and no values.
+
+        Args:
+            client: only those of clients whose name begins so
+            op: only requests with this operation
+            prefix: only requests that touch keys which begin so; no other operations of theirs are shown then
+            slower_than_s: only those that took so long, from their arrival until their reply was handed over
+            sample: one of so many of these
+            timeout: how long the server may take to begin, seconds
+
+        Raises:
+            NotAllowed: this client has not the rights `admin` and `read`
+            ResultTooLarge: there are monitors enough
+            Timeout: the server did not answer
+        """
+        connection = self._connection
+        if self._closed:
+            raise ValueError(f"the {self._kind} is closed")
+        state = MonitorState(self._calls.monitor(client, op, prefix, slower_than_s, sample), connection.lineage)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket)
+        monitor = Monitor(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
+        try:
+            monitor.start()
+        except BaseException:
+            monitor.close()
+            raise
+        return monitor
+
+    def slow_requests(self, limit: int = SLOW_REQUESTS, *, timeout: float | None = None) -> list[MonitoredRequest]:
+        """Return at most `limit` of the requests that took longest, the slowest first, as the server keeps them."""
+        found: list[MonitoredRequest] = self._run(self._calls.slow_requests(limit), timeout)
+        return found
 
     def backup(self, *, timeout: float | None = None) -> Iterator[bytes]:
         """Yield a backup of the whole table, whatever the prefix, in pieces of up to 256 KiB; see `kvzmq backup`.
