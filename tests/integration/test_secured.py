@@ -434,7 +434,7 @@ def test_the_log_and_the_trace_name_the_clients(place: Place, tmp_path: Path) ->
             alice.lookup("a")
         with socket.create_connection(("127.0.0.1", place.server.port), 20) as bridge:
             bridge.sendall(b'{"method": "insert", "key": "c", "value": 3}\n')
-            assert b"ok" in bridge.recv(1000)
+            assert b"OK" in bridge.recv(1000)
         place.server.terminate()
     text = subprocess.run([*KVZMQ, "log", str(tmp_path / "traced")], capture_output=True, text=True, timeout=60).stdout
     lines = [line.split("\t") for line in text.splitlines()]
