@@ -297,6 +297,17 @@ class BeginEpoch(Write, tag="epoch"):
     accesses = no_key
 
 
+class Senders(Write, tag="by"):
+    """Say who has sent the requests that follow in the group: clients' names, None for who has none, each with how many
+    requests in a row. The server's own, like `epoch`; it changes no row."""
+
+    runs: list[tuple[str | None, int]]
+
+    mark = "N"
+    from_clients = False
+    accesses = no_key
+
+
 # ---- reads
 
 

@@ -66,6 +66,7 @@ class Dispatcher:
         transports: whose clients `clients` lists
         monotonic: seconds that only grow, for heartbeats
         backups: serves backups; by default none can be made
+        name_of: returns the name of a public key's holder, for the log, or None where clients have no keys
         slow_log: keeps slow requests, or None
     """
 
@@ -80,9 +81,11 @@ class Dispatcher:
         monotonic: Callable[[], float] = time.monotonic,
         backups: Backups | None = None,
         transports: Sequence[Transport] = (),
+        name_of: Callable[[str], str] | None = None,
         slow_log: SlowLog | None = None,
     ) -> None:
         self.store = store
+        self._name_of = name_of
         self.backups = Backups() if backups is None else backups
         self.watches = watches.Watches(store.table, monotonic)
         self.monitors = Monitors(monotonic)
@@ -285,12 +288,18 @@ class Dispatcher:
             self._unknown.admit(arrivals)
             return
         requests = [request for arrival in arrivals if isinstance(request := arrival.request, Request)]
-        step = self.store.begin(requests, time_us)
+        step = self.store.begin(requests, time_us, self._name_of and self._senders_of(arrivals))
         if step.state is StepState.UNKNOWN:
             self._stamp(arrivals)
             self._unknown = UnknownStep(step, arrivals, self._monotonic())
         else:
             self._execute(step, arrivals)
+
+    def _senders_of(self, arrivals: Sequence[Arrival]) -> list[str | None]:
+        """Return the names of the clients that have sent requests, for the log; None for who has shown no key."""
+        assert self._name_of is not None
+        users = [each.transport.user(each.peer) for each in arrivals if isinstance(each.request, Request)]
+        return [self._name_of(user) if user else None for user in users]
 
     def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals

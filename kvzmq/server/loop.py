@@ -132,6 +132,7 @@ class Server:
         self.dispatcher = Dispatcher(
             store, clock, self.describe, group_commit, observers, request_bytes_max=request_bytes_max,
             monotonic=monotonic, backups=self._backups, transports=transports, slow_log=slow_log,
+            name_of=None if access is None else access.name_of,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:

@@ -20,13 +20,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import groupby
 from typing import Any, Protocol
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LargeResults, Reply, Request
-from kvzmq.protocol.operations import TABLE_ID_BYTES, UNORDERED, BeginEpoch
+from kvzmq.protocol.operations import TABLE_ID_BYTES, UNORDERED, BeginEpoch, Senders
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.table import Table, indexes_of
@@ -241,9 +242,11 @@ class Store:
         self.table.advance(time_us)
         for request in requests:
             self.table.execute(request)
-        self.records += len(requests)
+        # The server's own requests, two at most, come first.
+        count = len(requests) - sum(not request.ops[0].from_clients for request in requests[:2])
+        self.records += count
         for observer in self.observers:
-            observer.on_replay(len(requests), self.table.revision)
+            observer.on_replay(count, self.table.revision)
 
     def catch_up(self) -> None:
         """Apply the groups of other servers that have arrived; call it between two steps."""
@@ -252,7 +255,7 @@ class Store:
 
     # ---- a step
 
-    def begin(self, requests: Sequence[Request], time_us: int) -> Step:
+    def begin(self, requests: Sequence[Request], time_us: int, senders: Sequence[str | None] | None = None) -> Step:
         """Begin a step: append what its requests change to the log, as one group.
 
         Rows that are due are removed with the same group. A step that changes nothing sees what others had appended, if
@@ -261,6 +264,7 @@ class Store:
         Args:
             requests: in the order of their arrival
             time_us: when, microseconds since 1970 UTC
+            senders: the name of each request's client, or None, for who reads the log; None where nobody has a name
 
         Raises:
             StorageFatal: the disk cannot be trusted: send nothing, stop
@@ -278,9 +282,10 @@ class Store:
                 writes.append((request, cached))
                 if cached is None:
                     frames.append(request.frame)
+        by = None if senders is None or not frames else _senders_of(requests, senders, writes)
         step = Step(self, writes)
         if frames or (table.expiries.deadlines and table.is_due(time_us)):
-            self._commit(step, frames, time_us)
+            self._commit(step, frames, time_us, by)
         else:
             if requests:
                 self._read_newest(step, requests)
@@ -323,8 +328,10 @@ class Store:
             raise AssertionError("between two steps, when all is durable, only reads can be executed")
         return self.table.execute(request)
 
-    def _commit(self, step: Step, frames: list[bytes], time_us: int) -> None:
+    def _commit(self, step: Step, frames: list[bytes], time_us: int, by: bytes | None = None) -> None:
         requests = len(frames)
+        if by is not None:
+            frames = [by, *frames]
         if self._beginning is not None:
             frames = [self._beginning.frame, *frames]
         group = msgpack.encode_group(time_us, frames)
@@ -533,6 +540,18 @@ class Store:
     def close(self) -> None:
         """Release the log."""
         self.log.close()
+
+
+def _senders_of(
+    requests: Sequence[Request], senders: Sequence[str | None], writes: Sequence[tuple[Request, Reply | None]]
+) -> bytes | None:
+    """Return the server's own request that names the senders of what is logged; None if none has a name."""
+    of_writes = [sender for request, sender in zip(requests, senders) if request.writes]
+    logged = [sender for sender, (_, cached) in zip(of_writes, writes) if cached is None]
+    if not any(logged):
+        return None
+    runs = [(sender, sum(1 for _ in same)) for sender, same in groupby(logged)]
+    return msgpack.encode_request(None, 1, [Senders(runs)])
 
 
 def compact(log: Log) -> None:

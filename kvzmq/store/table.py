@@ -250,6 +250,9 @@ class Table:
             self.epochs.lineage = op.lineage
         self.epochs.begin(op.id, self.revision)
 
+    def _by(self, op: operations.Senders) -> None:
+        """Change nothing: who has sent what is for people who read the log."""
+
     def _open(self, op: operations.Open) -> dict[str, str | None] | None:
         return self.identity() if self.epochs.lineage is not None else None
 
