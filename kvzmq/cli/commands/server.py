@@ -279,8 +279,8 @@ _HEADINGS = {
 @click.option(
     "--etcd-margin",
     "etcd_margin_s",
-    type=click.FloatRange(0.0, 86_400.0),
-    default=60.0,
+    type=click.IntRange(0, 86_400),
+    default="60",
     envvar="KVZMQ_ETCD_MARGIN",
     show_default=True,
     metavar="SECONDS",
@@ -385,7 +385,7 @@ class _Options:
     etcd_user: str | None
     etcd_password_file: Path | None
     etcd_quota_bytes: int
-    etcd_margin_s: float
+    etcd_margin_s: int
     new_epoch: bool
     request_bytes_max: int
     trace_path: str | None
