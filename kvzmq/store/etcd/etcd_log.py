@@ -139,6 +139,8 @@ class EtcdLog:
         """The number of the last group that was returned or appended."""
         self.position = 0
         """Etcd's revision when that was put."""
+        self.log_bytes = 0
+        """How many bytes of groups were returned or appended."""
         self.state = _IDLE
         self.client = client
         self._keys = Keys(name)
@@ -194,6 +196,7 @@ class EtcdLog:
 
     def _step_to(self, group: Group) -> bytes:
         self.semantics, self.group, self.position = group.semantics, group.number, group.position
+        self.log_bytes += len(group.content)
         return group.content
 
     # ---- appending
@@ -207,6 +210,7 @@ class EtcdLog:
         if not self._registered_at:
             self._register(APPEND_S_MAX)
         self._seq += 1
+        self.log_bytes += len(group)  # counted even if it is rejected: nothing but upkeep is decided by it
         self._key = self._keys.group(self.server, self._seq)
         self._landed = None
         if len(group) <= INLINE_BYTES_MAX:
@@ -454,6 +458,7 @@ class EtcdLog:
                     f"knows them as version {SEMANTICS}: run one version of kvzmq on all"
                 )
             self.group, self.position = group.number, group.position
+            self.log_bytes += len(group.content)
             found.append(group.content)
         return found
 
