@@ -30,7 +30,9 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "keygen": ("kvzmq.cli.commands.keygen:keygen", "Make a pair of keys, for a client or a server."),
         "ping": ("kvzmq.cli.commands.ping:ping", "Say whether the server answers, or why not."),
         "stats": ("kvzmq.cli.commands.stats:stats", "Show what the server says of itself."),
+        "top": ("kvzmq.cli.commands.top:top", "Show live what the server does."),
         "doctor": ("kvzmq.cli.commands.doctor:doctor", "Say what is wrong, or will be, and what mends it."),
+        "dashboard": ("kvzmq.cli.commands.dashboard:dashboard", "Show the server as a page, for a browser."),
         "clients": ("kvzmq.cli.commands.clients:clients", "List who is connected, or end a connection."),
     },
     "Table": {
@@ -222,7 +224,8 @@ def _drop_output() -> None:
     default=DEFAULT_URL,
     show_default=True,
     metavar="URL",
-    help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas.",
+    help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas; "
+    "?server_key=KEY&curve_key=FILE says the keys for it.",
 )
 @click.option(
     "--curve-key",

@@ -13,8 +13,8 @@ import click
 from kvzmq import errors
 
 if TYPE_CHECKING:
+    from kvzmq.client.core.targets import Target
     from kvzmq.client.sync.client import Client
-    from kvzmq.curve import ClientKeys
 
 URL_OPTION = "kvzmq.cli.url"
 """The key in click's context of a command's own -c, for completion."""
@@ -88,7 +88,7 @@ class Connection:
         if self.no_wait:
             wrong = self._unreachable()
             if wrong is not None:
-                raise _Unreachable(f"cannot reach {self.url}: {wrong}")
+                raise _Unreachable(f"cannot reach {self.where}: {wrong}")
         elif sys.stderr.isatty():
             self._notice = threading.Timer(NOTICE_S, self._say_that_it_waits)
             self._notice.daemon = True
@@ -96,17 +96,24 @@ class Connection:
         return client
 
     @property
-    def keys(self) -> ClientKeys | None:
-        """The keys for CURVE, None if none were given.
+    def where(self) -> str:
+        """The URL for people: without its parameters."""
+        from kvzmq.client.core.urls import without_parameters
+
+        return without_parameters(self.url)
+
+    @property
+    def targets(self) -> list[Target]:
+        """The servers, and the keys for each.
 
         Raises:
-            click.UsageError: they cannot be used
+            click.UsageError: the URL is malformed, or a key cannot be used
         """
-        from kvzmq.curve import BadKey, client_keys
+        from kvzmq.client.core.targets import parse_targets
 
         try:
-            return client_keys(self.curve_key, self.server_key)
-        except BadKey as error:
+            return parse_targets(self.url, self.curve_key, self.server_key)
+        except ValueError as error:
             raise click.UsageError(str(error)) from None
 
     def open(self) -> Client:
@@ -152,9 +159,9 @@ class Connection:
             return error
         from kvzmq.cli.explain import diagnose
 
-        findings = diagnose(self.url, min(PROBE_S, self.timeout_s), self.keys)
+        findings = diagnose(self.targets, min(PROBE_S, self.timeout_s))
         wrong = next((finding.text for finding in findings if not finding.well), "no answer in time")
-        return errors.Timeout(f"cannot reach {self.url}: {wrong}")
+        return errors.Timeout(f"cannot reach {self.where}: {wrong}")
 
     def close(self) -> None:
         """Drop the client, if there is one."""

@@ -94,12 +94,31 @@ RULES = {
     "kvzmq.server.timers": (),
     "kvzmq.server.transport": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.server.transport"),
     "kvzmq.catalog": ("kvzmq.errors", "kvzmq.catalog"),
+    "kvzmq.observing": (
+        "kvzmq.errors",
+        "kvzmq.units",
+        "kvzmq.bench",
+        "kvzmq.store",
+        "kvzmq.server.histogram",
+        "kvzmq.observing",
+    ),
     "kvzmq.bench": ("kvzmq.errors", "kvzmq.protocol", "kvzmq.bench"),
     "kvzmq.client": (),
     "kvzmq.client.core": ("kvzmq.errors", "kvzmq.curve", "kvzmq.protocol", "kvzmq.catalog", "kvzmq.client.core"),
     "kvzmq.client.sync": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client.core", "kvzmq.client.sync"),
     "kvzmq.client.asyncio": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client.core", "kvzmq.client.asyncio"),
     "kvzmq.tracing": ("kvzmq.protocol", "kvzmq.server", "kvzmq.tracing"),
+    "kvzmq.dashboard": (
+        "kvzmq.errors",
+        "kvzmq.curve",
+        "kvzmq.protocol",
+        "kvzmq.store.offline",
+        "kvzmq.catalog",
+        "kvzmq.client",
+        "kvzmq.tracing",
+        "kvzmq.observing",
+        "kvzmq.dashboard",
+    ),
     "kvzmq.cli": ("kvzmq",),
     "kvzmq.__main__": ("kvzmq.cli",),
 }
@@ -146,6 +165,8 @@ HOMES = {
     "prometheus_client": ("kvzmq.server.exposition",),
     "grpc": ("kvzmq.store.etcd",),
     "google.protobuf": ("kvzmq.store.etcd",),
+    "starlette": ("kvzmq.dashboard",),
+    "uvicorn": ("kvzmq.dashboard.run",),
 }
 
 

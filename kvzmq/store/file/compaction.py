@@ -33,7 +33,7 @@ RETRY_S_MAX = 60.0
 _log = logging.getLogger(__name__)
 
 
-def fold(directory: Directory) -> bool:
+def compact_sealed(directory: Directory) -> bool:
     """Compact the sealed log of `directory`: write a new checkpoint, remove the log.
 
     Returns:
@@ -63,12 +63,12 @@ def renew(log: FileLog) -> None:
     takes.
 
     Raises:
-        CorruptionError, OSError, WriteRejected, StorageFatal: as `fold` and `seal` do
+        CorruptionError, OSError, WriteRejected, StorageFatal: as `compact_sealed` and `seal` do
     """
     if log.semantics == SEMANTICS:
         return
     if log.sealed:
-        fold(log.directory)
+        compact_sealed(log.directory)
     log.seal()
 
 
@@ -298,7 +298,7 @@ def main(path: str, parent: str) -> None:
     gc.disable()  # a compaction makes no cycles, and the process ends with it
     os.nice(10)
     try:
-        fold(DiskDirectory(path, lock=False))
+        compact_sealed(DiskDirectory(path, lock=False))
     except (errors.KvzmqError, OSError) as error:
         sys.exit(str(error))
 

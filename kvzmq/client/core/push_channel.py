@@ -1,37 +1,39 @@
-"""What both shells do between two waits with a watch: its frames over a channel. Never waits itself."""
+"""What both shells do between two waits with a watch or a monitor: its frames over a channel. Never waits itself."""
 
 from __future__ import annotations
 
-from kvzmq.client.core.channel import Channel
+from typing import Any, Generic, TypeVar
+
+from kvzmq.client.core.channel import Channel, OpenSocket
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.socket import OpenSocket, Socket, frames
-from kvzmq.client.core.watch_state import WatchState
+from kvzmq.client.core.push_state import PushState
+from kvzmq.client.core.socket import Socket, frames
 from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
 
+S = TypeVar("S", bound="PushState[Any]")
+
 ATTENTION_S = 1.0
-"""After a longer time without a tick nobody can tell from silence that a watch's server is gone."""
+"""After a longer time without a tick nobody can tell from silence that the server is gone."""
 
 
-class WatchChannel(Channel):
-    """Moves frames between a watch and a server.
+class PushChannel(Channel, Generic[S]):
+    """Moves frames between a watch or a monitor and a server.
 
     Args:
-        state: of the watch
+        state: of the watch or the monitor
         endpoints: of the servers
         open_socket: makes a socket to one of them
     """
 
-    def __init__(self, state: WatchState, endpoints: Endpoints, open_socket: OpenSocket) -> None:
+    def __init__(self, state: S, endpoints: Endpoints, open_socket: OpenSocket) -> None:
         super().__init__(endpoints, open_socket)
         self.state = state
-        self.wants_progress = False
-        """Whether to ask how far the table is, as soon as the watch has begun, and again on a new connection."""
         self._sent_s = 0.0
         self._heard_s = 0.0  # or, if later, when this program was busy with something else
         self._ticked_s = 0.0
 
     def tick(self, now_s: float) -> None:
-        """Ask for the watch on a new connection, and again if no answer came; send heartbeats. Due every second."""
+        """Ask for it on a new connection, and again if no answer came; send heartbeats. Due every second."""
         if now_s - self._ticked_s > ATTENTION_S:
             self._heard_s = now_s
         self._ticked_s = now_s
@@ -44,8 +46,8 @@ class WatchChannel(Channel):
         elif socket.connected:
             if state.overdue(now_s):
                 self._send(socket, state.request(now_s), now_s)
-            elif self.wants_progress and state.asks_progress:
-                self._send(socket, state.ask_progress(), now_s)
+            elif (question := state.question()) is not None:
+                self._send(socket, question, now_s)
             elif state.started and now_s - self._sent_s >= HEARTBEAT_S:
                 self._send(socket, state.heartbeat(), now_s)
 
