@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         SessionExpired,
         TableChanged,
         Timeout,
+        Unavailable,
         WatchIdle,
         WriteRejected,
         WrongType,
@@ -59,7 +60,7 @@ _HOMES = {
             "BackupFailed", "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError",
             "NoSuchKey", "NotAllowed", "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused",
             "SessionExpired",
-            "WriteRejected", "TableChanged", "Timeout", "WatchIdle", "WrongType",
+            "WriteRejected", "TableChanged", "Timeout", "Unavailable", "WatchIdle", "WrongType",
         ),
         "kvzmq.errors",
     ),
@@ -69,7 +70,7 @@ __all__ = [
     "ABSENT", "AsyncClient", "AsyncWatch", "BackupFailed", "CatalogError", "CheckFailed", "Client", "Event",
     "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey", "NotAllowed", "OutcomeUnknown", "Pending", "Pipeline",
     "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout",
-    "Transaction", "Watch", "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
+    "Transaction", "Unavailable", "Watch", "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
 ]  # fmt: skip
 
 

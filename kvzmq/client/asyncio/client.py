@@ -19,6 +19,7 @@ from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.reads import LINEARIZABLE, Reads, check_reads
 from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.urls import parse_urls
@@ -41,17 +42,20 @@ def connect_async(
     curve_key: str | os.PathLike[str] | None = None,
     server_key: str | None = None,
     context: Context | None = None,
+    reads: Reads | None = None,
 ) -> AsyncClient:
     """Return an asyncio client of the server at `url`; see `connect`. Use it in an `async with` block.
 
     Raises:
-        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, a key cannot be used, or
+            there is no such kind of reads
         TypeError: one of them is of another type
     """
     urls = parse_urls(url)
     timeout_s = math.inf if timeout is None else check_timeout(timeout)
     keys = client_keys(curve_key, server_key)
-    return open_client(urls, timeout_s, "", check_transport(transport, context, urls, keys), keys, context)
+    transport = check_transport(transport, context, urls, keys)
+    return open_client(urls, timeout_s, "", transport, keys, context, check_reads(reads))
 
 
 def open_client(
@@ -61,9 +65,10 @@ def open_client(
     transport: str | None = None,
     keys: ClientKeys | None = None,
     context: Context | None = None,
+    reads: Reads = LINEARIZABLE,
 ) -> AsyncClient:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return AsyncClient(AsyncConnection(urls, timeout_s, Opener(transport, context, keys)), prefix)
+    return AsyncClient(AsyncConnection(urls, timeout_s, Opener(transport, context, keys), reads), prefix)
 
 
 class AsyncClient:
@@ -313,7 +318,7 @@ class AsyncClient:
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        channel = WatchChannel(state, Endpoints(connection.urls), connection.open_socket)
+        channel = WatchChannel(state, Endpoints(connection.urls), connection.open_socket, connection.note_seen)
         return AsyncWatch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
 
     # ---- the server
@@ -406,8 +411,9 @@ class AsyncClient:
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
         opener = connection.open_socket
+        transport, keys = opener.transport, opener.keys
         prefix = self._calls.prefix
-        return open_client, (connection.urls, connection.timeout_s, prefix, opener.transport, opener.keys)
+        return open_client, (connection.urls, connection.timeout_s, prefix, transport, keys, None, connection.reads)
 
     def __repr__(self) -> str:
         connection = self._connection

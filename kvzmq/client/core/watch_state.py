@@ -118,6 +118,8 @@ class WatchState:
         self.events: deque[Event] = deque()
         self.error: errors.KvzmqError | None = None
         """Why the watch has ended."""
+        self.refused = False
+        """Whether the server of this connection cannot serve the watch for now: another may, or this one later."""
         self.lineage = lineage
         self.epoch = epoch
         """The latest epoch of the table that a server has reported, or None."""
@@ -139,7 +141,7 @@ class WatchState:
 
     def request(self, now_s: float) -> bytes:
         """Return the frame that starts the watch on a new connection, after what was received already."""
-        self.started = False
+        self.started = self.refused = False
         self._asked_s = now_s
         self.begin_progress()
         frame = self._frame([_HELLO, *self._make_call(self.position, self.epoch).ops])
@@ -205,6 +207,9 @@ class WatchState:
                     "its changes are not those of the table that was watched. If that is what you want, connect anew"
                 )
             self._number, self.lineage, self.epoch = _decode_started(payload_of(results[1]))
+        except errors.Unavailable:
+            self.refused = True
+            return
         except errors.KvzmqError as error:
             self.error = error
             return
@@ -214,7 +219,9 @@ class WatchState:
 
     def _take_progress(self, revision: int, result: Result) -> None:
         self._asking_progress = 0
-        if encoding.decode_value(payload_of(result)):
+        if result.code == errors.Unavailable.code:
+            self.refused = True
+        elif encoding.decode_value(payload_of(result)):
             self._goal = revision
         else:
             self._ask_again()  # the server has ended the watch, and its last word is lost
@@ -234,6 +241,8 @@ class WatchState:
             return  # of an earlier request
         if pushed.code == errors.WatchIdle.code:
             self._ask_again()  # this program was busy for longer than it had promised
+        elif pushed.code == errors.Unavailable.code:
+            self.started, self.refused = False, True
         elif pushed.code != errors.OK:
             if self.started:
                 self.error = errors.error_of(pushed.code, encoding.decode_value(pushed.payload))

@@ -27,6 +27,7 @@ from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
 from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.reads import LINEARIZABLE, Reads, check_reads
 from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.urls import parse_urls
@@ -52,6 +53,7 @@ def connect(
     curve_key: str | os.PathLike[str] | None = None,
     server_key: str | None = None,
     context: Context | None = None,
+    reads: Reads | None = None,
 ) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
 
@@ -66,15 +68,21 @@ def connect(
             for the environment's KVZMQ_CURVE_KEY, or where that is not set for a connection in plain. Asks for `pyzmq`
         server_key: the public key of that server, 40 characters; None stands for the environment's KVZMQ_SERVER_KEY
         context: the ZeroMQ context to use instead of the process's own; asks for `pyzmq`
+        reads: how new what is read has to be, where several servers serve one table: `linearizable`, everything that
+            any of them has acknowledged; `session`, everything that this client has seen, its own writes included;
+            `local`, whatever the server has. None stands for the environment's KVZMQ_READS, or where that is not set
+            for `linearizable`. A request that also writes is always linearizable
 
     Raises:
-        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, a key cannot be used, or
+            there is no such kind of reads
         TypeError: one of them is of another type
     """
     urls = parse_urls(url)
     timeout_s = math.inf if timeout is None else check_timeout(timeout)
     keys = client_keys(curve_key, server_key)
-    return open_client(urls, timeout_s, "", check_transport(transport, context, urls, keys), keys, context)
+    transport = check_transport(transport, context, urls, keys)
+    return open_client(urls, timeout_s, "", transport, keys, context, check_reads(reads))
 
 
 def open_client(
@@ -84,9 +92,10 @@ def open_client(
     transport: str | None = None,
     keys: ClientKeys | None = None,
     context: Context | None = None,
+    reads: Reads = LINEARIZABLE,
 ) -> Client:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return Client(Connection(urls, timeout_s, Opener(transport, context, keys)), prefix)
+    return Client(Connection(urls, timeout_s, Opener(transport, context, keys), reads), prefix)
 
 
 class Client(MutableMapping[str, Any]):
@@ -324,7 +333,7 @@ class Client(MutableMapping[str, Any]):
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        channel = WatchChannel(state, Endpoints(connection.urls), connection.open_socket)
+        channel = WatchChannel(state, Endpoints(connection.urls), connection.open_socket, connection.note_seen)
         watch = Watch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
         try:
             watch.start()
@@ -538,8 +547,9 @@ class Client(MutableMapping[str, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
         opener = connection.open_socket
+        transport, keys = opener.transport, opener.keys
         prefix = self._calls.prefix
-        return open_client, (connection.urls, connection.timeout_s, prefix, opener.transport, opener.keys)
+        return open_client, (connection.urls, connection.timeout_s, prefix, transport, keys, None, connection.reads)
 
     def __repr__(self) -> str:
         connection = self._connection

@@ -20,6 +20,7 @@ from typing import Any
 from kvzmq import errors
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
+from kvzmq.client.core.reads import LINEARIZABLE, Reads
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
 from kvzmq.client.core.timeouts import check_timeout, deadline
 from kvzmq.client.core.transports import Opener
@@ -54,10 +55,12 @@ class Connection:
         urls: the servers, tried in turn
         timeout_s: how long a call may take unless it says otherwise
         open_socket: makes a socket to one of them
+        reads: how new what is read has to be
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener) -> None:
+    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener, reads: Reads = LINEARIZABLE) -> None:
         self.urls = urls
+        self.reads = reads
         self.timeout_s = timeout_s
         self.open_socket = open_socket
         self.closed = False
@@ -67,7 +70,8 @@ class Connection:
         pid = os.getpid()
         shared = self._channels.get(pid)
         if shared is None:
-            channel = SessionChannel(Endpoints(self.urls), self.open_socket, self.lineage)
+            seen = max((each.channel.session.revision for each in self._channels.values()), default=0)
+            channel = SessionChannel(Endpoints(self.urls), self.open_socket, self.lineage, self.reads, seen)
             # setdefault is atomic: no lock, which another thread might have held when the process forked.
             shared = self._channels.setdefault(pid, _SharedChannel(channel))
             for owner, inherited in list(self._channels.items()):
@@ -84,8 +88,12 @@ class Connection:
 
     @property
     def revision(self) -> int:
-        """The highest revision in any reply."""
+        """The highest revision in any reply, or event of a watch."""
         return self._shared().channel.session.revision
+
+    def note_seen(self, revision: int) -> None:
+        """Take note that this client has seen a revision elsewhere: its session reads then see it, too."""
+        self._shared().note_seen(revision)
 
     def run(self, call: Call, timeout_s: float | None = None) -> Any:
         """Send a call's operations and return what it makes of the results, or raise its error."""
@@ -132,6 +140,12 @@ class _SharedChannel:
         except BaseException:
             self._abandon(call)
             raise
+
+    def note_seen(self, revision: int) -> None:
+        """Take note of a revision that was seen elsewhere."""
+        with self._lock:
+            session = self.channel.session
+            session.revision = max(session.revision, revision)
 
     def _submit(self, call: Call, now_s: float) -> threading.Lock | None:
         """Take a call; send it, if its thread is the reader now, or return what the thread has to wait for."""
