@@ -35,7 +35,7 @@ test: $(DIST_STAMP) debian-packages lint
 
 .PHONY: debian-packages
 debian-packages:
-	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount faketime=faketime ip=iproute2 prometheus=prometheus systemd-analyze=systemd logrotate=logrotate
+	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount faketime=faketime ip=iproute2 prometheus=prometheus systemd-analyze=systemd logrotate=logrotate etcd=etcd-server etcdctl=etcd-client openssl=openssl
 
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest -q -n $(WORKERS) tests/unit tests/contract
@@ -55,6 +55,11 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The messages of etcd's API, from the .proto beside them; they are checked in.
+.PHONY: stubs
+stubs: $(STAMP)
+	$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. kvzmq/store/etcd/messages.proto
 
 # What would be published: the sdist, and the wheel built from it. `pip install dist/kvzmq-*.whl` installs it today.
 dist: $(DIST_STAMP)

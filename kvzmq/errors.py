@@ -28,6 +28,9 @@
     ├── StorageFatal            the disk cannot be trusted any more: stop
     ├── AppendUnknown           the log cannot tell yet whether a group is in it   (within a server)
     ├── LogUnreachable          the log cannot be asked what others have appended  (within a server)
+
+
+    ├── LogWentBack             etcd has forgotten what a server has seen there: refuse to start
     └── CatalogError            the name service has no answer
 
 Codes below 16 belong to one operation; codes from 16 on refuse a whole request, whose reply then
@@ -186,6 +189,10 @@ class AppendUnknown(KvzmqError):
 
 class LogUnreachable(KvzmqError):
     """The log cannot be asked now what others have appended, so nothing can be read linearizably."""
+
+
+class LogWentBack(KvzmqError):
+    """The log that a cluster keeps has lost changes which this server has served, by a restored snapshot most often."""
 
 
 class CatalogError(KvzmqError):

@@ -1,4 +1,4 @@
-"""The types of the commands' arguments: values, keys, durations, endpoints; and how their text is parsed."""
+"""The types of the commands' arguments: values, keys, durations, endpoints, sizes; and how their text is parsed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ TTL_S_MAX = 10 * 366 * 86_400.0
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)")
+
+_UNITS_BYTES = {"": None, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?")
 
 _ALMOST_JSON = re.compile(
     r"""\s*(?: [{\["]                                                # an object, an array, a string
@@ -123,6 +126,58 @@ class Endpoint(click.ParamType[str]):
             self.fail(f"{value!r} has no port: use tcp://HOST:PORT; port 0 takes a free one", param, ctx)
         if int(port) > PORT_MAX:
             self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
+
+
+class Address(click.ParamType[tuple[str, int]]):
+    """HOST:PORT, or PORT alone for this machine's loopback."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not (port.isascii() and port.isdecimal()):
+            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        if int(port) > PORT_MAX:
+            self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
+class CompactAfter(click.ParamType[tuple[str, int]]):
+    """A number of records, or a size such as 64M."""
+
+    name = "N|SIZE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        match = _SIZE.fullmatch(str(value).strip().lower())
+        if match is None or int(match[1]) == 0:
+            self.fail(f"{value!r} is neither a number of records (1000) nor a size (64M)", param, ctx)
+        unit = _UNITS_BYTES[match[2]]
+        return ("records", int(match[1])) if unit is None else ("bytes", int(match[1]) * unit)
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes within bounds, such as 65536, 64K or 1M."""
+
+    name = "SIZE"
+
+    def __init__(self, bytes_min: int, bytes_max: int) -> None:
+        self._bytes_min = bytes_min
+        self._bytes_max = bytes_max
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip().lower())
+        size = int(match[1]) * (_UNITS_BYTES[match[2]] or 1) if match is not None else 0
+        if not self._bytes_min <= size <= self._bytes_max:
+            self.fail(
+                f"{value!r} is not a size from {self._bytes_min} to {self._bytes_max} bytes, such as 1M", param, ctx
+            )
+        return size
 
 
 def is_stdin(text: str) -> bool:

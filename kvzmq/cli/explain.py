@@ -17,7 +17,7 @@ import errno
 import itertools
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ import zmq
 from kvzmq import catalog, errors
 from kvzmq.client.core.pyzmq_socket import PyzmqSocket
 from kvzmq.client.core.socket import Change
+from kvzmq.client.core.targets import Target
 from kvzmq.client.core.urls import catalog_of, needs_lookup, parse_urls
 from kvzmq.client.sync.client import open_client
 from kvzmq.curve import ClientKeys
@@ -61,15 +62,14 @@ class _Stop(Exception):
     """A step has failed; the message says why."""
 
 
-def diagnose(url: str, timeout_s: float, keys: ClientKeys | None = None) -> list[Finding]:
-    """Check the servers of `url`, each step within `timeout_s`, up to the first step that fails.
+def diagnose(targets: Sequence[Target], timeout_s: float) -> list[Finding]:
+    """Check servers, each step within `timeout_s`, up to the first step that fails.
 
-    `keys` are those for CURVE, None for a server without. The table itself is asked only where a catalog names the
-    servers, to tell which of them answer.
+    The table itself is asked only where a catalog names the servers, to tell which of them answer.
     """
     findings: list[Finding] = []
-    for one in parse_urls(url):
-        findings += _project(one, timeout_s, keys) if needs_lookup(one) else _check(one, timeout_s, keys)
+    for url, keys in targets:
+        findings += _project(url, timeout_s, keys) if needs_lookup(url) else _check(url, timeout_s, keys)
     return findings
 
 
@@ -78,7 +78,7 @@ def unreachable(url: str, timeout_s: float) -> str | None:
     wrong = ""
     for one in parse_urls(url):
         try:
-            for endpoint in _endpoints(one, timeout_s):
+            for endpoint in _endpoints(one.url, timeout_s):
                 try:
                     _connect(endpoint, timeout_s).close()
                     return None
@@ -158,7 +158,7 @@ def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKe
     if not steps[-1].well:
         return [Finding(False, f"{about}: {steps[-1].text}")]
     try:
-        with open_client([endpoint], timeout_s, keys=keys) as table:
+        with open_client([Target(endpoint, keys)], timeout_s) as table:
             table.ping()
             revision = table.revision
     except errors.KvzmqError as error:

@@ -47,6 +47,12 @@ CLIENTS_PAGE_MAX = 1000
 NAME_CHARS_MAX = 1000
 """The longest name of a client."""
 
+SLOW_REQUESTS_MAX = 256
+"""The most records in one answer to `slow_requests`."""
+
+SAMPLE_MAX = 1_000_000
+"""The thinnest sample of a monitor: one request of so many."""
+
 ROWS_MAX = 100_000
 """The most rows or keys in one operation."""
 
@@ -511,6 +517,46 @@ class WatchQuery(Operation, tag="watch_query"):
     check = _check_subkey
 
 
+class SlowRequests(Operation, tag="slow_requests"):
+    """List at most `limit` of the requests that took longest. Payload: an array of records, the slowest first."""
+
+    limit: Annotated[int, Meta(ge=1, le=SLOW_REQUESTS_MAX)] = SLOW_REQUESTS_MAX
+
+    mark = "z"
+    ordered_by_log = False
+    scope = Scope.SERVER
+    administers = True
+    accesses = the_whole_table
+    weight = _its_limit
+
+
+class Monitor(Operation, tag="monitor"):
+    """Push records of the requests that are answered, as far as they pass the filters. Payload: the monitor's number.
+
+    A request passes if the name of its client begins with `client`, if one of its operations is `op` and touches a key
+    that begins with `prefix`, each unless it is "", and if it took `slower_than_s` or longer. Of those that pass, one
+    of `sample` is told.
+    """
+
+    client: Annotated[str, Meta(max_length=NAME_CHARS_MAX)] = ""
+    op: str = ""
+    prefix: str = ""
+    slower_than_s: Annotated[float, Meta(ge=0)] = 0.0
+    sample: Annotated[int, Meta(ge=1, le=SAMPLE_MAX)] = 1
+
+    mark = "v"
+    ordered_by_log = False
+    scope = Scope.CONNECTION
+    pushes = True
+    administers = True
+    accesses = its_prefix
+
+    def check(self) -> None:
+        _check_name("prefix", self.prefix)
+        if self.op and self.op not in OPERATIONS:
+            raise errors.InvalidRequest(f"there is no operation {self.op[:100]!r} that a monitor could show")
+
+
 class Progress(Operation, tag="progress"):
     """Ask for an event without a change, to be sent when every event of the watch up to the revision of this reply was.
 
@@ -558,7 +604,7 @@ SERVED = frozenset(kind for kind in KINDS if kind.scope is not Scope.TABLE)
 """The operations that the dispatcher executes, as they are about the server or the connection, not the table."""
 
 PUSHED = frozenset(kind for kind in KINDS if kind.pushes)
-"""The operations that begin a watch, whose events are pushed."""
+"""The operations that begin a watch or a monitor, whose events are pushed."""
 
 UNORDERED = frozenset(kind for kind in KINDS if not kind.ordered_by_log)
 """The operations that read nothing which the log decides."""

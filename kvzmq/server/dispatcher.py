@@ -19,10 +19,13 @@ from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server import watches
+from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
+from kvzmq.server.monitors import Monitors
 from kvzmq.server.observer import Executed, Observer
 from kvzmq.server.seen import SeenQueue
+from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
 from kvzmq.store.store import HeldReply, Step, StepState, Store
@@ -63,6 +66,7 @@ class Dispatcher:
         transports: whose clients `clients` lists
         monotonic: seconds that only grow, for heartbeats
         backups: serves backups; by default none can be made
+        slow_log: keeps slow requests, or None
     """
 
     def __init__(
@@ -76,10 +80,13 @@ class Dispatcher:
         monotonic: Callable[[], float] = time.monotonic,
         backups: Backups | None = None,
         transports: Sequence[Transport] = (),
+        slow_log: SlowLog | None = None,
     ) -> None:
         self.store = store
         self.backups = Backups() if backups is None else backups
         self.watches = watches.Watches(store.table, monotonic)
+        self.monitors = Monitors(monotonic)
+        self.slow_log = slow_log
         self.deferral = Deferral(store, monotonic)
         self.ahead = SeenQueue(store, monotonic)
         self.steps = 0
@@ -91,6 +98,14 @@ class Dispatcher:
         """Whether the loop times this step."""
         self.send_ns = 0
         """How long handing replies to the transports took, nanoseconds in all; measured in timed steps only."""
+        self.began_ns = 0
+        """When the step began, set by the loop; 0 if nobody wants to know when its requests executed."""
+        self.answered: list[AnsweredGroup] = []
+        """What the step has answered so far, if somebody wants to know."""
+        self._marks: list[int] = []  # of the group that executes, see AnsweredGroup
+        self._revision = 0  # of the table before that group
+        self._waits = False  # whether that group has to wait for the disk
+        self._has_waited = False  # whether the step executes requests of earlier ones
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
@@ -109,6 +124,8 @@ class Dispatcher:
             operations.Kick: self._kick,
             operations.Watch: self._watch,
             operations.WatchQuery: self._watch_query,
+            operations.Monitor: self._monitor,
+            operations.SlowRequests: self._slow_requests,
             operations.Progress: self._progress,
             operations.Unwatch: self._unwatch,
         }
@@ -121,6 +138,8 @@ class Dispatcher:
         """
         self.steps += 1
         self.watches.note_received(arrivals)
+        if self.monitors.is_active:
+            self.monitors.note_received(arrivals)
         if self.observers:
             self._stamp(arrivals)
         scans = _any_may_wait(arrivals)
@@ -136,7 +155,7 @@ class Dispatcher:
             self._run_all(arrivals, self._clock())
             if self.store.has_indexes:
                 self.deferral.work()
-        self.watches.pump()
+        self._push()
 
     def tick(self) -> None:
         """Do what is due without a request: remove rows, build indexes, push events, ask about an unknown group."""
@@ -151,7 +170,31 @@ class Dispatcher:
         else:
             self.store.pass_time(time_us)
         self.deferral.work()
+        self._push()
+
+    def _push(self) -> None:
         self.watches.pump()
+        if self.monitors.is_active:
+            self.monitors.pump(self.store.revision)
+
+    @property
+    def keeps_times(self) -> bool:
+        """Whether somebody wants to know when requests executed."""
+        return self.slow_log is not None or self.monitors.is_active
+
+    def end_step(self) -> None:
+        """Show what the step has answered to whom it concerns; call it when the replies have left."""
+        ended_ns = time.perf_counter_ns()
+        groups, self.answered = self.answered, []
+        has_waited, self._has_waited = self._has_waited, False
+        slow_log = self.slow_log
+        is_slow = slow_log is not None and (ended_ns - self.began_ns >= slow_log.slower_than_ns or has_waited)
+        if is_slow or self.monitors.is_active:
+            step = AnsweredStep(self.steps, self.began_ns, ended_ns, self._clock(), groups)
+            if slow_log is not None and is_slow:
+                slow_log.look(step)
+            if self.monitors.is_active:
+                self.monitors.look(step)
 
     def wait_s(self, timeout_s: float) -> float:
         """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has to be called."""
@@ -162,6 +205,8 @@ class Dispatcher:
             return 0.0
         if self.watches.behind:
             timeout_s = min(timeout_s, self.watches.wait_s)
+        if self.monitors.is_active:
+            timeout_s = min(timeout_s, self.monitors.wait_s())
         due_us = self.store.next_due_us()
         if due_us is None:
             return timeout_s
@@ -188,7 +233,10 @@ class Dispatcher:
         while arrivals:
             count = self._count_together(arrivals)
             time_us = self._clock()
-            self._run_all(self.deferral.admit(arrivals[:count], time_us), time_us)
+            admitted = self.deferral.admit(arrivals[:count], time_us)
+            if len(admitted) < count:
+                self._stamp(arrivals)
+            self._run_all(admitted, time_us)
             arrivals = arrivals[count:]
         self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
 
@@ -215,6 +263,7 @@ class Dispatcher:
         self._run_admitted(self.deferral.release(time_us), time_us)
 
     def _run_admitted(self, arrivals: Sequence[Arrival], time_us: int) -> None:
+        self._has_waited = self._has_waited or bool(arrivals)
         while arrivals:
             count = self._count_together(arrivals)
             self._run_all(arrivals[:count], time_us)
@@ -230,11 +279,13 @@ class Dispatcher:
 
     def _run(self, arrivals: Sequence[Arrival], time_us: int) -> None:
         if self._unknown is not None:  # an earlier group of this step
+            self._stamp(arrivals)
             self._unknown.admit(arrivals)
             return
         requests = [request for arrival in arrivals if isinstance(request := arrival.request, Request)]
         step = self.store.begin(requests, time_us)
         if step.state is StepState.UNKNOWN:
+            self._stamp(arrivals)
             self._unknown = UnknownStep(step, arrivals, self._monotonic())
         else:
             self._execute(step, arrivals)
@@ -242,7 +293,11 @@ class Dispatcher:
     def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
         held_bytes = 0
-        observed, execute = bool(self.observers), step.execute
+        observed, execute, keeps_times = bool(self.observers), step.execute, self.began_ns > 0
+        now_ns, store = time.perf_counter_ns, self.store
+        if keeps_times:
+            self._marks, self._revision = [now_ns()], store.table.revision
+        mark = self._marks.append
         for arrival in arrivals:
             request = arrival.request
             if observed or isinstance(request, Refusal) or request.served or request.scans:
@@ -251,19 +306,34 @@ class Dispatcher:
                 self.requests += 1
                 self.operations += len(request.ops)
                 reply = execute(request)
+            if keeps_times:
+                mark(now_ns())
             held_bytes += len(reply.results)
             if held_bytes > WAITING_BYTES_MAX:
+                self._waits = store.is_unsynced
                 replies = step.release()
                 self._send(unsent, replies)
-                unsent, held_bytes = unsent[len(replies) :], 0
+                unsent, held_bytes, mark = unsent[len(replies) :], 0, self._marks.append
+        self._waits = store.is_unsynced
         self._send(unsent, step.sync())
 
     def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
-        began_ns = time.perf_counter_ns() if self.is_timed else 0
+        began_ns = time.perf_counter_ns() if self.is_timed or self.began_ns else 0
+        if self.began_ns:
+            self._note_answered(arrivals, replies, began_ns)
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
-        if began_ns:
+        if self.is_timed:
             self.send_ns += time.perf_counter_ns() - began_ns
+
+    def _note_answered(self, arrivals: Sequence[Arrival], replies: Sequence[Reply], durable_ns: int) -> None:
+        if not replies:
+            return
+        marks, revision = self._marks, self._revision
+        self.answered.append(
+            AnsweredGroup(arrivals, replies, marks, marks[-1] if self._waits else 0, durable_ns, revision)
+        )
+        self._marks, self._revision = [marks[-1]], self.store.table.revision  # the rest of the group may follow
 
     def _answer(self, step: Step, arrival: Arrival, request: Request | Refusal) -> HeldReply:
         request = self._admit(arrival, request)
@@ -304,9 +374,10 @@ class Dispatcher:
     # ---- for observers
 
     def _stamp(self, arrivals: Sequence[Arrival]) -> None:
-        now_ns = time.perf_counter_ns()
+        """Note when requests were taken in, as they may have to wait for a later step, or as somebody observes them."""
+        received_ns = self.began_ns or (time.perf_counter_ns() if self.observers else 0)
         for arrival in arrivals:
-            arrival.received_ns = now_ns
+            arrival.received_ns = arrival.received_ns or received_ns
 
     def _execute_observed(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
         runs = step.will_execute(request)
@@ -400,6 +471,15 @@ class Dispatcher:
         self.watches.forget(arrival)
         return Reply(request.seq, table.revision, budget.encode(results))
 
+    def _monitor(self, arrival: Arrival, op: operations.Monitor) -> int:
+        number = self.watches.take_number()
+        self.monitors.add(arrival, number, op)
+        return number
+
+    def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
+        found = () if self.slow_log is None else self.slow_log.requests(op.limit)
+        return self.store.table.budget.charge(msgpack.encode_value(found))
+
     def _stats(self, arrival: Arrival, op: operations.Stats) -> Raw:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
             self._described = msgpack.encode_value(self._describe())
@@ -467,3 +547,4 @@ class Dispatcher:
 
     def _unwatch(self, arrival: Arrival, op: operations.Unwatch) -> None:
         self.watches.remove(arrival, op.watch)
+        self.monitors.remove(arrival, op.watch)

@@ -45,6 +45,7 @@ from kvzmq.server.metrics import WINDOW_S, Metrics
 from kvzmq.server.observer import Observer, PhaseClock
 from kvzmq.server.reloads import Reloads
 from kvzmq.server.scrape import REFRESH_S, Scrape
+from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.zap import Zap
@@ -100,6 +101,7 @@ class Server:
         request_bytes_max: the transports' limit, which `hello` reports
         zap: decides on connections with CURVE, if there are any
         access: the rights of their clients, read again when the file changes
+        slow_log: keeps slow requests, or None
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Server:
         request_bytes_max: int = REQUEST_BYTES_MAX,
         zap: Zap | None = None,
         access: Access | None = None,
+        slow_log: SlowLog | None = None,
     ) -> None:
         self.store = store
         self.transports = transports
@@ -129,7 +132,7 @@ class Server:
             observers = [*observers, metrics]
         self.dispatcher = Dispatcher(
             store, clock, self.describe, group_commit, observers, request_bytes_max=request_bytes_max,
-            monotonic=monotonic, backups=self._backups, transports=transports,
+            monotonic=monotonic, backups=self._backups, transports=transports, slow_log=slow_log,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:
@@ -215,6 +218,7 @@ class Server:
         if not access.reload():
             raise ValueError(access.trouble)
         self.dispatcher.watches.end_those_of(access.changed)
+        self.dispatcher.monitors.end_those_of(access.changed)
         return f"{access.path}, {len(access.changed)} keys changed or revoked"
 
     def stop(self) -> None:
@@ -228,6 +232,7 @@ class Server:
         # What is not drained stays ready, and the poll would not wait.
         poller = self._log_poller if is_full else self._poller
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
+        dispatcher.began_ns = time.perf_counter_ns() if dispatcher.keeps_times else 0
         timed = self._phases if self._phases is not None and self._phases.is_due else None
         if timed is not None:
             timed.begin()
@@ -252,6 +257,8 @@ class Server:
             timed.dispatched()
         for transport in self.transports:
             transport.flush()
+        if dispatcher.answered:
+            dispatcher.end_step()
         if timed is not None:
             timed.end()
             dispatcher.is_timed = False
@@ -347,6 +354,7 @@ class Server:
             "requests_waiting": dispatcher.waiting,
             "clients": self.clients(),
             "watches": len(dispatcher.watches),
+            "monitors": len(dispatcher.monitors),
             "backups": len(self._backups),
             "steps": dispatcher.steps,
             "requests": dispatcher.requests,

@@ -226,13 +226,17 @@ class Watches:
         peer = self._peer(arrival)
         if len(peer.watches) >= WATCHES_OF_ONE_MAX:
             raise errors.ResultTooLarge(f"this connection has {WATCHES_OF_ONE_MAX} watches already")
-        self._last_number += 1
-        watch = _Watch(self._last_number, peer, filter_, position, marks, self._clock())
+        watch = _Watch(self.take_number(), peer, filter_, position, marks, self._clock())
         # It begins within a request: the request's end has to be pushed even if the filter skips the rest of it.
         watch.mid_request = marks and position > 0 and history.last_of_request(position) > position
         self._watches[watch.number] = peer.watches[watch.number] = watch
         self.behind = self.behind or position < history.revision
         return watch.number
+
+    def take_number(self) -> int:
+        """Return the number of a new watch or monitor: no two have the same."""
+        self._last_number += 1
+        return self._last_number
 
     def remove(self, arrival: Arrival, number: int) -> None:
         """End a watch of this peer, if it has one of this number."""

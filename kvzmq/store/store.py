@@ -150,7 +150,7 @@ class Step:
             StorageFatal: the disk cannot be trusted: send nothing, stop
         """
         self._check_executing()
-        if self._store._is_unsynced:
+        if self._store.is_unsynced:
             self._store._sync()
         replies, self._replies = self._replies, []
         return replies
@@ -166,7 +166,7 @@ class Step:
         if self._executed != len(self._writes):
             raise AssertionError("not all writes of the step were executed, but the log has them")
         store = self._store
-        if store._is_unsynced:
+        if store.is_unsynced:
             store._sync()
         self.state = _ENDED
         store._step = None
@@ -206,9 +206,10 @@ class Store:
         """Called when groups are committed or replayed and rows expire; without any, nothing is timed."""
         self.on_trouble: Callable[[str | None], None] = lambda trouble: None
         """Called with the reason when changes can no longer be written, and with None when they can again."""
+        self.is_unsynced = False
+        """Whether something was appended since the last sync."""
         self._beginning: Request | None = None  # the epoch that is to be written with the next group
         self._step: Step | None = None  # that has begun and not ended
-        self._is_unsynced = False  # something was appended since the last sync
         self._appended = (0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns
 
     # ---- recovery, and what others append
@@ -328,7 +329,7 @@ class Store:
 
     def read(self, request: Request) -> Reply:
         """Execute a request that only reads, outside a step: it sees what was executed so far, all of it durable."""
-        if request.writes or self._is_unsynced:
+        if request.writes or self.is_unsynced:
             raise AssertionError("between two steps, when all is durable, only reads can be executed")
         return self.table.execute(request)
 
@@ -379,7 +380,7 @@ class Store:
             self._note_trouble(None)
         table = self.table
         time_us, requests, _, _ = self._appended
-        self._is_unsynced = True
+        self.is_unsynced = True
         self.groups += 1
         self.changes += requests
         self.records += requests
@@ -402,7 +403,7 @@ class Store:
         """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged is lost."""
         began_ns = time.perf_counter_ns() if self.observers else 0
         self.log.sync()
-        self._is_unsynced = False
+        self.is_unsynced = False
         if began_ns:
             _, requests, length, append_ns = self._appended
             commit = Commit(requests, length, append_ns, time.perf_counter_ns() - began_ns)

@@ -9,11 +9,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.client_shells import Blocking, LoopThread
 from support.curve import ALICE, BOB, BOB_AGAIN, OTHER_SERVER, SERVER, STRANGER, Keys
-from support.servers import KVZMQ, DidNotStart, ServerProcess, wait_until
+from support.servers import KVZMQ, DidNotStart, ServerProcess, free_port, wait_until
 
 import kvzmq
 from kvzmq.client.core.transports import TRANSPORTS
@@ -117,6 +118,44 @@ def test_a_client_does_what_it_may_and_is_told_what_it_may_not(open_client: Call
             call()
     assert bob.lookup("config/a") == 1
     assert alice.stats()["client_keys"] == 2
+
+
+def keyed(url: str, path: Path | None, server: Keys = SERVER) -> str:
+    """Return a URL that says the keys for it."""
+    given = "" if path is None else f"&curve_key={quote(str(path), safe='')}"
+    return f"{url}?server_key={quote(server.public, safe='')}{given}"
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_the_keys_may_stand_in_the_url(place: Place, tmp_path: Path, transport: str) -> None:
+    """For both shells, their watches, what was pickled, and the command line, which shows none of it."""
+    binds = [f"ipc://{tmp_path}/socket"] if transport == "ipc" else []
+    with ServerProcess(tmp_path / "other", *place.options(), binds=binds) as server:
+        url = keyed(server.url, place.files[ALICE])
+        with kvzmq.connect(url, 20.0) as table, table.watch("config/") as watch:
+            with pickle.loads(pickle.dumps(table)) as copy:
+                copy.insert("config/a", 1)
+            assert watch.get(20).value == 1
+        thread = LoopThread()
+        again = Blocking(kvzmq.connect_async(url, 20.0), thread)
+        assert again.lookup("config/a") == 1
+        again.close()
+        thread.close()
+        for command in (["ping"], ["ping", "--explain"], ["doctor"], ["insert", "config/a", "2"]):
+            ran = subprocess.run([*KVZMQ, "-c", url, *command], capture_output=True, text=True, timeout=60)
+            assert ran.returncode in (0, 1) and "key=" not in ran.stdout + ran.stderr, ran
+        ran = subprocess.run([*KVZMQ, "-c", keyed(server.url, None), "--curve-key", str(place.files[ALICE]), "lookup",
+                              "config/a"], capture_output=True, text=True, timeout=60)  # fmt: skip
+        assert ran.stdout == "2\n", ran
+
+
+def test_a_list_of_urls_follows_a_server_to_its_new_key(place: Place, tmp_path: Path) -> None:
+    """The URL names both endpoints, each with its key; the old one has gone."""
+    with ServerProcess(tmp_path / "other", *place.options(OTHER_SERVER)) as server:
+        gone, there = f"tcp://127.0.0.1:{free_port()}", server.url
+        pairs = zip((gone, there), (SERVER, OTHER_SERVER))
+        with kvzmq.connect(",".join(keyed(url, place.files[ALICE], keys) for url, keys in pairs), 20.0) as table:
+            table.insert("a", 1)
 
 
 def test_a_watch_of_a_revoked_client_ends_with_not_allowed(open_client: Callable[..., Any], place: Place) -> None:

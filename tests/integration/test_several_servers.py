@@ -14,7 +14,7 @@ from support.servers import wait_until
 from support.shared_servers import SharedServer, SharedServers
 
 import kvzmq
-from kvzmq.client.core import watch_channel
+from kvzmq.client.core import push_channel
 from kvzmq.protocol.messages import HEARTBEAT_S
 from kvzmq.server import hearing
 
@@ -125,7 +125,7 @@ def test_a_watch_goes_on_at_another_server_without_a_gap(
     """Guarantee 16. A server that joins later begins no epoch that the watch does not know."""
     monkeypatch.setattr(hearing, "ASK_S", 0.2)
     monkeypatch.setattr(hearing, "CUT_OFF_S", 0.5)
-    monkeypatch.setattr(watch_channel, "SILENCE_S_MAX", HEARTBEAT_S + 1)
+    monkeypatch.setattr(push_channel, "SILENCE_S_MAX", HEARTBEAT_S + 1)
     with open_shell(shell, servers.url, TIMEOUT_S) as table, table.watch("k") as watch:
         (watching,) = [server for server in servers if len(server.server.dispatcher.watches)]
         joined = servers.add()

@@ -18,7 +18,7 @@ from support.witness import apply, commit
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
-from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.compaction import compact_sealed
 from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED, FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.offline.check import inspect
@@ -59,7 +59,7 @@ class Builder:
     def compact(self) -> None:
         self.rotate()
         directory = DiskDirectory(self.path, lock=False)
-        fold(directory)
+        compact_sealed(directory)
         directory.close()
 
     def rows(self) -> dict[str, Any]:
@@ -385,7 +385,7 @@ def test_repair_of_a_checkpoint_uses_the_log_if_that_has_everything(built: Build
     built.rotate()
     sealed = (built.path / NAME_SEALED).read_bytes()
     directory = DiskDirectory(built.path, lock=False)
-    fold(directory)
+    compact_sealed(directory)
     directory.close()
     built.close()
     (built.path / NAME_SEALED).write_bytes(sealed)  # as if killed between the rename and the removal

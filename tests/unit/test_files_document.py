@@ -11,7 +11,7 @@ from support.witness import apply, raw, request
 
 from kvzmq.protocol import msgpack, operations
 from kvzmq.store.file import checkpoint, file_log, frames
-from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.compaction import compact_sealed
 from kvzmq.store.file.file_log import NAME, NAME_SEALED, FileLog
 from kvzmq.store.store import Store
 
@@ -67,7 +67,7 @@ def fixed_salt(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_store_writes_the_documents_log_and_checkpoint(fixed_salt: None) -> None:
     disk = example()
     assert dump_hex(bytes(disk.names[NAME_SEALED].seen)) == dump_hex(read_hex("A log"))
-    assert fold(disk.open())
+    assert compact_sealed(disk.open())
     assert dump_hex(bytes(disk.names[checkpoint.NAME].seen)) == dump_hex(read_hex("A checkpoint"))
 
 
@@ -95,5 +95,5 @@ if __name__ == "__main__":  # prints the dumps for the document
         patch.setattr(file_log, "PREPARED_BYTES", 0)
         made = example()
         print(dump_hex(bytes(made.names[NAME_SEALED].seen)), end="\n\n")
-        fold(made.open())
+        compact_sealed(made.open())
         print(dump_hex(bytes(made.names[checkpoint.NAME].seen)))

@@ -65,6 +65,8 @@ EXAMPLES: list[Operation] = [
     operations.Kick("tcp:127.0.0.1:5"),
     operations.Watch("page/"),
     operations.WatchQuery("name", raw("fred")),
+    operations.SlowRequests(5),
+    operations.Monitor("zmq:", "insert", "page/", 0.1, 10),
     operations.Progress(1),
     operations.Unwatch(1),
 ]  # fmt: skip

@@ -644,9 +644,9 @@ def test_every_operation_of_the_wire_is_there_by_name_except_what_pushes(table: 
     for method in OPERATIONS:
         peer.send(line(method=method))
         (reply,) = table.lines(peer, 1)
-        assert (reply.get("type") == "InvalidMethod") == (method in ("watch", "watch_query", "progress", "unwatch")), (
-            reply
-        )
+        assert (reply.get("type") == "InvalidMethod") == (
+            method in ("watch", "watch_query", "monitor", "progress", "unwatch")
+        ), reply
 
 
 def test_a_first_line_without_end_is_looked_at_only_at_its_head(

@@ -33,11 +33,11 @@ def ping(ctx: click.Context, explain: bool, as_json: bool) -> None:
     again_s = connection.table.ping()  # the first one waited for the connection, too
     trouble = _stats(connection.table).get("storage_trouble")
     if as_json:
-        found = {"url": connection.url, "connected_s": first_s, "answered_s": again_s, "storage_trouble": trouble}
+        found = {"url": connection.where, "connected_s": first_s, "answered_s": again_s, "storage_trouble": trouble}
         show.put([show.encode_json(found)])
     else:
         show.put(
-            [f"{connection.url} answers in {again_s * 1000:.2f} ms (connected in {first_s * 1000:.0f} ms)".encode()]
+            [f"{connection.where} answers in {again_s * 1000:.2f} ms (connected in {first_s * 1000:.0f} ms)".encode()]
         )
     if trouble:
         show.note(f"kvzmq: it answers, but its last write failed: {_reason(trouble)}")
@@ -59,7 +59,7 @@ def _explain(connection: Connection, as_json: bool) -> int:
     from kvzmq.units import count
 
     table = connection.table  # first, for the error of a malformed URL
-    findings = diagnose(connection.url, min(2.0, connection.timeout_s), connection.keys)
+    findings = diagnose(connection.targets, min(2.0, connection.timeout_s))
     answered = False
     code = UNREACHABLE
     if any(finding.arrived for finding in findings):
@@ -86,7 +86,7 @@ def _explain(connection: Connection, as_json: bool) -> int:
             findings.append(Finding(False, str(error)))
     if as_json:
         found = [{"well": one.well, "text": one.text} for one in findings]
-        show.put([show.encode_json({"url": connection.url, "answers": answered, "findings": found})])
+        show.put([show.encode_json({"url": connection.where, "answers": answered, "findings": found})])
     else:
         show.put(f"{'ok    ' if each.well else 'WRONG '} {each.text}".encode() for each in findings)
     return code

@@ -22,6 +22,7 @@ from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.reads import LINEARIZABLE, Reads
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
 from kvzmq.client.core.socket import Socket, frames
+from kvzmq.client.core.targets import Target
 from kvzmq.client.core.timeouts import check_timeout, deadline
 from kvzmq.client.core.transports import Opener
 
@@ -111,14 +112,16 @@ class AsyncConnection:
     """A connection that the tasks of one event loop share.
 
     Args:
-        urls: the servers, tried in turn
+        targets: the servers, tried in turn
         timeout_s: how long a call may take unless it says otherwise
         open_socket: makes a socket to one of them
         reads: how new what is read has to be
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener, reads: Reads = LINEARIZABLE) -> None:
-        self.urls = urls
+    def __init__(
+        self, targets: Sequence[Target], timeout_s: float, open_socket: Opener, reads: Reads = LINEARIZABLE
+    ) -> None:
+        self.targets = targets
         self.reads = reads
         self.timeout_s = timeout_s
         self.open_socket = open_socket
@@ -128,7 +131,7 @@ class AsyncConnection:
 
     def _begin(self, lineage: str | None, revision: int) -> None:
         self._pid = os.getpid()
-        self._channel = SessionChannel(Endpoints(self.urls), self.open_socket, lineage, self.reads, revision)
+        self._channel = SessionChannel(Endpoints(self.targets), self.open_socket, lineage, self.reads, revision)
         self._wakeups = Wakeups(self._on_ready)
         self._flushing = False
         self._ticking: asyncio.TimerHandle | None = None

@@ -37,6 +37,7 @@ from kvzmq.client.core.hello import Hello
 from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
 from kvzmq.client.core.reads import LINEARIZABLE, LOCAL, Reads
 from kvzmq.protocol import encoding
+from kvzmq.protocol.encoding import encode_value
 from kvzmq.protocol.messages import OPERATIONS_MAX, SESSION_BYTES
 from kvzmq.protocol.operations import Open
 
@@ -54,6 +55,7 @@ _HEAD_BYTES_MAX = 64
 """What a request takes beside its operations, at most."""
 
 _TOO_LARGE = errors.ResultTooLarge.code
+_REFUSED_MIN = errors.REFUSED_MIN
 _OPEN = Raw(encoding.encode_value(Open()))
 
 
@@ -150,8 +152,13 @@ class ClientSession:
             or call.size + _HEAD_BYTES_MAX > hello.request_bytes_max
         ):
             return None
-        self._last_seq += 1
-        return self._send(self._last_seq, call.ops, [call], call.writes, now_s)
+        # As `_send` does, which would be one frame more on the way of nearly every call.
+        self._last_seq = seq = self._last_seq + 1
+        ops = call.ops
+        frame = encode_value((self.id, seq, ops)) if self._newest else self._encode(seq, ops, call.writes)
+        request = OutgoingRequest(self.id, seq, frame, len(ops), [call], call.writes, now_s + RESEND_S)
+        self._in_flight[seq] = request
+        return request
 
     def flush(self, now_s: float) -> list[OutgoingRequest]:
         """Pack what waits into requests, to be sent in this order."""
@@ -217,13 +224,15 @@ class ClientSession:
         return self._send(self._last_seq, ops, calls, writes, now_s)
 
     def _send(self, seq: int, ops: list[Raw], calls: list[Call], writes: bool, now_s: float) -> OutgoingRequest:
-        if self._newest or writes or not self.hello.knows_seen:
-            frame = encoding.encode_request(self.id, seq, ops)
-        else:
-            frame = encoding.encode_seen_request(self.id, seq, ops, 0 if self._any else self.revision)
+        frame = self._encode(seq, ops, writes)
         request = OutgoingRequest(self.id, seq, frame, len(ops), calls, writes, now_s + RESEND_S)
         self._in_flight[seq] = request
         return request
+
+    def _encode(self, seq: int, ops: list[Raw], writes: bool) -> bytes:
+        if self._newest or writes or not self.hello.knows_seen:
+            return encoding.encode_request(self.id, seq, ops)
+        return encoding.encode_seen_request(self.id, seq, ops, 0 if self._any else self.revision)
 
     def _send_again(self, request: OutgoingRequest, now_s: float) -> OutgoingRequest:
         self._in_flight[request.seq] = request
@@ -273,36 +282,37 @@ class ClientSession:
             reply = _decode_reply(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # not of this protocol: the calls end at their deadlines
-        if reply.seq == self.hello.seq:
-            self.hello.receive(reply.results)
-            return
-        request = self._in_flight.get(reply.seq)
+        seq, revision, results = reply.seq, reply.revision, reply.results
+        request = self._in_flight.get(seq)
         if request is None:
-            return  # nobody waits for it any more
-        results = reply.results
-        if len(results) == 1 and results[0].code >= errors.REFUSED_MIN:
+            if seq == self.hello.seq:
+                self.hello.receive(results)
+            return  # or nobody waits for it any more
+        count = len(results)
+        if count == 1 and results[0].code >= _REFUSED_MIN:
             if self._is_for_now(results[0].code):
                 self._note_refusing()
                 request.note_refused(_error_of(results[0]), now_s, self._jitter)
                 return
-            del self._in_flight[reply.seq]
+            del self._in_flight[seq]
             self._refused(request, results[0])
-        elif len(results) == request.count:
+        elif count == request.count:
             calls = request.calls
             if request.refused:
                 self.refused_here, self.refusing = False, 0
             if len(calls) == 1:
-                if not calls[0].done:
-                    calls[0].answer(reply.revision, results)
+                (call,) = calls
+                if not call.done:
+                    call.answer(revision, results)
             elif calls:
-                self._answered(calls, reply.revision, results)
+                self._answered(calls, revision, results)
             else:
                 self._opening, self._opened = False, True
-            del self._in_flight[reply.seq]
+            del self._in_flight[seq]
         else:
             return  # a reply to something else: as above
-        if reply.revision > self.revision:
-            self.revision = reply.revision
+        if revision > self.revision:
+            self.revision = revision
 
     def fail_table_changed(self) -> None:
         """End all calls, as another table answers; those that the former one may have executed as unknown."""

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from kvzmq import errors
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.channel import Channel
+from kvzmq.client.core.channel import Channel, OpenSocket
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.outgoing import REFUSED_S, REFUSED_S_MAX, OutgoingRequest
 from kvzmq.client.core.reads import LINEARIZABLE, Reads
 from kvzmq.client.core.session import ClientSession
-from kvzmq.client.core.socket import OpenSocket, Socket
+from kvzmq.client.core.socket import Socket
 from kvzmq.protocol.messages import SILENCE_S_MAX
 
 SILENT_S = 2.0
@@ -71,7 +71,7 @@ class SessionChannel(Channel):
         socket = self.socket
         if socket is None or not socket.connected:
             return False
-        if self._has_events(socket):
+        if (call.writes or socket.reconnects_itself) and self._has_events(socket):
             self.poll_events(now_s)
             return False
         request = self.session.flush_alone(call, now_s)
@@ -114,6 +114,9 @@ class SessionChannel(Channel):
         """Take a reply."""
         self._heard_s = now_s
         session = self.session
+        if not session.hello.seq:  # nor can it be the reply to `hello`
+            session.receive(frame, now_s)
+            return
         held = session.hello.held
         session.receive(frame, now_s)
         if held and not session.hello.held:

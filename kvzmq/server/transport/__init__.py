@@ -39,6 +39,9 @@ class Arrival(Struct, eq=False, gc=False):
 class Transport(Protocol):
     """One way in and out."""
 
+    kind: str
+    """What it is: "router" or "bridge"."""
+
     endpoints: list[str]
     """Where it listens, as the server prints it."""
 

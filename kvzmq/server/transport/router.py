@@ -98,6 +98,8 @@ class RouterTransport:
         CannotListen: an endpoint is in use or malformed
     """
 
+    kind = "router"
+
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],

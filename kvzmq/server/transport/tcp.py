@@ -88,6 +88,8 @@ class TcpTransport:
         CannotListen: the port is in use or the host is not of this machine
     """
 
+    kind = "bridge"
+
     def __init__(
         self,
         host: str,

@@ -1,26 +1,29 @@
-"""What both shells do between two waits with a watch: its frames over a channel. Never waits itself."""
+"""What both shells do between two waits with a watch or a monitor: its frames over a channel. Never waits itself."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
-from kvzmq.client.core.channel import Channel
+from kvzmq.client.core.channel import Channel, OpenSocket
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.outgoing import REFUSED_S, REFUSED_S_MAX
-from kvzmq.client.core.socket import OpenSocket, Socket, frames
-from kvzmq.client.core.watch_state import WatchState
+from kvzmq.client.core.push_state import PushState
+from kvzmq.client.core.socket import Socket, frames
 from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
 
+S = TypeVar("S", bound="PushState[Any]")
+
 ATTENTION_S = 1.0
-"""After a longer time without a tick nobody can tell from silence that a watch's server is gone."""
+"""After a longer time without a tick nobody can tell from silence that the server is gone."""
 
 
-class WatchChannel(Channel):
-    """Moves frames between a watch and a server.
+class PushChannel(Channel, Generic[S]):
+    """Moves frames between a watch or a monitor and a server.
 
     Args:
-        state: of the watch
+        state: of the watch or the monitor
         endpoints: of the servers
         open_socket: makes a socket to one of them
         note_seen: called with the revision up to which everything has come
@@ -28,7 +31,7 @@ class WatchChannel(Channel):
 
     def __init__(
         self,
-        state: WatchState,
+        state: S,
         endpoints: Endpoints,
         open_socket: OpenSocket,
         note_seen: Callable[[int], None] = lambda revision: None,
@@ -38,14 +41,12 @@ class WatchChannel(Channel):
         self._note_seen = note_seen
         self._refusing = 0  # how many times in a row a server has refused for now
         self._again_s = math.inf  # when to ask this one again, or the next one, after it has
-        self.wants_progress = False
-        """Whether to ask how far the table is, as soon as the watch has begun, and again on a new connection."""
         self._sent_s = 0.0
         self._heard_s = 0.0  # or, if later, when this program was busy with something else
         self._ticked_s = 0.0
 
     def tick(self, now_s: float) -> None:
-        """Ask for the watch on a new connection, and again if no answer came; send heartbeats. Due every second."""
+        """Ask for it on a new connection, and again if no answer came; send heartbeats. Due every second."""
         if now_s - self._ticked_s > ATTENTION_S:
             self._heard_s = now_s
         self._ticked_s = now_s
@@ -65,8 +66,8 @@ class WatchChannel(Channel):
                         self._send(socket, state.request(now_s), now_s)
             elif state.overdue(now_s):
                 self._send(socket, state.request(now_s), now_s)
-            elif self.wants_progress and state.asks_progress:
-                self._send(socket, state.ask_progress(), now_s)
+            elif (question := state.question()) is not None:
+                self._send(socket, question, now_s)
             elif state.started and now_s - self._sent_s >= HEARTBEAT_S:
                 self._send(socket, state.heartbeat(), now_s)
 
@@ -98,9 +99,9 @@ class WatchChannel(Channel):
                 self.state.receive(frame)
             if self.state.refused:
                 self._note_refused(now_s)
-            elif self.state.started and self._heard_s == now_s and self.state.position is not None:
+            elif self.state.started and self._heard_s == now_s:
                 self._refusing = 0
-                self._note_seen(self.state.position)
+                self._note_seen(self.state.position or 0)
 
     def _note_refused(self, now_s: float) -> None:
         if self._again_s == math.inf:
