@@ -51,6 +51,7 @@ class Mutant(NamedTuple):
 
 LINEAGE = "tests/integration/test_lineage.py::"
 READS = "tests/unit/test_reads.py::"
+SEVERAL = "tests/integration/test_several_servers.py::"
 ZMTP = "tests/unit/test_zmtp.py::"
 PLAIN = "tests/unit/test_plain_socket.py::"
 ZMTP_CONVERSATIONS = ZMTP + "test_a_conversation_gives_the_same_however_it_is_cut"
@@ -486,7 +487,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "no barrier before a read", "store/store.py",
-        "            groups = self.log.barrier()\n", "            groups = ()\n",
+        "            groups = self.log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -870,11 +871,11 @@ MUTANTS: list[Mutant] = [
            "            elif self._waiting or self._closed:\n                self._pass_turn()\n            else:", "            else:",
            "tests/integration/test_client_threads.py::test_threads_share_messages_and_never_get_each_others_replies", 4),
     Mutant("a forgotten session's requests are always sent again", "client/core/session.py",
-           "            if call.writes and request.sent > 1:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
+           "            if call.writes and request.sent > request.refused + 1:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
            "            if False:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
            SESSION + "test_a_forgotten_session_is_an_error_for_what_was_sent_twice", 5),
     Mutant("a refused write that was sent twice is called not applied", "client/core/session.py",
-           "            certain = request.sent == 1", "            certain = True",
+           "            certain = request.sent == request.refused + 1", "            certain = True",
            SESSION + "test_a_refused_write_that_was_sent_twice_is_unknown", 5),
     Mutant("a write begins without its session opened", "client/core/session.py", "        self._opened = False\n        self._opening = False\n",
            "        self._opened = True\n        self._opening = False\n",
@@ -1645,6 +1646,46 @@ MUTANTS: list[Mutant] = [
         "progress of a watch as far as this server has come", "protocol/operations.py",
         '    mark = "g"\n', '    mark = "g"\n    ordered_by_log = False\n',
         READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
+    ),
+    Mutant(
+        "a client does not leave a server that refuses for now", "client/core/session_channel.py",
+        "session.hello.changed_to is not None or refuses", "session.hello.changed_to is not None",
+        SEVERAL + "test_a_client_goes_on_at_another_server_within_its_deadline[blocking-cut_off]", 16,
+    ),
+    Mutant(
+        "a refusal for now is the call's error", "client/core/session.py",
+        "return code == errors.Unavailable.code or", "return False and",
+        SEVERAL + "test_a_client_goes_on_at_another_server_within_its_deadline[blocking-cut_off]", 11,
+    ),
+    Mutant(
+        "a write refused by one of two servers is said not to be applied", "client/core/outgoing.py",
+        "        return self.refused == self.sent", "        return self.refused > 0",
+        SESSION + "test_a_write_is_known_not_to_be_applied_only_if_every_copy_was_refused", 11,
+    ),
+    Mutant(
+        "a session read does not say what its client has seen", "client/core/session.py",
+        "0 if self._any else self.revision", "0",
+        SEVERAL + "test_a_session_read_at_another_server_sees_what_the_client_has_written", 16,
+    ),
+    Mutant(
+        "what a watch has seen does not count for its client", "client/core/push_channel.py",
+        "                self._note_seen(self.state.position or 0)", "                pass",
+        SEVERAL + "test_what_a_watch_has_seen_counts_for_session_reads", 16,
+    ),
+    Mutant(
+        "a watch stays at a server that is cut off", "server/hearing.py",
+        "        if silent_s >= CUT_OFF_S and len(self._watches):", "        if False:",
+        SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-cut_off]", 16,
+    ),
+    Mutant(
+        "whoever joins others begins an epoch", "store/store.py",
+        "        if self.is_shared and self.table.epochs.current is not None:", "        if False:",
+        SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
+    ),
+    Mutant(
+        "a session read is sent to a server that does not know of it", "client/core/session.py",
+        " or not self.hello.knows_seen:", ":",
+        SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
     ),
 ]
 # fmt: on

@@ -534,6 +534,7 @@ class SlowRequests(Operation, tag="slow_requests"):
     limit: Annotated[int, Meta(ge=1, le=SLOW_REQUESTS_MAX)] = SLOW_REQUESTS_MAX
 
     mark = "z"
+    ordered_by_log = False
     scope = Scope.SERVER
     administers = True
     accesses = the_whole_table
@@ -555,6 +556,7 @@ class Monitor(Operation, tag="monitor"):
     sample: Annotated[int, Meta(ge=1, le=SAMPLE_MAX)] = 1
 
     mark = "v"
+    ordered_by_log = False
     scope = Scope.CONNECTION
     pushes = True
     administers = True

@@ -38,6 +38,7 @@ from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher
+from kvzmq.server.hearing import Hearing
 from kvzmq.server.journal import Journal
 from kvzmq.server.machine import Machine
 from kvzmq.server.metrics import WINDOW_S, Metrics
@@ -168,6 +169,8 @@ class Server:
         self.timers.add(self._sweep, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         self.timers.add(self._backups.drop_idle, wakes=False)
+        if store.is_shared:
+            self.timers.add(Hearing(store, self.dispatcher.watches, monotonic).look)
         if compactor is not None:
             self.timers.add(self._compact, wakes=False)
         if access is not None:

@@ -190,6 +190,8 @@ class Store:
         """How often the log was asked what others have appended, for linearizable reads."""
         self.cut_off: str | None = None
         """Why the log could not be asked the last time, or None."""
+        self.heard_s = monotonic()
+        """When the log was last known to be within reach, on the clock."""
         self._monotonic = monotonic
         self._barrier_again_s = 0.0
         self.table = Table()
@@ -300,20 +302,28 @@ class Store:
         if self.is_shared:
             if not any(map(needs_newest, requests)):
                 return
-            if self._monotonic() < self._barrier_again_s:
+            if self._monotonic() < self._barrier_again_s or not self._ask_log():
                 step.state = _CUT_OFF
-                return
-            self.barriers += 1
+        else:
+            self.log.barrier()
+
+    def _ask_log(self) -> bool:
+        self.barriers += 1
         try:
             groups = self.log.barrier()
         except errors.LogUnreachable as error:
             self.cut_off = str(error)
             self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S
-            step.state = _CUT_OFF
-            return
+            return False
         self.cut_off = None
+        self.heard_s = self._monotonic()
         for group in groups:
             self._replay(group)
+        return True
+
+    def ask_log(self) -> bool:
+        """Apply what others have appended until now; False if the log cannot tell. Call it between two steps."""
+        return self._step is None and self._ask_log()
 
     def refuse_cut_off(self, request: Request) -> Reply | None:
         """Return the refusal of a read that needs the newest state, as the log cannot tell it; None for any other."""
@@ -369,6 +379,8 @@ class Store:
 
     def _apply(self, others: Sequence[bytes]) -> None:
         """Apply what the log has before the step's requests: the groups of `others`, then the step's time."""
+        if self.is_shared:
+            self.heard_s = self._monotonic()
         for group in others:
             self._replay(group)
         if self.trouble is not None:
@@ -408,6 +420,9 @@ class Store:
     def begin_epoch(self, time_us: int, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         """Begin an epoch, once when the log is started, and durable on return; a table without a lineage gets one.
 
+        Who joins others on a log that has begun goes on in their epoch: watches at the others know no later one, and
+        go on here.
+
         When the log cannot be written, on a full disk, the epoch begins with the first change that can:
         until then no revision is made that another start of the same files could make as well.
 
@@ -419,6 +434,8 @@ class Store:
             AppendUnknown: it is not known whether the log has the epoch: start again
             StorageFatal: the disk cannot be trusted: stop
         """
+        if self.is_shared and self.table.epochs.current is not None:
+            return
         lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
         operation = BeginEpoch(random_bytes(TABLE_ID_BYTES), lineage)
         self._beginning = Request(None, 1, [operation], msgpack.encode_request(None, 1, [operation]))

@@ -246,7 +246,7 @@ class Table:
         return None if ttl_s is None else self.time_us + math.ceil(ttl_s * 1e6)
 
     def _epoch(self, op: operations.BeginEpoch) -> None:
-        if op.lineage is not None:
+        if op.lineage is not None and self.epochs.lineage is None:  # of two servers that begin a table, the first one's
             self.epochs.lineage = op.lineage
         self.epochs.begin(op.id, self.revision)
 
