@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import hashlib
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -22,10 +23,13 @@ from kvzmq import errors
 from kvzmq.dashboard import charts
 from kvzmq.dashboard.changes import Changes, TooManyPrefixes
 from kvzmq.dashboard.collector import Collector
+from kvzmq.dashboard.lanes import TRACE_BYTES_MAX, Lanes, of_text
 from kvzmq.dashboard.rows import Rows
 from kvzmq.dashboard.safety import Safety
 from kvzmq.dashboard.servers import Servers
+from kvzmq.dashboard.shown import printable
 from kvzmq.dashboard.streams import Streams, TooMany, send_within
+from kvzmq.tracing.interleaving import BadTraceLine
 
 PAGES = ("/", "/clients", "/table", "/lanes", "/servers")
 """All are one page, which shows the part that its address names."""
@@ -37,6 +41,7 @@ _TYPES: Mapping[str, str] = {
     ".svg": "image/svg+xml",
 }
 _KEY_CHARS_MAX = 65_536
+_DIGITS_MAX = 18
 _GZIP_BYTES_MIN = 512
 
 _encode_json = msgspec.json.Encoder().encode
@@ -54,6 +59,7 @@ class Parts(NamedTuple):
     rows: Rows
     changes: Changes
     servers: Servers
+    lanes: Lanes
 
 
 def make_app(
@@ -79,8 +85,11 @@ def make_app(
 
     routes = [Route(path, static.index) for path in PAGES]
     routes += [Route(f"{at}/{{name}}", static.file) for at in static.places]
-    routes.append(Route("/events", _EventStream(parts.streams)))
-    routes += [Route(f"/api/{name}", _json(answer)) for name, answer in ask.answers.items()]
+    routes.append(Route("/events", _EventStream(parts.streams), methods=["GET"]))
+    routes += [
+        Route(f"/api/{name}", _json(answer), methods=["GET", "POST"] if name == "trace" else ["GET"])
+        for name, answer in ask.answers.items()
+    ]
     return Safety(Starlette(routes=routes, lifespan=lifespan), is_loopback, hosts, token)
 
 
@@ -97,6 +106,8 @@ class _Asked:
             "history": self.history,
             "changes": self.changes,
             "servers": self.servers,
+            "lanes": self.lanes,
+            "trace": self.trace,
         }
 
     async def clients(self, _: Request) -> object:
@@ -125,10 +136,28 @@ class _Asked:
         return await self._parts.rows.history(_needed(request, "key"))
 
     async def changes(self, request: Request) -> object:
-        after = _text(request, "after", None)
-        if after is not None and not (after.isascii() and after.isdecimal()):
-            raise BadRequest("after is a number")
-        return self._parts.changes.after(_text(request, "prefix", "") or "", None if after is None else int(after))
+        return self._parts.changes.after(_text(request, "prefix", ""), _number(request, "after"))
+
+    async def lanes(self, request: Request) -> object:
+        try:
+            seconds = float(_needed(request, "seconds"))
+        except ValueError:
+            raise BadRequest("seconds is a number") from None
+        return await self._parts.lanes.sample(seconds)
+
+    async def trace(self, request: Request) -> object:
+        """Draw the trace in the request's body, or else the one that the dashboard was given; `about` asks for that."""
+        lanes = self._parts.lanes
+        if request.query_params.get("about"):
+            return {"served": None if lanes.trace is None else lanes.trace.name}
+        first_step = _number(request, "step")
+        if request.method == "POST":
+            text = (await _body(request, TRACE_BYTES_MAX)).decode("utf-8", "replace")
+            name = printable(_text(request, "name", "a trace"))
+            return await asyncio.to_thread(of_text, io.StringIO(text), name, first_step)
+        if lanes.trace is None:
+            raise BadRequest("no trace: kvzmq dashboard --trace FILE gives it one")
+        return await lanes.of_file(first_step)
 
     async def servers(self, _: Request) -> object:
         return await self._parts.servers.find()
@@ -148,8 +177,28 @@ def _needed(request: Request, name: str) -> str:
     return str(found)
 
 
+def _number(request: Request, name: str) -> int | None:
+    text = _text(request, name, None)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()) or len(text) > _DIGITS_MAX:
+        raise BadRequest(f"{name} is a number")
+    return int(text)
+
+
+async def _body(request: Request, bytes_max: int) -> bytes:
+    """Return the body of a request, which is not read further than that."""
+    found = bytearray()
+    async for piece in request.stream():
+        found += piece
+        if len(found) > bytes_max:
+            raise BadRequest(f"that is longer than {bytes_max >> 20} MiB: cut it, with head or tail")
+    return bytes(found)
+
+
 _STATUS: Mapping[type[Exception], int] = {
     BadRequest: 400,
+    BadTraceLine: 400,
     TooManyPrefixes: 503,
     errors.Timeout: 504,
     errors.KvzmqError: 502,
@@ -181,10 +230,14 @@ class _EventStream:
             with self._streams.one() as events:
                 sending = asyncio.create_task(_send_events(events, send))
                 gone = asyncio.create_task(_until_gone(receive))
-                await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
-                for task in (sending, gone):
+                ended = asyncio.create_task(self._streams.ended.wait())
+                tasks = (sending, gone, ended)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(sending, gone, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
+                if self._streams.ended.is_set():
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TooMany as full:
             # Without a body of events the browser would give up for good; so the page tries again later by itself.
             await PlainTextResponse(f"{full}\n", 503, {"Retry-After": "5"})(scope, receive, send)

@@ -9,6 +9,7 @@ from kvzmq.client.core.urls import without_parameters
 from kvzmq.dashboard.app import Parts
 from kvzmq.dashboard.changes import Changes
 from kvzmq.dashboard.collector import Collector
+from kvzmq.dashboard.lanes import Lanes
 from kvzmq.dashboard.reader import connect
 from kvzmq.dashboard.rows import Rows
 from kvzmq.dashboard.servers import Servers
@@ -37,9 +38,10 @@ def assemble(
     """
     collector = Collector(lambda: connect(url, curve_key, server_key), without_parameters(url))
     return Parts(
-        collector,
-        Streams(collector),
-        Rows(lambda: collector.table, data),
-        Changes(lambda: collector.table),
-        Servers(catalog_address or catalog.default_address(), lambda of: connect(of, curve_key, server_key)),
+        collector=collector,
+        streams=Streams(collector),
+        rows=Rows(lambda: collector.table, data),
+        changes=Changes(lambda: collector.table),
+        servers=Servers(catalog_address or catalog.default_address(), lambda of: connect(of, curve_key, server_key)),
+        lanes=Lanes(lambda: collector.table, trace),
     )

@@ -3,7 +3,7 @@
 // A chart is drawn while it is in sight, and all of them share one span of time.
 
 import { el, keyed, setText } from "./dom.js";
-import { clock } from "./format.js";
+import { bytes, clock } from "./format.js";
 import { colour, isDark } from "./theme.js";
 
 const HUES = 8;
@@ -26,7 +26,7 @@ export class Chart {
     this.points = points;
     this.view = view;
     this.options = options;
-    this.legend = el("dl", { class: "legend" });
+    this.legend = el("dl", { class: "legend", data: { lines: String(options.stacked && typeof options.lines === "function" ? 6 : 4) } });
     this.canvas = el("div", { class: "plot", "aria-hidden": "true" });
     this.element = el(
       "section", { class: "panel chart", "aria-label": options.title },
@@ -87,8 +87,9 @@ export class Chart {
         splitNumber: 4,
       },
       yAxis: {
-        type: "value", min: 0, splitNumber: 3, axisLine: { show: false }, axisTick: { show: false },
-        axisLabel: { color: text, fontSize: 11, formatter: (value) => format(value) },
+        ...(this.options.log ? { type: "log", logBase: 10 } : { type: "value", min: 0 }), splitNumber: 3, axisLine: { show: false }, axisTick: { show: false },
+        minInterval: this.options.whole ? 1 : 0,
+        axisLabel: { color: text, fontSize: 11, formatter: (value) => short(format(value)) },
         splitLine: { lineStyle: { color: colour("grid") } },
       },
       toolbox: { show: true, itemSize: 0, right: -100, feature: { dataZoom: { yAxisIndex: "none" } } },
@@ -114,7 +115,7 @@ export class Chart {
     const series = this.lines.map((line, at) => {
       const column = columns[line.name] ?? [];
       const data = [];
-      for (let i = begin; i < end; i++) data.push([times[i] * 1000, column[i] ?? null]);
+      for (let i = begin; i < end; i++) data.push([times[i] * 1000, (this.options.log ? column[i] || null : column[i]) ?? null]);
       const hue = colour(`hue-${line.hue ?? at % HUES}`);
       return {
         id: line.name, name: line.label, type: "line", data, showSymbol: false, symbol: "none", silent: true,
@@ -125,7 +126,7 @@ export class Chart {
     series.push({ id: "marks", type: "line", data: [], silent: true, markLine: this.#marks(from, to) });
     const key = series.map((each) => each.id).join();
     this.chart.setOption(
-      { xAxis: { min: from * 1000, max: to * 1000 }, series },
+      { xAxis: { min: from * 1000, max: to * 1000 }, yAxis: this.#scale(series), series },
       this.drawn === key ? { lazyUpdate: true } : { replaceMerge: ["series"] },
     );
     this.drawn = key;
@@ -142,6 +143,17 @@ export class Chart {
         lineStyle: { color: colour(mark.kind === "compaction" ? "mark" : "alarm"), type: "dashed", width: 1 },
       })),
     };
+  }
+
+  /** Sizes have round numbers of KiB or MiB on their axis; of anything else the library chooses. */
+  #scale(series) {
+    if (this.options.format !== bytes) return {};
+    let most = 1024;
+    for (const { data } of series) for (const [, value] of data) if (value > most) most = value;
+    let unit = 1;
+    while (unit * 1024 < most / 3) unit *= 1024;
+    const interval = unit * [1, 2, 5, 10, 20, 50, 100, 200, 500, 1024].find((step) => step * unit >= most / 3.5);
+    return { interval, max: Math.ceil((most * 1.02) / interval) * interval };
   }
 
   #tooltip(found) {
@@ -171,6 +183,11 @@ export class Chart {
     this.chart?.dispose();
     this.chart = null;
   }
+}
+
+/** 10k for 10.0k, 0 % for 0.00 %: a round number on an axis needs no places. */
+function short(text) {
+  return text.replace(/\.0+(?=\D|$)/, "").replace(/(\.\d*?)0+(?=\D|$)/, "$1");
 }
 
 function lowerBound(sorted, value) {
