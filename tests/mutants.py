@@ -1030,7 +1030,7 @@ MUTANTS: list[Mutant] = [
     # ---- steps, the log's outcomes, timers, observers
     Mutant(
         "a step gives its replies out before its sync", "store/store.py",
-        "        if store.is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
+        "        if store._is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
         LOG + "test_the_replies_of_a_step_come_when_its_group_is_durable[file]", 3,
     ),
     Mutant(
@@ -1120,7 +1120,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "commits are timed though nobody listens", "store/store.py",
-        "        began_ns = time.perf_counter_ns() if self.observers else 0\n        self.log.sync()", "        began_ns = time.perf_counter_ns()\n        self.log.sync()",
+        "        began_ns = time.perf_counter_ns() if self.observers or self.keeps_times else 0\n        self.log.sync()", "        began_ns = time.perf_counter_ns()\n        self.log.sync()",
         "tests/unit/test_observers.py::test_nothing_is_timed_when_nobody_listens", 9,
     ),
     Mutant(

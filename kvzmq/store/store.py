@@ -151,7 +151,7 @@ class Step:
             StorageFatal: the disk cannot be trusted: send nothing, stop
         """
         self._check_executing()
-        if self._store.is_unsynced:
+        if self._store._is_unsynced:
             self._store._sync()
         replies, self._replies = self._replies, []
         return replies
@@ -167,7 +167,7 @@ class Step:
         if self._executed != len(self._writes):
             raise AssertionError("not all writes of the step were executed, but the log has them")
         store = self._store
-        if store.is_unsynced:
+        if store._is_unsynced:
             store._sync()
         self.state = _ENDED
         store._step = None
@@ -207,11 +207,14 @@ class Store:
         """Called when groups are committed or replayed and rows expire; without any, nothing is timed."""
         self.on_trouble: Callable[[str | None], None] = lambda trouble: None
         """Called with the reason when changes can no longer be written, and with None when they can again."""
-        self.is_unsynced = False
-        """Whether something was appended since the last sync."""
+        self.commit_times = (0, 0, 0)
+        """When the latest commit's append ended, its sync began and ended; nanoseconds, by `perf_counter_ns`. Kept
+        only with observers, or if `keeps_times`."""
+        self.keeps_times = False
+        self._is_unsynced = False  # something was appended since the last sync
         self._beginning: Request | None = None  # the epoch that is to be written with the next group
         self._step: Step | None = None  # that has begun and not ended
-        self._appended = (0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns
+        self._appended = (0, 0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns, and when it ended
 
     # ---- recovery, and what others append
 
@@ -345,7 +348,8 @@ class Store:
         if self._beginning is not None:
             frames = [self._beginning.frame, *frames]
         group = msgpack.encode_group(time_us, frames)
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        is_timed = bool(self.observers) or self.keeps_times
+        began_ns = time.perf_counter_ns() if is_timed else 0
         others: Sequence[bytes] = ()
         try:
             others = self.log.append(group)
@@ -355,8 +359,8 @@ class Store:
         except errors.AppendUnknown as error:
             self._note_trouble(str(error))
             step.state = _UNKNOWN
-        took_ns = time.perf_counter_ns() - began_ns if self.observers else 0
-        self._appended = (time_us, requests, len(group), took_ns)
+        took_ns = time.perf_counter_ns() - began_ns if is_timed else 0
+        self._appended = (time_us, requests, len(group), took_ns, began_ns + took_ns)
         if step.state is _OPEN:
             self._apply(others)
 
@@ -386,8 +390,8 @@ class Store:
         if self.trouble is not None:
             self._note_trouble(None)
         table = self.table
-        time_us, requests, _, _ = self._appended
-        self.is_unsynced = True
+        time_us, requests, _, _, _ = self._appended
+        self._is_unsynced = True
         self.groups += 1
         self.changes += requests
         self.records += requests
@@ -408,12 +412,14 @@ class Store:
 
     def _sync(self) -> None:
         """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged is lost."""
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        began_ns = time.perf_counter_ns() if self.observers or self.keeps_times else 0
         self.log.sync()
-        self.is_unsynced = False
+        self._is_unsynced = False
         if began_ns:
-            _, requests, length, append_ns = self._appended
-            commit = Commit(requests, length, append_ns, time.perf_counter_ns() - began_ns)
+            ended_ns = time.perf_counter_ns()
+            _, requests, length, append_ns, appended_ns = self._appended
+            self.commit_times = (appended_ns, began_ns, ended_ns)
+            commit = Commit(requests, length, append_ns, ended_ns - began_ns)
             for observer in self.observers:
                 observer.on_commit(commit)
 
