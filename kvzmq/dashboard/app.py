@@ -85,7 +85,7 @@ def make_app(
 
     routes = [Route(path, static.index) for path in PAGES]
     routes += [Route(f"{at}/{{name}}", static.file) for at in static.places]
-    routes.append(Route("/events", _EventStream(parts.streams)))
+    routes.append(Route("/events", _EventStream(parts.streams), methods=["GET"]))
     routes += [
         Route(f"/api/{name}", _json(answer), methods=["GET", "POST"] if name == "trace" else ["GET"])
         for name, answer in ask.answers.items()
@@ -230,10 +230,14 @@ class _EventStream:
             with self._streams.one() as events:
                 sending = asyncio.create_task(_send_events(events, send))
                 gone = asyncio.create_task(_until_gone(receive))
-                await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
-                for task in (sending, gone):
+                ended = asyncio.create_task(self._streams.ended.wait())
+                tasks = (sending, gone, ended)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
                     task.cancel()
-                await asyncio.gather(sending, gone, return_exceptions=True)
+                await asyncio.gather(*tasks, return_exceptions=True)
+                if self._streams.ended.is_set():
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TooMany as full:
             # Without a body of events the browser would give up for good; so the page tries again later by itself.
             await PlainTextResponse(f"{full}\n", 503, {"Retry-After": "5"})(scope, receive, send)

@@ -46,14 +46,30 @@ def is_open_to_others(host: str) -> bool:
     return not is_loopback(host)
 
 
-def serve(app: ASGIApp, listening: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve an app until SIGTERM or Ctrl-C. What is asked for is in no log: a token may be in it, once."""
+def serve(
+    app: ASGIApp,
+    listening: socket.socket,
+    ready: Callable[[], None] = lambda: None,
+    stopping: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve an app until SIGTERM or Ctrl-C. What is asked for is in no log: a token may be in it, once.
+
+    Args:
+        app: answers
+        listening: what `listen` returned
+        ready: called when it serves
+        stopping: called when it is to stop; what goes on without end has to end then
+    """
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started:
                 ready()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            stopping()
+            await super().shutdown(sockets)
 
     config = uvicorn.Config(
         app,

@@ -47,6 +47,8 @@ class Streams:
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self.open = 0
+        self.ended = asyncio.Event()
+        """Set when the dashboard stops: browsers are not waited for."""
 
     @contextlib.contextmanager
     def one(self) -> Iterator[AsyncIterator[bytes]]:

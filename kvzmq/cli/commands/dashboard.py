@@ -114,7 +114,8 @@ def dashboard(
     url = f"http://{_shown(host)}:{port}/"
     shown = f"{url}?token={token.decode()}" if printed and token is not None else url
     click.echo(f"{connection.where} at {shown}")
-    run.serve(make_app(parts, not run.is_open_to_others(host), hosts, token), listening)
+    app = make_app(parts, not run.is_open_to_others(host), hosts, token)
+    run.serve(app, listening, stopping=parts.streams.ended.set)
 
 
 def _token(path: Path | None) -> bytes | None:
