@@ -28,8 +28,6 @@
     ├── StorageFatal            the disk cannot be trusted any more: stop
     ├── AppendUnknown           the log cannot tell yet whether a group is in it   (within a server)
     ├── LogUnreachable          the log cannot be asked what others have appended  (within a server)
-
-
     ├── LogWentBack             etcd has forgotten what a server has seen there: refuse to start
     └── CatalogError            the name service has no answer
 

@@ -1154,7 +1154,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a table is begun where one must exist", "cli/serving/log.py",
-        "    if options.must_exist and not", "    if False and not",
+        "    if options.must_exist and options.log_url", "    if False and options.log_url",
         "tests/integration/test_cli_operator.py::test_must_exist_refuses_a_directory_without_a_table", 11,
     ),
     Mutant(

@@ -79,6 +79,7 @@ RULES = {
     "kvzmq.store.etcd.url": (),
     "kvzmq.store.etcd.checkpoints": ("kvzmq.errors", "kvzmq.store.file.files"),
     "kvzmq.store.etcd.local_copy": ("kvzmq.errors", "kvzmq.store"),
+    "kvzmq.store.etcd.kept": ("kvzmq.errors", "kvzmq.store"),
     "kvzmq.store.etcd.upkeep": ("kvzmq.errors", "kvzmq.units", "kvzmq.store"),
     "kvzmq.store.etcd.upkeep_process": ("kvzmq.errors", "kvzmq.units", "kvzmq.store"),
     "kvzmq.server": (

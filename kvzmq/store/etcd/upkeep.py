@@ -61,6 +61,9 @@ JITTER_S = 2.0
 """Servers whose log has grown too long at the same moment begin within this time; the first one's checkpoint is for
 all."""
 
+LEFT_TO_ANOTHER = 75
+"""The exit code of a child that has found another server at the same work (EX_TEMPFAIL of sysexits.h)."""
+
 RETRY_S = 1.0
 RETRY_S_MAX = 60.0
 
@@ -321,14 +324,16 @@ class Upkeep:
         if failure is None:
             return
         self._child = None
-        if failure:
+        if child.code not in (0, LEFT_TO_ANOTHER):
             self._fail(failure)
+            return
+        # What was done is seen at the next look; until then it would be begun again.
+        self._next_s = self._clock() + 2 * LOOK_S
+        if child.code == LEFT_TO_ANOTHER:
             return
         self.completed[self._job] = self.completed.get(self._job, 0) + 1
         self.trouble = None
         self._retry_s = RETRY_S
-        # What it has done is seen at the next look; until then it would be begun again.
-        self._next_s = self._clock() + 2 * LOOK_S
         took_s = self._clock() - self._began_s
         _log.info(
             "etcd: %s done in %s", self._job, units.duration(took_s),

@@ -1,0 +1,156 @@
+"""Logs on the etcd cluster of the tests, and a client of etcd that loses what it is told to lose.
+
+table = EtcdTable(cluster.addresses, name)
+log = table.open()
+log.client.lose_answers(1)      the next transaction is executed, and its answer is lost
+log.client.lose_requests(1)     the next transaction never gets there
+log.client.cut()                nothing gets there, until mend()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import msgspec
+
+from kvzmq.store.etcd import messages_pb2 as pb
+from kvzmq.store.etcd.client import EtcdClient, delete_op, prefix_end, put_op
+from kvzmq.store.etcd.etcd_log import EtcdLog, Found
+from kvzmq.store.etcd.layout import Keys
+from kvzmq.store.log import Checkpoint
+
+
+class Lost(grpc.RpcError):
+    """What gRPC would raise when no answer comes."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def details(self) -> str:
+        return "planted"
+
+
+class Never:
+    """A future that no answer comes for."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        raise Lost
+
+
+class FaultyClient(EtcdClient):
+    """Loses requests or answers of transactions as told; everything else passes."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        super().__init__(addresses)
+        self.transactions: list[pb.TxnRequest] = []
+        """What was sent, lost ones included."""
+        self._answers = self._requests = 0
+        self._is_cut = False
+
+    def lose_answers(self, count: int) -> None:
+        """Execute the next transactions, and lose their answers."""
+        self._answers = count
+
+    def lose_requests(self, count: int) -> None:
+        """Lose the next transactions before they get there."""
+        self._requests = count
+
+    def cut(self) -> None:
+        """Lose everything that is asked from here on; a watch goes on."""
+        self._is_cut = True
+
+    def mend(self) -> None:
+        """Lose nothing any more."""
+        self._is_cut, self._answers, self._requests = False, 0, 0
+
+    def _exchange(self, address: str, method: Any, request: Any, timeout_s: float) -> Any:
+        if isinstance(request, pb.TxnRequest):
+            self.transactions.append(request)
+        if self._is_cut or (isinstance(request, pb.TxnRequest) and self._count_lost("_requests")):
+            raise Lost
+        answer = super()._exchange(address, method, request, timeout_s)
+        if isinstance(request, pb.TxnRequest) and self._count_lost("_answers"):
+            raise Lost
+        return answer
+
+    def future(self, request: Any, timeout_s: float) -> Any:
+        if self._is_cut or self._count_lost("_requests"):
+            return Never()
+        future = super().future(request, timeout_s)
+        if self._count_lost("_answers"):
+            future.result()
+            return Never()
+        return future
+
+    def _count_lost(self, what: str) -> bool:
+        left: int = getattr(self, what)
+        setattr(self, what, max(0, left - 1))
+        return left > 0
+
+
+class OneKeyCheckpoints:
+    """A table's checkpoint under one key, and the log trimmed at once: the least that the log asks of checkpoints."""
+
+    def __init__(self, client: EtcdClient, name: str) -> None:
+        self._client = client
+        self._keys = Keys(name)
+        self._key = f"{name}/checkpoint".encode()
+
+    def newest(self) -> Found | None:
+        found = self._client.range(self._key).kvs
+        if not found:
+            return None
+        group, position, sections = msgspec.msgpack.decode(found[0].value)
+        return Found(Checkpoint(group, iter(sections)), position)
+
+    def write(self, found: Found) -> None:
+        group, sections = found.checkpoint
+        self._client.put(self._key, msgspec.msgpack.encode((group, found.position, list(sections))))
+
+    def truncate(self, group: int, position: int) -> None:
+        prefix = self._keys.log
+        keys = [kv.key for kv in self._client.range(prefix, prefix_end(prefix)).kvs if kv.mod_revision <= position]
+        for key in keys:
+            chunks = self._keys.chunks(key)
+            self._client.txn((), [delete_op(key), delete_op(chunks, prefix_end(chunks))])
+
+
+class FaultyLog(EtcdLog):
+    """An EtcdLog whose client can be told to fail."""
+
+    def __init__(self, client: FaultyClient, name: str) -> None:
+        super().__init__(client, name, OneKeyCheckpoints(client, name))
+        self.client: FaultyClient = client
+        self.keys = Keys(name)
+
+
+class EtcdTable:
+    """One table, and the logs that were opened of it; they end with the `with` block."""
+
+    def __init__(self, addresses: str, name: str) -> None:
+        self.addresses = addresses.split(",")
+        self.name = name
+        self.logs: list[EtcdLog] = []
+
+    def open(self) -> FaultyLog:
+        """Return another log of the table, not yet recovered."""
+        log = FaultyLog(FaultyClient(self.addresses), self.name)
+        self.logs.append(log)
+        return log
+
+    def follow(self) -> FaultyLog:
+        """Return another log of the table, recovered and empty."""
+        log = self.open()
+        list(log.recover())
+        return log
+
+    def close(self) -> None:
+        for log in self.logs:
+            log.close()
+
+
+def put_elsewhere(client: EtcdClient, name: str) -> None:
+    """Change a key of another table."""
+    client.txn((), [put_op(f"{name}-other/x".encode(), b"x")])
