@@ -337,7 +337,7 @@ class Store:
 
     def read(self, request: Request) -> Reply:
         """Execute a request that only reads, outside a step: it sees what was executed so far, all of it durable."""
-        if request.writes or self.is_unsynced:
+        if request.writes or self._is_unsynced:
             raise AssertionError("between two steps, when all is durable, only reads can be executed")
         return self.table.execute(request)
 
