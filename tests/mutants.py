@@ -141,7 +141,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "arrays and maps counted in each value alone", "protocol/validation.py",
-        "    _check_count(data)\n    try:\n        _check_shallow_list(data)", "    try:\n        _check_shallow_list(data)",
+        "    _check_count(data)\n    check = ", "    check = ",
         COSTLY + "test_a_value_of_nothing_but_empty_arrays_is_refused", 9,
     ),
     Mutant(
