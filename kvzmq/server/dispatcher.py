@@ -97,6 +97,7 @@ class Dispatcher:
         self.operations = 0
         self.refused = 0
         self.observers = [observer for observer in observers if observer.wants_requests]
+        self._on_replies = [each.on_replies for each in observers if type(each).on_replies is not Observer.on_replies]
         self.is_timed = False
         """Whether the loop times this step."""
         self.send_ns = 0
@@ -330,6 +331,9 @@ class Dispatcher:
         began_ns = time.perf_counter_ns() if self.is_timed or self.began_ns else 0
         if self.began_ns:
             self._note_answered(arrivals, replies, began_ns)
+        if self.is_timed:
+            for on_replies in self._on_replies:
+                on_replies(arrivals, replies)
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
         if self.is_timed:
