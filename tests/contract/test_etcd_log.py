@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from support.etcd_cluster import EtcdCluster
-from support.etcd_log import EtcdTable, FaultyClient, FaultyLog
+from support.etcd_log import EtcdTable, FaultyClient, FaultyLog, NoRoom
 from support.servers import free_port
 from support.stepped import Stepped
 from support.witness import dump_of
@@ -186,6 +186,37 @@ def test_where_no_member_listens_a_change_is_certainly_not_applied(etcd_name: st
     log.client = real
     log.append(b"three")
     assert groups_of(table) == [b"one", b"three"]
+
+
+def test_what_one_member_may_have_done_is_not_refused_as_the_next_cannot_be_reached(table: EtcdTable) -> None:
+    """Guarantee 11. Turned red by the last attempt's error alone: "not applied" was said of what was applied."""
+    table.addresses = [table.addresses[0], f"127.0.0.1:{free_port()}"]
+    log = table.follow()
+    log.append(b"one")
+    log.client.lose_answers(1)
+    begun_unknown(log, b"two")
+    assert resolved(log) == []
+    assert groups_of(table) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_change_for_which_etcd_says_it_has_no_room_may_be_in_the_log_all_the_same(
+    table: EtcdTable, keeps: bool
+) -> None:
+    """Guarantee 11: the check that etcd makes as it applies a change does not keep it from being applied."""
+    log = table.follow()
+    log.append(b"one")
+    if keeps:
+        log.client.lose_answers(MEMBERS, NoRoom)
+    else:
+        log.client.lose_requests(MEMBERS)
+    begun_unknown(log, b"two")
+    if keeps:
+        assert resolved(log) == []
+    else:
+        with pytest.raises(errors.WriteRejected):
+            resolved(log)
+    assert groups_of(table) == [b"one", b"two"][: 1 + keeps]
 
 
 # ---- long groups
