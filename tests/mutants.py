@@ -1662,14 +1662,24 @@ MUTANTS: list[Mutant] = [
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-cut_off]", 16,
     ),
     Mutant(
-        "whoever joins others begins an epoch", "store/store.py",
-        "        if self.is_shared and self.table.epochs.current is not None:", "        if False:",
+        "a watch is not told that another server has begun an epoch", "server/watches.py",
+        "        if watch.marks and epoch is not None:", "        if False:",
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
     ),
     Mutant(
         "a session read is sent to a server that does not know of it", "client/core/session.py",
         " or not self.hello.knows_seen:", ":",
         SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
+    ),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
     ),
 ]
 # fmt: on

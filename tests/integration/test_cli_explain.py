@@ -279,9 +279,10 @@ def test_servers_of_one_table_are_listed_with_how_far_they_are_behind(catalog: C
     url = f"catalog://127.0.0.1:{catalog.port}/robots"
     with SharedServers(2) as servers:
         first, second = servers
-        identity = first.store.identity()
+
         for port, server in enumerate(servers, start=1):
-            announce(catalog, port=port, endpoint=server.url, **identity)
+            lineage = server.store.identity()["lineage"]
+            announce(catalog, port=port, endpoint=server.url, lineage=lineage, epoch=f"{port}" * 32)
         second.log.is_cut_off = True
         with kvzmq.connect(first.url) as table:
             table.insert_many({"a": 1, "b": 2})
