@@ -1681,6 +1681,12 @@ MUTANTS: list[Mutant] = [
         "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
         "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
     ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
+    ),
 ]
 # fmt: on
 
