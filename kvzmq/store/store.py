@@ -441,9 +441,6 @@ class Store:
     def begin_epoch(self, time_us: int, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         """Begin an epoch, once when the log is started, and durable on return; a table without a lineage gets one.
 
-        Who joins others on a log that has begun goes on in their epoch: watches at the others know no later one, and
-        go on here.
-
         When the log cannot be written, on a full disk, the epoch begins with the first change that can:
         until then no revision is made that another start of the same files could make as well.
 
@@ -455,8 +452,6 @@ class Store:
             AppendUnknown: it is not known whether the log has the epoch: start again
             StorageFatal: the disk cannot be trusted: stop
         """
-        if self.is_shared and self.table.epochs.current is not None:
-            return
         lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
         operation = BeginEpoch(random_bytes(TABLE_ID_BYTES), lineage)
         self._beginning = Request(None, 1, [operation], msgpack.encode_request(None, 1, [operation]))
