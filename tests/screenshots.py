@@ -166,6 +166,7 @@ def arrange(browser: Browser, dashboard: DashboardProcess, page: str) -> None:
         )
     else:
         browser.wait_for("document.querySelectorAll('tbody tr').length >= 2")
+    browser.evaluate("scrollTo(0, 0)")
     time.sleep(1.5)  # what moves has come to rest
 
 
