@@ -125,13 +125,13 @@ class Rows:
             return None
 
     async def history(self, key: str) -> dict[str, list[History]]:
-        """Return what is known of a row's changes, by source: the log, if it may be read, and the server."""
-        parts = []
-        if self._data is not None:
-            async with self._reads_log:
-                parts.append(await asyncio.to_thread(_from_log, self._data, key))
-        parts.append(await self._from_server(key))
-        return {"parts": parts}
+        """Return what is known of a row's changes by source: the log if it may be read, the server if it has more."""
+        told = await self._from_server(key)
+        if self._data is None:
+            return {"parts": [told]}
+        async with self._reads_log:
+            logged = await asyncio.to_thread(_from_log, self._data, key)
+        return {"parts": [logged] if len(logged.changes) >= len(told.changes) else [logged, told]}
 
     async def _from_server(self, key: str) -> History:
         since = 0
