@@ -132,8 +132,9 @@ class Connection:
         try:
             if any(part.strip().startswith("inproc:") for part in self.url.split(",")):
                 raise ValueError("inproc:// reaches sockets of one process only: use tcp://HOST:PORT or ipc:///PATH")
-            keys = {"curve_key": self.curve_key, "server_key": self.server_key}
-            self._client = connect(self.url, self.timeout_s, reads=self.reads, **keys)
+            self._client = connect(
+                self.url, self.timeout_s, curve_key=self.curve_key, server_key=self.server_key, reads=self.reads
+            )
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         return self._client

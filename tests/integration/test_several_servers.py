@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from support.servers import wait_until
 from support.shared_servers import SharedServer, SharedServers
 
 import kvzmq
+from kvzmq.catalog.server import CatalogServer
 from kvzmq.client.core import push_channel
 from kvzmq.protocol.messages import HEARTBEAT_S
 from kvzmq.server import hearing
@@ -213,6 +215,37 @@ def test_many_clients_count_exactly_while_servers_come_and_go(servers: SharedSer
     assert not failures
     with kvzmq.connect(servers[1].url) as table:
         assert table.lookup("n") == sum(totals)
+
+
+def test_a_project_leads_to_another_of_its_servers(servers: SharedServers, shell: str) -> None:
+    """Each server is announced; the one in use is cut off, then the other one killed."""
+    catalog = CatalogServer("127.0.0.1", 0)
+    stop = threading.Event()
+
+    def serve() -> None:
+        while not stop.is_set():
+            catalog.step(0.05)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        for number, server in enumerate(servers, start=1):
+            fields = {"type": "hashtable", "project": "robots", "port": number, "endpoint": server.url}
+            catalog.catalog.update("127.0.0.1", json.dumps(fields | server.store.identity()).encode())
+        with open_shell(shell, f"catalog://127.0.0.1:{catalog.port}/robots", TIMEOUT_S) as table:
+            before = counts(servers)
+            table.increment("n")
+            first = serving(servers, before)
+            cut_off(first)
+            assert table.increment("n") == 2
+            (second,) = [server for server in servers if server is not first]
+            first.log.is_cut_off = False
+            second.kill()
+            assert table.increment("n") == 3
+    finally:
+        stop.set()
+        thread.join(TIMEOUT_S)
+        catalog.close()
 
 
 def test_another_table_under_one_of_the_urls_is_told_not_used(servers: SharedServers) -> None:

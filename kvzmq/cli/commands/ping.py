@@ -75,6 +75,8 @@ def _explain(connection: Connection, as_json: bool) -> int:
             if stats.get("storage_trouble"):
                 code = STORAGE_FAILED
                 findings.append(Finding(False, f"but its last write failed: {_reason(stats['storage_trouble'])}"))
+            if stats.get("barrier_trouble"):
+                findings.append(Finding(False, f"but it is cut off from its log: {stats['barrier_trouble']}"))
             if stats.get("compaction_trouble"):
                 findings.append(Finding(False, f"but its log cannot be compacted: {stats['compaction_trouble']}"))
         except errors.Timeout:
