@@ -142,7 +142,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "arrays and maps counted in each value alone", "protocol/validation.py",
-        "    _check_count(data)\n    try:\n        _check_shallow_list(data)", "    try:\n        _check_shallow_list(data)",
+        "    _check_count(data)\n    check = ", "    check = ",
         COSTLY + "test_a_value_of_nothing_but_empty_arrays_is_refused", 9,
     ),
     Mutant(
@@ -1716,6 +1716,7 @@ MUTANTS: list[Mutant] = [
         "            self._changed.wait_for(lambda: self._closed or self._bytes < QUEUE_BYTES_MAX)\n", "",
         ETCD + "test_what_waits_to_be_applied_is_bounded", 9,
     ),
+    ),
     Mutant(
         "a client does not leave a server that refuses for now", "client/core/session_channel.py",
         "session.hello.changed_to is not None or refuses", "session.hello.changed_to is not None",
@@ -1747,8 +1748,8 @@ MUTANTS: list[Mutant] = [
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-cut_off]", 16,
     ),
     Mutant(
-        "whoever joins others begins an epoch", "store/store.py",
-        "        if self.is_shared and self.table.epochs.current is not None:", "        if False:",
+        "a watch is not told that another server has begun an epoch", "server/watches.py",
+        "        if watch.marks and epoch is not None:", "        if False:",
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
     ),
     Mutant(
@@ -1780,6 +1781,22 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dashboard_shown.py::test_what_cannot_be_seen_is_escaped", 9),
     Mutant("lanes never doubt", "dashboard/lanes.py", "        if bar.began_us < before.ended_us - OVERLAP_US:", "        if False:",
            "tests/unit/test_dashboard_shown.py::test_requests_that_did_not_execute_alone_are_noticed", 4),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
+    ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
+    ),
 ]
 # fmt: on
 
