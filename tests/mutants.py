@@ -1716,7 +1716,6 @@ MUTANTS: list[Mutant] = [
         "            self._changed.wait_for(lambda: self._closed or self._bytes < QUEUE_BYTES_MAX)\n", "",
         ETCD + "test_what_waits_to_be_applied_is_bounded", 9,
     ),
-    ),
     Mutant(
         "a client does not leave a server that refuses for now", "client/core/session_channel.py",
         "session.hello.changed_to is not None or refuses", "session.hello.changed_to is not None",
