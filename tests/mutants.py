@@ -218,6 +218,15 @@ MUTANTS: list[Mutant] = [
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
+        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._late:", " is operations.Lookup:",
+        COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
+    ),
+    Mutant(
+        "a row read by itself is sent at once, however large", "store/table.py",
+        "            if value is not None and len(value) < LARGE_BYTES_MIN:", "            if value is not None:",
+        "tests/unit/test_table.py::test_a_lookup_by_itself_is_answered_as_among_others", 9,
+    ),
+    Mutant(
         "writes that meet rows that are due", "store/table.py",
         "        if self._late and self.expiries.is_past(key, self.time_us):\n            self._drop(key)", "        if False:\n            self._drop(key)",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
@@ -468,7 +477,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "expiry by the local clock", "store/store.py",
-        "        if frames or (table.expiries and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
+        "        if frames or (table.expiries.deadlines and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
         LOG + "test_rows_expire_by_a_commit_of_their_own[file]", 2,
     ),
     Mutant(
@@ -618,11 +627,10 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a stale read now and then", "store/table.py",
-        "            raise _no_key(op.key)\n        return self.budget.charge(value)",
-        "            raise _no_key(op.key)\n"
-        "        seen = self.__dict__.setdefault('_seen', {})\n"
-        "        if self.revision % 50:\n            seen[op.key] = value\n"
-        "        return self.budget.charge(seen.get(op.key, value))",
+        "            value = self.rows.get(ops[0].key)\n",
+        "            seen = self.__dict__.setdefault('_seen', {})\n"
+        "            if self.revision % 50:\n                seen[ops[0].key] = self.rows.get(ops[0].key)\n"
+        "            value = seen.get(ops[0].key, self.rows.get(ops[0].key))\n",
         LINEARIZABLE, 4,
     ),
     Mutant(
@@ -701,7 +709,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_tcp_transport.py::test_a_half_closed_peer_still_gets_all_its_replies", 10),
     Mutant("bridge keeps the rest of a line too long", "server/transport/tcp_connection.py", "self.received += rest", "self.received += data",
            "tests/unit/test_tcp_transport.py::test_an_endless_line_is_refused_once_and_costs_no_memory", 9),
-    Mutant("bridge reads from who has lines waiting", "server/transport/tcp.py", "if connection.state is READING else 0", "if not connection.ended else 0",
+    Mutant("bridge reads from who has lines waiting", "server/transport/tcp.py", "if connection.state is READING or connection.state is DRAINING else 0", "if not connection.ended else 0",
            "tests/unit/test_tcp_transport.py::test_a_slow_reader_gets_everything_and_never_holds_more_than_its_share", 9),
     Mutant("bridge takes in all that is pipelined", "server/transport/tcp_connection.py", "for _ in range(min(lines_max, self.lines_max)):", "while True:",
            "tests/unit/test_tcp_transport.py::test_a_client_that_pipelines_100_000_requests_delays_another_by_few_steps", 9),
@@ -749,7 +757,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_router_transport.py::test_a_step_takes_in_a_bounded_number_of_bytes", 9),
     Mutant("router encodes all large replies at once", "server/transport/router.py", "while self._queues and sent_bytes < STEP_REPLY_BYTES_MAX:", "while self._queues:",
            "tests/unit/test_router_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 9),
-    Mutant("router lets small replies overtake large ones", "server/transport/router.py", "        if queue is None and not large:", "        if not large:",
+    Mutant("router lets small replies overtake large ones", "server/transport/router.py", "        if not large and peer[0] not in self._queues:", "        if not large:",
            "tests/unit/test_router_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 4),
     Mutant("bridge encodes all large replies at once", "server/transport/tcp.py", "        if self._encode_bytes <= 0:", "        if False:",
            "tests/unit/test_tcp_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 9),
@@ -1022,7 +1030,7 @@ MUTANTS: list[Mutant] = [
     # ---- steps, the log's outcomes, timers, observers
     Mutant(
         "a step gives its replies out before its sync", "store/store.py",
-        "        if store.is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
+        "        if store._is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
         LOG + "test_the_replies_of_a_step_come_when_its_group_is_durable[file]", 3,
     ),
     Mutant(
@@ -1112,7 +1120,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "commits are timed though nobody listens", "store/store.py",
-        "        began_ns = time.perf_counter_ns() if self.observers else 0\n        self.log.sync()", "        began_ns = time.perf_counter_ns()\n        self.log.sync()",
+        "        began_ns = time.perf_counter_ns() if self.observers or self.keeps_times else 0\n        self.log.sync()", "        began_ns = time.perf_counter_ns()\n        self.log.sync()",
         "tests/unit/test_observers.py::test_nothing_is_timed_when_nobody_listens", 9,
     ),
     Mutant(
@@ -1480,6 +1488,14 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_client_targets.py::test_a_secret_key_where_its_file_is_wanted_is_shown_nowhere", 14),
     Mutant("a server's key is taken for each URL's", "client/core/endpoints.py", "self._targets[self._at].keys", "self._targets[0].keys",
            "tests/integration/test_secured.py::test_a_list_of_urls_follows_a_server_to_its_new_key", 14),
+    Mutant("the log names the senders of reads as those of changes", "store/store.py", "    of_writes = [sender for request, sender in zip(requests, senders) if request.writes]\n", "    of_writes = list(senders)\n",
+           "tests/unit/test_curve_router.py::test_names_are_those_of_what_is_logged", 14),
+    Mutant("the log names nobody", "server/loop.py", "name_of=None if access is None else access.name_of,", "name_of=None,",
+           "tests/integration/test_secured.py::test_the_log_and_the_trace_name_the_clients", 14),
+    Mutant("a refused peer is closed while it sends", "server/transport/tcp.py", "        if not connection.refused:\n", "        if True:\n",
+           "tests/unit/test_tcp_transport.py::test_who_sends_on_behind_a_wrong_token_is_told_before_the_end", 14),
+    Mutant("a refused peer may send for ever", "server/transport/tcp.py", "            if not received_bytes or connection.received_bytes > DRAINED_BYTES_MAX:\n", "            if not received_bytes:\n",
+           "tests/unit/test_tcp_transport.py::test_who_never_stops_sending_behind_a_wrong_token_is_closed_at_last", 14),
     Mutant("the token is not asked for", "cli/serving/building.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
     # ---- backups
@@ -1687,6 +1703,30 @@ MUTANTS: list[Mutant] = [
         "tests/integration/test_cli_transfer.py::"
         "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
     ),
+    Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
+           "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
+    Mutant("the pages of others may ask the dashboard", "dashboard/safety.py", "        if not _is_own(headers, host):", "        if False:",
+           "tests/unit/test_dashboard_rules.py::test_pages_of_others_may_not_ask", 14),
+    Mutant("the dashboard does not look at Sec-Fetch-Site", "dashboard/safety.py", "    return site in (\"same-origin\", \"none\") or opens_page", "    return True",
+           "tests/unit/test_dashboard_rules.py::test_pages_of_others_may_not_ask", 14),
+    Mutant("the dashboard asks for no token", "dashboard/safety.py", "        return _refused(401,", "        return None and _refused(401,",
+           "tests/unit/test_dashboard_rules.py::test_without_the_token_nothing_is_told", 14),
+    Mutant("the dashboard's cookie is the token", "dashboard/safety.py", "response.set_cookie(COOKIE, self._cookie,", "response.set_cookie(COOKIE, token.decode(),",
+           "tests/unit/test_dashboard_rules.py::test_the_token_sets_a_cookie_once_and_leaves_the_address", 14),
+    Mutant("any number of browsers follow a dashboard", "dashboard/streams.py", "        if self.open >= STREAMS_MAX:", "        if False:",
+           "tests/unit/test_dashboard_figures.py::test_the_number_of_browsers_is_bounded", 9),
+    Mutant("a browser that does not read is waited for", "dashboard/streams.py", "        await asyncio.wait_for(sending, timeout_s)", "        await sending",
+           "tests/unit/test_dashboard_figures.py::test_a_browser_that_does_not_read_is_given_up", 9),
+    Mutant("the dashboard keeps any number of columns", "dashboard/rings.py", "if name not in self._columns and len(self._columns) < COLUMNS_MAX:", "if name not in self._columns:",
+           "tests/unit/test_dashboard_figures.py::test_the_number_of_columns_is_bounded", 9),
+    Mutant("the dashboard counts across a silence", "dashboard/collector.py", "        self._before = self._before_coarse = self._with_clients = None\n        self.rates", "        self.rates",
+           "tests/unit/test_dashboard_figures.py::test_silence_is_said_leaves_a_gap_and_ends", 13),
+    Mutant("the dashboard keeps to a table that is gone", "dashboard/collector.py", "            if isinstance(error, errors.TableChanged):", "            if False:",
+           "tests/unit/test_dashboard_figures.py::test_another_table_behind_the_same_address_is_shown_with_another_client", 12),
+    Mutant("the dashboard shows what cannot be seen", "dashboard/shown.py", "    if text.isprintable():", "    if True:",
+           "tests/unit/test_dashboard_shown.py::test_what_cannot_be_seen_is_escaped", 9),
+    Mutant("lanes never doubt", "dashboard/lanes.py", "        if bar.began_us < before.ended_us - OVERLAP_US:", "        if False:",
+           "tests/unit/test_dashboard_shown.py::test_requests_that_did_not_execute_alone_are_noticed", 4),
 ]
 # fmt: on
 

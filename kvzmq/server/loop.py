@@ -133,6 +133,7 @@ class Server:
         self.dispatcher = Dispatcher(
             store, clock, self.describe, group_commit, observers, request_bytes_max=request_bytes_max,
             monotonic=monotonic, backups=self._backups, transports=transports, slow_log=slow_log,
+            name_of=None if access is None else access.name_of,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:
@@ -232,7 +233,9 @@ class Server:
         # What is not drained stays ready, and the poll would not wait.
         poller = self._log_poller if is_full else self._poller
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
-        dispatcher.began_ns = time.perf_counter_ns() if dispatcher.keeps_times else 0
+        # Not only for slow steps: that a step was slow is known when it is too late to see why.
+        keeps_times = dispatcher.slow_log is not None or dispatcher.monitors.is_active
+        dispatcher.began_ns = time.perf_counter_ns() if keeps_times else 0
         timed = self._phases if self._phases is not None and self._phases.is_due else None
         if timed is not None:
             timed.begin()
@@ -257,11 +260,12 @@ class Server:
             timed.dispatched()
         for transport in self.transports:
             transport.flush()
-        if dispatcher.answered:
-            dispatcher.end_step()
+        ended_ns = time.perf_counter_ns() if dispatcher.answered else 0
         if timed is not None:
             timed.end()
             dispatcher.is_timed = False
+        if ended_ns:
+            dispatcher.end_step(ended_ns)
         self.timers.run()
         return len(arrivals)
 

@@ -20,13 +20,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import groupby
 from typing import Any, Protocol
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LargeResults, Reply, Request
-from kvzmq.protocol.operations import TABLE_ID_BYTES, UNORDERED, BeginEpoch
+from kvzmq.protocol.operations import TABLE_ID_BYTES, UNORDERED, BeginEpoch, Senders
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.table import Table, indexes_of
@@ -150,7 +151,7 @@ class Step:
             StorageFatal: the disk cannot be trusted: send nothing, stop
         """
         self._check_executing()
-        if self._store.is_unsynced:
+        if self._store._is_unsynced:
             self._store._sync()
         replies, self._replies = self._replies, []
         return replies
@@ -166,7 +167,7 @@ class Step:
         if self._executed != len(self._writes):
             raise AssertionError("not all writes of the step were executed, but the log has them")
         store = self._store
-        if store.is_unsynced:
+        if store._is_unsynced:
             store._sync()
         self.state = _ENDED
         store._step = None
@@ -206,11 +207,14 @@ class Store:
         """Called when groups are committed or replayed and rows expire; without any, nothing is timed."""
         self.on_trouble: Callable[[str | None], None] = lambda trouble: None
         """Called with the reason when changes can no longer be written, and with None when they can again."""
-        self.is_unsynced = False
-        """Whether something was appended since the last sync."""
+        self.commit_times = (0, 0, 0)
+        """When the latest commit's append ended, its sync began and ended; nanoseconds, by `perf_counter_ns`. Kept
+        only with observers, or if `keeps_times`."""
+        self.keeps_times = False
+        self._is_unsynced = False  # something was appended since the last sync
         self._beginning: Request | None = None  # the epoch that is to be written with the next group
         self._step: Step | None = None  # that has begun and not ended
-        self._appended = (0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns
+        self._appended = (0, 0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns, and when it ended
 
     # ---- recovery, and what others append
 
@@ -243,9 +247,11 @@ class Store:
         self.table.advance(time_us)
         for request in requests:
             self.table.execute(request)
-        self.records += len(requests)
+        # The server's own requests, two at most, come first.
+        count = len(requests) - sum(not request.ops[0].from_clients for request in requests[:2])
+        self.records += count
         for observer in self.observers:
-            observer.on_replay(len(requests), self.table.revision)
+            observer.on_replay(count, self.table.revision)
 
     def catch_up(self) -> None:
         """Apply the groups of other servers that have arrived; call it between two steps."""
@@ -254,7 +260,7 @@ class Store:
 
     # ---- a step
 
-    def begin(self, requests: Sequence[Request], time_us: int) -> Step:
+    def begin(self, requests: Sequence[Request], time_us: int, senders: Sequence[str | None] | None = None) -> Step:
         """Begin a step: append what its requests change to the log, as one group.
 
         Rows that are due are removed with the same group. A step that changes nothing sees what others had appended, if
@@ -263,6 +269,7 @@ class Store:
         Args:
             requests: in the order of their arrival
             time_us: when, microseconds since 1970 UTC
+            senders: the name of each request's client, or None, for who reads the log; None where nobody has a name
 
         Raises:
             StorageFatal: the disk cannot be trusted: send nothing, stop
@@ -280,9 +287,10 @@ class Store:
                 writes.append((request, cached))
                 if cached is None:
                     frames.append(request.frame)
+        by = None if senders is None or not frames else _senders_of(requests, senders, writes)
         step = Step(self, writes)
-        if frames or (table.expiries and table.is_due(time_us)):
-            self._commit(step, frames, time_us)
+        if frames or (table.expiries.deadlines and table.is_due(time_us)):
+            self._commit(step, frames, time_us, by)
         else:
             if requests:
                 self._read_newest(step, requests)
@@ -329,16 +337,19 @@ class Store:
 
     def read(self, request: Request) -> Reply:
         """Execute a request that only reads, outside a step: it sees what was executed so far, all of it durable."""
-        if request.writes or self.is_unsynced:
+        if request.writes or self._is_unsynced:
             raise AssertionError("between two steps, when all is durable, only reads can be executed")
         return self.table.execute(request)
 
-    def _commit(self, step: Step, frames: list[bytes], time_us: int) -> None:
+    def _commit(self, step: Step, frames: list[bytes], time_us: int, by: bytes | None = None) -> None:
         requests = len(frames)
+        if by is not None:
+            frames = [by, *frames]
         if self._beginning is not None:
             frames = [self._beginning.frame, *frames]
         group = msgpack.encode_group(time_us, frames)
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        is_timed = bool(self.observers) or self.keeps_times
+        began_ns = time.perf_counter_ns() if is_timed else 0
         others: Sequence[bytes] = ()
         try:
             others = self.log.append(group)
@@ -348,8 +359,8 @@ class Store:
         except errors.AppendUnknown as error:
             self._note_trouble(str(error))
             step.state = _UNKNOWN
-        took_ns = time.perf_counter_ns() - began_ns if self.observers else 0
-        self._appended = (time_us, requests, len(group), took_ns)
+        took_ns = time.perf_counter_ns() - began_ns if is_timed else 0
+        self._appended = (time_us, requests, len(group), took_ns, began_ns + took_ns)
         if step.state is _OPEN:
             self._apply(others)
 
@@ -379,8 +390,8 @@ class Store:
         if self.trouble is not None:
             self._note_trouble(None)
         table = self.table
-        time_us, requests, _, _ = self._appended
-        self.is_unsynced = True
+        time_us, requests, _, _, _ = self._appended
+        self._is_unsynced = True
         self.groups += 1
         self.changes += requests
         self.records += requests
@@ -401,12 +412,14 @@ class Store:
 
     def _sync(self) -> None:
         """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged is lost."""
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        began_ns = time.perf_counter_ns() if self.observers or self.keeps_times else 0
         self.log.sync()
-        self.is_unsynced = False
+        self._is_unsynced = False
         if began_ns:
-            _, requests, length, append_ns = self._appended
-            commit = Commit(requests, length, append_ns, time.perf_counter_ns() - began_ns)
+            ended_ns = time.perf_counter_ns()
+            _, requests, length, append_ns, appended_ns = self._appended
+            self.commit_times = (appended_ns, began_ns, ended_ns)
+            commit = Commit(requests, length, append_ns, ended_ns - began_ns)
             for observer in self.observers:
                 observer.on_commit(commit)
 
@@ -545,6 +558,18 @@ class Store:
     def close(self) -> None:
         """Release the log."""
         self.log.close()
+
+
+def _senders_of(
+    requests: Sequence[Request], senders: Sequence[str | None], writes: Sequence[tuple[Request, Reply | None]]
+) -> bytes | None:
+    """Return the server's own request that names the senders of what is logged; None if none has a name."""
+    of_writes = [sender for request, sender in zip(requests, senders) if request.writes]
+    logged = [sender for sender, (_, cached) in zip(of_writes, writes) if cached is None]
+    if not any(logged):
+        return None
+    runs = [(sender, sum(1 for _ in same)) for sender, same in groupby(logged)]
+    return msgpack.encode_request(None, 1, [Senders(runs)])
 
 
 def compact(log: Log) -> None:

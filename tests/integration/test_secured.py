@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import signal
 import socket
@@ -418,3 +419,34 @@ def test_the_bridge_asks_for_its_token(tmp_path: Path) -> None:
     with pytest.raises(DidNotStart) as caught:
         ServerProcess(tmp_path / "data", "--token-file", str(token))
     assert caught.value.exit_code == 2 and "add --tcp" in caught.value.stderr
+
+
+# ---- who did what
+
+
+def test_the_log_and_the_trace_name_the_clients(place: Place, tmp_path: Path) -> None:
+    place.write_clients(CLIENTS.replace("read config/", "read,write config/"))
+    trace = tmp_path / "trace"
+    with ServerProcess(tmp_path / "traced", *place.options(), "--trace", str(trace), bridge=True) as place.server:
+        with place.connect(ALICE) as alice, place.connect(BOB) as bob:
+            alice.insert("a", 1)
+            bob.insert("config/b", 2)
+            alice.lookup("a")
+        with socket.create_connection(("127.0.0.1", place.server.port), 20) as bridge:
+            bridge.sendall(b'{"method": "insert", "key": "c", "value": 3}\n')
+            assert b"OK" in bridge.recv(1000)
+        place.server.terminate()
+    text = subprocess.run([*KVZMQ, "log", str(tmp_path / "traced")], capture_output=True, text=True, timeout=60).stdout
+    lines = [line.split("\t") for line in text.splitlines()]
+    assert [(line[4], line[5], line[-1]) for line in lines if line[4] == "insert"] == [
+        ("insert", "a", "alice"), ("insert", "config/b", "bob"), ("insert", "c", "-"),
+    ]  # fmt: skip
+    assert all(line[4] != "by" for line in lines)
+    only = [*KVZMQ, "log", str(tmp_path / "traced"), "--client", "bob", "--json"]
+    found = [json.loads(line) for line in subprocess.run(only, capture_output=True, timeout=60).stdout.splitlines()]
+    assert {entry["client"] for entry in found} == {"bob"} and [entry["keys"] for entry in found][-1] == ["config/b"]
+    traced = [line.split("\t") for line in trace.read_text().splitlines() if not line.startswith("#")]
+    assert {line[2].partition("@")[0] for line in traced if line[3] in ("insert", "lookup") and line[4] == '"a"'} == {
+        "alice"
+    }
+    assert any(line[2].startswith("bob@") for line in traced)
