@@ -51,6 +51,7 @@ class Mutant(NamedTuple):
 
 LINEAGE = "tests/integration/test_lineage.py::"
 READS = "tests/unit/test_reads.py::"
+SEVERAL = "tests/integration/test_several_servers.py::"
 ZMTP = "tests/unit/test_zmtp.py::"
 PLAIN = "tests/unit/test_plain_socket.py::"
 ZMTP_CONVERSATIONS = ZMTP + "test_a_conversation_gives_the_same_however_it_is_cut"
@@ -215,6 +216,15 @@ MUTANTS: list[Mutant] = [
         "reads of rows that are due", "store/table.py",
         "        if self._late and self.expiries.is_past(key, self.time_us):\n            return None", "        if False:\n            return None",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
+    ),
+    Mutant(
+        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._late:", " is operations.Lookup:",
+        COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
+    ),
+    Mutant(
+        "a row read by itself is sent at once, however large", "store/table.py",
+        "            if value is not None and len(value) < LARGE_BYTES_MIN:", "            if value is not None:",
+        "tests/unit/test_table.py::test_a_lookup_by_itself_is_answered_as_among_others", 9,
     ),
     Mutant(
         "writes that meet rows that are due", "store/table.py",
@@ -467,7 +477,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "expiry by the local clock", "store/store.py",
-        "        if frames or (table.expiries and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
+        "        if frames or (table.expiries.deadlines and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
         LOG + "test_rows_expire_by_a_commit_of_their_own[file]", 2,
     ),
     Mutant(
@@ -477,7 +487,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "no barrier before a read", "store/store.py",
-        "            groups = self.log.barrier()\n", "            groups = ()\n",
+        "            groups = self.log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -617,11 +627,10 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a stale read now and then", "store/table.py",
-        "            raise _no_key(op.key)\n        return self.budget.charge(value)",
-        "            raise _no_key(op.key)\n"
-        "        seen = self.__dict__.setdefault('_seen', {})\n"
-        "        if self.revision % 50:\n            seen[op.key] = value\n"
-        "        return self.budget.charge(seen.get(op.key, value))",
+        "            value = self.rows.get(ops[0].key)\n",
+        "            seen = self.__dict__.setdefault('_seen', {})\n"
+        "            if self.revision % 50:\n                seen[ops[0].key] = self.rows.get(ops[0].key)\n"
+        "            value = seen.get(ops[0].key, self.rows.get(ops[0].key))\n",
         LINEARIZABLE, 4,
     ),
     Mutant(
@@ -748,7 +757,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_router_transport.py::test_a_step_takes_in_a_bounded_number_of_bytes", 9),
     Mutant("router encodes all large replies at once", "server/transport/router.py", "while self._queues and sent_bytes < STEP_REPLY_BYTES_MAX:", "while self._queues:",
            "tests/unit/test_router_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 9),
-    Mutant("router lets small replies overtake large ones", "server/transport/router.py", "        if queue is None and not large:", "        if not large:",
+    Mutant("router lets small replies overtake large ones", "server/transport/router.py", "        if not large and peer[0] not in self._queues:", "        if not large:",
            "tests/unit/test_router_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 4),
     Mutant("bridge encodes all large replies at once", "server/transport/tcp.py", "        if self._encode_bytes <= 0:", "        if False:",
            "tests/unit/test_tcp_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 9),
@@ -862,11 +871,11 @@ MUTANTS: list[Mutant] = [
            "            elif self._waiting or self._closed:\n                self._pass_turn()\n            else:", "            else:",
            "tests/integration/test_client_threads.py::test_threads_share_messages_and_never_get_each_others_replies", 4),
     Mutant("a forgotten session's requests are always sent again", "client/core/session.py",
-           "            if call.writes and request.sent > 1:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
+           "            if call.writes and request.sent > request.refused + 1:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
            "            if False:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
            SESSION + "test_a_forgotten_session_is_an_error_for_what_was_sent_twice", 5),
     Mutant("a refused write that was sent twice is called not applied", "client/core/session.py",
-           "            certain = request.sent == 1", "            certain = True",
+           "            certain = request.sent == request.refused + 1", "            certain = True",
            SESSION + "test_a_refused_write_that_was_sent_twice_is_unknown", 5),
     Mutant("a write begins without its session opened", "client/core/session.py", "        self._opened = False\n        self._opening = False\n",
            "        self._opened = True\n        self._opening = False\n",
@@ -1021,7 +1030,7 @@ MUTANTS: list[Mutant] = [
     # ---- steps, the log's outcomes, timers, observers
     Mutant(
         "a step gives its replies out before its sync", "store/store.py",
-        "        if store.is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
+        "        if store._is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
         LOG + "test_the_replies_of_a_step_come_when_its_group_is_durable[file]", 3,
     ),
     Mutant(
@@ -1111,7 +1120,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "commits are timed though nobody listens", "store/store.py",
-        "        began_ns = time.perf_counter_ns() if self.observers else 0\n        self.log.sync()", "        began_ns = time.perf_counter_ns()\n        self.log.sync()",
+        "        began_ns = time.perf_counter_ns() if self.observers or self.keeps_times else 0\n        self.log.sync()", "        began_ns = time.perf_counter_ns()\n        self.log.sync()",
         "tests/unit/test_observers.py::test_nothing_is_timed_when_nobody_listens", 9,
     ),
     Mutant(
@@ -1638,6 +1647,70 @@ MUTANTS: list[Mutant] = [
         '    mark = "g"\n', '    mark = "g"\n    ordered_by_log = False\n',
         READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
     ),
+    Mutant(
+        "a client does not leave a server that refuses for now", "client/core/session_channel.py",
+        "session.hello.changed_to is not None or refuses", "session.hello.changed_to is not None",
+        SEVERAL + "test_a_client_goes_on_at_another_server_within_its_deadline[blocking-cut_off]", 16,
+    ),
+    Mutant(
+        "a refusal for now is the call's error", "client/core/session.py",
+        "return code == errors.Unavailable.code or", "return False and",
+        SEVERAL + "test_a_client_goes_on_at_another_server_within_its_deadline[blocking-cut_off]", 11,
+    ),
+    Mutant(
+        "a write refused by one of two servers is said not to be applied", "client/core/outgoing.py",
+        "        return self.refused == self.sent", "        return self.refused > 0",
+        SESSION + "test_a_write_is_known_not_to_be_applied_only_if_every_copy_was_refused", 11,
+    ),
+    Mutant(
+        "a session read does not say what its client has seen", "client/core/session.py",
+        "0 if self._any else self.revision", "0",
+        SEVERAL + "test_a_session_read_at_another_server_sees_what_the_client_has_written", 16,
+    ),
+    Mutant(
+        "what a watch has seen does not count for its client", "client/core/push_channel.py",
+        "                self._note_seen(self.state.position or 0)", "                pass",
+        SEVERAL + "test_what_a_watch_has_seen_counts_for_session_reads", 16,
+    ),
+    Mutant(
+        "a watch stays at a server that is cut off", "server/hearing.py",
+        "        if silent_s >= CUT_OFF_S and len(self._watches):", "        if False:",
+        SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-cut_off]", 16,
+    ),
+    Mutant(
+        "whoever joins others begins an epoch", "store/store.py",
+        "        if self.is_shared and self.table.epochs.current is not None:", "        if False:",
+        SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
+    ),
+    Mutant(
+        "a session read is sent to a server that does not know of it", "client/core/session.py",
+        " or not self.hello.knows_seen:", ":",
+        SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
+    ),
+    Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
+           "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
+    Mutant("the pages of others may ask the dashboard", "dashboard/safety.py", "        if not _is_own(headers, host):", "        if False:",
+           "tests/unit/test_dashboard_rules.py::test_pages_of_others_may_not_ask", 14),
+    Mutant("the dashboard does not look at Sec-Fetch-Site", "dashboard/safety.py", "    return site in (\"same-origin\", \"none\") or opens_page", "    return True",
+           "tests/unit/test_dashboard_rules.py::test_pages_of_others_may_not_ask", 14),
+    Mutant("the dashboard asks for no token", "dashboard/safety.py", "        return _refused(401,", "        return None and _refused(401,",
+           "tests/unit/test_dashboard_rules.py::test_without_the_token_nothing_is_told", 14),
+    Mutant("the dashboard's cookie is the token", "dashboard/safety.py", "response.set_cookie(COOKIE, self._cookie,", "response.set_cookie(COOKIE, token.decode(),",
+           "tests/unit/test_dashboard_rules.py::test_the_token_sets_a_cookie_once_and_leaves_the_address", 14),
+    Mutant("any number of browsers follow a dashboard", "dashboard/streams.py", "        if self.open >= STREAMS_MAX:", "        if False:",
+           "tests/unit/test_dashboard_figures.py::test_the_number_of_browsers_is_bounded", 9),
+    Mutant("a browser that does not read is waited for", "dashboard/streams.py", "        await asyncio.wait_for(sending, timeout_s)", "        await sending",
+           "tests/unit/test_dashboard_figures.py::test_a_browser_that_does_not_read_is_given_up", 9),
+    Mutant("the dashboard keeps any number of columns", "dashboard/rings.py", "if name not in self._columns and len(self._columns) < COLUMNS_MAX:", "if name not in self._columns:",
+           "tests/unit/test_dashboard_figures.py::test_the_number_of_columns_is_bounded", 9),
+    Mutant("the dashboard counts across a silence", "dashboard/collector.py", "        self._before = self._before_coarse = self._with_clients = None\n        self.rates", "        self.rates",
+           "tests/unit/test_dashboard_figures.py::test_silence_is_said_leaves_a_gap_and_ends", 13),
+    Mutant("the dashboard keeps to a table that is gone", "dashboard/collector.py", "            if isinstance(error, errors.TableChanged):", "            if False:",
+           "tests/unit/test_dashboard_figures.py::test_another_table_behind_the_same_address_is_shown_with_another_client", 12),
+    Mutant("the dashboard shows what cannot be seen", "dashboard/shown.py", "    if text.isprintable():", "    if True:",
+           "tests/unit/test_dashboard_shown.py::test_what_cannot_be_seen_is_escaped", 9),
+    Mutant("lanes never doubt", "dashboard/lanes.py", "        if bar.began_us < before.ended_us - OVERLAP_US:", "        if False:",
+           "tests/unit/test_dashboard_shown.py::test_requests_that_did_not_execute_alone_are_noticed", 4),
 ]
 # fmt: on
 

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from kvzmq import __version__, errors
+from kvzmq.client.core.reads import READS, Reads
 
 DONE, NOT_FOUND, USAGE, REFUSED_TO_START, UNREACHABLE, STORAGE_FAILED = range(6)
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -253,6 +254,14 @@ def _drop_output() -> None:
     help="How long an answer may take, retries included.",
 )
 @click.option(
+    "--reads",
+    "reads",
+    envvar="KVZMQ_READS",
+    type=click.Choice(READS),
+    help="How new what is read has to be, where several servers serve one table: everything that any of them has "
+    "acknowledged (linearizable, unless told otherwise), what this client has seen, or what the server has.",
+)
+@click.option(
     "--no-wait",
     "no_wait",
     is_flag=True,
@@ -261,7 +270,13 @@ def _drop_output() -> None:
 )
 @click.pass_context
 def main(
-    ctx: click.Context, url: str, curve_key: str | None, server_key: str | None, timeout_s: float, no_wait: bool
+    ctx: click.Context,
+    url: str,
+    curve_key: str | None,
+    server_key: str | None,
+    timeout_s: float,
+    reads: Reads | None,
+    no_wait: bool,
 ) -> None:
     """A durable table that processes share over ZeroMQ."""
     if ctx.invoked_subcommand is None:
@@ -272,5 +287,5 @@ def main(
     if ctx.invoked_subcommand not in ("server", "keygen", "catalog", "trace", "bench"):
         from kvzmq.cli.connection import Connection
 
-        ctx.obj = Connection(url, timeout_s, no_wait, curve_key, server_key)
+        ctx.obj = Connection(url, timeout_s, no_wait, curve_key, server_key, reads)
         ctx.call_on_close(ctx.obj.close)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kvzmq import errors
+from kvzmq.client.core.reads import READS, Reads
 
 if TYPE_CHECKING:
     from kvzmq.client.core.targets import Target
@@ -43,6 +44,7 @@ class Connection:
         no_wait: whether it is an error at once if no server listens at the URL
         curve_key: the path of the client's keys, for a server with CURVE
         server_key: the public key of that server
+        reads: how new what is read has to be, as `kvzmq.connect` takes it
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Connection:
         no_wait: bool = False,
         curve_key: str | None = None,
         server_key: str | None = None,
+        reads: Reads | None = None,
     ) -> None:
         self.url = url
+        self.reads = reads
         self.curve_key = curve_key
         self.server_key = server_key
         self.timeout_s = timeout_s
@@ -70,6 +74,7 @@ class Connection:
             "no_wait": self.no_wait,
             "curve_key": self.curve_key,
             "server_key": self.server_key,
+            "reads": self.reads,
         }
         return Connection(**(own | settings))
 
@@ -127,7 +132,9 @@ class Connection:
         try:
             if any(part.strip().startswith("inproc:") for part in self.url.split(",")):
                 raise ValueError("inproc:// reaches sockets of one process only: use tcp://HOST:PORT or ipc:///PATH")
-            self._client = connect(self.url, self.timeout_s, curve_key=self.curve_key, server_key=self.server_key)
+            self._client = connect(
+                self.url, self.timeout_s, curve_key=self.curve_key, server_key=self.server_key, reads=self.reads
+            )
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         return self._client
@@ -185,6 +192,8 @@ class TableCommand(click.Command):
                          help="Your key, for a server with CURVE.", expose_value=False, callback=_with_curve_key),
             click.Option(["--server-key", "server_key"], metavar="KEY", expose_value=False, callback=_with_server_key,
                          help="Its public key."),
+            click.Option(["--reads", "reads"], type=click.Choice(READS), expose_value=False, callback=_with_reads,
+                         help="How new what is read has to be, where several servers serve one table."),
             click.Option(["--no-wait", "no_wait"], is_flag=True, expose_value=False, callback=_with_no_wait,
                          help="Fail at once if no server listens there."),
         ]  # fmt: skip
@@ -229,6 +238,11 @@ def _with_curve_key(ctx: click.Context, _: click.Parameter, curve_key: str | Non
 def _with_server_key(ctx: click.Context, _: click.Parameter, server_key: str | None) -> None:
     if server_key is not None and ctx.obj is not None:
         _replace(ctx, server_key=server_key)
+
+
+def _with_reads(ctx: click.Context, _: click.Parameter, reads: Reads | None) -> None:
+    if reads is not None and ctx.obj is not None:
+        _replace(ctx, reads=reads)
 
 
 def _replace(ctx: click.Context, **settings: Any) -> None:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import zmq
+from msgspec.structs import replace
 
 from kvzmq import catalog, errors
 from kvzmq.client.core.pyzmq_socket import PyzmqSocket
@@ -31,6 +32,7 @@ from kvzmq.client.core.targets import Target
 from kvzmq.client.core.urls import catalog_of, needs_lookup, parse_urls
 from kvzmq.client.sync.client import open_client
 from kvzmq.curve import ClientKeys
+from kvzmq.units import count
 
 _GREETING_BYTES = 64
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -117,7 +119,11 @@ def _project(url: str, timeout_s: float, keys: ClientKeys | None) -> list[Findin
     servers = "1 server" if len(entries) == 1 else f"{len(entries)} servers, the newest first"
     findings = [Finding(True, f"the catalog knows, of {url}, {servers}")]
     with ThreadPoolExecutor(len(entries)) as pool:  # one that is silent does not make the others wait
-        walks = list(pool.map(lambda entry: _announced(entry, host, timeout_s, keys), entries))
+        asked = list(pool.map(lambda entry: _announced(entry, host, timeout_s, keys), entries))
+    told = [entry if one.revision is None else replace(entry, revision=one.revision)
+            for entry, one in zip(entries, asked) if one.well]  # fmt: skip
+    newest = catalog.newest_revisions(told)
+    walks = [one.describe(newest.get(entry.lineage)) for entry, one in zip(entries, asked)]
     findings += itertools.chain.from_iterable(walks)
     answering = [entry for entry, walk in zip(entries, walks) if walk[-1].well]
     if answering and len(entries) > 1:
@@ -143,8 +149,37 @@ def _project_faults(entries: list[catalog.Entry], answering: list[catalog.Entry]
             )
 
 
-def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKeys | None) -> list[Finding]:
-    """Return what a server has announced and whether it answers there, or the first step that failed."""
+class _Asked(NamedTuple):
+    """What came of asking one server of a project.
+
+    steps     up to the first that failed
+    about     what it has announced
+    revision  that it answered at, or None
+    trouble   why it cannot reach the log that it shares with others, or None
+    """
+
+    steps: list[Finding]
+    about: str = ""
+    revision: int | None = None
+    trouble: str | None = None
+
+    @property
+    def well(self) -> bool:
+        return self.revision is not None
+
+    def describe(self, newest: int | None) -> list[Finding]:
+        """Return the findings; `newest` is the highest revision of all that have the table, if there are several."""
+        if self.revision is None:
+            return self.steps
+        behind = "" if newest is None else f", {count(newest - self.revision, 'change')} behind the newest"
+        answers = Finding(True, f"{self.about}: answers, at revision {self.revision}{behind}")
+        if self.trouble is None:
+            return [*self.steps, answers]
+        return [*self.steps, answers, Finding(False, f"{self.about}: it is cut off from its log: {self.trouble}")]
+
+
+def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKeys | None) -> _Asked:
+    """Ask a server that has announced itself."""
     endpoint = entry.url(host)
     age_s = max(0, int(time.time()) - entry.lastheardfrom)
     about = (
@@ -153,17 +188,19 @@ def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKe
     )
     unusable = catalog.why_unusable(entry, host)
     if unusable:
-        return [Finding(False, f"{about}: {unusable}")]
+        return _Asked([Finding(False, f"{about}: {unusable}")])
     steps = _check(endpoint, timeout_s, keys)
     if not steps[-1].well:
-        return [Finding(False, f"{about}: {steps[-1].text}")]
+        return _Asked([Finding(False, f"{about}: {steps[-1].text}")])
     try:
         with open_client([Target(endpoint, keys)], timeout_s) as table:
             table.ping()
             revision = table.revision
+            with contextlib.suppress(errors.NotAllowed):
+                return _Asked(steps, about, revision, table.stats().get("barrier_trouble"))
     except errors.KvzmqError as error:
-        return [Finding(False, f"{about}: {error}")]
-    return [*steps, Finding(True, f"{about}: answers, at revision {revision}")]
+        return _Asked([Finding(False, f"{about}: {error}")])
+    return _Asked(steps, about, revision)
 
 
 def _steps(endpoint: str, timeout_s: float, keys: ClientKeys | None) -> Iterator[str]:

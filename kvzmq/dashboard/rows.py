@@ -124,12 +124,14 @@ class Rows:
         except errors.NoSuchKey:  # it has expired meanwhile
             return None
 
-    async def history(self, key: str) -> History:
-        """Return what is known of a row's changes."""
+    async def history(self, key: str) -> dict[str, list[History]]:
+        """Return what is known of a row's changes by source: the log if it may be read, the server if it has more."""
+        told = await self._from_server(key)
         if self._data is None:
-            return await self._from_server(key)
+            return {"parts": [told]}
         async with self._reads_log:
-            return await asyncio.to_thread(_from_log, self._data, key)
+            logged = await asyncio.to_thread(_from_log, self._data, key)
+        return {"parts": [logged] if len(logged.changes) >= len(told.changes) else [logged, told]}
 
     async def _from_server(self, key: str) -> History:
         since = 0
@@ -154,7 +156,7 @@ class Rows:
             except errors.Timeout:
                 return History(
                     "server",
-                    f"since revision {since:,}" if since else "since the table was begun, or the server was started",
+                    f"after revision {since:,}",
                     list(reversed(changes)),
                     count > CHANGES_MAX,
                 )

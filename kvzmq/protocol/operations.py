@@ -534,6 +534,7 @@ class SlowRequests(Operation, tag="slow_requests"):
     limit: Annotated[int, Meta(ge=1, le=SLOW_REQUESTS_MAX)] = SLOW_REQUESTS_MAX
 
     mark = "z"
+    ordered_by_log = False
     scope = Scope.SERVER
     administers = True
     accesses = the_whole_table
@@ -555,6 +556,7 @@ class Monitor(Operation, tag="monitor"):
     sample: Annotated[int, Meta(ge=1, le=SAMPLE_MAX)] = 1
 
     mark = "v"
+    ordered_by_log = False
     scope = Scope.CONNECTION
     pushes = True
     administers = True
@@ -569,7 +571,7 @@ class Monitor(Operation, tag="monitor"):
 class Progress(Operation, tag="progress"):
     """Ask for an event without a change, to be sent when every event of the watch up to the revision of this reply was.
 
-    Payload: whether this connection has a watch of this number.
+    Payload: whether this connection has a watch of this number, or a monitor: of that it is the heartbeat.
     """
 
     watch: int
@@ -580,7 +582,7 @@ class Progress(Operation, tag="progress"):
 
 
 class Unwatch(Operation, tag="unwatch"):
-    """End the watch of this number. Payload: null."""
+    """End the watch, or the monitor, of this number. Payload: null."""
 
     watch: int
 
@@ -647,11 +649,12 @@ UNCHECKED = frozenset(KINDS) - _VALUES.keys() - _CHECKS.keys()
 """The operations of which the types of their arguments say all."""
 
 
-TRAITS: dict[type[Operation], tuple[bool, bool, bool, Callable[[Any], int] | None]] = {
-    kind: (kind in WRITES, kind in SERVED, kind in SCANS, WEIGHTS.get(kind)) for kind in KINDS
+TRAITS: dict[type[Operation], tuple[bool, bool, bool, bool, Callable[[Any], int] | None]] = {
+    kind: (kind in WRITES, kind in SERVED, kind in SCANS, kind not in SERVED | SCANS, WEIGHTS.get(kind))
+    for kind in KINDS
 }
-"""Of each operation whether it writes, is in SERVED, scans; and its function in WEIGHTS. Plain tuples: a named one
-takes a seventh longer to unpack, for every request."""
+"""Of each operation whether it writes, is in SERVED, scans, is neither in SERVED nor scans; and its function in
+WEIGHTS. Plain tuples: a named one takes a seventh longer to unpack, for every request."""
 
 
 def weight_of(op: Operation) -> int:

@@ -1,8 +1,10 @@
 """What was answered in one step of the loop, and when: what monitors and the slow log look at when the step has ended.
 
-While a step goes on, only the clock is read: once for each request when it has executed, and a few times for each group
-and step. Everything else is found out afterwards, for those requests that somebody wants to see. Times are nanoseconds
-of `time.perf_counter_ns`.
+Most steps are quick, and it is known too late that one was not. So while a step goes on the clock is read twice, when
+it begins and when it has ended, and for each request that is not quick (`Request.is_quick`), before and after; how long
+drain, append and sync took is measured anyway. Of the quick requests between two that were measured it is known when
+the first of them began and the last ended, and that is what their records say: 1,000 of them take a few milliseconds.
+While there is a monitor every request is measured. Times are nanoseconds of `time.perf_counter_ns`.
 """
 
 from __future__ import annotations
@@ -26,57 +28,91 @@ class AnsweredGroup(NamedTuple):
     """Requests that were executed and answered together.
 
     arrivals         the requests, in the order of their execution
-    replies          to each of them
-    marks            when the execution of the first began, then when that of each ended
-    sync_began_ns    when the group began to wait for the disk, or 0
-    durable_ns       when everything that the replies show was durable
+    replies          to as many of them as this is about
     revision_before  the table's, before the first of them
+    measured         those whose execution was measured, in their order, with when it began and ended
+    executed_ns      when the last had executed; 0 if that is when the step waited for the disk, or ended
+    commit_times     of the latest commit, see Store.commit_times; it may have been an earlier group's
     """
 
     arrivals: Sequence[Arrival]
     replies: Sequence[Reply]
-    marks: Sequence[int]
-    sync_began_ns: int
-    durable_ns: int
     revision_before: int
+    measured: Sequence[tuple[Arrival, int, int]]
+    executed_ns: int
+    commit_times: tuple[int, int, int]
 
 
 class AnsweredStep(NamedTuple):
     """A step that has ended.
 
-    number    of the step
-    began_ns  when its poll had returned
-    ended_ns  when its replies had been handed over
-    ended_us  the same, microseconds since 1970 UTC
-    groups    in their order, at least one
+    number      of the step
+    began_ns    when its poll had returned
+    drained_ns  when its requests had been taken in
+    ended_ns    when its replies had been handed over
+    ended_us    the same, microseconds since 1970 UTC
+    groups      in their order
     """
 
     number: int
     began_ns: int
+    drained_ns: int
     ended_ns: int
     ended_us: int
     groups: Sequence[AnsweredGroup]
 
     def requests(self) -> Iterator[Answered]:
         """Yield what was answered, in order."""
+        free_ns = max(self.began_ns, self.drained_ns)  # from when on the next group may have executed
         for group in self.groups:
+            appended_ns, sync_began_ns, sync_ended_ns = group.commit_times
+            waited = sync_began_ns >= free_ns
+            executed_ns = group.executed_ns or (sync_began_ns if waited else self.ended_ns)
+            durable_ns = sync_ended_ns if waited else executed_ns
+            began_ns = max(free_ns, appended_ns) if waited else free_ns
             revision = group.revision_before
-            for at, (arrival, reply) in enumerate(zip(group.arrivals, group.replies)):
+            spans = _spans(group, began_ns, executed_ns)
+            for arrival, reply, (began_ns, ended_ns) in zip(group.arrivals, group.replies, spans):
                 after = max(revision, reply.revision)  # a cached reply has the revision of its first execution
-                yield Answered(self, group, at, arrival, reply, revision, after)
+                yield Answered(
+                    self, arrival, reply, revision, after, began_ns, ended_ns,
+                    sync_began_ns if waited else 0, durable_ns,
+                )  # fmt: skip
                 revision = after
+            free_ns = durable_ns
+
+
+def _spans(group: AnsweredGroup, began_ns: int, executed_ns: int) -> Iterator[tuple[int, int]]:
+    """Yield for each request when it began and ended, or when the quick ones around it did."""
+    measured = [*group.measured, (None, executed_ns, executed_ns)]
+    at = 0
+    for arrival in group.arrivals:
+        of, next_began_ns, next_ended_ns = measured[at]
+        if of is arrival:
+            yield next_began_ns, next_ended_ns
+            began_ns = next_ended_ns
+            at += 1
+        else:
+            yield began_ns, next_began_ns
 
 
 class Answered(NamedTuple):
-    """One request of a step: the `at`-th of its group."""
+    """One request of a step that has ended.
+
+    began_ns, ended_ns  its execution
+    sync_began_ns       when its group began to wait for the disk; 0 if it did not
+    durable_ns          when everything that its reply shows was durable
+    """
 
     step: AnsweredStep
-    group: AnsweredGroup
-    at: int
     arrival: Arrival
     reply: Reply
     revision_before: int
     revision_after: int
+    began_ns: int
+    ended_ns: int
+    sync_began_ns: int
+    durable_ns: int
 
     @property
     def received_ns(self) -> int:
@@ -88,12 +124,16 @@ class Answered(NamedTuple):
         """From then on until its reply was handed over."""
         return self.step.ended_ns - self.received_ns
 
+    @property
+    def executed_ns(self) -> int:
+        """How long it executed."""
+        return self.ended_ns - self.began_ns
+
     def record(self, names: Names, prefix: str = "") -> MonitoredRequest:
         """Return what is told of it; of its operations those that touch keys which begin with `prefix`."""
-        step, group, at, arrival, reply = self.step, self.group, self.at, self.arrival, self.reply
+        step, arrival, reply = self.step, self.arrival, self.reply
         request = arrival.request
-        received_ns, began_ns, ended_ns = self.received_ns, group.marks[at], group.marks[at + 1]
-        synced = group.sync_began_ns > 0
+        received_ns, synced = self.received_ns, self.sync_began_ns > 0
         return MonitoredRequest(
             step=step.number,
             received_us=step.ended_us - (step.ended_ns - received_ns) // 1000,
@@ -107,14 +147,14 @@ class Answered(NamedTuple):
             revision_after=self.revision_after,
             request_bytes=0 if isinstance(request, Refusal) else len(request.frame),
             reply_bytes=len(reply.results),
-            queued_s=(began_ns - received_ns) / 1e9,
-            executed_s=(ended_ns - began_ns) / 1e9,
-            synced_s=(group.durable_ns - ended_ns) / 1e9,
-            sent_s=(step.ended_ns - group.durable_ns) / 1e9,
+            queued_s=(self.began_ns - received_ns) / 1e9,
+            executed_s=self.executed_ns / 1e9,
+            synced_s=(self.durable_ns - self.ended_ns) / 1e9,
+            sent_s=(step.ended_ns - self.durable_ns) / 1e9,
             step_began_s=step.began_ns / 1e9,
             step_ended_s=step.ended_ns / 1e9,
-            sync_began_s=group.sync_began_ns / 1e9 if synced else None,
-            sync_ended_s=group.durable_ns / 1e9 if synced else None,
+            sync_began_s=self.sync_began_ns / 1e9 if synced else None,
+            sync_ended_s=self.durable_ns / 1e9 if synced else None,
         )
 
 

@@ -17,7 +17,7 @@ from msgspec import Raw
 from kvzmq import __version__, errors
 from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.declaration import Operation
-from kvzmq.protocol.messages import Refusal, Reply, Request
+from kvzmq.protocol.messages import LARGE_BYTES_MIN, Refusal, Reply, Request
 from kvzmq.server import watches
 from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
@@ -90,6 +90,7 @@ class Dispatcher:
         self.watches = watches.Watches(store.table, monotonic)
         self.monitors = Monitors(monotonic)
         self.slow_log = slow_log
+        store.keeps_times = slow_log is not None
         self.deferral = Deferral(store, monotonic)
         self.ahead = SeenQueue(store, monotonic)
         self.steps = 0
@@ -106,10 +107,10 @@ class Dispatcher:
         """When the step began, set by the loop; 0 if nobody wants to know when its requests executed."""
         self.answered: list[AnsweredGroup] = []
         """What the step has answered so far, if somebody wants to know."""
-        self._marks: list[int] = []  # of the group that executes, see AnsweredGroup
-        self._revision = 0  # of the table before that group
-        self._waits = False  # whether that group has to wait for the disk
+        self._measured: list[tuple[Arrival, int, int]] = []  # of the group that executes, see AnsweredGroup
+        self._revision = self._executed_ns = 0  # the same
         self._has_waited = False  # whether the step executes requests of earlier ones
+        self._in_groups = not group_commit  # whether the step may have several groups
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
@@ -142,8 +143,6 @@ class Dispatcher:
         """
         self.steps += 1
         self.watches.note_received(arrivals)
-        if self.monitors.is_active:
-            self.monitors.note_received(arrivals)
         if self.observers:
             self._stamp(arrivals)
         scans = _any_may_wait(arrivals)
@@ -154,6 +153,7 @@ class Dispatcher:
             arrivals = self._resolve(self._unknown, arrivals)
             scans = _any_scans(arrivals)
         if scans or self.deferral:
+            self._in_groups = True
             self._run_in_groups(arrivals)
         else:
             self._run_all(arrivals, self._clock())
@@ -181,24 +181,27 @@ class Dispatcher:
         if self.monitors.is_active:
             self.monitors.pump(self.store.revision)
 
-    @property
-    def keeps_times(self) -> bool:
-        """Whether somebody wants to know when requests executed."""
-        return self.slow_log is not None or self.monitors.is_active
+    def end_step(self, ended_ns: int) -> None:
+        """Show what the step has answered to whom it concerns; to be called when the replies have left.
 
-    def end_step(self) -> None:
-        """Show what the step has answered to whom it concerns; call it when the replies have left."""
-        ended_ns = time.perf_counter_ns()
-        groups, self.answered = self.answered, []
-        has_waited, self._has_waited = self._has_waited, False
-        slow_log = self.slow_log
-        is_slow = slow_log is not None and (ended_ns - self.began_ns >= slow_log.slower_than_ns or has_waited)
-        if is_slow or self.monitors.is_active:
-            step = AnsweredStep(self.steps, self.began_ns, ended_ns, self._clock(), groups)
-            if slow_log is not None and is_slow:
-                slow_log.look(step)
-            if self.monitors.is_active:
-                self.monitors.look(step)
+        Args:
+            ended_ns: when that was
+        """
+        answered = self.answered
+        slow_log, monitors = self.slow_log, self.monitors
+        is_slow = slow_log is not None and (ended_ns - self.began_ns >= slow_log.slower_than_ns or self._has_waited)
+        if not is_slow and not monitors.is_active:
+            answered.clear()
+            return
+        self.answered, self._has_waited = [], False
+        self._in_groups = self._run_all == self._run_singly
+        drained_ns = int(1e9 * max((transport.drained_s for transport in self._transports), default=0.0))
+        step = AnsweredStep(self.steps, self.began_ns, drained_ns, ended_ns, self._clock(), answered)
+        if slow_log is not None and is_slow:
+            slow_log.look(step)
+        if monitors.is_active:
+            monitors.look(step)
+        self.store.keeps_times = slow_log is not None or monitors.is_active
 
     def wait_s(self, timeout_s: float) -> float:
         """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has to be called."""
@@ -211,6 +214,8 @@ class Dispatcher:
             timeout_s = min(timeout_s, self.watches.wait_s)
         if self.monitors.is_active:
             timeout_s = min(timeout_s, self.monitors.wait_s())
+        if not self.store.table.expiries.deadlines:
+            return timeout_s
         due_us = self.store.next_due_us()
         if due_us is None:
             return timeout_s
@@ -303,60 +308,64 @@ class Dispatcher:
     def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
         held_bytes = 0
-        observed, execute, keeps_times = bool(self.observers), step.execute, self.began_ns > 0
-        now_ns, store = time.perf_counter_ns, self.store
-        if keeps_times:
-            self._marks, self._revision = [now_ns()], store.table.revision
-        mark = self._marks.append
+        observed, execute = bool(self.observers) or self.monitors.is_active, step.execute
+        self._revision = self.store.table.revision
         for arrival in arrivals:
             request = arrival.request
-            if observed or isinstance(request, Refusal) or request.served or request.scans:
+            if observed or isinstance(request, Refusal) or not request.is_quick:
                 reply = self._answer(step, arrival, request)
             else:  # what nearly all are
                 self.requests += 1
                 self.operations += len(request.ops)
                 reply = execute(request)
-            if keeps_times:
-                mark(now_ns())
             held_bytes += len(reply.results)
             if held_bytes > WAITING_BYTES_MAX:
-                self._waits = store.is_unsynced
+                self._note_executed()
                 replies = step.release()
                 self._send(unsent, replies)
-                unsent, held_bytes, mark = unsent[len(replies) :], 0, self._marks.append
-        self._waits = store.is_unsynced
+                unsent, held_bytes = unsent[len(replies) :], 0
+        if held_bytes >= LARGE_BYTES_MIN or self._measured or self._in_groups:
+            self._note_executed()
         self._send(unsent, step.sync())
 
     def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
-        began_ns = time.perf_counter_ns() if self.is_timed or self.began_ns else 0
+        began_ns = time.perf_counter_ns() if self.is_timed else 0
         if self.began_ns:
-            self._note_answered(arrivals, replies, began_ns)
+            self.answered.append(
+                AnsweredGroup(
+                    arrivals, replies, self._revision, self._measured, self._executed_ns, self.store.commit_times
+                )
+            )
+            if self._executed_ns:
+                self._measured, self._executed_ns = [], 0
         if self.is_timed:
             for on_replies in self._on_replies:
                 on_replies(arrivals, replies)
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
-        if self.is_timed:
+        if began_ns:
             self.send_ns += time.perf_counter_ns() - began_ns
 
-    def _note_answered(self, arrivals: Sequence[Arrival], replies: Sequence[Reply], durable_ns: int) -> None:
-        if not replies:
-            return
-        marks, revision = self._marks, self._revision
-        self.answered.append(
-            AnsweredGroup(arrivals, replies, marks, marks[-1] if self._waits else 0, durable_ns, revision)
-        )
-        self._marks, self._revision = [marks[-1]], self.store.table.revision  # the rest of the group may follow
+    def _note_executed(self) -> None:
+        """Note when the group has executed, as sending its replies may take long."""
+        if self.began_ns:
+            self._executed_ns = time.perf_counter_ns()
 
     def _answer(self, step: Step, arrival: Arrival, request: Request | Refusal) -> HeldReply:
+        began_ns = time.perf_counter_ns() if self.began_ns else 0
         request = self._admit(arrival, request)
         if isinstance(request, Refusal):
-            return step.hold(self._refuse(request))
-        self.requests += 1
-        self.operations += len(request.ops)
-        if self.observers:
-            return self._execute_observed(step, arrival, request)
-        return self._execute_one(step, arrival, request)
+            reply = step.hold(self._refuse(request))
+        else:
+            self.requests += 1
+            self.operations += len(request.ops)
+            if self.observers:
+                reply = self._execute_observed(step, arrival, request)
+            else:
+                reply = self._execute_one(step, arrival, request)
+        if began_ns:
+            self._measured.append((arrival, began_ns, time.perf_counter_ns()))
+        return reply
 
     def _execute_one(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
         if request.served:
@@ -486,7 +495,8 @@ class Dispatcher:
 
     def _monitor(self, arrival: Arrival, op: operations.Monitor) -> int:
         number = self.watches.take_number()
-        self.monitors.add(arrival, number, op)
+        self.monitors.add(arrival, number, op, self.steps)
+        self.store.keeps_times = True
         return number
 
     def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
@@ -556,7 +566,7 @@ class Dispatcher:
         return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
 
     def _progress(self, arrival: Arrival, op: operations.Progress) -> bool:
-        return self.watches.ask_progress(arrival, op.watch)
+        return self.watches.ask_progress(arrival, op.watch) or self.monitors.note_heartbeat(arrival, op.watch)
 
     def _unwatch(self, arrival: Arrival, op: operations.Unwatch) -> None:
         self.watches.remove(arrival, op.watch)

@@ -38,6 +38,7 @@ from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher
+from kvzmq.server.hearing import Hearing
 from kvzmq.server.journal import Journal
 from kvzmq.server.machine import Machine
 from kvzmq.server.metrics import WINDOW_S, Metrics
@@ -168,6 +169,8 @@ class Server:
         self.timers.add(self._sweep, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         self.timers.add(self._backups.drop_idle, wakes=False)
+        if store.is_shared:
+            self.timers.add(Hearing(store, self.dispatcher.watches, monotonic).look)
         if compactor is not None:
             self.timers.add(self._compact, wakes=False)
         if access is not None:
@@ -230,7 +233,9 @@ class Server:
         # What is not drained stays ready, and the poll would not wait.
         poller = self._log_poller if is_full else self._poller
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
-        dispatcher.began_ns = time.perf_counter_ns() if dispatcher.keeps_times else 0
+        # Not only for slow steps: that a step was slow is known when it is too late to see why.
+        keeps_times = dispatcher.slow_log is not None or dispatcher.monitors.is_active
+        dispatcher.began_ns = time.perf_counter_ns() if keeps_times else 0
         timed = self._phases if self._phases is not None and self._phases.is_due else None
         if timed is not None:
             timed.begin()
@@ -255,11 +260,12 @@ class Server:
             timed.dispatched()
         for transport in self.transports:
             transport.flush()
-        if dispatcher.answered:
-            dispatcher.end_step()
+        ended_ns = time.perf_counter_ns() if dispatcher.answered else 0
         if timed is not None:
             timed.end()
             dispatcher.is_timed = False
+        if ended_ns:
+            dispatcher.end_step(ended_ns)
         self.timers.run()
         return len(arrivals)
 

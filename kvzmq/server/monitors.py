@@ -5,16 +5,16 @@ replies have left, and for SHARE of the loop's time at most: a step for which no
 its requests are counted as dropped. What is looked at comes in whole steps, so that a picture of it is true.
 
 Each monitor has a bounded buffer of encoded records. It is pushed when it has waited for PUSH_S; while its peer has no
-room, or has sent nothing after UNHEARD_BYTES_MAX, what the buffer cannot take is counted as dropped as well.
+room, or has not been heard of after UNHEARD_BYTES_MAX, what the buffer cannot take is counted as dropped as well.
 
-The peer of a monitor has to send something, a `ping` for example, at least every SILENCE_S_MAX; else its monitors end
-with WatchIdle. It is sent something at least every HEARTBEAT_S.
+The peer of a monitor has to ask for its `progress` at least every SILENCE_S_MAX, which is its heartbeat; else the
+monitor ends with WatchIdle. It is sent something at least every HEARTBEAT_S.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable
 
 import msgspec
 from msgspec import Raw
@@ -37,7 +37,7 @@ EVENT_BYTES_MAX = 8 << 10
 """From how many bytes of records on an event takes no more."""
 
 UNHEARD_BYTES_MAX = 4 << 20
-"""How much a peer may be sent after it has sent something."""
+"""How much a peer may be sent after a heartbeat of its own."""
 
 PUSH_S = 0.02
 """How long a record is buffered for others to travel with it."""
@@ -55,12 +55,13 @@ BURST_NS = 5_000_000
 class _Monitor:
     __slots__ = (
         "buffer", "buffered_bytes", "client", "dropped", "dropped_before", "error", "key", "kind", "number",
-        "prefix", "pushed_s", "received_s", "sample", "skipped", "slower_than_ns", "unheard_bytes",
+        "prefix", "pushed_s", "heard_s", "sample", "step", "skipped", "slower_than_ns", "unheard_bytes",
     )  # fmt: skip
 
-    def __init__(self, number: int, arrival: Arrival, op: Monitor, now_s: float) -> None:
+    def __init__(self, number: int, arrival: Arrival, op: Monitor, step: int, now_s: float) -> None:
         self.number = number
         self.key: tuple[Transport, Hashable] = (arrival.transport, arrival.peer)
+        self.step = step  # in which it began: it is told of the next ones
         self.client = op.client
         self.kind = OPERATIONS.get(op.op)
         self.prefix = op.prefix
@@ -72,7 +73,7 @@ class _Monitor:
         self.dropped = 0  # in all
         self.dropped_before = 0  # of them, what the records told so far have said
         self.unheard_bytes = 0
-        self.received_s = self.pushed_s = now_s
+        self.heard_s = self.pushed_s = now_s
         self.error: errors.OperationError | None = None  # the last thing to be pushed, before it ends
 
     def passes(self, answered: Answered, names: Names) -> bool:
@@ -138,7 +139,7 @@ class Monitors:
         self._monitors: dict[int, _Monitor] = {}
         self._names = Names()
         self._left_ns = BURST_NS
-        self._measured_ns = now_ns()
+        self._earned_ns = now_ns()
         self._buffered_s = 0.0  # since when something is buffered
         self._has_buffered = self._is_stalled = False
         self.is_active = False
@@ -149,8 +150,8 @@ class Monitors:
 
     # ---- what a connection asks for
 
-    def add(self, arrival: Arrival, number: int, op: Monitor) -> None:
-        """Begin a monitor, with the requests of the next step.
+    def add(self, arrival: Arrival, number: int, op: Monitor, step: int) -> None:
+        """Begin a monitor, with the requests of the steps after `step`.
 
         Raises:
             ResultTooLarge: there are MONITORS_MAX already
@@ -158,7 +159,7 @@ class Monitors:
         if len(self._monitors) >= MONITORS_MAX:
             raise errors.ResultTooLarge(f"there are {MONITORS_MAX} monitors already")
         self._names.forget()
-        self._monitors[number] = _Monitor(number, arrival, op, self._clock())
+        self._monitors[number] = _Monitor(number, arrival, op, step, self._clock())
         self.is_active = True
 
     def remove(self, arrival: Arrival, number: int) -> None:
@@ -175,13 +176,14 @@ class Monitors:
             if transport.user(peer) in users:
                 monitor.error = errors.WatchIdle("the rights of this client have changed: ask again")
 
-    def note_received(self, arrivals: Sequence[Arrival]) -> None:
-        """Note which peers have sent something."""
-        now_s = self._clock()
-        for monitor in self._monitors.values():
-            if any((arrival.transport, arrival.peer) == monitor.key for arrival in arrivals):
-                monitor.received_s = now_s
-                monitor.unheard_bytes = 0
+    def note_heartbeat(self, arrival: Arrival, number: int) -> bool:
+        """Note that a peer has asked for the progress of its monitor; False if it has none of this number."""
+        monitor = self._monitors.get(number)
+        if monitor is None or monitor.key != (arrival.transport, arrival.peer):
+            return False
+        monitor.heard_s = self._clock()
+        monitor.unheard_bytes = 0
+        return True
 
     def _end(self, monitor: _Monitor) -> None:
         self._monitors.pop(monitor.number, None)
@@ -192,9 +194,11 @@ class Monitors:
     def look(self, step: AnsweredStep) -> None:
         """Buffer what the monitors want of a step that has ended; or count it as dropped, for want of time."""
         began_ns = self._now_ns()
-        self._left_ns = min(BURST_NS, self._left_ns + int(SHARE * (began_ns - self._measured_ns)))
-        self._measured_ns = began_ns
+        self._left_ns = min(BURST_NS, self._left_ns + int(SHARE * (began_ns - self._earned_ns)))
+        self._earned_ns = began_ns
         for monitor in sorted(self._monitors.values(), key=lambda monitor: monitor.dropped):
+            if step.number <= monitor.step:
+                continue
             if self._left_ns <= 0:
                 monitor.dropped += sum(len(group.arrivals) for group in step.groups)
                 continue
@@ -215,15 +219,13 @@ class Monitors:
 
     def pump(self, revision: int) -> None:
         """Push what has been buffered for long enough, heartbeats and errors."""
-        now_s = self._clock()
+        began_ns, now_s = self._now_ns(), self._clock()
         is_due = self._has_buffered and now_s - self._buffered_s >= (RETRY_S if self._is_stalled else PUSH_S)
         if is_due:
             self._has_buffered = self._is_stalled = False
         for monitor in list(self._monitors.values()):
-            if now_s - monitor.received_s > SILENCE_S_MAX and monitor.error is None:
-                monitor.error = errors.WatchIdle(
-                    f"the connection has sent nothing for {SILENCE_S_MAX:g} seconds: ask again"
-                )
+            if now_s - monitor.heard_s > SILENCE_S_MAX and monitor.error is None:
+                monitor.error = errors.WatchIdle(f"there was no heartbeat for {SILENCE_S_MAX:g} seconds: ask again")
             try:
                 if monitor.error is not None:
                     self._push_error(monitor, monitor.error, revision)
@@ -234,6 +236,8 @@ class Monitors:
                     monitor.pushed_s = now_s  # or there was no room: then it has something to read
             except errors.PeerGone:
                 self._end(monitor)
+        if is_due:
+            self._left_ns -= self._now_ns() - began_ns
 
     def _push_buffered(self, monitor: _Monitor, revision: int, now_s: float) -> None:
         while monitor.buffer:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 
 from kvzmq.protocol.monitoring import MonitoredRequest
-from kvzmq.server.answers import Answered, AnsweredStep, Names
+from kvzmq.server.answers import AnsweredStep, Names
 
 SLOWER_THAN_S = 0.1
 """From how long on a request is slow, unless the server is told otherwise."""
@@ -46,7 +46,7 @@ class SlowLog:
         """Keep what was slow of a step that has ended."""
         slow = [answered for answered in step.requests() if answered.took_ns >= self.slower_than_ns]
         self.seen += len(slow)
-        for answered in sorted(slow, key=_executed_ns, reverse=True)[:OF_A_STEP_MAX]:
+        for answered in sorted(slow, key=lambda answered: answered.executed_ns, reverse=True)[:OF_A_STEP_MAX]:
             self._keep(answered.record(self._names))
         self._names.forget()
 
@@ -64,8 +64,3 @@ class SlowLog:
         kept: dict[Hashable, MonitoredRequest] = {id(record): record for _, _, record in self._slowest}
         kept |= {id(record): record for record in self._recent}
         return sorted(kept.values(), key=lambda record: record.took_s, reverse=True)[:limit]
-
-
-def _executed_ns(answered: Answered) -> int:
-    marks, at = answered.group.marks, answered.at
-    return marks[at + 1] - marks[at]

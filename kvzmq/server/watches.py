@@ -155,7 +155,7 @@ class _Watch:
         self.sent_revision = position  # of the last event that was pushed
         self.mid_request = False  # the last event had the mark `more`: the request's end is still to be pushed
         self.progress_asked = False  # an event without a change is due when it has reached the table's revision
-        self.error: errors.OperationError | None = None  # the last thing to be pushed, before it ends
+        self.error: errors.KvzmqError | None = None  # the last thing to be pushed, before it ends
         self.had_room_s = now_s  # when its peer last had room
         self.last_round = 0  # the round of `_push_changes` in which it last had a turn
 
@@ -282,6 +282,12 @@ class Watches:
                 self.behind = True
                 for watch in peer.watches.values():
                     watch.error = errors.WatchIdle("the rights of this client have changed: watch again")
+
+    def end_all(self, error: errors.KvzmqError) -> None:
+        """End all watches with an error after which they may go on elsewhere."""
+        self.behind = self.behind or bool(self._watches)
+        for watch in self._watches.values():
+            watch.error = watch.error or error
 
     def _peer(self, arrival: Arrival) -> _Peer:
         key = (arrival.transport, arrival.peer)
@@ -436,7 +442,7 @@ class Watches:
         if due and self._push_event(watch, watch.position, errors.OK, None):
             watch.progress_asked = watch.progress_asked and not arrived
 
-    def _push_error(self, watch: _Watch, error: errors.OperationError) -> None:
+    def _push_error(self, watch: _Watch, error: errors.KvzmqError) -> None:
         """Push the error that ends a watch, and end it; if its peer has no room it is tried again later."""
         if self._push_event(watch, watch.position, error.code, str(error)):
             self._end(watch)

@@ -151,7 +151,7 @@ class Step:
             StorageFatal: the disk cannot be trusted: send nothing, stop
         """
         self._check_executing()
-        if self._store.is_unsynced:
+        if self._store._is_unsynced:
             self._store._sync()
         replies, self._replies = self._replies, []
         return replies
@@ -167,7 +167,7 @@ class Step:
         if self._executed != len(self._writes):
             raise AssertionError("not all writes of the step were executed, but the log has them")
         store = self._store
-        if store.is_unsynced:
+        if store._is_unsynced:
             store._sync()
         self.state = _ENDED
         store._step = None
@@ -190,6 +190,8 @@ class Store:
         """How often the log was asked what others have appended, for linearizable reads."""
         self.cut_off: str | None = None
         """Why the log could not be asked the last time, or None."""
+        self.heard_s = monotonic()
+        """When the log was last known to be within reach, on the clock."""
         self._monotonic = monotonic
         self._barrier_again_s = 0.0
         self.table = Table()
@@ -205,11 +207,14 @@ class Store:
         """Called when groups are committed or replayed and rows expire; without any, nothing is timed."""
         self.on_trouble: Callable[[str | None], None] = lambda trouble: None
         """Called with the reason when changes can no longer be written, and with None when they can again."""
-        self.is_unsynced = False
-        """Whether something was appended since the last sync."""
+        self.commit_times = (0, 0, 0)
+        """When the latest commit's append ended, its sync began and ended; nanoseconds, by `perf_counter_ns`. Kept
+        only with observers, or if `keeps_times`."""
+        self.keeps_times = False
+        self._is_unsynced = False  # something was appended since the last sync
         self._beginning: Request | None = None  # the epoch that is to be written with the next group
         self._step: Step | None = None  # that has begun and not ended
-        self._appended = (0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns
+        self._appended = (0, 0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns, and when it ended
 
     # ---- recovery, and what others append
 
@@ -284,7 +289,7 @@ class Store:
                     frames.append(request.frame)
         by = None if senders is None or not frames else _senders_of(requests, senders, writes)
         step = Step(self, writes)
-        if frames or (table.expiries and table.is_due(time_us)):
+        if frames or (table.expiries.deadlines and table.is_due(time_us)):
             self._commit(step, frames, time_us, by)
         else:
             if requests:
@@ -300,20 +305,28 @@ class Store:
         if self.is_shared:
             if not any(map(needs_newest, requests)):
                 return
-            if self._monotonic() < self._barrier_again_s:
+            if self._monotonic() < self._barrier_again_s or not self._ask_log():
                 step.state = _CUT_OFF
-                return
-            self.barriers += 1
+        else:
+            self.log.barrier()
+
+    def _ask_log(self) -> bool:
+        self.barriers += 1
         try:
             groups = self.log.barrier()
         except errors.LogUnreachable as error:
             self.cut_off = str(error)
             self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S
-            step.state = _CUT_OFF
-            return
+            return False
         self.cut_off = None
+        self.heard_s = self._monotonic()
         for group in groups:
             self._replay(group)
+        return True
+
+    def ask_log(self) -> bool:
+        """Apply what others have appended until now; False if the log cannot tell. Call it between two steps."""
+        return self._step is None and self._ask_log()
 
     def refuse_cut_off(self, request: Request) -> Reply | None:
         """Return the refusal of a read that needs the newest state, as the log cannot tell it; None for any other."""
@@ -324,7 +337,7 @@ class Store:
 
     def read(self, request: Request) -> Reply:
         """Execute a request that only reads, outside a step: it sees what was executed so far, all of it durable."""
-        if request.writes or self.is_unsynced:
+        if request.writes or self._is_unsynced:
             raise AssertionError("between two steps, when all is durable, only reads can be executed")
         return self.table.execute(request)
 
@@ -335,7 +348,8 @@ class Store:
         if self._beginning is not None:
             frames = [self._beginning.frame, *frames]
         group = msgpack.encode_group(time_us, frames)
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        is_timed = bool(self.observers) or self.keeps_times
+        began_ns = time.perf_counter_ns() if is_timed else 0
         others: Sequence[bytes] = ()
         try:
             others = self.log.append(group)
@@ -345,8 +359,8 @@ class Store:
         except errors.AppendUnknown as error:
             self._note_trouble(str(error))
             step.state = _UNKNOWN
-        took_ns = time.perf_counter_ns() - began_ns if self.observers else 0
-        self._appended = (time_us, requests, len(group), took_ns)
+        took_ns = time.perf_counter_ns() - began_ns if is_timed else 0
+        self._appended = (time_us, requests, len(group), took_ns, began_ns + took_ns)
         if step.state is _OPEN:
             self._apply(others)
 
@@ -369,13 +383,15 @@ class Store:
 
     def _apply(self, others: Sequence[bytes]) -> None:
         """Apply what the log has before the step's requests: the groups of `others`, then the step's time."""
+        if self.is_shared:
+            self.heard_s = self._monotonic()
         for group in others:
             self._replay(group)
         if self.trouble is not None:
             self._note_trouble(None)
         table = self.table
-        time_us, requests, _, _ = self._appended
-        self.is_unsynced = True
+        time_us, requests, _, _, _ = self._appended
+        self._is_unsynced = True
         self.groups += 1
         self.changes += requests
         self.records += requests
@@ -396,17 +412,22 @@ class Store:
 
     def _sync(self) -> None:
         """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged is lost."""
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        began_ns = time.perf_counter_ns() if self.observers or self.keeps_times else 0
         self.log.sync()
-        self.is_unsynced = False
+        self._is_unsynced = False
         if began_ns:
-            _, requests, length, append_ns = self._appended
-            commit = Commit(requests, length, append_ns, time.perf_counter_ns() - began_ns)
+            ended_ns = time.perf_counter_ns()
+            _, requests, length, append_ns, appended_ns = self._appended
+            self.commit_times = (appended_ns, began_ns, ended_ns)
+            commit = Commit(requests, length, append_ns, ended_ns - began_ns)
             for observer in self.observers:
                 observer.on_commit(commit)
 
     def begin_epoch(self, time_us: int, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         """Begin an epoch, once when the log is started, and durable on return; a table without a lineage gets one.
+
+        Who joins others on a log that has begun goes on in their epoch: watches at the others know no later one, and
+        go on here.
 
         When the log cannot be written, on a full disk, the epoch begins with the first change that can:
         until then no revision is made that another start of the same files could make as well.
@@ -419,6 +440,8 @@ class Store:
             AppendUnknown: it is not known whether the log has the epoch: start again
             StorageFatal: the disk cannot be trusted: stop
         """
+        if self.is_shared and self.table.epochs.current is not None:
+            return
         lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
         operation = BeginEpoch(random_bytes(TABLE_ID_BYTES), lineage)
         self._beginning = Request(None, 1, [operation], msgpack.encode_request(None, 1, [operation]))

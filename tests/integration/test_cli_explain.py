@@ -19,7 +19,9 @@ import zmq
 from click.testing import Result
 from support.commands import command
 from support.servers import ServerProcess, free_port, wait_until
+from support.shared_servers import SharedServers
 
+import kvzmq
 from kvzmq.catalog.server import CatalogServer
 
 
@@ -290,6 +292,25 @@ def test_two_copies_of_one_table_that_both_answer_are_told(catalog: CatalogServe
         assert "WRONG  2 servers answer with the lineage 1a2b3c4d" in explain(url, "--timeout", "5").stdout
         second.kill()
         assert "servers answer with the lineage" not in explain(url, "--timeout", "5").stdout
+
+
+def test_servers_of_one_table_are_listed_with_how_far_they_are_behind(catalog: CatalogServer) -> None:
+    url = f"catalog://127.0.0.1:{catalog.port}/robots"
+    with SharedServers(2) as servers:
+        first, second = servers
+        identity = first.store.identity()
+        for port, server in enumerate(servers, start=1):
+            announce(catalog, port=port, endpoint=server.url, **identity)
+        second.log.is_cut_off = True
+        with kvzmq.connect(first.url) as table:
+            table.insert_many({"a": 1, "b": 2})
+        with kvzmq.connect(second.url, 0.3) as table, pytest.raises(kvzmq.Unavailable):
+            table.size()
+        lines = explain(url, "--timeout", "5").stdout.splitlines()
+        assert any(first.url in line and "at revision 2, 0 changes behind the newest" in line for line in lines), lines
+        assert any(second.url in line and "at revision 0, 2 changes behind the newest" in line for line in lines)
+        assert any(line.startswith("WRONG") and second.url in line and "cut off from its log" in line for line in lines)
+        assert not any("copies of" in line for line in lines), "servers that share a log are no copies"
 
 
 def test_a_project_whose_servers_are_all_gone(catalog: CatalogServer) -> None:

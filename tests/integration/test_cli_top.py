@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import re
@@ -10,13 +11,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from support.commands import command
 from support.screens import ScreenProcess
-from support.servers import KVZMQ, ServerProcess
+from support.servers import KVZMQ, ServerProcess, wait_until
 
 import kvzmq
+from kvzmq import errors
+from kvzmq.cli.top.gathering import Gathered
+from kvzmq.client.asyncio.client import AsyncClient
 
 FOOTER = r"^ q quit  h help"
 
@@ -133,6 +138,32 @@ def test_no_colours_where_none_are_wanted(server: ServerProcess) -> None:
     with top(server, NO_COLOR="1") as screen:
         screen.wait_for("operation")
         assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", screen.raw)
+
+
+def test_a_sample_shows_the_hottest_prefixes_and_ends_with_its_key(server: ServerProcess, load: None) -> None:
+    """Seen red with a monitor that was left open."""
+    with top(server) as screen, kvzmq.connect(server.url) as table:
+        rows = screen.wait_for("^ insert")
+        assert not any("prefix" in row for row in rows[:-1]) and table.stats()["monitors"] == 0
+        screen.press("m")
+        screen.wait_for(r"^ robots/ +\d+%")
+        assert table.stats()["monitors"] == 1
+        screen.press("m")
+        screen.wait_until(lambda rows: not any("hottest" in row for row in rows))
+        wait_until(lambda: table.stats()["monitors"] == 0, what="the end of the sample")
+
+
+def test_an_older_server_says_why_there_is_no_sample() -> None:
+    async def ask() -> Gathered:
+        gathered = Gathered("tcp://127.0.0.1:1")
+        await gathered.sample(cast(AsyncClient, Older()), lambda: True)
+        return gathered
+
+    class Older:
+        def monitor(self, **_: object) -> object:
+            raise errors.InvalidMethod("there is no operation 'monitor'")
+
+    assert "there is no operation" in asyncio.run(ask()).sampling_trouble
 
 
 # ---- servers come and go
@@ -259,6 +290,11 @@ def test_once_as_json_says_what_stats_says(server: ServerProcess, load: None) ->
     assert rates["changes_per_s"] > 0 and rates["sync"]["count"] > 0
     assert sum(rates["step_shares"].values()) == pytest.approx(1.0)
     assert {one["client"]["transport"] for one in rates["clients"]} == {"router"}
+
+
+def test_once_with_a_sample_says_the_prefixes(server: ServerProcess, load: None) -> None:
+    result = command("-c", server.url, "top", "--once", "--json", "--sample", "-i", "1")
+    assert json.loads(result.stdout)["prefixes"]["robots/"] > 0.9
 
 
 def test_without_a_terminal_it_says_what_to_do(server: ServerProcess) -> None:

@@ -160,12 +160,12 @@ def test_a_lost_reply_is_asked_for_again_also_while_others_are_answered(
     receive = session.receive
     losses = 1
 
-    def lose_one(frame: bytes) -> None:
+    def lose_one(frame: bytes, now_s: float = 0.0) -> None:
         nonlocal losses
         if b"lost" in frame and losses:
             losses -= 1
         else:
-            receive(frame)
+            receive(frame, now_s)
 
     session.receive = lose_one  # type: ignore[method-assign]
     stop = threading.Event()

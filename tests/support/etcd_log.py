@@ -9,14 +9,15 @@ log.client.cut()                nothing gets there, until mend()
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 import msgspec
 
 from kvzmq.store.etcd import messages_pb2 as pb
-from kvzmq.store.etcd.client import EtcdClient, delete_op, prefix_end, put_op
+from kvzmq.store.etcd.client import EtcdClient, delete_op, prefix_end
 from kvzmq.store.etcd.etcd_log import EtcdLog, Found
 from kvzmq.store.etcd.layout import Keys
 from kvzmq.store.log import Checkpoint
@@ -39,8 +40,36 @@ class Never:
         raise Lost
 
 
+class HeldStream:
+    """A watch whose responses pass while its client lets them."""
+
+    def __init__(self, stream: Any, passes: Callable[[], bool], changed: threading.Condition) -> None:
+        self._stream = stream
+        self._passes = passes
+        self._changed = changed
+        self._cancelled = False
+
+    def __iter__(self) -> HeldStream:
+        return self
+
+    def __next__(self) -> Any:
+        response = next(self._stream)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._cancelled or self._passes(), 60):
+                raise AssertionError("the watch was held for a minute")
+            if self._cancelled:
+                raise Lost
+        return response
+
+    def cancel(self) -> None:
+        with self._changed:
+            self._cancelled = True
+            self._changed.notify_all()
+        self._stream.cancel()
+
+
 class FaultyClient(EtcdClient):
-    """Loses requests or answers of transactions as told; everything else passes."""
+    """Loses requests or answers of transactions, and holds watches, as told; everything else passes."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         super().__init__(addresses)
@@ -48,6 +77,10 @@ class FaultyClient(EtcdClient):
         """What was sent, lost ones included."""
         self._answers = self._requests = 0
         self._is_cut = False
+        self._changed = threading.Condition()
+        self._held: frozenset[str] = frozenset()
+        self._no_watches = False
+        self._streams: list[HeldStream] = []
 
     def lose_answers(self, count: int) -> None:
         """Execute the next transactions, and lose their answers."""
@@ -61,9 +94,31 @@ class FaultyClient(EtcdClient):
         """Lose everything that is asked from here on; a watch goes on."""
         self._is_cut = True
 
+    def hold_watches(self, count: int) -> None:
+        """Hold back what the watches of the first members bring, of the member that is asked first above all."""
+        with self._changed:
+            first = self.addresses.index(self.address)
+            self._held = frozenset((self.addresses * 2)[first : first + count])
+
+    def end_watches(self) -> None:
+        """End all watches, and let none begin."""
+        self._no_watches = True
+        for stream in self._streams:
+            stream.cancel()
+
     def mend(self) -> None:
-        """Lose nothing any more."""
+        """Lose and hold nothing any more."""
         self._is_cut, self._answers, self._requests = False, 0, 0
+        with self._changed:
+            self._held, self._no_watches = frozenset(), False
+            self._changed.notify_all()
+
+    def watch(self, request: pb.WatchCreateRequest, address: str) -> Any:
+        if self._no_watches:
+            raise Lost
+        stream = HeldStream(super().watch(request, address), lambda: address not in self._held, self._changed)
+        self._streams.append(stream)
+        return stream
 
     def _exchange(self, address: str, method: Any, request: Any, timeout_s: float) -> Any:
         if isinstance(request, pb.TxnRequest):
@@ -149,8 +204,3 @@ class EtcdTable:
     def close(self) -> None:
         for log in self.logs:
             log.close()
-
-
-def put_elsewhere(client: EtcdClient, name: str) -> None:
-    """Change a key of another table."""
-    client.txn((), [put_op(f"{name}-other/x".encode(), b"x")])

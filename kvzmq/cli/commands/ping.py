@@ -10,12 +10,13 @@ import click
 from kvzmq import errors
 from kvzmq.cli import DONE, STORAGE_FAILED, UNREACHABLE
 from kvzmq.cli.connection import Connection, TableCommand, json_option
+from kvzmq.cli.param_type import ParamType
 
 if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
 
 
-class _Lineage(click.ParamType[str]):
+class _Lineage(ParamType[str]):
     """A lineage, or how one begins."""
 
     name = "HEX"
@@ -114,6 +115,8 @@ def _explain(connection: Connection, lineage: str | None, as_json: bool) -> int:
             if stats.get("storage_trouble"):
                 code = code or STORAGE_FAILED
                 findings.append(Finding(False, f"but its last write failed: {_reason(stats['storage_trouble'])}"))
+            if stats.get("barrier_trouble"):
+                findings.append(Finding(False, f"but it is cut off from its log: {stats['barrier_trouble']}"))
             if stats.get("compaction_trouble"):
                 findings.append(Finding(False, f"but its log cannot be compacted: {stats['compaction_trouble']}"))
         except errors.Timeout:

@@ -22,6 +22,7 @@ from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, SLOW_REQ
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.monitor_state import MonitoredRequest, MonitorState
 from kvzmq.client.core.push_channel import PushChannel
+from kvzmq.client.core.reads import LINEARIZABLE, Reads, check_reads
 from kvzmq.client.core.targets import Target, parse_targets
 from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
@@ -42,16 +43,19 @@ def connect_async(
     curve_key: str | os.PathLike[str] | None = None,
     server_key: str | None = None,
     context: Context | None = None,
+    reads: Reads | None = None,
 ) -> AsyncClient:
     """Return an asyncio client of the server at `url`; see `connect`. Use it in an `async with` block.
 
     Raises:
-        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, a key cannot be used, or
+            there is no such kind of reads
         TypeError: one of them is of another type
     """
     targets = parse_targets(url, curve_key, server_key)
     timeout_s = math.inf if timeout is None else check_timeout(timeout)
-    return open_client(targets, timeout_s, "", check_transport(transport, context, targets), context)
+    transport = check_transport(transport, context, targets)
+    return open_client(targets, timeout_s, "", transport, context, check_reads(reads))
 
 
 def open_client(
@@ -60,9 +64,10 @@ def open_client(
     prefix: str = "",
     transport: str | None = None,
     context: Context | None = None,
+    reads: Reads = LINEARIZABLE,
 ) -> AsyncClient:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return AsyncClient(AsyncConnection(targets, timeout_s, Opener(transport, context)), prefix)
+    return AsyncClient(AsyncConnection(targets, timeout_s, Opener(transport, context), reads), prefix)
 
 
 class AsyncClient:
@@ -312,7 +317,7 @@ class AsyncClient:
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket, connection.note_seen)
         return AsyncWatch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
 
     # ---- the server
@@ -438,8 +443,8 @@ class AsyncClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
-        prefix = self._calls.prefix
-        return open_client, (connection.targets, connection.timeout_s, prefix, connection.open_socket.transport)
+        transport, prefix = connection.open_socket.transport, self._calls.prefix
+        return open_client, (connection.targets, connection.timeout_s, prefix, transport, None, connection.reads)
 
     def __repr__(self) -> str:
         connection = self._connection

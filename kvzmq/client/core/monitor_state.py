@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.client.core.call import Call
+from kvzmq.client.core.calls import payload_of
 from kvzmq.client.core.hello import ServerInfo
 from kvzmq.client.core.push_state import Pushed, PushState
 from kvzmq.protocol import encoding
@@ -35,6 +36,7 @@ class MonitorState(PushState[MonitoredRequest]):
         """How often a server has begun it: more than once after reconnects."""
         self._dropped_before = 0  # by the server, in earlier beginnings
         self._dropped = 0  # since the latest
+        self._heartbeat = 0  # the number of the latest
 
     @property
     def dropped(self) -> int:
@@ -43,6 +45,16 @@ class MonitorState(PushState[MonitoredRequest]):
 
     def _ops(self) -> list[Raw]:
         return self._call.ops
+
+    def heartbeat(self) -> bytes:
+        """Return the heartbeat that keeps the monitor at the server; the reply says whether it is there."""
+        frame = self._frame([Raw(encoding.encode_value(("progress", self._number)))])
+        self._heartbeat = self._seq
+        return frame
+
+    def _answer(self, seq: int | None, revision: int, results: Raw) -> None:
+        if seq == self._heartbeat and not encoding.decode_value(payload_of(self._decode_one(results))):
+            self._ask_again()  # the server has ended the monitor, and its last word is lost
 
     def _begin(self, revision: int, info: ServerInfo, payload: Raw) -> None:
         self._number = _decode_number(payload)

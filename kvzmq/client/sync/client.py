@@ -29,6 +29,7 @@ from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, SLOW_REQ
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.monitor_state import MonitoredRequest, MonitorState
 from kvzmq.client.core.push_channel import PushChannel
+from kvzmq.client.core.reads import LINEARIZABLE, Reads, check_reads
 from kvzmq.client.core.targets import Target, parse_targets
 from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
@@ -53,6 +54,7 @@ def connect(
     curve_key: str | os.PathLike[str] | None = None,
     server_key: str | None = None,
     context: Context | None = None,
+    reads: Reads | None = None,
 ) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
 
@@ -70,14 +72,20 @@ def connect(
         server_key: the public key of that server, 40 characters; what the URL says counts before it. None stands for
             the environment's KVZMQ_SERVER_KEY
         context: the ZeroMQ context to use instead of the process's own; asks for `pyzmq`
+        reads: how new what is read has to be, where several servers serve one table: `linearizable`, everything that
+            any of them has acknowledged; `session`, everything that this client has seen, its own writes included;
+            `local`, whatever the server has. None stands for the environment's KVZMQ_READS, or where that is not set
+            for `linearizable`. A request that also writes is always linearizable
 
     Raises:
-        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, a key cannot be used, or
+            there is no such kind of reads
         TypeError: one of them is of another type
     """
     targets = parse_targets(url, curve_key, server_key)
     timeout_s = math.inf if timeout is None else check_timeout(timeout)
-    return open_client(targets, timeout_s, "", check_transport(transport, context, targets), context)
+    transport = check_transport(transport, context, targets)
+    return open_client(targets, timeout_s, "", transport, context, check_reads(reads))
 
 
 def open_client(
@@ -86,9 +94,10 @@ def open_client(
     prefix: str = "",
     transport: str | None = None,
     context: Context | None = None,
+    reads: Reads = LINEARIZABLE,
 ) -> Client:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return Client(Connection(targets, timeout_s, Opener(transport, context)), prefix)
+    return Client(Connection(targets, timeout_s, Opener(transport, context), reads), prefix)
 
 
 class Client(MutableMapping[str, Any]):
@@ -326,7 +335,7 @@ class Client(MutableMapping[str, Any]):
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket, connection.note_seen)
         watch = Watch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
         try:
             watch.start()
@@ -590,8 +599,8 @@ class Client(MutableMapping[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
-        prefix = self._calls.prefix
-        return open_client, (connection.targets, connection.timeout_s, prefix, connection.open_socket.transport)
+        transport, prefix = connection.open_socket.transport, self._calls.prefix
+        return open_client, (connection.targets, connection.timeout_s, prefix, transport, None, connection.reads)
 
     def __repr__(self) -> str:
         connection = self._connection

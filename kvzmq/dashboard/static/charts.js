@@ -20,7 +20,7 @@ function load() {
 export class Chart {
   /**
    * options: title, about (what is seen), format, lines ([{name, label}] or a function of the points that returns
-   * them, the most important first), stacked, marks (whether to label them)
+   * them, the most important first), stacked, log (a logarithmic axis), whole (whole numbers alone)
    */
   constructor(points, view, options) {
     this.points = points;
@@ -136,8 +136,7 @@ export class Chart {
     const seen = this.points.marks.filter((mark) => mark.time_s >= from && mark.time_s <= to);
     return {
       symbol: "none", silent: true, animation: false,
-      label: { show: Boolean(this.options.marks), position: "insideEndTop", fontSize: 10, color: colour("text-dim"),
-               formatter: ({ name }) => name },
+      label: { show: false },
       data: seen.map((mark) => ({
         xAxis: mark.time_s * 1000, name: mark.kind,
         lineStyle: { color: colour(mark.kind === "compaction" ? "mark" : "alarm"), type: "dashed", width: 1 },
@@ -161,7 +160,10 @@ export class Chart {
     if (!rows.length) return "";
     const width = Math.max(...rows.map((each) => each.seriesName.length));
     const lines = rows.map((each) => `${each.seriesName.padEnd(width + 2)}${this.options.format(each.value[1])}`);
-    return [clock(rows[0].value[0] / 1000), ...lines].join("\n");
+    const at = rows[0].value[0] / 1000;
+    const near = this.view.seconds() / 100;
+    const marks = this.points.marks.filter((mark) => Math.abs(mark.time_s - at) < near).map((mark) => mark.text.split(":")[0]);
+    return [clock(at), ...lines, ...marks].join("\n");
   }
 
   #drawLegend() {

@@ -15,7 +15,6 @@ const COLUMNS = [
   { name: "received", label: "Received/s", of: (one) => one.received_bytes_per_s ?? -1,
     show: (value) => (value < 0 ? "–" : bytes(value)) },
   { name: "requests", label: "Requests", of: (one) => one.requests, show: whole },
-  { name: "sessions", label: "Sessions", of: (one) => one.sessions ?? -1, show: (value) => (value < 0 ? "–" : whole(value)) },
   { name: "unread", label: "Unread", of: (one) => one.unread_bytes ?? -1,
     show: (value) => (value < 0 ? "–" : value === 0 ? "0" : bytes(value)), warn: (value) => value > 1 << 20 },
   { name: "dropped", label: "Dropped", of: (one) => one.replies_dropped ?? 0, show: whole, warn: (value) => value > 0 },
@@ -23,7 +22,7 @@ const COLUMNS = [
   { name: "connected", label: "Connected", of: (one) => one.connected_s ?? -1, show: (value) => (value < 0 ? "–" : span(value)) },
 ];
 
-export function mount(root) {
+export function mount(root, { points }) {
   let sorted = "rate";
   let down = true;
   let clients = null;
@@ -73,8 +72,9 @@ export function mount(root) {
         if (each.bar) cell.firstChild.style.width = `${Math.round((100 * one.requests_per_s) / most)}%`;
       });
     });
-    const shares = `${seen.length} of ${clients.length} connections`;
-    setText(note, wanted ? shares : `${clients.length} connection${clients.length === 1 ? "" : "s"}`);
+    const sessions = points.state?.stats.sessions;
+    setText(note, `${wanted ? `${seen.length} of ` : ""}${clients.length} connection${clients.length === 1 ? "" : "s"}` +
+      (sessions === undefined ? "" : `, ${whole(sessions)} session${sessions === 1 ? "" : "s"} remembered`));
   }
 
   function make() {

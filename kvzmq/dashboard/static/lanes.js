@@ -11,6 +11,7 @@ const RULER = 34;
 const LANE = 28;
 const HUES = 8;
 const SPAN_US_MIN = 20;
+const STEPS_FIRST = 6;
 
 // The fields of a bar and of a step, as kvzmq/dashboard/lanes.py sends them.
 const [LANE_OF, STEP, OPERATION, KEY, ARRIVED, BEGAN, ENDED, SYNCED, SENT, CHANGES, REVISION, ERROR] = [...Array(12).keys()];
@@ -117,22 +118,25 @@ export function mount(root) {
 
   const end = () => Math.max(1, ...picture.steps.map((each) => each[STEP_ENDED]), ...picture.bars.map((bar) => bar[SENT] ?? bar[ENDED]));
 
-  /** Begin with the first few steps that served several clients. */
+  /** Begin where most requests are answered in STEPS_FIRST steps, for the time that takes. */
   function first() {
-    const lanes = new Map();
-    for (const bar of picture.bars) {
-      if (!lanes.has(bar[STEP])) lanes.set(bar[STEP], new Set());
-      lanes.get(bar[STEP]).add(bar[LANE_OF]);
-    }
-    const at = picture.steps.findIndex((each) => lanes.get(each[NUMBER])?.size > 1);
-    if (at < 0) {
-      span(0, Math.min(end(), 5000));
+    const bars = new Map();
+    for (const bar of picture.bars) bars.set(bar[STEP], (bars.get(bar[STEP]) ?? 0) + 1);
+    let best = 0;
+    let most = -1;
+    const last = (at) => picture.steps[Math.min(picture.steps.length, at + STEPS_FIRST) - 1];
+    picture.steps.forEach((each, at) => {
+      const count = picture.steps.slice(at, at + STEPS_FIRST).reduce((sum, { [NUMBER]: number }) => sum + (bars.get(number) ?? 0), 0);
+      const rate = (count * count) / Math.max(1, last(at)[STEP_ENDED] - each[STEP_BEGAN]);
+      if (rate > most) [best, most] = [at, rate];
+    });
+    if (!picture.steps.length) {
+      span(0, 1000);
       return;
     }
-    const last = picture.steps[Math.min(picture.steps.length - 1, at + 4)];
-    const begin = picture.steps[at][STEP_BEGAN];
-    const length = last[STEP_ENDED] - begin;
-    span(begin - length * 0.03, last[STEP_ENDED] + length * 0.03);
+    const begin = picture.steps[best][STEP_BEGAN];
+    const length = last(best)[STEP_ENDED] - begin;
+    span(begin - length * 0.02, begin + length * 1.02);
   }
 
   // ---- moving
@@ -262,6 +266,7 @@ export function mount(root) {
     ink.textAlign = "right";
     ink.fillStyle = colour("text-dim");
     ink.fillText("executes", LABEL - 12, RULER + LANE / 2);
+    ink.fillText(`${time((to - from) / 1e6)} across`, LABEL - 12, 18);
     ink.strokeStyle = colour("line");
     ink.beginPath();
     ink.moveTo(0, RULER + LANE + 5.5);
@@ -299,12 +304,6 @@ export function mount(root) {
         }
       }
     });
-    const length = to - from;
-    ink.fillStyle = colour("text-dim");
-    ink.textAlign = "right";
-    ink.globalAlpha = 0.9;
-    ink.fillText(`${time(length / 1e6)} across`, width - 14, bottom + 6 > 0 ? 6 + 0 : 6);
-    ink.globalAlpha = 1;
   }
 
   function drawBar(ink, bar, at, width) {
@@ -395,9 +394,9 @@ export function mount(root) {
   function drawFacts() {
     const pairs = picture
       ? [["Requests", whole(picture.bars.length)], ["Clients", whole(picture.lanes.length)], ["Steps", whole(picture.steps.length)],
-         ["Steps with several clients", picture.steps.length ? `${Math.round((100 * picture.shared_steps) / picture.steps.length)} %` : "–"],
+         ["Shared steps", picture.steps.length ? `${Math.round((100 * picture.shared_steps) / picture.steps.length)} %` : "–"],
          ["Each executed alone", picture.bars.length ? (picture.fault ? "no" : "yes") : "–"], ["Not told of", whole(picture.dropped)]]
-      : [["Requests", "–"], ["Clients", "–"], ["Steps", "–"], ["Steps with several clients", "–"], ["Each executed alone", "–"], ["Not told of", "–"]];
+      : [["Requests", "–"], ["Clients", "–"], ["Steps", "–"], ["Shared steps", "–"], ["Each executed alone", "–"], ["Not told of", "–"]];
     if (facts.childElementCount !== pairs.length) {
       facts.replaceChildren(...pairs.map(() => el("div", { class: "tile" }, el("dt", { class: "label" }), el("dd", { class: "value" }))));
     }

@@ -2,7 +2,7 @@
 
 import { Chart } from "./charts.js";
 import { el, setText, svg } from "./dom.js";
-import { bytes, count, percent, span, time, whole } from "./format.js";
+import { bytes, clock, count, percent, span, time, whole } from "./format.js";
 import { onTheme } from "./theme.js";
 
 const SPANS = [[60, "1 min"], [300, "5 min"], [900, "15 min"], [3600, "1 h"]];
@@ -35,7 +35,7 @@ function operations(...prefixes) {
 const lines = (...pairs) => pairs.map(([name, label]) => ({ name, label }));
 
 const CHARTS = [
-  { title: "Requests", about: "operations a second", format: count, stacked: true, marks: true,
+  { title: "Requests", about: "operations a second", format: count, stacked: true,
     lines: operations("reads.", "writes.") },
   { title: "Changes", about: "writing operations a second", format: count, stacked: true, lines: operations("writes.") },
   { title: "Latency", about: "from the poll to the reply, logarithmic", format: time, log: true,
@@ -52,7 +52,7 @@ const CHARTS = [
   { title: "Memory", about: "", format: bytes,
     lines: lines(["memory.resident", "process"], ["memory.rows", "rows"], ["memory.history", "history"],
                  ["memory.sessions", "sessions"], ["memory.indexes", "indexes"]) },
-  { title: "Log and checkpoint", about: "dashed: a compaction", format: bytes, marks: true,
+  { title: "Log and checkpoint", about: "dashed: a compaction", format: bytes,
     lines: lines(["disk.log", "log"], ["disk.checkpoint", "checkpoint"]) },
   { title: "Rows", about: "", format: whole, whole: true, lines: lines(["keys", "rows"]) },
   { title: "Connections", about: "", format: whole, whole: true,
@@ -71,6 +71,8 @@ const TILES = [
 ];
 
 const SPARK_POINTS = 60;
+const DRAW_MS_MIN = 900;
+const DRAW_PAUSE = 12;
 
 class Tile {
   constructor(tile) {
@@ -102,6 +104,34 @@ class Tile {
       }
     });
     this.path.setAttribute("d", path);
+  }
+}
+
+/** Draws at most once a second, and less often where that takes the browser long: many tabs on a busy machine. */
+class Pace {
+  constructor(draw) {
+    this.draw = draw;
+    this.next = 0;
+    this.waiting = false;
+  }
+
+  ask(atOnce) {
+    if (this.waiting || (!atOnce && performance.now() < this.next)) return;
+    this.waiting = true;
+    const asked = performance.now();
+    requestAnimationFrame(() => {
+      if (this.ended) return;
+      this.draw();
+      requestAnimationFrame(() => {
+        const took = performance.now() - asked; // two frames and the drawing: 40 ms where nothing is in the way
+        this.waiting = false;
+        this.next = asked + Math.max(DRAW_MS_MIN, took * DRAW_PAUSE);
+      });
+    });
+  }
+
+  end() {
+    this.ended = true;
   }
 }
 
@@ -165,25 +195,29 @@ export function mount(root, { points }) {
     const parts = [`kvzmq ${stats.version}`, `process ${stats.pid}`];
     if (!silence) parts.push(`up ${span(stats.uptime_s)}`);
     if (stats.lineage) parts.push(`lineage ${stats.lineage.slice(0, 8)}`);
+    const mark = points.marks.at(-1);
+    if (mark) parts.push(`${clock(mark.time_s)} ${mark.text.split(":")[0]}`);
     setText(facts, parts.join("  ·  "));
   }
 
-  function drawAll() {
+  function drawAll(kind) {
     buttons.forEach((button, at) => button.setAttribute("aria-pressed", String(SPANS[at][0] === length)));
     pause.setAttribute("aria-pressed", String(paused));
     setText(pause, paused ? "Continue" : "Pause");
     reset.disabled = fixed === null || (paused && Math.abs(view.seconds() - length) < 1);
     if (!points.state) return;
     for (const tile of tiles) tile.draw(points);
-    for (const chart of charts) chart.draw();
     drawFacts();
+    pace.ask(kind !== "tick");
   }
 
+  const pace = new Pace(() => charts.forEach((chart) => chart.draw()));
   const unstyle = onTheme(() => charts.forEach((chart) => chart.restyle()));
   drawAll();
   return {
     draw: drawAll,
     end() {
+      pace.end();
       unstyle();
       document.removeEventListener("keydown", onKey);
       for (const chart of charts) chart.end();

@@ -191,21 +191,26 @@ export function mount(root, { go }) {
       setText(about, error.message);
       return;
     }
-    const fromLog = found.source === "log";
-    setText(about, `${found.more ? "the latest " : ""}${whole(found.changes.length)}, from the ${fromLog ? "log" : "server"}, ${found.since}`);
-    into.replaceChildren(
-      ...(found.changes.length
-        ? [el("ol", { class: "feed" }, ...found.changes.map((change) => el("li", {},
-            el("span", { class: "when", text: change.time_s === null ? `revision ${whole(change.revision)}` : moment(change.time_s) }),
-            el("span", { class: `what ${change.text === null ? "gone" : ""}`, text: change.operation }),
-            el("span", { class: "mono of", text: change.text ?? "" }),
-            change.time_s === null ? null : el("span", { class: "who dim", title: change.session ?? "",
-              text: change.session ? `session ${change.session.slice(0, 8)}, request ${change.seq}` : "no session" }),
-          )))]
-        : [el("p", { class: "empty", text: "No change of this row is left there." })]),
-      fromLog ? null : el("p", { class: "hint", text:
-        "The server tells revisions and values, not times and sessions. With --data DIR, on the server's machine, they are read from its log." }),
-    );
+    setText(about, "");
+    into.replaceChildren(...found.parts.flatMap((part) => [
+      el("p", { class: "hint source", text: `${part.source === "log" ? "From the log on disk" : "From the server's memory"}, ${part.since}: ` +
+        `${part.more ? "the latest " : ""}${part.changes.length ? whole(part.changes.length) : "no change is left"}` }),
+      el("ol", { class: "feed" }, ...part.changes.map(toldChange)),
+    ]));
+    if (found.parts.every((part) => part.source !== "log")) {
+      into.append(el("p", { class: "hint", text:
+        "The server tells values and revisions, not times and sessions. kvzmq dashboard --data DIR, on the server's machine, reads these from its log." }));
+    }
+  }
+
+  function toldChange(change) {
+    const isRemoved = change.text === null;
+    return el("li", {},
+      el("span", { class: "when", text: change.time_s === null ? `revision ${whole(change.revision)}` : moment(change.time_s) }),
+      el("span", { class: isRemoved ? "what gone" : "what", text: change.operation }),
+      el("span", { class: "mono of", title: change.text ?? "", text: change.text ?? "" }),
+      change.time_s === null ? null : el("span", { class: "who dim", title: change.session ?? "",
+        text: change.session ? `session ${change.session.slice(0, 8)}, request ${whole(change.seq)}` : "no session" }));
   }
 
   // ---- changes as they are made

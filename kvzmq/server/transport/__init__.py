@@ -42,6 +42,9 @@ class Transport(Protocol):
     kind: str
     """What it is: "router" or "bridge"."""
 
+    drained_s: float
+    """When `drain` last returned a request, by `time.perf_counter`."""
+
     endpoints: list[str]
     """Where it listens, as the server prints it."""
 

@@ -112,6 +112,7 @@ class TcpTransport:
         self.endpoints = [f"port {self.port}"]
         self._selector = selectors.EpollSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
+        self.drained_s = 0.0
         self._accepting = True
         self._accept_again_s = 0.0
         self._warn_again_s = clock()
@@ -149,6 +150,8 @@ class TcpTransport:
         self._read_and_write()
         arrivals = self._take_turns()
         self._bound_memory()
+        if arrivals:
+            self.drained_s = time.perf_counter()
         return arrivals
 
     def _read_and_write(self) -> None:

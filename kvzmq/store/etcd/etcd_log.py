@@ -5,9 +5,10 @@ the tail, and the group under a key of its own. Sent twice, the second one fails
 member, whenever an answer is missing. The answer says how many groups were appended before, by the tail as it was; if
 one of them has not come yet, the append waits for the watch to deliver it.
 
-    IDLE ──append──> SENT ──its answer──> IDLE
-                      └──no answer──> OPEN ──it is in the log──> LANDED ──those before it have come──> IDLE
-                                       └──fenced: it never will be──> IDLE
+    IDLE ──a long group──> PIECES ──all are there──┐
+     └──────────────────────────────────────────> SENT ──its answer──> LANDED ──those before it have come──> IDLE
+                                                    └──no answer──> OPEN ──it is in the log──> LANDED
+                                                                     └──fenced: it never will be──> IDLE
 
 OPEN is settled by a second transaction: while the server's key is as the append would have found it, the key is
 deleted, after which an append that is still on its way cannot succeed any more. A deletion is possible, too, when the
@@ -44,14 +45,15 @@ from kvzmq.store.etcd.client import (
 )
 from kvzmq.store.etcd.feed import Feed
 from kvzmq.store.etcd.layout import CHUNK_BYTES, INLINE_BYTES_MAX, Keys, encode_chunked, encode_inline
+from kvzmq.store.etcd.pieces import PieceWriter
 from kvzmq.store.etcd.reader import Group, Tail, Trimmed, find_position, read_groups, read_tail
 from kvzmq.store.log import SEMANTICS, Checkpoint
 
 APPEND_S_MAX = 1.0
 """How long an append waits for its answer, and for the groups before it, before its fate is left open."""
 
-CHUNKS_S_MAX = 1.0
-"""How long the pieces of a long group may take, before it is refused."""
+PIECES_S_MAX = 10.0
+"""How long the pieces of a long group may take in all, before it is refused."""
 
 BARRIER_S_MAX = 0.5
 BARRIER_AGAIN_S_MAX = 0.1
@@ -68,8 +70,6 @@ LAG_S_MAX = 0.3
 
 RECOVERY_TRIES_MAX = 5
 """How often recovery begins again because the log was trimmed while it was being read."""
-
-CHUNKS_IN_FLIGHT_MAX = 4
 
 FAREWELL_S_MAX = 0.3
 """How long a server that stops takes to remove its key."""
@@ -103,16 +103,20 @@ class AppendState(Enum):
     """The state of the latest append.
 
     IDLE    it was answered
-    OPEN    it may be in the log, or get there yet
+    PIECES  its pieces are on their way, and the group itself was not sent
+    SENT    it was sent, and the answer may come yet
+    OPEN    the answer will not come: it may be in the log, or get there yet
     LANDED  it is in the log, and groups before it have not come yet
     """
 
     IDLE = "idle"
+    PIECES = "pieces"
+    SENT = "sent"
     OPEN = "open"
     LANDED = "landed"
 
 
-_IDLE, _OPEN, _LANDED = AppendState
+_IDLE, _PIECES, _SENT, _OPEN, _LANDED = AppendState
 
 
 class EtcdLog:
@@ -124,7 +128,7 @@ class EtcdLog:
         checkpoints: of the table; without any the log is recovered from its first group on, and is never trimmed
     """
 
-    block_s_max = APPEND_S_MAX + CHUNKS_S_MAX
+    block_s_max = APPEND_S_MAX
 
     def __init__(self, client: EtcdClient, name: str, checkpoints: Checkpoints | None = None) -> None:
         self.name = name
@@ -135,6 +139,8 @@ class EtcdLog:
         """The number of the last group that was returned or appended."""
         self.position = 0
         """Etcd's revision when that was put."""
+        self.log_bytes = 0
+        """How many bytes of groups were returned or appended."""
         self.state = _IDLE
         self.client = client
         self._keys = Keys(name)
@@ -150,6 +156,8 @@ class EtcdLog:
         self._landed: tuple[int, int] | None = None  # number and position of the latest append, if they are known
         self._answer: tuple[Any, str] | None = None  # to what `resolve` has asked, and whom
         self._why = ""  # the answer of the latest append is missing
+        self._value = b""  # of the latest append
+        self._pieces: PieceWriter | None = None
         self._barrier_s = BARRIER_S_MAX
 
     # ---- recovery
@@ -188,6 +196,7 @@ class EtcdLog:
 
     def _step_to(self, group: Group) -> bytes:
         self.semantics, self.group, self.position = group.semantics, group.number, group.position
+        self.log_bytes += len(group.content)
         return group.content
 
     # ---- appending
@@ -197,41 +206,62 @@ class EtcdLog:
         feed = self._following()
         if self.state is not _IDLE:
             raise AssertionError("nothing is appended while the fate of a group is unknown")
-        began_s = time.monotonic()
-        deadline_s = began_s + APPEND_S_MAX
+        deadline_s = time.monotonic() + APPEND_S_MAX
         if not self._registered_at:
             self._register(APPEND_S_MAX)
         self._seq += 1
+        self.log_bytes += len(group)  # counted even if it is rejected: nothing but upkeep is decided by it
         self._key = self._keys.group(self.server, self._seq)
-        if len(group) <= INLINE_BYTES_MAX:
-            value = encode_inline(group)
-        else:
-            self._write_chunks(group, began_s + CHUNKS_S_MAX)
-            value = encode_chunked(group)
-            deadline_s += CHUNKS_S_MAX
         self._landed = None
-        transaction, timeout_s = self._transaction(value), deadline_s - time.monotonic()
+        if len(group) <= INLINE_BYTES_MAX:
+            self._value = encode_inline(group)
+        else:
+            self._value = encode_chunked(group)
+            self._pieces = PieceWriter(self.client, self._piece_transactions(group), time.monotonic() + PIECES_S_MAX)
+            self.state = _PIECES
+            self._advance_pieces(APPEND_S_MAX / 2)
+        self.state = _SENT
         try:
-            answer = self.client.transact(transaction, repeatable=True, timeout_s=timeout_s)
+            answer = self.client.transact(
+                self._transaction(self._value), repeatable=True, timeout_s=deadline_s - time.monotonic()
+            )
         except EtcdRefused as error:
-            raise errors.WriteRejected(f"not applied: {error}") from error
+            self._give_up(str(error))
         except EtcdError as error:
             self.state, self._why = _OPEN, str(error)
             raise errors.AppendUnknown(self._why) from error
-        if answer.succeeded:
-            number = answer.responses[1].response_put.prev_kv.version + 1
-            self._registered_at = answer.header.revision
-            self._landed = number, answer.header.revision
-            if number <= self.group:
-                raise self._gone_back(number - 1)
-            if number == self.group + 1:
-                return self._finish()
-            self.state = _LANDED
-        else:
+        self._note_answer(answer)
+        return self._wait_for_others(feed, deadline_s)
+
+    def _note_answer(self, answer: pb.TxnResponse) -> None:
+        """Note what became of the group, from the answer to its transaction; raises as `_note_landed`."""
+        if not answer.succeeded:
             self._note_landed(answer)
-        if not self._wait_for_landed(feed, deadline_s - time.monotonic()):
+            return
+        number, position = answer.responses[1].response_put.prev_kv.version + 1, answer.header.revision
+        if number <= self.group:
+            raise self._gone_back(number - 1)
+        self.state, self._landed, self._registered_at = _LANDED, (number, position), position
+
+    def _wait_for_others(self, feed: Feed, deadline_s: float) -> Sequence[bytes]:
+        """Return the groups before the one that has landed, when they have come; then it is the last one.
+
+        Raises:
+            AppendUnknown: they have not come in time
+        """
+        if (self._landed is None or self._landed[0] != self.group + 1) and not self._wait_for_landed(feed, deadline_s):
             raise errors.AppendUnknown("the group is in the log, but not all that come before it have arrived yet")
-        return self._finish()
+        assert self._landed is not None
+        number, position = self._landed
+        others = self._return_before(number)
+        self.group, self.position = number, position
+        self._forget_append()
+        if self._arrived:
+            feed.signal()
+        return others
+
+    def _forget_append(self) -> None:
+        self.state, self._why, self._key, self._value, self._pieces = _IDLE, "", b"", b"", None
 
     def _transaction(self, value: bytes) -> pb.TxnRequest:
         return pb.TxnRequest(
@@ -265,51 +295,38 @@ class EtcdLog:
         else:
             self._registered_at = answer.responses[0].response_range.kvs[0].mod_revision
 
-    def _write_chunks(self, group: bytes, deadline_s: float) -> None:
-        """Put the pieces of a long group, which no one reads before the group itself is put.
+    def _piece_transactions(self, group: bytes) -> Iterator[pb.TxnRequest]:
+        for number, offset in enumerate(range(0, len(group), CHUNK_BYTES)):
+            yield pb.TxnRequest(
+                compare=[was_changed_at(self._server_key, self._registered_at)],
+                success=[put_op(self._keys.chunk(self._key, number), group[offset : offset + CHUNK_BYTES])],
+            )
+
+    def _advance_pieces(self, timeout_s: float) -> None:
+        """Return when the pieces of the group are there.
 
         Raises:
-            WriteRejected: it could not be done in time
+            AppendUnknown: they are not there yet: go on later
+            WriteRejected: they cannot be put
         """
-        pieces = [group[offset : offset + CHUNK_BYTES] for offset in range(0, len(group), CHUNK_BYTES)]
-        address = self.client.address
+        assert self._pieces is not None
         try:
-            for first in range(0, len(pieces), CHUNKS_IN_FLIGHT_MAX):
-                answers = [
-                    self.client.future(self._chunk_transaction(number, pieces[number]), deadline_s - time.monotonic())
-                    for number in range(first, min(first + CHUNKS_IN_FLIGHT_MAX, len(pieces)))
-                ]
-                if not all([answer.result().succeeded for answer in answers]):
-                    self._registered_at = 0
-                    raise errors.WriteRejected(f"not applied: etcd has no key {self._server_key.decode()}: try again")
+            if not self._pieces.advance(timeout_s):
+                raise errors.AppendUnknown("a long group is on its way to etcd, piece by piece")
         except EtcdError as error:
-            raise errors.WriteRejected(f"not applied: {error}") from error
-        except grpc.RpcError as error:
-            self.client.move_on(address)
+            chunks = self._keys.chunks(self._key)
             with contextlib.suppress(EtcdError):
-                chunks = self._keys.chunks(self._key)
-                self.client.delete_range(chunks, prefix_end(chunks), timeout_s=FAREWELL_S_MAX)
-            raise errors.WriteRejected(
-                f"not applied: the {units.size(len(group))} of this step could not be written to etcd in "
-                f"{CHUNKS_S_MAX} s: {self.client.explain(error, address)}. Write less at a time"
-            ) from error
-
-    def _chunk_transaction(self, number: int, piece: bytes) -> pb.TxnRequest:
-        return pb.TxnRequest(
-            compare=[was_changed_at(self._server_key, self._registered_at)],
-            success=[put_op(self._keys.chunk(self._key, number), piece)],
-        )
-
-    def _finish(self) -> Sequence[bytes]:
-        """Return the groups before the one that has landed, which is the last one now."""
-        assert self._landed is not None
-        number, position = self._landed
-        others = self._return_before(number)
-        self.group, self.position = number, position
-        self.state, self._why, self._key = _IDLE, "", b""
-        if self._arrived:
-            self._following().signal()
-        return others
+                self.client.txn(
+                    [was_changed_at(self._server_key, self._registered_at)],
+                    [delete_op(self._server_key), delete_op(chunks, prefix_end(chunks))],  # no piece comes after this
+                    repeatable=True,
+                    timeout_s=FAREWELL_S_MAX,
+                )
+            self._registered_at = 0
+            self._give_up(
+                f"this step is longer than {units.size(INLINE_BYTES_MAX)}, and its pieces could not be put: "
+                f"{error}. Write less at a time"
+            )
 
     # ---- an append whose answer is missing
 
@@ -320,17 +337,20 @@ class EtcdLog:
         """
         feed = self._following()
         until_s = time.monotonic() + RESOLVE_S_MAX
+        if self.state is _IDLE:
+            raise AssertionError("no append is unknown")
+        if self.state is _PIECES:
+            self._advance_pieces(RESOLVE_S_MAX)
+            self.state = _SENT
+        if self.state is _SENT:
+            self._note_answer(self._await_answer(self._transaction(self._value)))
         if self.state is _OPEN:
-            answer = self._await_answer(self._fence_transaction(), RESOLVE_S_MAX)
+            answer = self._await_answer(self._fence_transaction())
             if answer.succeeded:
                 self._registered_at = 0
-                self._give_up()
+                self._give_up(self._why)
             self._note_landed(answer)
-        if self.state is not _LANDED:
-            raise AssertionError("no append is unknown")
-        if not self._wait_for_landed(feed, until_s - time.monotonic()):
-            raise errors.AppendUnknown("the group is in the log, but not all that come before it have arrived yet")
-        return self._finish()
+        return self._wait_for_others(feed, until_s)
 
     def _fence_transaction(self) -> pb.TxnRequest:
         return pb.TxnRequest(
@@ -354,19 +374,17 @@ class EtcdLog:
             self.state = _LANDED
         else:
             self._registered_at = own[0].mod_revision if own else 0
-            self._give_up()
+            self._give_up(self._why or f"etcd has no key {self._server_key.decode()}: try again")
 
-    def _give_up(self) -> NoReturn:
-        self.state = _IDLE
-        self._key = b""
-        why, self._why = self._why or f"etcd has no key {self._server_key.decode()}: try again", ""
+    def _give_up(self, why: str) -> NoReturn:
+        self._forget_append()
         raise errors.WriteRejected(f"not applied: {why}")
 
-    def _await_answer(self, request: pb.TxnRequest, timeout_s: float) -> pb.TxnResponse:
+    def _await_answer(self, request: pb.TxnRequest) -> pb.TxnResponse:
         """Return the answer to `request`, which was sent by an earlier call or is now.
 
         Raises:
-            AppendUnknown: it is not there yet
+            AppendUnknown: it is not there yet, or will not come: then the fate of the group is open
         """
         if self._answer is None:
             address = self.client.address
@@ -377,19 +395,20 @@ class EtcdLog:
                 raise errors.AppendUnknown(str(error)) from error
         future, address = self._answer
         try:
-            answer: pb.TxnResponse = future.result(timeout=timeout_s)
+            answer: pb.TxnResponse = future.result(timeout=RESOLVE_S_MAX)
         except grpc.FutureTimeoutError:
             raise errors.AppendUnknown(f"etcd at {address} has not answered yet") from None
         except grpc.RpcError as error:
             self._answer = None
             self.client.move_on(address)
-            raise errors.AppendUnknown(str(self.client.explain(error, address))) from error
+            why = str(self.client.explain(error, address))
+            self.state, self._why = _OPEN, self._why or why
+            raise errors.AppendUnknown(why) from error
         self._answer = None
         return answer
 
-    def _wait_for_landed(self, feed: Feed, timeout_s: float) -> bool:
+    def _wait_for_landed(self, feed: Feed, deadline_s: float) -> bool:
         """Wait until all that comes before the own group was delivered; say whether it was."""
-        deadline_s = time.monotonic() + timeout_s
         while True:
             if self._landed is None:  # its number is known when the watch delivers it
                 key, number, position = feed.own_delivered
@@ -439,6 +458,7 @@ class EtcdLog:
                     f"knows them as version {SEMANTICS}: run one version of kvzmq on all"
                 )
             self.group, self.position = group.number, group.position
+            self.log_bytes += len(group.content)
             found.append(group.content)
         return found
 
