@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from kvzmq.store.etcd.checkpoints import Keys, data_prefix, end_of, lock_key, read_head
+from kvzmq.store.etcd.checkpoints import Keys, data_prefix, end_of, lock_key, read_head, trimmable
 from kvzmq.units import size
 
 QUOTA_BYTES = 2 << 30
@@ -108,8 +108,7 @@ def recover(
 ) -> Recovered:
     """Make room in an etcd whose quota is used up, and have it take changes again if there is enough.
 
-    What may not be freed is kept: the newest checkpoint, and every group. Servers that are behind read these, so no
-    margin of time is left to them.
+    The newest checkpoint is kept, and every group behind it; no margin is left to servers that are behind.
 
     Args:
         quota_bytes: the quota, if the members do not tell it
@@ -118,6 +117,7 @@ def recover(
     quota_bytes = max(status.quota_bytes for status in found) or quota_bytes
     before_bytes = max(status.file_bytes for status in found)
     remove_garbage_by_force(keys, members, name)
+    trim_by_force(keys, members, name)
     members.compact(keys.get()[0])
     for address in members.addresses:
         # What is free in a file is not known exactly before it is written anew: pages that were freed last still count.
@@ -157,6 +157,14 @@ def remove_garbage_by_force(keys: Keys, members: Members, name: str) -> None:
     for id in ids:
         if head is None or id != head.id:
             members.delete(data_prefix(name, id), end_of(data_prefix(name, id)))
+
+
+def trim_by_force(keys: Keys, members: Members, name: str) -> None:
+    """Delete the groups that the checkpoint holds, without holding the lock: whoever else does deletes the same."""
+    head = read_head(keys, name)
+    while head is not None and (deletes := trimmable(keys, name, head.position)[0]):
+        for first, end in deletes:
+            members.delete(first, end)
 
 
 def describe(status: Status | None, quota_bytes: int) -> dict[str, Any]:
