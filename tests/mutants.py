@@ -1749,8 +1749,6 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a watch is not told that another server has begun an epoch", "server/watches.py",
         "        if watch.marks and epoch is not None:", "        if False:",
-        "whoever joins others begins an epoch", "store/store.py",
-        "        if self.is_shared and self.table.epochs.current is not None:", "        if False:",
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
     ),
     Mutant(
