@@ -1748,7 +1748,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "whoever joins others begins an epoch", "store/store.py",
-        "        if self.is_shared and self.table.epochs.current is not None:", "        if False:",
+        "self.table.epochs.current is not None and not is_forced:", "False:",
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
     ),
     Mutant(
