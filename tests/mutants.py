@@ -142,7 +142,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "arrays and maps counted in each value alone", "protocol/validation.py",
-        "    _check_count(data)\n    try:\n        _check_shallow_list(data)", "    try:\n        _check_shallow_list(data)",
+        "    _check_count(data)\n    check = ", "    check = ",
         COSTLY + "test_a_value_of_nothing_but_empty_arrays_is_refused", 9,
     ),
     Mutant(
@@ -1747,14 +1747,30 @@ MUTANTS: list[Mutant] = [
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-cut_off]", 16,
     ),
     Mutant(
-        "whoever joins others begins an epoch", "store/store.py",
-        "self.table.epochs.current is not None and not is_forced:", "False:",
+        "a watch is not told that another server has begun an epoch", "server/watches.py",
+        "        if watch.marks and epoch is not None:", "        if False:",
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
     ),
     Mutant(
         "a session read is sent to a server that does not know of it", "client/core/session.py",
         " or not self.hello.knows_seen:", ":",
         SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
+    ),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
+    ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
     ),
     Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
            "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
@@ -1780,6 +1796,22 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dashboard_shown.py::test_what_cannot_be_seen_is_escaped", 9),
     Mutant("lanes never doubt", "dashboard/lanes.py", "        if bar.began_us < before.ended_us - OVERLAP_US:", "        if False:",
            "tests/unit/test_dashboard_shown.py::test_requests_that_did_not_execute_alone_are_noticed", 4),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
+    ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
+    ),
 ]
 # fmt: on
 

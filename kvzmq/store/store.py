@@ -438,13 +438,8 @@ class Store:
             for observer in self.observers:
                 observer.on_commit(commit)
 
-    def begin_epoch(
-        self, time_us: int, random_bytes: Callable[[int], bytes] = os.urandom, is_forced: bool = False
-    ) -> None:
+    def begin_epoch(self, time_us: int, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         """Begin an epoch, once when the log is started, and durable on return; a table without a lineage gets one.
-
-        Who joins others on a log that has begun goes on in their epoch: watches at the others know no later one, and
-        go on here.
 
         When the log cannot be written, on a full disk, the epoch begins with the first change that can:
         until then no revision is made that another start of the same files could make as well.
@@ -452,14 +447,11 @@ class Store:
         Args:
             time_us: when, microseconds since 1970 UTC
             random_bytes: makes the identifiers
-            is_forced: begin one also on a log that others share, as changes they have seen are lost
 
         Raises:
             AppendUnknown: it is not known whether the log has the epoch: start again
             StorageFatal: the disk cannot be trusted: stop
         """
-        if self.is_shared and self.table.epochs.current is not None and not is_forced:
-            return
         lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
         operation = BeginEpoch(random_bytes(TABLE_ID_BYTES), lineage)
         self._beginning = Request(None, 1, [operation], msgpack.encode_request(None, 1, [operation]))

@@ -28,9 +28,6 @@ class Home(Protocol):
     name: str
     """What people call it: the directory, or the cluster's URL."""
 
-    is_new_epoch: bool
-    """Whether an epoch has to begin, also where servers of a shared log go on in the one there is."""
-
     @property
     def log(self) -> Log:
         """The log, not yet recovered."""
@@ -59,8 +56,6 @@ class DirectoryHome:
     Raises:
         DirectoryInUse, OSError: the directory cannot be used
     """
-
-    is_new_epoch = False
 
     def __init__(self, data: Path) -> None:
         self.log = FileLog(DiskDirectory(data))
@@ -124,7 +119,7 @@ class ClusterHome:
         self._client = EtcdClient(url.addresses, security)
         self._cluster = Cluster(self._client)
         self._kept = KeptCheckpoints(self._cluster, url.name, self._copy)
-        self.is_new_epoch = is_new_epoch
+        self._is_new_epoch = is_new_epoch
         self._generation = ""
         self.log = EtcdLog(EtcdClient(url.addresses, security), url.name, self._kept)
         self._settings = Settings(
@@ -146,8 +141,8 @@ class ClusterHome:
         from kvzmq.store.etcd.local_copy import begin_generation, check_index, check_seen, read_generation
 
         name = self._settings.name
-        check_index(self._cluster, name, self._cluster.index(), self.is_new_epoch)
-        begin = begin_generation if self.is_new_epoch else read_generation
+        check_index(self._cluster, name, self._cluster.index(), self._is_new_epoch)
+        begin = begin_generation if self._is_new_epoch else read_generation
         self._generation = begin(self._cluster, name)
         check_seen(self._copy.read_seen(name), self._generation, store.table.epochs, store.revision)
 

@@ -62,7 +62,7 @@ def recover(store: Store, home: Home, endpoints: Sequence[str]) -> None:
     store.recover()
     is_new = store.revision == 0 and store.table.epochs.lineage is None
     home.check(store)
-    store.begin_epoch(time.time_ns() // 1000, is_forced=home.is_new_epoch)
+    store.begin_epoch(time.time_ns() // 1000)
     _spare_the_collector()
     _say_what_it_serves(home, store, endpoints, None if is_new else time.monotonic() - began_s)
 
