@@ -294,7 +294,8 @@ def test_what_comes_behind_a_group_of_unknown_fate_waits_for_it(table: EtcdTable
     assert select.select(log.descriptors(), [], [], PATIENCE_S)[0]
     until_s = time.monotonic() + PATIENCE_S
     found: list[bytes] = []
-    while log.describe()["etcd_group_delivered"] < 4 and time.monotonic() < until_s:
+    while log.group + log.describe()["etcd_groups_waiting"] < 4:
+        assert time.monotonic() < until_s
         found += log.receive()
     found += log.receive()
     found += resolved(log)

@@ -370,13 +370,21 @@ class EtcdLog:
     # ---- the rest
 
     def describe(self) -> dict[str, Any]:
-        """Return what `stats` says of the log."""
+        """Return what `stats` says of the log.
+
+        etcd_member            which is asked first
+        etcd_server            this server's part of the keys
+        etcd_append            what is known of the latest append: idle, or see AppendState
+        etcd_groups_waiting    how many groups have come and were not applied yet
+        etcd_watches           how often a watch was begun
+        etcd_watch_trouble     why the latest one ended, until the next one has begun
+        """
         feed = self._feed
         return {
             "etcd_member": self.client.address,
             "etcd_server": self.server,
-            "etcd_group": self.group,
-            "etcd_group_delivered": self.group if feed is None else max(self.group, feed.number),
+            "etcd_append": self.state.value,
+            "etcd_groups_waiting": 0 if feed is None else max(0, feed.number - self.group),
             "etcd_watches": 0 if feed is None else feed.streams,
             "etcd_watch_trouble": None if feed is None else feed.trouble,
         }
