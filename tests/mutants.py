@@ -1649,18 +1649,18 @@ MUTANTS: list[Mutant] = [
         READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
     ),
     Mutant(
-        "an append to etcd without a comparison", "store/etcd/etcd_log.py",
+        "an append to etcd without a comparison", "store/etcd/appends.py",
         "            compare=[was_changed_at(self._server_key, self._registered_at)],\n            success=[\n                put_op(self._server_key",
         "            compare=[],\n            success=[\n                put_op(self._server_key",
         ETCD + "test_an_append_whose_answer_is_lost_is_sent_again_and_in_the_log_once", 5,
     ),
     Mutant(
-        "an append to etcd that is looked for and not fenced", "store/etcd/etcd_log.py",
+        "an append to etcd that is looked for and not fenced", "store/etcd/appends.py",
         "            success=[delete_op(self._server_key)],", "            success=[range_op(self._server_key)],",
         ETCD + "test_a_group_that_never_got_there_is_refused_and_cannot_get_there_later", 11,
     ),
     Mutant(
-        "an etcd key that was trimmed taken for one that never was", "store/etcd/etcd_log.py",
+        "an etcd key that was trimmed taken for one that never was", "store/etcd/appends.py",
         '        if own and own[0].value == b"%d" % self._seq:', "        if False:",
         ETCD + "test_a_group_of_unknown_fate_that_was_trimmed_meanwhile_is_not_appended_again", 5,
     ),
@@ -1686,12 +1686,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "an append to etcd returned before what others had appended has come", "store/etcd/etcd_log.py",
-        "        if self._landed is None or self._landed[0] != self.group + 1:", "        if self._landed is None:",
+        "        if landed is None or landed[0] != self.group + 1:", "        if landed is None:",
         ETCD + "test_the_order_is_that_of_the_appends_whatever_the_keys_are_called", 2,
     ),
     Mutant(
         "what comes behind a group of unknown fate on etcd handed out before it", "store/etcd/etcd_log.py",
-        "        return self._return_before(feed.number + 1 if self._landed is None else self._landed[0])",
+        "        return self._return_before(feed.number + 1 if landed is None else landed[0])",
         "        return self._return_before(feed.number + 1)",
         ETCD + "test_what_comes_behind_a_group_of_unknown_fate_waits_for_it", 2,
     ),

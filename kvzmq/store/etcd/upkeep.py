@@ -186,6 +186,9 @@ class Watched(Protocol):
     log_bytes: int
     """The bytes of the groups that this server has applied after the checkpoint it began with."""
 
+    def describe(self) -> dict[str, Any]:
+        """Return what `stats` says of it."""
+
 
 class Upkeep:
     """Decides what is to be done for the log, and has it done.
@@ -422,6 +425,7 @@ class Upkeep:
             "compactions_failed": self.failed,
             "compaction_trouble": self.trouble,
             "etcd_trouble": self._lookout.trouble,
+            **self._log.describe(),
             **space.describe(self._lookout.status, self._settings.quota_bytes),
         }
 
