@@ -15,7 +15,16 @@ from kvzmq.protocol.messages import Request
 from kvzmq.store.etcd.checkpoints import Head
 from kvzmq.store.etcd.local_copy import LocalCopy
 from kvzmq.store.etcd.space import FULL_SHARE, Status
-from kvzmq.store.etcd.upkeep import JITTER_S, LEFT_TO_ANOTHER, LOG_BYTES_MIN, Look, Lookout, Settings, Upkeep
+from kvzmq.store.etcd.upkeep import (
+    JITTER_S,
+    LEFT_TO_ANOTHER,
+    LOG_BYTES_MIN,
+    LOG_GROUPS_MIN,
+    Look,
+    Lookout,
+    Settings,
+    Upkeep,
+)
 from kvzmq.store.store import Store
 
 NAME = "t"
@@ -120,6 +129,17 @@ def test_a_log_that_has_outgrown_the_checkpoint_gets_a_new_one_after_a_while_of_
     assert bench.poll(10.0) == (), "the log counts from the new one on"
     assert bench.upkeep.describe()["log_bytes"] == 0
     assert bench.upkeep.describe()["compactions"] == 1
+
+
+def test_many_groups_get_a_checkpoint_however_short_they_are(bench: Bench) -> None:
+    """Seen red with a log that counts by its bytes alone."""
+    bench.show(head("a", 5))
+    bench.log.group = 5 + LOG_GROUPS_MIN
+    bench.poll()
+    assert bench.poll(JITTER_S) == ()
+    bench.log.group += 1
+    bench.poll()
+    assert bench.poll(JITTER_S) == ("checkpoint", "5")
 
 
 def test_another_server_s_checkpoint_counts_as_ones_own(bench: Bench) -> None:
