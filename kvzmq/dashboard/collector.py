@@ -40,6 +40,9 @@ CLIENTS_EVERY = 2
 CLIENTS_MAX = 1000
 """How many clients are shown, those with the most requests."""
 
+DROPS_S = 60.0
+"""A client that lost replies is told of for one to two times so long: the server counts them for good."""
+
 MARKS_MAX = 200
 """How many marks on the time axis are kept."""
 
@@ -96,8 +99,16 @@ class Collector:
         self._before: Snapshot | None = None  # POLL_S ago, None if that cannot be compared
         self._before_coarse: Snapshot | None = None
         self._with_clients: Snapshot | None = None  # the latest that has them
-        self._clients: Sequence[Mapping[str, Any]] = ()
+        self._clients: Sequence[dict[str, Any]] = ()
+        self._dropped: dict[str, int] | None = None  # replies by client, DROPS_S ago or more
+        self._dropped_next: dict[str, int] = {}
+        self._dropped_until_s = 0.0
         self._changed = asyncio.Event()
+
+    @property
+    def now_s(self) -> float:
+        """The time of this machine, by which points and marks are dated."""
+        return round(self._clock(), 2)
 
     @property
     def table(self) -> Reader:
@@ -137,7 +148,7 @@ class Collector:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._changed.wait(), timeout_s)
 
-    async def _ask_clients(self) -> Sequence[Mapping[str, Any]]:
+    async def _ask_clients(self) -> Sequence[dict[str, Any]]:
         try:
             found = await self._table.clients(timeout=ANSWER_S_MAX)
         except errors.RequestRefused:
@@ -166,8 +177,10 @@ class Collector:
         self.silence = self.silent_since_s = None
         self.snapshot = now
         self.findings = diagnose(
-            Evidence(url=self.url, stats=now.stats, clients=now.clients, asked_s=time_s)
-        )  # fmt: skip
+            Evidence(
+                url=self.url, stats=now.stats, clients=self._with_recent_drops(self._clients, time_s), asked_s=time_s
+            )
+        )
         self._before = self._compared(self.fine, self._before, now, time_s)
         if self._before_coarse is None or self.polls % COARSE_EVERY == 0:
             self._before_coarse = self._compared(self.coarse, self._before_coarse, now, time_s)
@@ -175,6 +188,16 @@ class Collector:
             if self._with_clients is not None:
                 self.rates = compare(self._with_clients, now)
             self._with_clients = now
+
+    def _with_recent_drops(self, clients: Sequence[dict[str, Any]], now_s: float) -> Sequence[Mapping[str, Any]]:
+        """Return clients with the replies they have lost lately: what was lost long ago is no alarm."""
+        if self._dropped is None or now_s >= self._dropped_until_s:
+            counts = {one["name"]: one["replies_dropped"] for one in clients}
+            self._dropped = counts if self._dropped is None else self._dropped_next
+            self._dropped_next = counts
+            self._dropped_until_s = now_s + DROPS_S
+        before = self._dropped
+        return [one | {"replies_dropped": one["replies_dropped"] - before.get(one["name"], 0)} for one in clients]
 
     def _compared(self, ring: Ring, before: Snapshot | None, now: Snapshot, time_s: float) -> Snapshot:
         """Add a point to a ring; returns what the next answer is to be compared with."""

@@ -37,7 +37,9 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        raise CannotListen(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        raise CannotListen(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; --bind takes another, and port 0 a free one"
+        ) from error
     return listening
 
 

@@ -16,6 +16,7 @@ The table defines what an operation does, the log stores the groups; the store j
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -69,6 +70,8 @@ class StepState(Enum):
     UNKNOWN = "unknown"
     ENDED = "ended"
 
+
+_log = logging.getLogger(__name__)
 
 _OPEN, _REJECTED, _CUT_OFF, _UNKNOWN, _ENDED = StepState
 
@@ -254,8 +257,20 @@ class Store:
             observer.on_replay(count, self.table.revision)
 
     def catch_up(self) -> None:
-        """Apply the groups of other servers that have arrived; call it between two steps."""
-        for group in self.log.receive():
+        """Apply the groups of other servers that have arrived; call it between two steps.
+
+        When they are not in the log any more, the table is built anew from a checkpoint that holds them. Nobody is
+        served meanwhile, and watches that have not seen them end with RevisionGone.
+        """
+        try:
+            groups = self.log.receive()
+        except errors.LogTrimmed as error:
+            _log.warning("%s: the table is built anew from the newest checkpoint", error)
+            self.table.clear()
+            self.recover()
+            _log.warning("the table is at revision %d", self.table.revision)
+            return
+        for group in groups:
             self._replay(group)
 
     # ---- a step

@@ -56,6 +56,25 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[str]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
+def test_another_table_than_before_is_told_by_its_lineage(tmp_path: Path) -> None:
+    """Without a catalog: the command line has to say which table it was, or how its lineage begins."""
+    with ServerProcess(tmp_path / "data") as server:
+        lineage = json.loads(command("-c", server.url, "stats", "--json").stdout)["lineage"]
+        assert f"lineage {lineage}" in explain(server.url).stdout
+        for known in (lineage, lineage[:8].upper()):
+            assert explain(server.url, "--lineage", known).exit_code == 0
+            assert command("-c", server.url, "ping", "--lineage", known).exit_code == 0
+        other = ("0" if lineage[0] != "0" else "1") + lineage[1:]
+        result = explain(server.url, "--lineage", other)
+        assert (
+            result.exit_code == 4
+            and f"WRONG  another table than before answers here: its lineage is {lineage}, not" in (result.stdout)
+        )
+        refused = command("-c", server.url, "ping", "--lineage", other)
+        assert refused.exit_code == 4 and "another table than before" in refused.stderr
+        assert command("-c", server.url, "ping", "--lineage", "table").exit_code == 2
+
+
 def test_a_server_that_answers_is_walked_to_step_by_step(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data", binds=["tcp://127.0.0.1:0", f"ipc://{tmp_path}/sock"]) as server:
         for url in server.urls:

@@ -29,6 +29,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from support.servers import end_with_the_tests
 
 TIMEOUT_S = 30.0
+_MARGIN = 24
 WIDE, NARROW = (1600, 1000), (375, 812)
 """A desk's screen, and a phone's: columns and lines of pixels."""
 
@@ -157,9 +158,18 @@ class Browser:
         """Return from where the page has loaded anything."""
         return set(self.evaluate("performance.getEntriesByType('resource').map(each => new URL(each.name).origin)"))
 
-    def screenshot(self) -> bytes:
-        """Return what is seen, as PNG."""
-        taken: Mapping[str, str] = self.command("Page.captureScreenshot", format="png")
+    def screenshot(self, above: str | None = None) -> bytes:
+        """Return what is seen, as PNG; without what is empty below the parts of an element, if its CSS is given."""
+        width, height = self._size
+        if above is not None:
+            ends = self.evaluate(
+                "Math.max(...[...document.querySelector(arguments[0]).children].map("
+                "each => each.getBoundingClientRect().bottom))",
+                above,
+            )
+            height = min(height, int(ends) + _MARGIN)
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        taken: Mapping[str, str] = self.command("Page.captureScreenshot", format="png", clip=clip)
         return base64.b64decode(taken["data"])
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from kvzmq import errors
 from kvzmq.dashboard import streams
-from kvzmq.dashboard.collector import COARSE_EVERY, FINE_POINTS_MAX, MARKS_MAX, Collector
+from kvzmq.dashboard.collector import COARSE_EVERY, DROPS_S, FINE_POINTS_MAX, MARKS_MAX, Collector
 from kvzmq.dashboard.reader import Reader
 from kvzmq.dashboard.rings import COLUMNS_MAX, Ring
 from kvzmq.dashboard.streams import Streams, TooMany, send_within
@@ -57,16 +57,18 @@ class ScriptedTable:
 
     def __init__(self, answers: Iterator[Mapping[str, Any] | Exception]) -> None:
         self._answers = answers
+        self._clients: list[dict[str, Any]] = []
         self.closed = False
 
     async def stats(self, timeout: float) -> Mapping[str, Any]:
         answer = next(self._answers)
         if isinstance(answer, Exception):
             raise answer
+        self._clients = answer.get("listed", [])
         return answer
 
     async def clients(self, timeout: float) -> Sequence[Mapping[str, Any]]:
-        return []
+        return self._clients
 
     async def close(self) -> None:
         self.closed = True
@@ -139,6 +141,31 @@ def test_another_table_behind_the_same_address_is_shown_with_another_client() ->
     assert [table.closed for table in tables] == [True, False]
     assert collector.silence is None
     assert [mark.text.partition(":")[0] for mark in collector.marks] == ["no answer", "another table answers"]
+
+
+def test_replies_that_were_lost_are_an_alarm_for_a_while_alone() -> None:
+    """The server counts them as long as it remembers the client. Seen red with its count taken as it is."""
+
+    def lost(at_s: float, count: int) -> dict[str, Any]:
+        deaf = {"name": "zmq:1", "address": None, "unread_bytes": None, "replies_dropped": count, "requests": 1,
+                "received_bytes": 1, "connected_s": 1.0}  # fmt: skip
+        return stats(at_s, 1, listed=[deaf])
+
+    async def told(*counts: int) -> list[list[str]]:
+        script, now_s = iter([lost(float(at), count) for at, count in enumerate(counts)]), [0.0]
+        collector = Collector(lambda: cast(Reader, ScriptedTable(script)), "tcp://here", lambda: now_s[0])
+        found = []
+        for _ in counts:
+            await collector.poll()
+            collector.polls = 0  # so that clients are asked each time
+            found.append([finding.text for finding in collector.findings if finding.name == "client_does_not_read"])
+            now_s[0] += DROPS_S / 2
+        return found
+
+    found = asyncio.run(told(7, 7, 9, 9, 9, 9, 9, 9))
+    assert found[:2] == [[], []], "before the dashboard came"
+    assert "2 replies dropped" in found[2][0]
+    assert found[-2:] == [[], []]
 
 
 def test_a_compaction_is_marked() -> None:

@@ -89,18 +89,27 @@ class Gathered:
         """
         self.prefixes = HotPrefixes()
         while goes_on() and not self.sampling_trouble:
-            rates = self.recent.latest
-            one_of = max(1, round((rates.requests_per_s if rates else 0.0) / SAMPLED_PER_S))
+            one_of = self._one_of()
             try:
-                async with client.monitor(sample=min(one_of, SAMPLE_MAX), timeout=ANSWER_S_MAX) as requests:
-                    ends_s = time.monotonic() + SAMPLE_CHOSEN_S
-                    while goes_on() and (left_s := ends_s - time.monotonic()) > 0:
+                async with client.monitor(sample=one_of, timeout=ANSWER_S_MAX) as requests:
+                    look_s = time.monotonic() + SAMPLE_CHOSEN_S
+                    while goes_on():
                         with contextlib.suppress(errors.Timeout):
-                            self._count(await requests.get(timeout=min(left_s, _LOOK_S)), one_of)
+                            self._count(await requests.get(timeout=_LOOK_S), one_of)
+                        if time.monotonic() >= look_s:
+                            if not one_of / 2 <= self._one_of() <= one_of * 2:
+                                break  # a new one: far more requests come, or far fewer
+                            look_s += SAMPLE_CHOSEN_S
             except (errors.NotAllowed, errors.InvalidMethod, errors.ResultTooLarge) as error:
                 self.sampling_trouble = f"no sample: {error}"
             except (errors.KvzmqError, OSError):
                 await asyncio.sleep(_LOOK_S)  # the server is away, which the figures say
+
+    def _one_of(self) -> int:
+        """Return how thin the sample has to be now: one request of so many."""
+        rates = self.recent.latest
+        wanted = (rates.requests_per_s if rates else 0.0) / SAMPLED_PER_S
+        return max(1, min(SAMPLE_MAX, round(wanted)))
 
     def _count(self, request: MonitoredRequest, stands_for: int) -> None:
         assert self.prefixes is not None

@@ -50,13 +50,16 @@ export class Chart {
     if (this.ended || this.chart) return;
     this.chart = echarts.init(this.canvas, null, { renderer: "canvas" });
     this.chart.group = "overview";
-    echarts.connect("overview");
+    echarts.connect("overview"); // for the line below the pointer; its figures are those of one chart
+    this.canvas.addEventListener("pointerenter", () => { this.hovered = true; });
+    this.canvas.addEventListener("pointerleave", () => { this.hovered = false; });
     this.restyle();
     this.chart.on("datazoom", (event) => {
       const { startValue, endValue } = event.batch?.[0] ?? event;
-      if (startValue !== undefined && endValue !== undefined && endValue > startValue) {
-        this.view.zoom(startValue / 1000, endValue / 1000);
-      }
+      if (startValue === undefined || !(endValue > startValue)) return;
+      // The span is the page's: it sets the axes of all charts, and the chart's own zoom is taken back.
+      this.chart.dispatchAction({ type: "dataZoom", start: 0, end: 100 });
+      this.view.zoom(startValue / 1000, endValue / 1000);
     });
     this.chart.getZr().on("dblclick", () => this.view.zoom(null, null));
   }
@@ -156,6 +159,7 @@ export class Chart {
   }
 
   #tooltip(found) {
+    if (!this.hovered) return "";
     const rows = found.filter((each) => each.seriesName && each.value?.[1] !== null && each.value?.[1] !== undefined);
     if (!rows.length) return "";
     const width = Math.max(...rows.map((each) => each.seriesName.length));

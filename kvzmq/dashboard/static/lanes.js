@@ -48,7 +48,7 @@ export function mount(root) {
   const stage = el("div", { class: "panel stage" }, canvas, tip);
   const legend = el("p", { class: "hint lanes-legend" },
     el("span", {}, el("i", { class: "swatch wait" }), "waits"), el("span", {}, el("i", { class: "swatch run" }), "executes"),
-    el("span", {}, el("i", { class: "swatch sync" }), "waits for the sync"),
+    el("span", {}, el("i", { class: "swatch sync" }), "waits for its step to end"),
     el("span", {}, el("i", { class: "swatch disk" }), "the disk syncs"), el("span", {}, el("i", { class: "swatch band" }), "a step"));
 
   root.append(

@@ -139,7 +139,7 @@ export function mount(root, { points }) {
   let length = 300;
   let fixed = null; // [from, to] while zoomed or paused
   let paused = false;
-  const newest = () => points.rings.fine.times.at(-1) ?? Date.now() / 1000;
+  const newest = () => points.state?.now_s ?? Date.now() / 1000;
   const view = {
     span: () => fixed ?? [newest() - length, newest()],
     seconds: () => view.span()[1] - view.span()[0],
