@@ -1586,7 +1586,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a barrier for reads that need none", "store/store.py",
-        "            if not any(map(needs_newest, requests)):", "            if not requests:",
+        "        if not any(map(needs_newest, requests)):", "        if not requests:",
         READS + "test_neither_a_session_read_nor_a_local_one_asks_the_log", 16,
     ),
     Mutant(
@@ -1621,8 +1621,8 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "requests overtake the one of their peer that waits for a revision", "server/seen.py",
-        "            queue = self._queues.get(peer)\n            if queue is None:",
-        "            queue = self._queues.get(peer)\n            if queue is None or not self._is_ahead(arrival):",
+        "            queue = self.queues.get(peer)\n            if queue is None:",
+        "            queue = self.queues.get(peer)\n            if queue is None or not self._is_ahead(arrival):",
         READS + "test_a_session_read_waits_until_the_server_has_applied_what_its_client_has_seen", 4,
     ),
     Mutant(
