@@ -7,6 +7,7 @@ import { bytes, clock } from "./format.js";
 import { colour, isDark } from "./theme.js";
 
 const HUES = 8;
+const COARSE = window.matchMedia("(pointer: coarse)");
 const SERIES_MAX = 7;
 
 let library = null;
@@ -97,7 +98,9 @@ export class Chart {
       },
       toolbox: { show: true, itemSize: 0, right: -100, feature: { dataZoom: { yAxisIndex: "none" } } },
     });
-    this.chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    if (!COARSE.matches) {  // a finger scrolls the page
+      this.chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    }
     this.drawn = null;
     this.draw();
   }
