@@ -1716,7 +1716,6 @@ MUTANTS: list[Mutant] = [
         "            self._changed.wait_for(lambda: self._closed or self._bytes < QUEUE_BYTES_MAX)\n", "",
         ETCD + "test_what_waits_to_be_applied_is_bounded", 9,
     ),
-    ),
     Mutant(
         "a client does not leave a server that refuses for now", "client/core/session_channel.py",
         "session.hello.changed_to is not None or refuses", "session.hello.changed_to is not None",
@@ -1756,6 +1755,22 @@ MUTANTS: list[Mutant] = [
         "a session read is sent to a server that does not know of it", "client/core/session.py",
         " or not self.hello.knows_seen:", ":",
         SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
+    ),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
+    ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
     ),
     Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
            "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
