@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.report import (
     aims,
+    cluster,
     comparison,
     group_commit,
     growing,
@@ -60,6 +61,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("Compaction", growing.compaction),
     ("Latency", latency.write),
     ("Watches", watches.write),
+    ("Several servers, their log on an etcd cluster", cluster.write),
     ("Limits: what the disk, ROUTER and epoll give with no table behind them", limits.write),
     ("What surprised", remarks.surprises),
     ("What these figures do not show", remarks.caveats),

@@ -249,6 +249,25 @@ def _perf(contender: str, clients: int) -> dict[str, object]:
     return {"contender": contender, "transport": "bridge", "operation": "insert", "client": "sum", "clients": clients}
 
 
+def _cluster(servers: int | str, operation: str, in_flight: int = 256) -> dict[str, object]:
+    return {"contender": "kvzmq-etcd", "servers": servers, "operation": operation, "in_flight": in_flight, "batch": 1}
+
+
+def _hearing(results: Results) -> Spread:
+    return results.spread("cluster_following", "p50_ms", role="event received")
+
+
+def _gap(killed: str) -> Source:
+    """Return how much longer than etcd's own client nobody was served, seconds: the longest round of ours."""
+
+    def measure(results: Results) -> Spread:
+        ours = results.by_round("cluster_kills", "gap_s", killed=killed, client="kvzmq-etcd")
+        theirs = results.by_round("cluster_kills", "gap_s", killed=killed, client="etcd-grpc")
+        return spread(ours[at] - theirs[at] for at in ours if at in theirs)
+
+    return Source("cluster_kills", measure)
+
+
 def _rate(experiment: str, wanted: Mapping[str, object]) -> Source:
     """Return one rate of our own."""
 
@@ -341,6 +360,27 @@ TARGETS = (
             _rate("batches", _batch("kvzmq", "insert")), unit="/s"),
     Target("64 outstanding single inserts, one client", "inserts a second", 20_000,
             _rate("in_flight", _window("kvzmq", "insert")), unit="/s"),
+    *(
+        Target(f"durable insert, {servers} server{'s' if servers > 1 else ''} on etcd, 256 in flight",
+               "puts into etcd by gRPC, 256 in flight", 5,
+               _rates("cluster", _cluster(servers, "insert"),
+                      {"contender": "etcd-grpc", "operation": "insert", "in_flight": 256}))
+        for servers in (1, 2, 3)
+    ),
+    *(
+        Target(f"session lookups at one of {servers} servers on etcd, 256 in flight",
+               "one server whose log is on the disk", 0.9,
+               _rates("cluster", _cluster(f"1 of {servers}", "session lookup"),
+                      {"contender": "kvzmq", "operation": "session lookup", "in_flight": 256, "batch": 1}))
+        for servers in (1, 2, 3)
+    ),
+    Target("a watcher at another server hears of an insert, median", "milliseconds", 10,
+           Source("cluster_following", _hearing), at_most=True, unit=" ms"),
+    *(
+        Target(f"nobody served after the {killed} is killed", "longer than etcd's own client, seconds", 1,
+               _gap(killed), at_most=True, unit=" s")
+        for killed in ("kvzmq server", "etcd follower", "etcd leader")
+    ),
 )  # fmt: skip
 """All aims with a number."""
 
@@ -351,4 +391,5 @@ def format_figure(target: Target, figure: float) -> str:
         return "-"
     if target.unit == "/s":
         return f"{figure:,.0f}/s"
-    return f"{figure:.2f}x" if figure < 10 else f"{figure:.1f}x"
+    unit = target.unit
+    return f"{figure:.2f}{unit}" if figure < 10 else f"{figure:.1f}{unit}"

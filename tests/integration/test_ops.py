@@ -57,6 +57,24 @@ def test_the_settings_file_is_one(tmp_path: Path) -> None:
         assert ctx.params["tcp"] == ("127.0.0.1", 5571) and ctx.params["trace_path"] == "/var/log/kvzmq/trace"
 
 
+def test_the_settings_of_a_server_on_a_cluster_are_ones() -> None:
+    with settings_of(["--config", str(OPS / "kvzmq-cluster.toml")]) as ctx:
+        assert len(ctx.params["log_url"].addresses) == 3 and ctx.params["log_url"].name == "table"
+        assert ctx.params["etcd_quota_bytes"] == 8 << 30
+
+
+def test_systemd_takes_the_unit_of_a_server_on_a_cluster(tmp_path: Path) -> None:
+    """The unit with its drop-in: it restarts whatever the reason but wrong usage."""
+    verified = tmp_path / "kvzmq.service"
+    verified.write_text((OPS / "kvzmq.service").read_text().replace(INSTALLED, sys.executable))
+    (tmp_path / "kvzmq.service.d").mkdir()
+    shutil.copy(OPS / "kvzmq-cluster.conf", tmp_path / "kvzmq.service.d" / "cluster.conf")
+    command = [program("systemd-analyze", "systemd"), "verify", str(verified)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "RestartPreventExitStatus=\nRestartPreventExitStatus=2\n" in (OPS / "kvzmq-cluster.conf").read_text()
+
+
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     """`systemd-analyze verify` says nothing of it, once its program is there."""
     verified = tmp_path / "kvzmq.service"
