@@ -1799,6 +1799,10 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dashboard_shown.py::test_what_cannot_be_seen_is_escaped", 9),
     Mutant("lanes never doubt", "dashboard/lanes.py", "        if bar.began_us < before.ended_us - OVERLAP_US:", "        if False:",
            "tests/unit/test_dashboard_shown.py::test_requests_that_did_not_execute_alone_are_noticed", 4),
+    Mutant("any number of prefixes are watched for browsers", "dashboard/changes.py", "            if len(self._watched) >= WATCHES_MAX:", "            if False:",
+           "tests/unit/test_dashboard_changes.py::test_the_number_of_prefixes_is_bounded", 9),
+    Mutant("prefixes are watched for browsers that are gone", "dashboard/changes.py", "            if now_s - watched.asked_s > IDLE_S:", "            if False:",
+           "tests/unit/test_dashboard_changes.py::test_a_watch_that_nobody_asks_for_ends", 9),
     Mutant(
         "of two servers that begin a table the last one's lineage counts", "store/table.py",
         "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
