@@ -59,6 +59,7 @@ WATCHES = "tests/unit/test_watches.py::"
 CRASH = "tests/fault/test_crash_points.py::test_every_crash_point_recovers_what_was_acknowledged[power]"
 RECOVERY = "tests/fault/test_crash_points.py::test_a_crash_at_every_call_of_the_recovery_loses_nothing"
 FAILED_LOG = "tests/unit/test_file_log.py::test_after_"
+ETCD = "tests/contract/test_etcd_log.py::"
 HISTORY = "tests/fault/test_forgetful_disk.py::test_no_history_on_a_forgetful_disk_loses_what_was_acknowledged"
 CALLS = "tests/fault/test_failing_calls.py::"
 FILES = "tests/unit/test_file_log.py::"
@@ -141,7 +142,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "arrays and maps counted in each value alone", "protocol/validation.py",
-        "    _check_count(data)\n    try:\n        _check_shallow_list(data)", "    try:\n        _check_shallow_list(data)",
+        "    _check_count(data)\n    check = ", "    check = ",
         COSTLY + "test_a_value_of_nothing_but_empty_arrays_is_refused", 9,
     ),
     Mutant(
@@ -1658,6 +1659,74 @@ MUTANTS: list[Mutant] = [
         READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
     ),
     Mutant(
+        "an append to etcd without a comparison", "store/etcd/etcd_log.py",
+        "            compare=[was_changed_at(self._server_key, self._registered_at)],\n            success=[\n                put_op(self._server_key",
+        "            compare=[],\n            success=[\n                put_op(self._server_key",
+        ETCD + "test_an_append_whose_answer_is_lost_is_sent_again_and_in_the_log_once", 5,
+    ),
+    Mutant(
+        "an append to etcd that is looked for and not fenced", "store/etcd/etcd_log.py",
+        "            success=[delete_op(self._server_key)],", "            success=[range_op(self._server_key)],",
+        ETCD + "test_a_group_that_never_got_there_is_refused_and_cannot_get_there_later", 11,
+    ),
+    Mutant(
+        "an etcd key that was trimmed taken for one that never was", "store/etcd/etcd_log.py",
+        '        if own and own[0].value == b"%d" % self._seq:', "        if False:",
+        ETCD + "test_a_group_of_unknown_fate_that_was_trimmed_meanwhile_is_not_appended_again", 5,
+    ),
+    Mutant(
+        "an attempt that may have been executed forgotten for the next one", "store/etcd/client.py",
+        "                    if unknown is not None and error is not unknown:", "                    if False:",
+        ETCD + "test_what_one_member_may_have_done_is_not_refused_as_the_next_cannot_be_reached", 11,
+    ),
+    Mutant(
+        "an etcd without room taken for a refusal", "store/etcd/client.py",
+        "class EtcdNoSpace(EtcdUnknown):", "class EtcdNoSpace(EtcdRefused):",
+        ETCD + "test_a_change_for_which_etcd_says_it_has_no_room_may_be_in_the_log_all_the_same", 11,
+    ),
+    Mutant(
+        "a read on etcd without a barrier", "store/etcd/etcd_log.py",
+        "            while feed.number < tail.number and self.group < tail.number:", "            while False:",
+        ETCD + "test_a_read_waits_for_the_watch_and_is_refused_when_it_lags", 4,
+    ),
+    Mutant(
+        "groups on etcd in the order of their keys", "store/etcd/reader.py",
+        "            return sorted(found)", "            return sorted(found, key=lambda pair: pair[1])",
+        ETCD + "test_the_order_is_that_of_the_appends_whatever_the_keys_are_called", 2,
+    ),
+    Mutant(
+        "an append to etcd returned before what others had appended has come", "store/etcd/etcd_log.py",
+        "        if self._landed is None or self._landed[0] != self.group + 1:", "        if self._landed is None:",
+        ETCD + "test_the_order_is_that_of_the_appends_whatever_the_keys_are_called", 2,
+    ),
+    Mutant(
+        "what comes behind a group of unknown fate on etcd handed out before it", "store/etcd/etcd_log.py",
+        "        return self._return_before(feed.number + 1 if self._landed is None else self._landed[0])",
+        "        return self._return_before(feed.number + 1)",
+        ETCD + "test_what_comes_behind_a_group_of_unknown_fate_waits_for_it", 2,
+    ),
+    Mutant(
+        "a group that is missing on etcd skipped", "store/etcd/reader.py",
+        "    if len(found) != tail.number - number:", "    if False:",
+        ETCD + "test_a_group_that_is_missing_is_noticed", 7,
+    ),
+    Mutant(
+        "a watch on etcd begun anew from now on", "store/etcd/feed.py",
+        "            self._add(group)\n        self._position = tail.revision",
+        "            break\n        self._position = tail.revision",
+        ETCD + "test_a_watch_goes_on_where_etcd_has_forgotten_the_history", 1,
+    ),
+    Mutant(
+        "a server behind the trimming goes on with what it has", "store/store.py",
+        "            self.table.clear()\n            self.recover()\n", "            list(self.log.recover())\n",
+        ETCD + "test_a_store_behind_the_trimming_is_built_anew_and_its_watches_end", 7,
+    ),
+    Mutant(
+        "any number of groups wait to be applied", "store/etcd/feed.py",
+        "            self._changed.wait_for(lambda: self._closed or self._bytes < QUEUE_BYTES_MAX)\n", "",
+        ETCD + "test_what_waits_to_be_applied_is_bounded", 9,
+    ),
+    Mutant(
         "a client does not leave a server that refuses for now", "client/core/session_channel.py",
         "session.hello.changed_to is not None or refuses", "session.hello.changed_to is not None",
         SEVERAL + "test_a_client_goes_on_at_another_server_within_its_deadline[blocking-cut_off]", 16,
@@ -1688,14 +1757,30 @@ MUTANTS: list[Mutant] = [
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-cut_off]", 16,
     ),
     Mutant(
-        "whoever joins others begins an epoch", "store/store.py",
-        "        if self.is_shared and self.table.epochs.current is not None:", "        if False:",
+        "a watch is not told that another server has begun an epoch", "server/watches.py",
+        "        if watch.marks and epoch is not None:", "        if False:",
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
     ),
     Mutant(
         "a session read is sent to a server that does not know of it", "client/core/session.py",
         " or not self.hello.knows_seen:", ":",
         SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
+    ),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
+    ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
     ),
     Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
            "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
@@ -1721,6 +1806,26 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dashboard_shown.py::test_what_cannot_be_seen_is_escaped", 9),
     Mutant("lanes never doubt", "dashboard/lanes.py", "        if bar.began_us < before.ended_us - OVERLAP_US:", "        if False:",
            "tests/unit/test_dashboard_shown.py::test_requests_that_did_not_execute_alone_are_noticed", 4),
+    Mutant("any number of prefixes are watched for browsers", "dashboard/changes.py", "            if len(self._watched) >= WATCHES_MAX:", "            if False:",
+           "tests/unit/test_dashboard_changes.py::test_the_number_of_prefixes_is_bounded", 9),
+    Mutant("prefixes are watched for browsers that are gone", "dashboard/changes.py", "            if now_s - watched.asked_s > IDLE_S:", "            if False:",
+           "tests/unit/test_dashboard_changes.py::test_a_watch_that_nobody_asks_for_ends", 9),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
+    ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
+    ),
 ]
 # fmt: on
 

@@ -58,6 +58,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "log": ("kvzmq.cli.commands.log:log", "Show who changed what, and when, from the log."),
         "export": ("kvzmq.cli.commands.transfer:export", "Write every row as a line of JSON."),
         "import": ("kvzmq.cli.commands.transfer:import_", "Insert rows from lines of JSON."),
+        "copy": ("kvzmq.cli.commands.copy:copy", "Copy a table into another, from a directory into etcd, say."),
     },
     "Names": {
         "catalog": ("kvzmq.cli.commands.catalog:catalog", "Serve a catalog, where servers are found by name."),

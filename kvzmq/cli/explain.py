@@ -17,7 +17,7 @@ import errno
 import itertools
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -120,6 +120,7 @@ def _project(url: str, timeout_s: float, keys: ClientKeys | None) -> list[Findin
     findings = [Finding(True, f"the catalog knows, of {url}, {servers}")]
     with ThreadPoolExecutor(len(entries)) as pool:  # one that is silent does not make the others wait
         asked = list(pool.map(lambda entry: _announced(entry, host, timeout_s, keys), entries))
+    shared = {entry.lineage for entry, one in zip(entries, asked) if one.is_shared}
     told = [entry if one.revision is None else replace(entry, revision=one.revision)
             for entry, one in zip(entries, asked) if one.well]  # fmt: skip
     newest = catalog.newest_revisions(told)
@@ -128,11 +129,16 @@ def _project(url: str, timeout_s: float, keys: ClientKeys | None) -> list[Findin
     answering = [entry for entry, walk in zip(entries, walks) if walk[-1].well]
     if answering and len(entries) > 1:
         findings.append(Finding(True, f"clients that connect now come to {answering[0].url(host)}"))
-    return findings + [Finding(False, text) for text in _project_faults(entries, answering)]
+    return findings + [Finding(False, text) for text in _project_faults(entries, answering, shared)]
 
 
-def _project_faults(entries: list[catalog.Entry], answering: list[catalog.Entry]) -> Iterator[str]:
-    """Yield what is wrong with a project as a whole, even if each of its servers answers."""
+def _project_faults(
+    entries: list[catalog.Entry], answering: list[catalog.Entry], shared: Container[str]
+) -> Iterator[str]:
+    """Yield what is wrong with a project as a whole, even if each of its servers answers.
+
+    `shared` are the lineages of tables whose servers share a log: they have begun an epoch each.
+    """
     tables = sorted({entry.lineage for entry in entries if entry.lineage})
     if len(tables) > 1:
         short = ", ".join(lineage[: catalog.LINEAGE_DIGITS] for lineage in tables)
@@ -142,7 +148,7 @@ def _project_faults(entries: list[catalog.Entry], answering: list[catalog.Entry]
         )
     for lineage in tables:
         copies = len({entry.epoch for entry in answering if entry.lineage == lineage})
-        if copies > 1:
+        if copies > 1 and lineage not in shared:
             yield (
                 f"{copies} servers answer with the lineage {lineage[: catalog.LINEAGE_DIGITS]}: they serve copies of "
                 "one table, and what is written to one is not in the others; stop all but one"
@@ -152,16 +158,18 @@ def _project_faults(entries: list[catalog.Entry], answering: list[catalog.Entry]
 class _Asked(NamedTuple):
     """What came of asking one server of a project.
 
-    steps     up to the first that failed
-    about     what it has announced
-    revision  that it answered at, or None
-    trouble   why it cannot reach the log that it shares with others, or None
+    steps      up to the first that failed
+    about      what it has announced
+    revision   that it answered at, or None
+    trouble    why it cannot reach the log that it shares with others, or None
+    is_shared  whether it shares its log
     """
 
     steps: list[Finding]
     about: str = ""
     revision: int | None = None
     trouble: str | None = None
+    is_shared: bool = False
 
     @property
     def well(self) -> bool:
@@ -197,7 +205,8 @@ def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKe
             table.ping()
             revision = table.revision
             with contextlib.suppress(errors.NotAllowed):
-                return _Asked(steps, about, revision, table.stats().get("barrier_trouble"))
+                stats = table.stats()
+                return _Asked(steps, about, revision, stats.get("barrier_trouble"), bool(stats.get("log_shared")))
     except errors.KvzmqError as error:
         return _Asked([Finding(False, f"{about}: {error}")])
     return _Asked(steps, about, revision)

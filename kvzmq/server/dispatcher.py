@@ -98,6 +98,7 @@ class Dispatcher:
         self.operations = 0
         self.refused = 0
         self.observers = [observer for observer in observers if observer.wants_requests]
+        self._on_replies = [each.on_replies for each in observers if type(each).on_replies is not Observer.on_replies]
         self.is_timed = False
         """Whether the loop times this step."""
         self.send_ns = 0
@@ -337,6 +338,9 @@ class Dispatcher:
             )
             if self._executed_ns:
                 self._measured, self._executed_ns = [], 0
+        if began_ns:
+            for on_replies in self._on_replies:
+                on_replies(arrivals, replies)
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
         if began_ns:

@@ -102,7 +102,13 @@ class Log(Protocol):
         """
 
     def receive(self) -> Sequence[bytes]:
-        """Return the groups of other processes that have arrived here, without waiting."""
+        """Return the groups of other processes that have arrived here, without waiting.
+
+        Raises:
+            LogTrimmed: the next ones are not in the log any more, but in a checkpoint: `recover` once more, which may
+                be done as often as this is raised
+            StorageFatal: the log is not what was written
+        """
 
     def descriptors(self) -> Sequence[int]:
         """Return the descriptors that become readable when `receive` has groups: none, if no other process appends."""

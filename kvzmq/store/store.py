@@ -16,6 +16,7 @@ The table defines what an operation does, the log stores the groups; the store j
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -69,6 +70,8 @@ class StepState(Enum):
     UNKNOWN = "unknown"
     ENDED = "ended"
 
+
+_log = logging.getLogger(__name__)
 
 _OPEN, _REJECTED, _CUT_OFF, _UNKNOWN, _ENDED = StepState
 
@@ -254,8 +257,20 @@ class Store:
             observer.on_replay(count, self.table.revision)
 
     def catch_up(self) -> None:
-        """Apply the groups of other servers that have arrived; call it between two steps."""
-        for group in self.log.receive():
+        """Apply the groups of other servers that have arrived; call it between two steps.
+
+        When they are not in the log any more, the table is built anew from a checkpoint that holds them. Nobody is
+        served meanwhile, and watches that have not seen them end with RevisionGone.
+        """
+        try:
+            groups = self.log.receive()
+        except errors.LogTrimmed as error:
+            _log.warning("%s: the table is built anew from the newest checkpoint", error)
+            self.table.clear()
+            self.recover()
+            _log.warning("the table is at revision %d", self.table.revision)
+            return
+        for group in groups:
             self._replay(group)
 
     # ---- a step
@@ -426,9 +441,6 @@ class Store:
     def begin_epoch(self, time_us: int, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         """Begin an epoch, once when the log is started, and durable on return; a table without a lineage gets one.
 
-        Who joins others on a log that has begun goes on in their epoch: watches at the others know no later one, and
-        go on here.
-
         When the log cannot be written, on a full disk, the epoch begins with the first change that can:
         until then no revision is made that another start of the same files could make as well.
 
@@ -440,8 +452,6 @@ class Store:
             AppendUnknown: it is not known whether the log has the epoch: start again
             StorageFatal: the disk cannot be trusted: stop
         """
-        if self.is_shared and self.table.epochs.current is not None:
-            return
         lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
         operation = BeginEpoch(random_bytes(TABLE_ID_BYTES), lineage)
         self._beginning = Request(None, 1, [operation], msgpack.encode_request(None, 1, [operation]))

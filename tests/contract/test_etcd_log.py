@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from support.etcd_cluster import EtcdCluster
-from support.etcd_log import EtcdTable, FaultyClient, FaultyLog
+from support.etcd_log import EtcdTable, FaultyClient, FaultyLog, NoRoom
 from support.servers import free_port
+from support.stepped import Stepped
+from support.witness import dump_of
 
 from kvzmq import errors
 from kvzmq.store.etcd import etcd_log, feed, layout
@@ -186,6 +188,37 @@ def test_where_no_member_listens_a_change_is_certainly_not_applied(etcd_name: st
     assert groups_of(table) == [b"one", b"three"]
 
 
+def test_what_one_member_may_have_done_is_not_refused_as_the_next_cannot_be_reached(table: EtcdTable) -> None:
+    """Guarantee 11. Turned red by the last attempt's error alone: "not applied" was said of what was applied."""
+    table.addresses = [table.addresses[0], f"127.0.0.1:{free_port()}"]
+    log = table.follow()
+    log.append(b"one")
+    log.client.lose_answers(1)
+    begun_unknown(log, b"two")
+    assert resolved(log) == []
+    assert groups_of(table) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_change_for_which_etcd_says_it_has_no_room_may_be_in_the_log_all_the_same(
+    table: EtcdTable, keeps: bool
+) -> None:
+    """Guarantee 11: the check that etcd makes as it applies a change does not keep it from being applied."""
+    log = table.follow()
+    log.append(b"one")
+    if keeps:
+        log.client.lose_answers(MEMBERS, NoRoom)
+    else:
+        log.client.lose_requests(MEMBERS)
+    begun_unknown(log, b"two")
+    if keeps:
+        assert resolved(log) == []
+    else:
+        with pytest.raises(errors.WriteRejected):
+            resolved(log)
+    assert groups_of(table) == [b"one", b"two"][: 1 + keeps]
+
+
 # ---- long groups
 
 
@@ -290,7 +323,7 @@ def test_a_read_waits_for_the_watch_and_is_refused_when_it_lags(table: EtcdTable
     other.append(b"one")
     with pytest.raises(errors.LogUnreachable, match="have not arrived"):
         log.barrier()
-    with pytest.raises(errors.AppendUnknown, match="have arrived yet"):
+    with pytest.raises(errors.AppendUnknown, match="have come yet"):
         log.append(b"two")
     assert log.state is AppendState.LANDED
     with pytest.raises(errors.AppendUnknown):
@@ -331,9 +364,8 @@ def test_a_watch_goes_on_where_etcd_has_forgotten_the_history(table: EtcdTable) 
     assert received(log, 1) == [b"three"]
 
 
-def test_a_server_that_is_behind_the_trimming_stops(table: EtcdTable) -> None:
-    """Guarantee 7: a gap is never skipped."""
-    log, other = table.follow(), table.follow()
+def fall_behind(log: FaultyLog, other: FaultyLog) -> None:
+    """Have a log miss two groups, which only a checkpoint holds then."""
     log.client.end_watches()
     other.append(b"one")
     other.append(b"two")
@@ -342,8 +374,53 @@ def test_a_server_that_is_behind_the_trimming_stops(table: EtcdTable) -> None:
     other.client.compact(other.client.range(b"x").header.revision)
     log.client.mend()
     assert select.select(log.descriptors(), [], [], PATIENCE_S)[0]
-    with pytest.raises(errors.StorageFatal, match="from the newest checkpoint"):
+
+
+def test_a_server_that_is_behind_the_trimming_begins_again_from_the_checkpoint(table: EtcdTable) -> None:
+    """Guarantee 7: a gap is never skipped. Turned red by going on behind it."""
+    log, other = table.follow(), table.follow()
+    fall_behind(log, other)
+    with pytest.raises(errors.WriteRejected, match="not applied: this server is behind"):
+        log.append(b"three")
+    with pytest.raises(errors.LogUnreachable, match="this server is behind"):
+        log.barrier()
+    with pytest.raises(errors.LogTrimmed, match="this server is behind"):
         log.receive()
+    descriptors = log.descriptors()
+    (checkpoint,) = log.recover()
+    assert isinstance(checkpoint, Checkpoint) and list(checkpoint.sections) == [b"both"] and log.group == 2
+    assert log.append(b"three") == [] and log.descriptors() == descriptors
+    other.append(b"four")
+    assert received(log, 1) == [b"four"]
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_server_behind_the_trimming_whose_own_group_is_open_executes_nothing_twice(
+    table: EtcdTable, keeps: bool
+) -> None:
+    """Guarantee 5: what is in the checkpoint is not executed on top of it."""
+    log, other = table.follow(), table.follow()
+    log.append(b"zero")
+    received(other, 1)
+    (log.client.lose_answers if keeps else log.client.lose_requests)(MEMBERS)
+    log.client.end_watches()
+    begun_unknown(log, b"mine")
+    other.append(b"one")
+    other.write_checkpoint(Checkpoint(other.group, iter([b"all"])))
+    other.truncate(other.group)
+    other.client.compact(other.client.range(b"x").header.revision)
+    log.client.mend()
+    assert select.select(log.descriptors(), [], [], PATIENCE_S)[0]
+    assert log.receive() == ()
+    if keeps:
+        with pytest.raises(errors.StorageFatal, match="start again"):
+            resolved(log)
+    else:
+        with pytest.raises(errors.WriteRejected):
+            resolved(log)
+        assert select.select(log.descriptors(), [], [], PATIENCE_S)[0]
+        with pytest.raises(errors.LogTrimmed):
+            log.receive()
 
 
 def test_what_waits_to_be_applied_is_bounded(table: EtcdTable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +432,30 @@ def test_what_waits_to_be_applied_is_bounded(table: EtcdTable, monkeypatch: pyte
     assert received(log, 1) == [bytes(1000)] * 3
     found = log.barrier()
     assert len(found) == 17, "the barrier takes them as they come"
+
+
+def test_a_store_behind_the_trimming_is_built_anew_and_its_watches_end(table: EtcdTable) -> None:
+    """Guarantee 7. Turned red by going on with the rows that were there."""
+    with Stepped(log=table.open()) as served, Stepped(log=table.open()) as other:
+        watcher, writer = served.zmq(), other.zmq()
+        assert other.call(writer, "insert", "old", 1) == (0, None)
+        assert served.call(watcher, "size") == (0, 1)
+        number = served.call(watcher, "watch", "")[1]
+        log, trimmer = table.logs[0], table.logs[1]
+        assert isinstance(log, FaultyLog)
+        log.client.end_watches()
+        assert other.call(writer, "remove", "old") == (0, None)
+        assert other.call(writer, "insert", "new", 2) == (0, None)
+        trimmer.write_checkpoint(Checkpoint(trimmer.group, other.store.table.dump()))
+        trimmer.truncate(trimmer.group)
+        trimmer.client.compact(trimmer.client.range(b"x").header.revision)
+        assert other.call(writer, "insert", "newest", 3) == (0, None)
+        log.client.mend()
+        served.until(lambda: served.store.revision == 4)
+        (event,) = served.events(watcher, 1)
+        assert event[2][0] == number and errors.RevisionGone.code in event[2]
+        assert dump_of(served.store.table) == dump_of(other.store.table)
+        assert served.call(served.zmq(), "increment", "newest") == (0, 4)
 
 
 # ---- what is in etcd is not what was written

@@ -176,8 +176,7 @@ def test_while_no_node_answers_a_server_answers_what_it_can(cluster: EtcdCluster
 
 
 def test_without_room_changes_are_refused_and_reads_are_served(tmp_path: Path, etcd_name: str) -> None:
-    """Guarantee 11. etcd applies the change that finds the quota used up, and says that it has no room: whether it is
-    in the log has to be looked up. Turned red by taking the answer for a refusal."""
+    """Guarantee 11: each is looked up, and fenced, which takes no room."""
     with EtcdCluster(tmp_path / "etcd", "--quota-backend-bytes", str(16 << 20)) as cluster:
         table = EtcdTable(cluster.addresses, etcd_name)
         appender, reader = Appender(table.follow()), Appender(table.follow())

@@ -124,7 +124,7 @@ def test_a_retry_at_another_server_gets_the_first_result(servers: SharedServers)
 def test_a_watch_goes_on_at_another_server_without_a_gap(
     servers: SharedServers, shell: str, fail: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Guarantee 16. A server that joins later begins no epoch that the watch does not know."""
+    """Guarantee 16. Red when the watch was not told of the epoch that a server began which joined later."""
     monkeypatch.setattr(hearing, "ASK_S", 0.2)
     monkeypatch.setattr(hearing, "CUT_OFF_S", 0.5)
     monkeypatch.setattr(push_channel, "SILENCE_S_MAX", HEARTBEAT_S + 1)

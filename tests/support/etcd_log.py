@@ -33,6 +33,16 @@ class Lost(grpc.RpcError):
         return "planted"
 
 
+class NoRoom(Lost):
+    """What etcd says when the quota is used up."""
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    def details(self) -> str:
+        return "etcdserver: mvcc: database space exceeded"
+
+
 class Never:
     """A future that no answer comes for."""
 
@@ -76,15 +86,16 @@ class FaultyClient(EtcdClient):
         self.transactions: list[pb.TxnRequest] = []
         """What was sent, lost ones included."""
         self._answers = self._requests = 0
+        self._instead = Lost
         self._is_cut = False
         self._changed = threading.Condition()
         self._held: frozenset[str] = frozenset()
         self._no_watches = False
         self._streams: list[HeldStream] = []
 
-    def lose_answers(self, count: int) -> None:
-        """Execute the next transactions, and lose their answers."""
-        self._answers = count
+    def lose_answers(self, count: int, instead: type[Lost] = Lost) -> None:
+        """Execute the next transactions, and have their answers be errors."""
+        self._answers, self._instead = count, instead
 
     def lose_requests(self, count: int) -> None:
         """Lose the next transactions before they get there."""
@@ -127,7 +138,7 @@ class FaultyClient(EtcdClient):
             raise Lost
         answer = super()._exchange(address, method, request, timeout_s)
         if isinstance(request, pb.TxnRequest) and self._count_lost("_answers"):
-            raise Lost
+            raise self._instead
         return answer
 
     def future(self, request: Any, timeout_s: float) -> Any:

@@ -574,3 +574,30 @@ def test_a_strange_operation_is_named_among_unreadable_ones() -> None:
     refusal = msgpack.decode_request(bytes.fromhex("93c0099291a6") + b"frobni" + bytes.fromhex("92a66c6f6f6b7570a1ff"))
     assert isinstance(refusal, messages.Refusal)
     assert (refusal.seq, refusal.code) == (9, errors.InvalidMethod.code) and "frobni" in refusal.message
+
+
+BYTES = b"\xc4\x02ab"
+NOT_FINITE = msgpack.encode_value(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_good"),
+    [
+        ([BYTES], True),
+        ([BYTES, BYTES], True),
+        ([BYTES, msgpack.encode_value({"a": [b"b", "c"]})], True),
+        ([msgpack.encode_value("a"), BYTES], True),
+        ([BYTES, NOT_FINITE], False),
+        ([BYTES, b"\xc7\x01\x05x"], False),
+        ([b"\xc4\x03ab"], False),
+        ([b"\xc5\x00"], False),
+    ],
+)
+def test_values_that_are_bytes_are_checked_beside_others(values: list[bytes], is_good: bool) -> None:
+    """They have a check of their own, which has to leave to the others what it cannot decide."""
+    ops = [operations.Insert("k", Raw(value)) for value in values]
+    if is_good:
+        validation.check_operations(ops)
+    else:
+        with pytest.raises(errors.InvalidRequest):
+            validation.check_operations(ops)

@@ -26,7 +26,7 @@ from kvzmq.store.etcd.checkpoints import (
     trim,
     upload,
 )
-from kvzmq.store.etcd.space import Status, remove_garbage_by_force
+from kvzmq.store.etcd.space import Status, remove_garbage_by_force, trim_by_force
 from kvzmq.store.file.files import DiskDirectory, DiskFile
 
 NAME = "t"
@@ -349,6 +349,15 @@ def test_half_written_checkpoints_are_removed_without_a_lock_at_any_moment_of_th
         assert read(keys, file_of) == content(3)
         calls += 1
     assert removed > 5
+
+
+def test_groups_that_the_checkpoint_holds_are_trimmed_without_a_lock(keys: FakeKeys, file_of: FileOf) -> None:
+    """When etcd takes no put. Seen red with the groups behind it trimmed as well."""
+    trim_by_force(keys, Deletes(keys), NAME)
+    numbers = [keys.append(NAME, f"server{seq % 3}", seq) for seq in range(30)]
+    write(keys, file_of(content(1, 0.1)), numbers[19])
+    trim_by_force(keys, Deletes(keys), NAME)
+    assert sorted(put_at for key, (_, put_at) in keys.values.items() if "/log/" in key) == numbers[20:]
 
 
 def test_a_writer_at_any_moment_of_their_removal_without_a_lock_writes_a_whole_checkpoint(

@@ -200,6 +200,8 @@ def arguments(op: Operation) -> tuple[list[str], list[Raw], list[str]]:
     def look(op: Operation) -> None:
         for name in op.__struct_fields__:
             argument = getattr(op, name)
+            if name == "runs":
+                continue  # of the server's own record: names of clients, no key
             if name == "prefix":
                 prefixes.append(argument)
             elif name == "key":

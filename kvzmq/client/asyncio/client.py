@@ -399,6 +399,11 @@ class AsyncClient:
         """The highest revision of the table in any reply to this client."""
         return self._connection.revision
 
+    @property
+    def lineage(self) -> str | None:
+        """Which table this client asks, 32 hexadecimal digits: of any other it asks nothing. None before an answer."""
+        return self._connection.lineage
+
     # ---- life
 
     async def close(self) -> None:

@@ -35,12 +35,14 @@ class _Message(msgspec.Struct, array_like=True, gc=False):
 
 
 class Pushed(msgspec.Struct, array_like=True, gc=False):
-    """What an event tells: of which watch or monitor, a code, a payload; whether its request has made more changes."""
+    """What an event tells: of which watch or monitor, a code, a payload; whether its request has made more changes; the
+    epoch in which the table is, if another server has begun it."""
 
     watch: int
     code: int
     payload: Raw
     more: bool = False
+    epoch: str | None = None
 
 
 _HELLO = Raw(encoding.encode_value(("hello", {"heartbeat_s": HEARTBEAT_S})))

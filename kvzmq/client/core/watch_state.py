@@ -166,6 +166,8 @@ class WatchState(PushState[Event]):
         """
         if pushed.watch != self._number:
             return  # of an earlier request
+        if pushed.epoch is not None:
+            self.epoch = pushed.epoch
         if pushed.code == errors.WatchIdle.code:
             self._ask_again()  # this program was busy for longer than it had promised
         elif pushed.code == errors.Unavailable.code:

@@ -450,6 +450,11 @@ class Client(MutableMapping[str, Any]):
         """The highest revision of the table in any reply to this client."""
         return self._connection.revision
 
+    @property
+    def lineage(self) -> str | None:
+        """Which table this client asks, 32 hexadecimal digits: of any other it asks nothing. None before an answer."""
+        return self._connection.lineage
+
     # ---- a mapping
 
     def __getitem__(self, key: str) -> Any:

@@ -7,6 +7,7 @@ import { bytes, clock } from "./format.js";
 import { colour, isDark } from "./theme.js";
 
 const HUES = 8;
+const COARSE = window.matchMedia("(pointer: coarse)");
 const SERIES_MAX = 7;
 
 let library = null;
@@ -50,13 +51,16 @@ export class Chart {
     if (this.ended || this.chart) return;
     this.chart = echarts.init(this.canvas, null, { renderer: "canvas" });
     this.chart.group = "overview";
-    echarts.connect("overview");
+    echarts.connect("overview"); // for the line below the pointer; its figures are those of one chart
+    this.canvas.addEventListener("pointerenter", () => { this.hovered = true; });
+    this.canvas.addEventListener("pointerleave", () => { this.hovered = false; });
     this.restyle();
     this.chart.on("datazoom", (event) => {
       const { startValue, endValue } = event.batch?.[0] ?? event;
-      if (startValue !== undefined && endValue !== undefined && endValue > startValue) {
-        this.view.zoom(startValue / 1000, endValue / 1000);
-      }
+      if (startValue === undefined || !(endValue > startValue)) return;
+      // The span is the page's: it sets the axes of all charts, and the chart's own zoom is taken back.
+      this.chart.dispatchAction({ type: "dataZoom", start: 0, end: 100 });
+      this.view.zoom(startValue / 1000, endValue / 1000);
     });
     this.chart.getZr().on("dblclick", () => this.view.zoom(null, null));
   }
@@ -94,7 +98,9 @@ export class Chart {
       },
       toolbox: { show: true, itemSize: 0, right: -100, feature: { dataZoom: { yAxisIndex: "none" } } },
     });
-    this.chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    if (!COARSE.matches) {  // a finger scrolls the page
+      this.chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    }
     this.drawn = null;
     this.draw();
   }
@@ -156,6 +162,7 @@ export class Chart {
   }
 
   #tooltip(found) {
+    if (!this.hovered) return "";
     const rows = found.filter((each) => each.seriesName && each.value?.[1] !== null && each.value?.[1] !== undefined);
     if (!rows.length) return "";
     const width = Math.max(...rows.map((each) => each.seriesName.length));

@@ -139,7 +139,7 @@ export function mount(root, { points }) {
   let length = 300;
   let fixed = null; // [from, to] while zoomed or paused
   let paused = false;
-  const newest = () => points.rings.fine.times.at(-1) ?? Date.now() / 1000;
+  const newest = () => points.state?.now_s ?? Date.now() / 1000;
   const view = {
     span: () => fixed ?? [newest() - length, newest()],
     seconds: () => view.span()[1] - view.span()[0],
@@ -154,7 +154,7 @@ export function mount(root, { points }) {
   const charts = CHARTS.map((options) => new Chart(points, view, options));
   const buttons = SPANS.map(([seconds, label]) =>
     el("button", { type: "button", text: label, "aria-pressed": "false", on: { click: () => choose(seconds) } }));
-  const pause = el("button", { type: "button", id: "pause", text: "Pause", "aria-pressed": "false", title: "Space",
+  const pause = el("button", { type: "button", id: "pause", text: "Pause", "aria-pressed": "false", title: "Space; arrow keys move, + and - zoom",
                                on: { click: toggle } });
   const reset = el("button", { type: "button", id: "reset", text: "Reset zoom", disabled: true, title: "Escape",
                                on: { click: () => view.zoom(null, null) } });
@@ -182,10 +182,21 @@ export function mount(root, { points }) {
 
   function onKey(event) {
     if (event.target.closest("button, input, a, textarea")) return;
-    if (event.key === " ") {
-      event.preventDefault();
-      toggle();
-    } else if (event.key === "Escape") view.zoom(null, null);
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const [from, to] = view.span();
+    const length_now = to - from;
+    const act = {
+      " ": toggle,
+      Escape: () => view.zoom(null, null),
+      "+": () => view.zoom(from + length_now / 4, to - length_now / 4),
+      "=": () => view.zoom(from + length_now / 4, to - length_now / 4),
+      "-": () => view.zoom(from - length_now / 2, Math.min(to + length_now / 2, newest())),
+      ArrowLeft: () => view.zoom(from - length_now / 4, to - length_now / 4),
+      ArrowRight: () => view.zoom(from + length_now / 4, to + length_now / 4),
+    }[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
   }
   document.addEventListener("keydown", onKey);
 

@@ -440,6 +440,7 @@ class TcpTransport:
 
     def describe(self, client: Hashable) -> dict[str, Any]:
         connection = self._connections[cast(int, client)]
+        unsent_bytes = _unsent_bytes(connection.socket)
         return {
             "name": f"tcp:{connection.address}",
             "transport": "bridge",
@@ -447,7 +448,8 @@ class TcpTransport:
             "connected_s": round(self._clock() - connection.began_s, 3),
             "requests": connection.requests,
             "received_bytes": connection.received_bytes,
-            "unread_bytes": connection.queued_bytes + _unsent_bytes(connection.socket),
+            "taken_bytes": connection.sent_bytes - unsent_bytes,
+            "unread_bytes": connection.queued_bytes + unsent_bytes,
             "replies_dropped": 0,  # the connection is dropped instead
         }
 

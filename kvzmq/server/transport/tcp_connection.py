@@ -172,7 +172,7 @@ class Connection:
     __slots__ = (
         "address", "began_s", "ended", "line_bytes_max", "lines_max", "moved_s", "number", "owed", "polled", "queued",
         "queued_bytes", "read_at", "received", "received_bytes", "refused", "request_bytes_max", "requests", "searched",
-        "skipping", "socket", "state", "token",
+        "sent_bytes", "skipping", "socket", "state", "token",
     )  # fmt: skip
 
     def __init__(
@@ -208,6 +208,7 @@ class Connection:
         self.owed = 0  # replies to requests that were taken in: they may come in a later step
         self.queued: deque[bytes | memoryview | Reply] = deque()  # large replies are encoded in their turn
         self.queued_bytes = 0
+        self.sent_bytes = 0  # in all: given to the kernel
 
     # ---- state
 
@@ -376,6 +377,7 @@ class Connection:
 
     def sent(self, lines: list[bytes | memoryview], sent_bytes: int) -> None:
         """Take so many bytes off the queue, of the lines that it begins with."""
+        self.sent_bytes += sent_bytes
         if len(lines) == 1 and sent_bytes == len(lines[0]):  # nearly always
             self.queued_bytes -= sent_bytes
             self.queued.popleft()

@@ -413,16 +413,25 @@ def trim(held: Lock, keys: Keys, name: str, position: int) -> int:
     before = found[key].value if key in found else None
     if trimmed_until(before) < position:
         held.transact(put=[(key, b"%d" % position)], equal=[(key, before)])
-    trimmed = 0
-    while ranges := _ranges_until(keys, name, max(position, trimmed_until(before))):
-        deletes: list[tuple[str, str]] = []
-        for first, last, count in ranges:
-            server, _, seq = last.removeprefix(log_prefix(name)).rpartition("/")
-            pieces = f"{pieces_prefix(name)}{server}/"
-            deletes += [(first, f"{last}\0"), (pieces, end_of(f"{pieces}{seq}/"))]
-            trimmed += count
+    trimmed, until = 0, max(position, trimmed_until(before))
+    while True:
+        deletes, count = trimmable(keys, name, until)
+        if not deletes:
+            return trimmed
         held.transact(delete=deletes)
-    return trimmed
+        trimmed += count
+
+
+def trimmable(keys: Keys, name: str, position: int) -> tuple[list[tuple[str, str]], int]:
+    """Return ranges of keys of groups put until then, with their pieces, and how many groups; some at a time."""
+    deletes: list[tuple[str, str]] = []
+    groups = 0
+    for first, last, count in _ranges_until(keys, name, position):
+        server, _, seq = last.removeprefix(log_prefix(name)).rpartition("/")
+        pieces = f"{pieces_prefix(name)}{server}/"
+        deletes += [(first, f"{last}\0"), (pieces, end_of(f"{pieces}{seq}/"))]
+        groups += count
+    return deletes, groups
 
 
 def _ranges_until(keys: Keys, name: str, position: int) -> list[tuple[str, str, int]]:

@@ -43,10 +43,10 @@ from kvzmq.store.etcd.client import (
     range_op,
     was_changed_at,
 )
-from kvzmq.store.etcd.feed import Feed
+from kvzmq.store.etcd.feed import Bell, Feed
 from kvzmq.store.etcd.layout import CHUNK_BYTES, INLINE_BYTES_MAX, Keys, encode_chunked, encode_inline
 from kvzmq.store.etcd.pieces import PieceWriter
-from kvzmq.store.etcd.reader import Group, Tail, Trimmed, find_position, read_groups, read_tail
+from kvzmq.store.etcd.reader import Group, Tail, find_position, read_groups, read_tail
 from kvzmq.store.log import SEMANTICS, Checkpoint
 
 APPEND_S_MAX = 1.0
@@ -148,6 +148,7 @@ class EtcdLog:
         self._server_key = self._keys.server(self.server)
         self._checkpoints = checkpoints
         self._feed: Feed | None = None
+        self._bell = Bell()
         self._cluster_id = 0
         self._arrived: deque[Group] = deque()  # taken from the feed, and not returned yet
         self._registered_at = 0  # the revision at which the server's key was put last; 0 if it is not there
@@ -163,11 +164,15 @@ class EtcdLog:
     # ---- recovery
 
     def recover(self) -> Iterator[Checkpoint | bytes]:
-        """Yield the checkpoint and the groups after it; see Log.recover.
+        """Yield the checkpoint and the groups after it; see Log.recover. Once more after LogTrimmed.
 
         Raises:
             StorageFatal: etcd does not answer, or is trimmed faster than it can be read
         """
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+        self._arrived.clear()
         try:
             for last in (False,) * (RECOVERY_TRIES_MAX - 1) + (True,):
                 found = None if self._checkpoints is None else self._checkpoints.newest()
@@ -176,7 +181,7 @@ class EtcdLog:
                 groups = read_groups(self.client, self._keys, number, position, tail)
                 try:
                     first = next(groups, None)
-                except Trimmed:
+                except errors.LogTrimmed:
                     if last:
                         raise
                     continue
@@ -189,10 +194,10 @@ class EtcdLog:
                 yield self._step_to(first)
                 for group in groups:
                     yield self._step_to(group)
-        except (EtcdError, Trimmed) as error:
+        except (EtcdError, errors.LogTrimmed) as error:
             raise errors.StorageFatal(f"the table {self.name} cannot be read from etcd: {error}") from error
         self.semantics = SEMANTICS
-        self._feed = Feed(self.client, self._keys, self._own, tail.number, tail.revision)
+        self._feed = Feed(self.client, self._keys, self._bell, self._own, tail.number, tail.revision)
 
     def _step_to(self, group: Group) -> bytes:
         self.semantics, self.group, self.position = group.semantics, group.number, group.position
@@ -203,9 +208,12 @@ class EtcdLog:
 
     def append(self, group: bytes) -> Sequence[bytes]:
         """Append `group`; return what others have appended before it. It is durable at once; see Log.append."""
-        feed = self._following()
         if self.state is not _IDLE:
             raise AssertionError("nothing is appended while the fate of a group is unknown")
+        try:
+            feed = self._following()
+        except errors.LogTrimmed as error:
+            raise errors.WriteRejected(f"not applied: {error}") from error
         deadline_s = time.monotonic() + APPEND_S_MAX
         if not self._registered_at:
             self._register(APPEND_S_MAX)
@@ -249,15 +257,23 @@ class EtcdLog:
         Raises:
             AppendUnknown: they have not come in time
         """
-        if (self._landed is None or self._landed[0] != self.group + 1) and not self._wait_for_landed(feed, deadline_s):
-            raise errors.AppendUnknown("the group is in the log, but not all that come before it have arrived yet")
+        if self._landed is None or self._landed[0] != self.group + 1:
+            try:
+                is_whole = self._wait_for_landed(feed, deadline_s)
+            except errors.LogTrimmed as error:
+                # A checkpoint has the group, so that it would be executed a second time here.
+                raise errors.StorageFatal(
+                    f"{error}; and what it has appended itself is in there: start again"
+                ) from error
+            if not is_whole:
+                raise errors.AppendUnknown("the group is in the log, but not all that come before it have come yet")
         assert self._landed is not None
         number, position = self._landed
         others = self._return_before(number)
         self.group, self.position = number, position
         self._forget_append()
         if self._arrived:
-            feed.signal()
+            feed.ring()
         return others
 
     def _forget_append(self) -> None:
@@ -335,7 +351,8 @@ class EtcdLog:
 
         It waits for RESOLVE_S_MAX and raises AppendUnknown; the next call waits on.
         """
-        feed = self._following()
+        feed = self._feed
+        assert feed is not None
         until_s = time.monotonic() + RESOLVE_S_MAX
         if self.state is _IDLE:
             raise AssertionError("no append is unknown")
@@ -378,6 +395,8 @@ class EtcdLog:
 
     def _give_up(self, why: str) -> NoReturn:
         self._forget_append()
+        if self._feed is not None and self._feed.failed is not None:
+            self._feed.ring()
         raise errors.WriteRejected(f"not applied: {why}")
 
     def _await_answer(self, request: pb.TxnRequest) -> pb.TxnResponse:
@@ -424,13 +443,20 @@ class EtcdLog:
     # ---- what others append
 
     def _following(self) -> Feed:
+        """Return the feed.
+
+        Raises:
+            LogTrimmed: the next groups are not in the log any more
+            StorageFatal: it cannot be followed
+        """
         if self._feed is None:
             raise AssertionError("recover the log first")
-        if self._feed.failed is not None:
-            error = self._feed.failed
-            advice = ": start again, from the newest checkpoint" if isinstance(error, Trimmed) else ""
-            raise errors.StorageFatal(f"the log of {self.name} cannot be followed: {error}{advice}") from error
-        return self._feed
+        error = self._feed.failed
+        if error is None:
+            return self._feed
+        if isinstance(error, errors.LogTrimmed):
+            raise errors.LogTrimmed(f"this server is behind what is left of the log of {self.name}: {error}") from error
+        raise errors.StorageFatal(f"the log of {self.name} cannot be followed: {error}") from error
 
     def _take(self, feed: Feed) -> None:
         taken = feed.take()
@@ -464,8 +490,14 @@ class EtcdLog:
 
     def receive(self) -> Sequence[bytes]:
         """Return the groups of others that have come; see Log.receive."""
-        feed = self._following()
-        feed.clear()
+        assert self._feed is not None
+        self._feed.clear_bell()
+        try:
+            feed = self._following()
+        except errors.LogTrimmed:
+            if self.state is _IDLE:
+                raise
+            return ()  # first it has to be known what became of the own group
         self._take(feed)
         return self._return_arrived(feed)
 
@@ -483,22 +515,24 @@ class EtcdLog:
         Raises:
             LogUnreachable: etcd does not answer in time, or the watch does not deliver what it has
         """
-        feed = self._following()
-        began_s = time.monotonic()
-        deadline_s = began_s + self._barrier_s
+        deadline_s = time.monotonic() + self._barrier_s
         try:
+            feed = self._following()
             tail = read_tail(self.client, self._keys, timeout_s=self._barrier_s)
-        except EtcdError as error:
+        except (EtcdError, errors.LogTrimmed) as error:
             self._barrier_s = BARRIER_AGAIN_S_MAX
             raise errors.LogUnreachable(str(error)) from error
         self._check(tail)
         self._take(feed)
-        while feed.number < tail.number and self.group < tail.number:
-            if not self._wait(feed, tail.number, deadline_s):
-                raise errors.LogUnreachable(
-                    f"etcd has {tail.number - feed.number} groups that have not arrived here yet"
-                )
-            self._take(feed)
+        try:
+            while feed.number < tail.number and self.group < tail.number:
+                if not self._wait(feed, tail.number, deadline_s):
+                    raise errors.LogUnreachable(
+                        f"etcd has {tail.number - feed.number} groups that have not arrived here yet"
+                    )
+                self._take(feed)
+        except errors.LogTrimmed as error:
+            raise errors.LogUnreachable(str(error)) from error
         self._barrier_s = BARRIER_S_MAX
         return self._return_arrived(feed)
 
@@ -519,7 +553,7 @@ class EtcdLog:
 
     def descriptors(self) -> Sequence[int]:
         """Return the descriptor that is readable when others' groups have come."""
-        return () if self._feed is None else (self._feed.fileno(),)
+        return (self._bell.fileno(),)
 
     # ---- checkpoint and truncation
 
@@ -572,6 +606,7 @@ class EtcdLog:
         if self._feed is not None:
             self._feed.close()
             self._feed = None
+        self._bell.close()
         if self._registered_at:
             with contextlib.suppress(EtcdError):
                 self.client.delete_range(self._server_key, timeout_s=FAREWELL_S_MAX)

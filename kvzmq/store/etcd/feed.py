@@ -40,20 +40,54 @@ _ENTRY_BYTES = 200
 _log = logging.getLogger(__name__)
 
 
+class Bell:
+    """A descriptor that one thread makes readable for another."""
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._reader.fileno()
+
+    def ring(self) -> None:
+        """Make it readable."""
+        if not self._rung:
+            self._rung = True
+            with contextlib.suppress(BlockingIOError):
+                self._writer.send(b"!")
+
+    def clear(self) -> None:
+        """Make it wait for the next ring."""
+        self._rung = False
+        with contextlib.suppress(BlockingIOError):
+            self._reader.recv(64)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        self._reader.close()
+        self._writer.close()
+
+
 class Feed:
     """The groups of a log from a position on, as etcd delivers them.
 
     Args:
         client: of the cluster
         keys: of the table
+        bell: rung when others' groups have come, or the feed has failed
         own: what the keys of this server's groups begin with
         number: the last group that the caller has
         position: etcd's revision when that was put, or a later one before the next group
     """
 
-    def __init__(self, client: EtcdClient, keys: Keys, own: bytes, number: int, position: int) -> None:
+    def __init__(self, client: EtcdClient, keys: Keys, bell: Bell, own: bytes, number: int, position: int) -> None:
         self._client = client
         self._keys = keys
+        self._bell = bell
         self._own = own
         self.number = number
         """The number of the last group that was delivered, own ones counted."""
@@ -74,30 +108,20 @@ class Feed:
         self._stream_began_s = 0.0
         self._address = client.address
         self._closed = False
-        self._signalled = False
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="kvzmq etcd watch", daemon=True)
         self._thread.start()
 
     # ---- for the thread of the log
 
-    def fileno(self) -> int:
-        """Return the descriptor that is readable when others' groups have come, or the feed has failed."""
-        return self._reader.fileno()
-
-    def clear(self) -> None:
-        """Have the descriptor tell of what comes from here on; call it before `take`."""
+    def clear_bell(self) -> None:
+        """Have the bell tell of what comes from here on; call it before `take`."""
         with self._changed:
-            self._signalled = False
-            with contextlib.suppress(BlockingIOError):
-                self._reader.recv(64)
+            self._bell.clear()
 
-    def signal(self) -> None:
-        """Make the descriptor readable."""
+    def ring(self) -> None:
+        """Ring the bell: not everything was taken."""
         with self._changed:
-            self._signal()
+            self._bell.ring()
 
     def take(self) -> list[Group]:
         """Return the groups of others that have come."""
@@ -129,7 +153,7 @@ class Feed:
             stream.cancel()
 
     def close(self) -> None:
-        """End the thread, and close the descriptor."""
+        """End the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -137,16 +161,8 @@ class Feed:
         if stream is not None:
             stream.cancel()
         self._thread.join()
-        self._reader.close()
-        self._writer.close()
 
     # ---- the thread
-
-    def _signal(self) -> None:
-        if not self._signalled:
-            self._signalled = True
-            with contextlib.suppress(BlockingIOError):
-                self._writer.send(b"!")
 
     def _run(self) -> None:
         backoff_s = BACKOFF_S_MIN
@@ -176,7 +192,7 @@ class Feed:
     def _fail(self, error: errors.KvzmqError) -> None:
         with self._changed:
             self.failed = error
-            self._signal()
+            self._bell.ring()
             self._changed.notify_all()
 
     def _move_on(self) -> None:
@@ -252,6 +268,6 @@ class Feed:
             self._queue.append(group)
             self._bytes += len(group.content) + _ENTRY_BYTES
             self.number, self._position = group.number, group.position
-            self._signal()
+            self._bell.ring()
             if self._waiters:
                 self._changed.notify_all()

@@ -56,10 +56,6 @@ class Tail(NamedTuple):
     cluster_id: int
 
 
-class Trimmed(errors.KvzmqError):
-    """Groups are gone from the log: a checkpoint has them."""
-
-
 def tail_of(response: pb.RangeResponse) -> Tail:
     """Return where the log ends, from the answer to a range of the tail's key."""
     number, position = (response.kvs[0].version, response.kvs[0].mod_revision) if response.kvs else (0, 0)
@@ -79,13 +75,13 @@ def read_groups(client: EtcdClient, keys: Keys, number: int, position: int, tail
     """Yield the groups after number `number`, put at `position`, up to the tail.
 
     Raises:
-        Trimmed: some of them are gone
+        LogTrimmed: some of them are gone
         CorruptionError, WrittenByNewer: one is not what was written, or not known
         EtcdError: etcd does not answer
     """
     found = _list(client, keys, position, tail.revision)
     if len(found) != tail.number - number:
-        raise Trimmed(
+        raise errors.LogTrimmed(
             f"etcd keys {keys.log.decode()}: {len(found)} groups after group {number}, "
             f"but there should be {tail.number - number}"
         )
@@ -132,7 +128,7 @@ def _read(client: EtcdClient, group_keys: Sequence[bytes], revision: int) -> lis
     response = client.txn((), operations, repeatable=True)
     found = [each.response_range.kvs[0].value for each in response.responses if each.response_range.kvs]
     if len(found) != len(group_keys):
-        raise Trimmed("groups were trimmed while they were being read")
+        raise errors.LogTrimmed("groups were trimmed while they were being read")
     return found
 
 
@@ -140,7 +136,7 @@ def read_content(client: EtcdClient, keys: Keys, key: bytes, value: bytes) -> tu
     """Return semantics and content of the group of a log key; read its pieces if it has them.
 
     Raises:
-        Trimmed: pieces are gone
+        LogTrimmed: pieces are gone
         CorruptionError, WrittenByNewer, EtcdError: as `read_groups`
     """
     semantics, content = decode(key, value)
@@ -150,7 +146,9 @@ def read_content(client: EtcdClient, keys: Keys, key: bytes, value: bytes) -> tu
     for number in range(content.pieces):
         found = client.range(keys.chunk(key, number)).kvs
         if not found:
-            raise Trimmed(f"etcd key {keys.chunk(key, number).decode()} is missing: a piece of a group is gone")
+            raise errors.LogTrimmed(
+                f"etcd key {keys.chunk(key, number).decode()} is missing: a piece of a group is gone"
+            )
         parts.append(found[0].value)
     group = b"".join(parts)
     if len(group) != content.length:

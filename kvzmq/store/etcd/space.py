@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from kvzmq.store.etcd.checkpoints import Keys, data_prefix, end_of, lock_key, read_head
+from kvzmq.store.etcd.checkpoints import Keys, data_prefix, end_of, lock_key, read_head, trimmable
 from kvzmq.units import size
 
 QUOTA_BYTES = 2 << 30
@@ -32,12 +32,6 @@ SETTLE_S = 0.5
 SETTLE_LOOKS_MAX = 120
 """How often, and how many times, a member is asked whether it still frees what was compacted. It frees 1,000 keys at a
 time, with pauses of 10 ms or more between."""
-
-ADVICE = (
-    "etcd's quota is used up, and it refuses every change until there is room: a server frees what it can by itself, "
-    "within a minute; `kvzmq doctor` says more, and docs/operations.md what to do by hand"
-)
-"""What clients are told whose changes are refused for it."""
 
 
 class Status(NamedTuple):
@@ -108,8 +102,7 @@ def recover(
 ) -> Recovered:
     """Make room in an etcd whose quota is used up, and have it take changes again if there is enough.
 
-    What may not be freed is kept: the newest checkpoint, and every group. Servers that are behind read these, so no
-    margin of time is left to them.
+    The newest checkpoint is kept, and every group behind it; no margin is left to servers that are behind.
 
     Args:
         quota_bytes: the quota, if the members do not tell it
@@ -118,6 +111,7 @@ def recover(
     quota_bytes = max(status.quota_bytes for status in found) or quota_bytes
     before_bytes = max(status.file_bytes for status in found)
     remove_garbage_by_force(keys, members, name)
+    trim_by_force(keys, members, name)
     members.compact(keys.get()[0])
     for address in members.addresses:
         # What is free in a file is not known exactly before it is written anew: pages that were freed last still count.
@@ -157,6 +151,14 @@ def remove_garbage_by_force(keys: Keys, members: Members, name: str) -> None:
     for id in ids:
         if head is None or id != head.id:
             members.delete(data_prefix(name, id), end_of(data_prefix(name, id)))
+
+
+def trim_by_force(keys: Keys, members: Members, name: str) -> None:
+    """Delete the groups that the checkpoint holds, without holding the lock: whoever else does deletes the same."""
+    head = read_head(keys, name)
+    while head is not None and (deletes := trimmable(keys, name, head.position)[0]):
+        for first, end in deletes:
+            members.delete(first, end)
 
 
 def describe(status: Status | None, quota_bytes: int) -> dict[str, Any]:

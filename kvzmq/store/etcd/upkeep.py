@@ -129,6 +129,8 @@ class Lookout:
         """Of the member with the largest file, as it was at the latest look at all of them."""
         self.trouble: str | None = None
         """Why the latest look got no answer, or None."""
+        self.is_urgent = False
+        """Whether the members are asked for their size at each look; set by whoever finds that changes are refused."""
         self._keys = keys
         self._members = members
         self._name = name
@@ -145,7 +147,7 @@ class Lookout:
         while not self._stopped.is_set():
             try:
                 self.latest = self.look()
-                if looks % STATUS_LOOKS == 0 or (self.status is not None and self.status.no_space):
+                if looks % STATUS_LOOKS == 0 or self.is_urgent:
                     self.status = self._largest()
                 self.trouble = None
             except errors.KvzmqError as error:
@@ -255,6 +257,8 @@ class Upkeep:
     def poll(self) -> None:
         """Take note of what has ended or changed, and begin what is due, without waiting."""
         self._note_seen()
+        status = self._lookout.status
+        self._lookout.is_urgent = self._store.trouble is not None or (status is not None and status.no_space)
         look = self._lookout.latest
         if look is not None:
             self._note_head(look)
