@@ -246,7 +246,7 @@ def test_changes_are_shown_as_they_are_made(page: Browser, server: ServerProcess
 
 
 def test_every_page_fits_a_phone_and_a_desk_in_both_schemes(page: Browser) -> None:
-    """Seen red with a table that makes its page wider."""
+    """Seen red with tiles of a fixed width."""
     for size in (NARROW, WIDE):
         for scheme in ("dark", "light"):
             page.resize(size, scheme)
