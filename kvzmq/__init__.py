@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         SessionExpired,
         TableChanged,
         Timeout,
+        Unavailable,
         WatchIdle,
         WriteRejected,
         WrongType,
@@ -65,7 +66,7 @@ _HOMES = {
             "BackupFailed", "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError",
             "NoSuchKey", "NotAllowed", "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused",
             "SessionExpired",
-            "WriteRejected", "TableChanged", "Timeout", "WatchIdle", "WrongType",
+            "WriteRejected", "TableChanged", "Timeout", "Unavailable", "WatchIdle", "WrongType",
         ),
         "kvzmq.errors",
     ),
@@ -75,8 +76,8 @@ __all__ = [
     "ABSENT", "AsyncClient", "AsyncMonitor", "AsyncWatch", "BackupFailed", "CatalogError", "CheckFailed", "Client",
     "Event", "InvalidMethod", "InvalidRequest", "KvzmqError", "Monitor", "MonitoredRequest", "NoSuchKey", "NotAllowed",
     "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
-    "WriteRejected", "TableChanged", "Timeout", "Transaction", "Watch", "WatchIdle", "WrongType", "__version__",
-    "connect", "connect_async",
+    "WriteRejected", "TableChanged", "Timeout", "Transaction", "Unavailable", "Watch", "WatchIdle", "WrongType",
+    "__version__", "connect", "connect_async",
 ]  # fmt: skip
 
 

@@ -15,7 +15,8 @@
     │   ├── WriteRejected          18
     │   ├── SessionExpired         19
     │   ├── SequenceReused         20
-    │   └── NotAllowed             21
+    │   ├── NotAllowed             21
+    │   └── Unavailable            22
     ├── Timeout                 the operation did not run, or was a read   (a TimeoutError)
     ├── OutcomeUnknown          the operation may have run, once
     ├── TableChanged            another table answers where one was used before
@@ -26,6 +27,9 @@
     ├── PeerGone                nobody is left to send to
     ├── StorageFatal            the disk cannot be trusted any more: stop
     ├── AppendUnknown           the log cannot tell yet whether a group is in it   (within a server)
+    ├── LogUnreachable          the log cannot be asked what others have appended  (within a server)
+    ├── LogTrimmed              the log has no longer what was not applied yet     (within a server)
+    ├── LogWentBack             etcd has forgotten what a server has seen there: refuse to start
     └── CatalogError            the name service has no answer
 
 Codes below 16 belong to one operation; codes from 16 on refuse a whole request, whose reply then
@@ -136,6 +140,12 @@ class NotAllowed(RequestRefused):
     code = 21
 
 
+class Unavailable(RequestRefused):
+    """The server cannot know now whether its table is new enough for this: not executed. Another server may."""
+
+    code = 22
+
+
 class Timeout(KvzmqError, TimeoutError):
     """The deadline passed, and the operation certainly did not run, or was a read."""
 
@@ -174,6 +184,18 @@ class StorageFatal(KvzmqError):
 
 class AppendUnknown(KvzmqError):
     """The log cannot tell yet whether the group is in it: nothing else may be appended before it can."""
+
+
+class LogUnreachable(KvzmqError):
+    """The log cannot be asked now what others have appended, so nothing can be read linearizably."""
+
+
+class LogTrimmed(KvzmqError):
+    """The log no longer has the groups that this server has to apply next: a checkpoint holds them."""
+
+
+class LogWentBack(KvzmqError):
+    """The log that a cluster keeps has lost changes which this server has served, by a restored snapshot most often."""
 
 
 class CatalogError(KvzmqError):

@@ -28,6 +28,25 @@ def duration(seconds: float) -> str:
     raise AssertionError("every time from a minute on has a unit")
 
 
+def brief(seconds: float) -> str:
+    """Return a time in one unit, with three digits at most: 85 us, 1.25 ms, 3.1 s."""
+    for unit, factor in (("us", 1e6), ("ms", 1e3)):
+        if seconds * factor < 999.5:
+            return f"{_digits(seconds * factor)} {unit}"
+    return f"{_digits(seconds)} s"
+
+
+def rate(per_s: float) -> str:
+    """Return how many there are a second: 0, 0.25, 8.5, 41,234."""
+    return f"{per_s:,.0f}" if per_s >= 99.95 or per_s == 0 else _digits(per_s)
+
+
+def _digits(value: float) -> str:
+    places = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    text = f"{value:.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def count(number: int, noun: str) -> str:
     """Return a number of things: 1 row, 1,234 rows."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -7,12 +7,15 @@ and the others do the part that fits `make test`.
 from __future__ import annotations
 
 import os
+import re
+import secrets
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import coverage
 import hypothesis
 import pytest
+from support.etcd_cluster import EtcdCluster
 from support.servers import ServerProcess
 
 FULL = os.environ.get("KVZMQ_FULL", "") not in ("", "0")
@@ -95,3 +98,16 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
     """A real server with a bridge, on free ports and an empty directory."""
     with ServerProcess(tmp_path / "data", bridge=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def etcd_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    """The etcd cluster of this session, for tests that leave it healthy; the others start one of their own."""
+    with EtcdCluster(tmp_path_factory.mktemp("etcd")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def etcd_name(request: pytest.FixtureRequest) -> str:
+    """A name for the keys of one test in the cluster of the session."""
+    return f"{re.sub(r'[^a-z0-9-]+', '-', request.node.name.lower())[:40].strip('-')}-{secrets.token_hex(4)}"

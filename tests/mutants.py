@@ -50,6 +50,8 @@ class Mutant(NamedTuple):
 
 
 LINEAGE = "tests/integration/test_lineage.py::"
+READS = "tests/unit/test_reads.py::"
+SEVERAL = "tests/integration/test_several_servers.py::"
 ZMTP = "tests/unit/test_zmtp.py::"
 PLAIN = "tests/unit/test_plain_socket.py::"
 ZMTP_CONVERSATIONS = ZMTP + "test_a_conversation_gives_the_same_however_it_is_cut"
@@ -57,6 +59,7 @@ WATCHES = "tests/unit/test_watches.py::"
 CRASH = "tests/fault/test_crash_points.py::test_every_crash_point_recovers_what_was_acknowledged[power]"
 RECOVERY = "tests/fault/test_crash_points.py::test_a_crash_at_every_call_of_the_recovery_loses_nothing"
 FAILED_LOG = "tests/unit/test_file_log.py::test_after_"
+ETCD = "tests/contract/test_etcd_log.py::"
 HISTORY = "tests/fault/test_forgetful_disk.py::test_no_history_on_a_forgetful_disk_loses_what_was_acknowledged"
 CALLS = "tests/fault/test_failing_calls.py::"
 FILES = "tests/unit/test_file_log.py::"
@@ -139,7 +142,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "arrays and maps counted in each value alone", "protocol/validation.py",
-        "    _check_count(data)\n    try:\n        _check_shallow_list(data)", "    try:\n        _check_shallow_list(data)",
+        "    _check_count(data)\n    check = ", "    check = ",
         COSTLY + "test_a_value_of_nothing_but_empty_arrays_is_refused", 9,
     ),
     Mutant(
@@ -214,6 +217,15 @@ MUTANTS: list[Mutant] = [
         "reads of rows that are due", "store/table.py",
         "        if self._late and self.expiries.is_past(key, self.time_us):\n            return None", "        if False:\n            return None",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
+    ),
+    Mutant(
+        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._late:", " is operations.Lookup:",
+        COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
+    ),
+    Mutant(
+        "a row read by itself is sent at once, however large", "store/table.py",
+        "            if value is not None and len(value) < LARGE_BYTES_MIN:", "            if value is not None:",
+        "tests/unit/test_table.py::test_a_lookup_by_itself_is_answered_as_among_others", 9,
     ),
     Mutant(
         "writes that meet rows that are due", "store/table.py",
@@ -340,7 +352,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "executed although it could not be written", "store/store.py",
-        "            if reply is None and self.state is _REJECTED:", "            if False:",
+        "            if reply is None and self.state is not _OPEN:", "            if False:",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
@@ -466,7 +478,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "expiry by the local clock", "store/store.py",
-        "        if frames or (table.expiries and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
+        "        if frames or (table.expiries.deadlines and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
         LOG + "test_rows_expire_by_a_commit_of_their_own[file]", 2,
     ),
     Mutant(
@@ -476,7 +488,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "no barrier before a read", "store/store.py",
-        "                for group in self.log.barrier():\n                    self._replay(group)\n", "                pass\n",
+        "            groups = self.log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -616,11 +628,10 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a stale read now and then", "store/table.py",
-        "            raise _no_key(op.key)\n        return self.budget.charge(value)",
-        "            raise _no_key(op.key)\n"
-        "        seen = self.__dict__.setdefault('_seen', {})\n"
-        "        if self.revision % 50:\n            seen[op.key] = value\n"
-        "        return self.budget.charge(seen.get(op.key, value))",
+        "            value = self.rows.get(ops[0].key)\n",
+        "            seen = self.__dict__.setdefault('_seen', {})\n"
+        "            if self.revision % 50:\n                seen[ops[0].key] = self.rows.get(ops[0].key)\n"
+        "            value = seen.get(ops[0].key, self.rows.get(ops[0].key))\n",
         LINEARIZABLE, 4,
     ),
     Mutant(
@@ -659,12 +670,12 @@ MUTANTS: list[Mutant] = [
         COMPACTED + "test_two_children_never_work_on_one_log", 8,
     ),
     Mutant(
-        "the compaction's process outlives its server", "store/file/compaction.py",
+        "the compaction's process outlives its server", "store/child.py",
         "        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)", "        pass",
         COMPACTED + "test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one[True]", 8,
     ),
     Mutant(
-        "an orphaned compaction goes on", "store/file/compaction.py",
+        "an orphaned compaction goes on", "store/child.py",
         "    if os.getppid() != parent:", "    if False:",
         COMPACTED + "test_a_child_whose_server_has_ended_touches_nothing", 8,
     ),
@@ -699,7 +710,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_tcp_transport.py::test_a_half_closed_peer_still_gets_all_its_replies", 10),
     Mutant("bridge keeps the rest of a line too long", "server/transport/tcp_connection.py", "self.received += rest", "self.received += data",
            "tests/unit/test_tcp_transport.py::test_an_endless_line_is_refused_once_and_costs_no_memory", 9),
-    Mutant("bridge reads from who has lines waiting", "server/transport/tcp.py", "if connection.state is READING else 0", "if not connection.ended else 0",
+    Mutant("bridge reads from who has lines waiting", "server/transport/tcp.py", "if connection.state is READING or connection.state is DRAINING else 0", "if not connection.ended else 0",
            "tests/unit/test_tcp_transport.py::test_a_slow_reader_gets_everything_and_never_holds_more_than_its_share", 9),
     Mutant("bridge takes in all that is pipelined", "server/transport/tcp_connection.py", "for _ in range(min(lines_max, self.lines_max)):", "while True:",
            "tests/unit/test_tcp_transport.py::test_a_client_that_pipelines_100_000_requests_delays_another_by_few_steps", 9),
@@ -747,7 +758,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_router_transport.py::test_a_step_takes_in_a_bounded_number_of_bytes", 9),
     Mutant("router encodes all large replies at once", "server/transport/router.py", "while self._queues and sent_bytes < STEP_REPLY_BYTES_MAX:", "while self._queues:",
            "tests/unit/test_router_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 9),
-    Mutant("router lets small replies overtake large ones", "server/transport/router.py", "        if queue is None and not large:", "        if not large:",
+    Mutant("router lets small replies overtake large ones", "server/transport/router.py", "        if not large and peer[0] not in self._queues:", "        if not large:",
            "tests/unit/test_router_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 4),
     Mutant("bridge encodes all large replies at once", "server/transport/tcp.py", "        if self._encode_bytes <= 0:", "        if False:",
            "tests/unit/test_tcp_transport.py::test_large_replies_take_turns_and_small_ones_do_not_wait_for_them", 9),
@@ -778,7 +789,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_scrape.py::test_the_metrics_need_the_token_and_health_does_not", 9),
     Mutant("metrics open to other machines", "server/scrape.py", "        if not open_to_others and not", "        if False and not",
            "tests/unit/test_scrape.py::test_other_machines_do_not_reach_it_unless_that_is_said", 9),
-    Mutant("a slow disk is compared with nothing", "cli/doctor.py", "p99_s > SLOWER_TIMES * first[\"p99_s\"]", "False",
+    Mutant("a slow disk is compared with nothing", "observing/doctor.py", "p99_s > SLOWER_TIMES * first[\"p99_s\"]", "False",
            "tests/unit/test_doctor.py::test_what_is_wrong_is_said_in_a_sentence_with_a_command", 9),
     Mutant("a disk in memory passes", "bench/disk.py", "    if report.file_system in KEEPS_NOTHING:", "    if False:",
            "tests/unit/test_bench_disk.py::test_a_disk_passes_by_its_usual_and_its_slow_syncs", 9),
@@ -840,14 +851,17 @@ MUTANTS: list[Mutant] = [
            "        request.note_sent_again(now_s, self._jitter)\n",
            SESSION + "test_a_retry_is_the_same_bytes_and_gets_the_first_result", 5),
     Mutant("a call by itself is not kept for a retry", "client/core/session.py",
-           "        self._in_flight[seq] = request\n        return request", "        return request",
+           "[call], call.writes, now_s + RESEND_S)\n        self._in_flight[seq] = request\n", "[call], call.writes, now_s + RESEND_S)\n",
            SESSION + "test_a_call_by_itself_is_kept_for_a_retry_like_others", 5),
     Mutant("a call by itself does not wait for hello", "client/core/session.py",
            "            or hello.held\n            or hello.seq\n", "",
            "tests/unit/test_client_channel.py::test_a_call_by_itself_is_not_sent_on_another_connection_either", 12),
     Mutant("a call by itself leaves on a connection that is not known to be new", "client/core/session_channel.py",
-           "        if self._has_events(socket):\n            self.poll_events(now_s)\n            return False\n", "",
+           "(call.writes or socket.reconnects_itself) and", "call.writes and",
            "tests/unit/test_client_channel.py::test_a_call_by_itself_is_not_sent_on_another_connection_either", 12),
+    Mutant("a write by itself leaves on a connection that may be lost", "client/core/session_channel.py",
+           "(call.writes or socket.reconnects_itself) and", "socket.reconnects_itself and",
+           "tests/unit/test_client_channel.py::test_before_a_write_alone_a_socket_that_does_not_reconnect_itself_is_asked", 5),
     Mutant("a write by itself does not wait for its session", "client/core/session.py",
            "            or (call.writes and not self._opened)\n", "",
            SESSION + "test_a_call_does_not_leave_by_itself_where_there_is_more_to_do", 5),
@@ -855,14 +869,14 @@ MUTANTS: list[Mutant] = [
            "            self.session.unsent((request,))\n", "",
            "tests/unit/test_client_channel.py::test_a_call_by_itself_that_the_connection_does_not_take_waits", 4),
     Mutant("who came while another thread waited is never sent", "client/sync/connection.py",
-           "            if call.done:\n                self._pass_turn()\n            else:", "            if call.done:\n                self.reader = None\n            else:",
+           "            elif self._waiting or self._closed:\n                self._pass_turn()\n            else:", "            else:",
            "tests/integration/test_client_threads.py::test_threads_share_messages_and_never_get_each_others_replies", 4),
     Mutant("a forgotten session's requests are always sent again", "client/core/session.py",
-           "            if call.writes and request.sent > 1:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
+           "            if call.writes and request.sent > request.refused + 1:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
            "            if False:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
            SESSION + "test_a_forgotten_session_is_an_error_for_what_was_sent_twice", 5),
     Mutant("a refused write that was sent twice is called not applied", "client/core/session.py",
-           "            certain = request.sent == 1", "            certain = True",
+           "            certain = request.sent == request.refused + 1", "            certain = True",
            SESSION + "test_a_refused_write_that_was_sent_twice_is_unknown", 5),
     Mutant("a write begins without its session opened", "client/core/session.py", "        self._opened = False\n        self._opening = False\n",
            "        self._opened = True\n        self._opening = False\n",
@@ -907,7 +921,7 @@ MUTANTS: list[Mutant] = [
            "                    unsent.appendleft(part[sent:])", "                    unsent.appendleft(part)",
            PLAIN + "test_frames_leave_whole_and_in_order_through_a_peer_that_takes_little_at_a_time", 10),
     Mutant("plain socket: what is unsent has no bound", "client/core/plain_socket.py",
-           "            if self._unsent_bytes + length > UNSENT_BYTES_MAX:", "            if self._unsent_bytes + length > 1 << 40:",
+           "        if self._unsent and self._unsent_bytes + len(frame) > UNSENT_BYTES_MAX:", "        if False:",
            PLAIN + "test_what_a_peer_does_not_take_is_bounded", 9),
     Mutant("plain socket: PONGs pile up", "client/core/plain_socket.py",
            "        if connection.waiting and self._stage is _OPEN and not self._unsent:\n", "        if connection.waiting and self._stage is _OPEN:\n",
@@ -1052,12 +1066,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a copy of a request of unknown fate is refused", "server/unknown.py",
-        "isinstance(request, Request) and (request.session, request.seq) in self._writes", "False",
+        " or _number(arrival) in self._writes", "",
         SHARED + "test_a_copy_of_a_request_of_unknown_fate_is_not_said_to_be_refused", 11,
     ),
     Mutant(
         "later requests overtake one of unknown fate", "server/unknown.py",
-        "(arrival.transport, arrival.peer) in self._peers or (", "False or (",
+        "(arrival.transport, arrival.peer) in self._peers or ", "",
         SHARED + "test_while_the_log_cannot_tell_what_needs_it_waits_and_the_rest_is_answered[True]", 4,
     ),
     Mutant(
@@ -1112,7 +1126,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a retry is told as executed", "server/dispatcher.py",
-        "runs = request.served or step.will_execute(request)", "runs = True",
+        "        runs = step.will_execute(request)", "        runs = True",
         "tests/unit/test_trace.py::test_a_retried_request_is_not_executed_and_has_no_line", 5,
     ),
     # ---- what the operator is told
@@ -1149,8 +1163,8 @@ MUTANTS: list[Mutant] = [
         "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 11,
     ),
     Mutant(
-        "a table is begun where one must exist", "cli/commands/server.py",
-        "    if options.must_exist and not", "    if False and not",
+        "a table is begun where one must exist", "cli/serving/log.py",
+        "    if options.must_exist and options.log_url", "    if False and options.log_url",
         "tests/integration/test_cli_operator.py::test_must_exist_refuses_a_directory_without_a_table", 11,
     ),
     Mutant(
@@ -1197,29 +1211,29 @@ MUTANTS: list[Mutant] = [
         "tests/unit/test_cli_logs.py::test_no_message_can_forge_a_line_of_text", 10,
     ),
     Mutant(
-        "a thread feeds the watchdog", "cli/commands/server.py",
+        "a thread feeds the watchdog", "cli/serving/running.py",
         "        built.timers.add(notifier.beat)\n",
-        "        import threading\n        threading.Thread("
+        "        import threading, time\n        threading.Thread("
         "target=lambda: [time.sleep(notifier.beat() or 9) for _ in range(10**6)], daemon=True).start()\n",
         SERVICE + "test_the_watchdog_hears_of_a_loop_that_turns_and_nothing_of_one_that_hangs", 9,
     ),
     Mutant(
-        "a SIGHUP during recovery ends the server", "cli/commands/server.py",
+        "a SIGHUP during recovery ends the server", "cli/serving/running.py",
         "        signal.signal(signal.SIGHUP, lambda number, _: caught.append(number))", "        pass",
         SERVICE + "test_a_sighup_before_the_server_serves_is_taken_when_it_does", 11,
     ),
     Mutant(
-        "a reload waits for the reader of a pipe", "cli/commands/server.py",
+        "a reload waits for the reader of a pipe", "cli/serving/trace.py",
         "flags | os.O_NONBLOCK", "flags",
         SERVICE + "test_a_trace_into_a_pipe_that_nobody_reads_does_not_hold_a_reload_up", 9,
     ),
     Mutant(
-        "a trace goes on in the file that was renamed", "cli/commands/server.py",
-        '            built.reloads.add("trace", functools.partial(_reopen_trace, trace, options.trace_path))', "            pass",
+        "a trace goes on in the file that was renamed", "cli/serving/running.py",
+        '            built.reloads.add("trace", functools.partial(reopen_trace, trace, options.trace_path))', "            pass",
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
     Mutant(
-        "a reload cuts a trace off", "cli/commands/server.py",
+        "a reload cuts a trace off", "cli/serving/trace.py",
         'open(path, "a", ', 'open(path, "w", ',
         SERVICE + "test_a_trace_that_is_rotated_loses_no_line", 11,
     ),
@@ -1315,6 +1329,11 @@ MUTANTS: list[Mutant] = [
         "ZMTP: the limit of a frame's length is ignored", "client/core/zmtp.py",
         "            if length > self._limits.get(flags, -1):", "            if flags not in self._limits:",
         ZMTP + "test_a_length_beyond_the_limit_reserves_nothing", 9,
+    ),
+    Mutant(
+        "ZMTP: what looks like a message is one, in the midst of another", "client/core/zmtp.py",
+        "self._body is None and not self._head and not self._frames", "True",
+        ZMTP + "test_what_looks_like_a_message_is_none_in_the_midst_of_another", 10,
     ),
     Mutant(
         "ZMTP: reserved flags are accepted", "client/core/zmtp.py",
@@ -1438,7 +1457,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_access.py::test_an_operation_needs_its_keys_within_the_prefixes", 14),
     Mutant("who may only write reads by setting a default", "protocol/declaration.py", "return (Access(False, (op.key,)), Access(True, (op.key,)))", "return (Access(True, (op.key,)),)",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
-    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    scope = Scope.SERVER\n",
+    Mutant("everybody is told of the server", "protocol/operations.py", "    mark = \"?\"\n    ordered_by_log = False\n    scope = Scope.SERVER\n    administers = True\n", "    mark = \"?\"\n    ordered_by_log = False\n    scope = Scope.SERVER\n",
            "tests/unit/test_access.py::test_an_operation_needs_each_of_its_rights", 14),
     Mutant("a broken clients file takes all rights away", "server/access.py", "        except BadClients as error:\n            self.changed = frozenset()\n", "        except BadClients as error:\n            self.changed = frozenset()\n            self._by_key = {}\n",
            "tests/unit/test_access.py::test_a_broken_file_leaves_the_rights_that_were_in_force", 14),
@@ -1464,7 +1483,21 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_secured.py::test_a_stranger_is_told_at_its_deadline_that_it_is_not_allowed", 14),
     Mutant("who does not show the token goes on", "server/transport/tcp_connection.py", "                    taken.append(self._refuse_token())\n                    begin = 0\n                    break\n", "                    taken.append(Refusal(None, errors.NotAllowed.code, \"\"))\n                    self.token = None\n",
            "tests/unit/test_tcp_transport.py::test_who_does_not_show_the_token_is_told_once_and_disconnected", 14),
-    Mutant("the token is not asked for", "cli/commands/server.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
+    Mutant("a list of URLs goes on in plain", "client/core/targets.py", "    if open_to_all is not None and any(", "    if False and any(",
+           "tests/unit/test_client_targets.py::test_a_list_is_protected_as_a_whole_or_not_at_all", 14),
+    Mutant("a secret key is shown as a path", "curve.py", "    if is_key(os.fspath(curve_key)) and", "    if False and",
+           "tests/unit/test_client_targets.py::test_a_secret_key_where_its_file_is_wanted_is_shown_nowhere", 14),
+    Mutant("a server's key is taken for each URL's", "client/core/endpoints.py", "self._targets[self._at].keys", "self._targets[0].keys",
+           "tests/integration/test_secured.py::test_a_list_of_urls_follows_a_server_to_its_new_key", 14),
+    Mutant("the log names the senders of reads as those of changes", "store/store.py", "    of_writes = [sender for request, sender in zip(requests, senders) if request.writes]\n", "    of_writes = list(senders)\n",
+           "tests/unit/test_curve_router.py::test_names_are_those_of_what_is_logged", 14),
+    Mutant("the log names nobody", "server/loop.py", "name_of=None if access is None else access.name_of,", "name_of=None,",
+           "tests/integration/test_secured.py::test_the_log_and_the_trace_name_the_clients", 14),
+    Mutant("a refused peer is closed while it sends", "server/transport/tcp.py", "        if not connection.refused:\n", "        if True:\n",
+           "tests/unit/test_tcp_transport.py::test_who_sends_on_behind_a_wrong_token_is_told_before_the_end", 14),
+    Mutant("a refused peer may send for ever", "server/transport/tcp.py", "            if not received_bytes or connection.received_bytes > DRAINED_BYTES_MAX:\n", "            if not received_bytes:\n",
+           "tests/unit/test_tcp_transport.py::test_who_never_stops_sending_behind_a_wrong_token_is_closed_at_last", 14),
+    Mutant("the token is not asked for", "cli/serving/building.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
     # ---- backups
     Mutant(
@@ -1547,6 +1580,237 @@ MUTANTS: list[Mutant] = [
         "sessions are not in a backup", "store/sections.py",
         '    for some_sessions in _chunks(sessions.dump(),', '    for some_sessions in _chunks((),',
         BACKUP + "test_a_restored_table_knows_what_a_retry_got_and_lets_rows_expire", 5,
+    ),
+    Mutant(
+        "a barrier for reads that need none", "store/store.py",
+        "            if not any(map(needs_newest, requests)):", "            if not requests:",
+        READS + "test_neither_a_session_read_nor_a_local_one_asks_the_log", 16,
+    ),
+    Mutant(
+        "a server that is cut off takes its own table for the newest", "store/store.py",
+        "            if self.state is _CUT_OFF and not request.writes:", "            if False:",
+        READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 4,
+    ),
+    Mutant(
+        "a watch begins at a server that is cut off", "server/dispatcher.py",
+        "step.refuse_cut_off(request) or self._serve", "self._serve",
+        READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 16,
+    ),
+    Mutant(
+        "an append that was rejected taken for a barrier", "store/store.py",
+        "        if step.state is _REJECTED and self.is_shared:", "        if False:",
+        READS + "test_a_linearizable_read_beside_a_rejected_write_sees_what_others_have_written", 4,
+    ),
+    Mutant(
+        "a log that cannot be asked is asked in every step", "store/store.py",
+        "            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S\n", "",
+        READS + "test_a_log_that_cannot_be_asked_is_left_alone_for_a_moment", 9,
+    ),
+    Mutant(
+        "a session read does not wait for what its client has seen", "server/seen.py",
+        "        return seen is not None and seen > self._store.revision", "        return False",
+        READS + "test_a_session_read_waits_until_the_server_has_applied_what_its_client_has_seen", 16,
+    ),
+    Mutant(
+        "a session read waits without end", "server/seen.py",
+        "                if queue.due_s > now_s:", "                if True:",
+        READS + "test_a_session_read_that_waits_too_long_is_refused_and_what_came_after_it_answered", 9,
+    ),
+    Mutant(
+        "requests overtake the one of their peer that waits for a revision", "server/seen.py",
+        "            queue = self._queues.get(peer)\n            if queue is None:",
+        "            queue = self._queues.get(peer)\n            if queue is None or not self._is_ahead(arrival):",
+        READS + "test_a_session_read_waits_until_the_server_has_applied_what_its_client_has_seen", 4,
+    ),
+    Mutant(
+        "any number of requests wait for revisions", "server/seen.py",
+        "            elif self._count > WAITING_MAX or self._bytes > WAITING_BYTES_MAX:", "            elif False:",
+        READS + "test_what_waits_for_revisions_is_bounded", 9,
+    ),
+    Mutant(
+        "session reads wait for a group of unknown fate", "server/dispatcher.py",
+        "        if request.seen is not None and (not request.scans or self.deferral.is_still_ready(request)):",
+        "        if False:",
+        READS + "test_while_a_group_is_unknown_the_table_before_it_is_read_and_nothing_is_taken_back", 16,
+    ),
+    Mutant(
+        "linearizable reads wait for a group of unknown fate without end", "server/unknown.py",
+        "        if self._looked_s > late_s:", "        if True:",
+        READS + "test_a_linearizable_read_waits_for_an_unknown_group_so_long_and_then_is_refused", 9,
+    ),
+    Mutant(
+        "every copy of a request of unknown fate waits", "server/dispatcher.py",
+        "            elif not unknown.repeats(arrival):", "            else:",
+        READS + "test_copies_of_a_request_of_unknown_fate_wait_once", 9,
+    ),
+    Mutant(
+        "progress of a watch as far as this server has come", "protocol/operations.py",
+        '    mark = "g"\n', '    mark = "g"\n    ordered_by_log = False\n',
+        READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
+    ),
+    Mutant(
+        "an append to etcd without a comparison", "store/etcd/etcd_log.py",
+        "            compare=[was_changed_at(self._server_key, self._registered_at)],\n            success=[\n                put_op(self._server_key",
+        "            compare=[],\n            success=[\n                put_op(self._server_key",
+        ETCD + "test_an_append_whose_answer_is_lost_is_sent_again_and_in_the_log_once", 5,
+    ),
+    Mutant(
+        "an append to etcd that is looked for and not fenced", "store/etcd/etcd_log.py",
+        "            success=[delete_op(self._server_key)],", "            success=[range_op(self._server_key)],",
+        ETCD + "test_a_group_that_never_got_there_is_refused_and_cannot_get_there_later", 11,
+    ),
+    Mutant(
+        "an etcd key that was trimmed taken for one that never was", "store/etcd/etcd_log.py",
+        '        if own and own[0].value == b"%d" % self._seq:', "        if False:",
+        ETCD + "test_a_group_of_unknown_fate_that_was_trimmed_meanwhile_is_not_appended_again", 5,
+    ),
+    Mutant(
+        "an attempt that may have been executed forgotten for the next one", "store/etcd/client.py",
+        "                    if unknown is not None and error is not unknown:", "                    if False:",
+        ETCD + "test_what_one_member_may_have_done_is_not_refused_as_the_next_cannot_be_reached", 11,
+    ),
+    Mutant(
+        "an etcd without room taken for a refusal", "store/etcd/client.py",
+        "class EtcdNoSpace(EtcdUnknown):", "class EtcdNoSpace(EtcdRefused):",
+        ETCD + "test_a_change_for_which_etcd_says_it_has_no_room_may_be_in_the_log_all_the_same", 11,
+    ),
+    Mutant(
+        "a read on etcd without a barrier", "store/etcd/etcd_log.py",
+        "            while feed.number < tail.number and self.group < tail.number:", "            while False:",
+        ETCD + "test_a_read_waits_for_the_watch_and_is_refused_when_it_lags", 4,
+    ),
+    Mutant(
+        "groups on etcd in the order of their keys", "store/etcd/reader.py",
+        "            return sorted(found)", "            return sorted(found, key=lambda pair: pair[1])",
+        ETCD + "test_the_order_is_that_of_the_appends_whatever_the_keys_are_called", 2,
+    ),
+    Mutant(
+        "an append to etcd returned before what others had appended has come", "store/etcd/etcd_log.py",
+        "        if self._landed is None or self._landed[0] != self.group + 1:", "        if self._landed is None:",
+        ETCD + "test_the_order_is_that_of_the_appends_whatever_the_keys_are_called", 2,
+    ),
+    Mutant(
+        "what comes behind a group of unknown fate on etcd handed out before it", "store/etcd/etcd_log.py",
+        "        return self._return_before(feed.number + 1 if self._landed is None else self._landed[0])",
+        "        return self._return_before(feed.number + 1)",
+        ETCD + "test_what_comes_behind_a_group_of_unknown_fate_waits_for_it", 2,
+    ),
+    Mutant(
+        "a group that is missing on etcd skipped", "store/etcd/reader.py",
+        "    if len(found) != tail.number - number:", "    if False:",
+        ETCD + "test_a_group_that_is_missing_is_noticed", 7,
+    ),
+    Mutant(
+        "a watch on etcd begun anew from now on", "store/etcd/feed.py",
+        "            self._add(group)\n        self._position = tail.revision",
+        "            break\n        self._position = tail.revision",
+        ETCD + "test_a_watch_goes_on_where_etcd_has_forgotten_the_history", 1,
+    ),
+    Mutant(
+        "a server behind the trimming goes on with what it has", "store/store.py",
+        "            self.table.clear()\n            self.recover()\n", "            list(self.log.recover())\n",
+        ETCD + "test_a_store_behind_the_trimming_is_built_anew_and_its_watches_end", 7,
+    ),
+    Mutant(
+        "any number of groups wait to be applied", "store/etcd/feed.py",
+        "            self._changed.wait_for(lambda: self._closed or self._bytes < QUEUE_BYTES_MAX)\n", "",
+        ETCD + "test_what_waits_to_be_applied_is_bounded", 9,
+    ),
+    Mutant(
+        "a client does not leave a server that refuses for now", "client/core/session_channel.py",
+        "session.hello.changed_to is not None or refuses", "session.hello.changed_to is not None",
+        SEVERAL + "test_a_client_goes_on_at_another_server_within_its_deadline[blocking-cut_off]", 16,
+    ),
+    Mutant(
+        "a refusal for now is the call's error", "client/core/session.py",
+        "return code == errors.Unavailable.code or", "return False and",
+        SEVERAL + "test_a_client_goes_on_at_another_server_within_its_deadline[blocking-cut_off]", 11,
+    ),
+    Mutant(
+        "a write refused by one of two servers is said not to be applied", "client/core/outgoing.py",
+        "        return self.refused == self.sent", "        return self.refused > 0",
+        SESSION + "test_a_write_is_known_not_to_be_applied_only_if_every_copy_was_refused", 11,
+    ),
+    Mutant(
+        "a session read does not say what its client has seen", "client/core/session.py",
+        "0 if self._any else self.revision", "0",
+        SEVERAL + "test_a_session_read_at_another_server_sees_what_the_client_has_written", 16,
+    ),
+    Mutant(
+        "what a watch has seen does not count for its client", "client/core/push_channel.py",
+        "                self._note_seen(self.state.position or 0)", "                pass",
+        SEVERAL + "test_what_a_watch_has_seen_counts_for_session_reads", 16,
+    ),
+    Mutant(
+        "a watch stays at a server that is cut off", "server/hearing.py",
+        "        if silent_s >= CUT_OFF_S and len(self._watches):", "        if False:",
+        SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-cut_off]", 16,
+    ),
+    Mutant(
+        "a watch is not told that another server has begun an epoch", "server/watches.py",
+        "        if watch.marks and epoch is not None:", "        if False:",
+        SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
+    ),
+    Mutant(
+        "a session read is sent to a server that does not know of it", "client/core/session.py",
+        " or not self.hello.knows_seen:", ":",
+        SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
+    ),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
+    ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
+    ),
+    Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
+           "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
+    Mutant("the pages of others may ask the dashboard", "dashboard/safety.py", "        if not _is_own(headers, host):", "        if False:",
+           "tests/unit/test_dashboard_rules.py::test_pages_of_others_may_not_ask", 14),
+    Mutant("the dashboard does not look at Sec-Fetch-Site", "dashboard/safety.py", "    return site in (\"same-origin\", \"none\") or opens_page", "    return True",
+           "tests/unit/test_dashboard_rules.py::test_pages_of_others_may_not_ask", 14),
+    Mutant("the dashboard asks for no token", "dashboard/safety.py", "        return _refused(401,", "        return None and _refused(401,",
+           "tests/unit/test_dashboard_rules.py::test_without_the_token_nothing_is_told", 14),
+    Mutant("the dashboard's cookie is the token", "dashboard/safety.py", "response.set_cookie(COOKIE, self._cookie,", "response.set_cookie(COOKIE, token.decode(),",
+           "tests/unit/test_dashboard_rules.py::test_the_token_sets_a_cookie_once_and_leaves_the_address", 14),
+    Mutant("any number of browsers follow a dashboard", "dashboard/streams.py", "        if self.open >= STREAMS_MAX:", "        if False:",
+           "tests/unit/test_dashboard_figures.py::test_the_number_of_browsers_is_bounded", 9),
+    Mutant("a browser that does not read is waited for", "dashboard/streams.py", "        await asyncio.wait_for(sending, timeout_s)", "        await sending",
+           "tests/unit/test_dashboard_figures.py::test_a_browser_that_does_not_read_is_given_up", 9),
+    Mutant("the dashboard keeps any number of columns", "dashboard/rings.py", "if name not in self._columns and len(self._columns) < COLUMNS_MAX:", "if name not in self._columns:",
+           "tests/unit/test_dashboard_figures.py::test_the_number_of_columns_is_bounded", 9),
+    Mutant("the dashboard counts across a silence", "dashboard/collector.py", "        self._before = self._before_coarse = self._with_clients = None\n        self.rates", "        self.rates",
+           "tests/unit/test_dashboard_figures.py::test_silence_is_said_leaves_a_gap_and_ends", 13),
+    Mutant("the dashboard keeps to a table that is gone", "dashboard/collector.py", "            if isinstance(error, errors.TableChanged):", "            if False:",
+           "tests/unit/test_dashboard_figures.py::test_another_table_behind_the_same_address_is_shown_with_another_client", 12),
+    Mutant("the dashboard shows what cannot be seen", "dashboard/shown.py", "    if text.isprintable():", "    if True:",
+           "tests/unit/test_dashboard_shown.py::test_what_cannot_be_seen_is_escaped", 9),
+    Mutant("lanes never doubt", "dashboard/lanes.py", "        if bar.began_us < before.ended_us - OVERLAP_US:", "        if False:",
+           "tests/unit/test_dashboard_shown.py::test_requests_that_did_not_execute_alone_are_noticed", 4),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
+    ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
     ),
 ]
 # fmt: on

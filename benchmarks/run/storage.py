@@ -225,7 +225,7 @@ def _kvzmq_restarts(bench: Bench, writer: Writer, rows: int) -> Iterator[str]:
 
 
 def _compact(directory: Path) -> float:
-    """Have a server fold its log into a checkpoint. Returns the seconds from its beginning to its end."""
+    """Have a server compact its log into a checkpoint. Returns the seconds from its beginning to its end."""
     sealed = directory / "table" / "table.txn.sealed"
     process, address = start_kvzmq(directory, "--compact-after", "1")  # what it has replayed is enough for that
     began_s = time.monotonic()

@@ -1,4 +1,4 @@
-"""The types of the commands' arguments: values, keys, durations, endpoints; and how their text is parsed."""
+"""The types of the commands' arguments: values, keys, durations, endpoints, sizes; and how their text is parsed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kvzmq.cli.param_type import ParamType
 from kvzmq.cli.words import Word
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+    from kvzmq.store.etcd.url import EtcdUrl
 
 PORT_MAX = 65_535
 
@@ -20,6 +23,9 @@ TTL_S_MAX = 10 * 366 * 86_400.0
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)")
+
+_UNITS_BYTES = {"": None, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_SIZE = re.compile(r"(\d+)\s*([kmg]?)(?:i?b)?")
 
 _ALMOST_JSON = re.compile(
     r"""\s*(?: [{\["]                                                # an object, an array, a string
@@ -42,7 +48,7 @@ def duration_s(text: str) -> float | None:
     return None if match is None else float(match[1]) * _UNITS_S[match[2]]
 
 
-class _Duration(click.ParamType[float]):
+class _Duration(ParamType[float]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -65,7 +71,7 @@ ttl_option = click.option("--ttl", "ttl_s", type=DURATION, metavar="TIME",
                           help="Remove the key after this time: 10s, 5m, 2h, 7d, or seconds.")  # fmt: skip
 
 
-class _Value(click.ParamType[str]):
+class _Value(ParamType[str]):
     """An argument for `read_value`: click's own string type would lose the `raw` text of a Word."""
 
     name = "value"
@@ -81,7 +87,7 @@ string_option = click.option(
 )
 
 
-class _Key(click.ParamType[str]):
+class _Key(ParamType[str]):
     """A key; shells complete it with the keys of the server."""
 
     name = "key"
@@ -98,7 +104,7 @@ class _Key(click.ParamType[str]):
 KEY = _Key()
 
 
-class Endpoint(click.ParamType[str]):
+class Endpoint(ParamType[str]):
     """Where a server listens: tcp://HOST:PORT or ipc://PATH, in ZeroMQ's spelling; * is every address or any port."""
 
     name = "URL"
@@ -123,6 +129,58 @@ class Endpoint(click.ParamType[str]):
             self.fail(f"{value!r} has no port: use tcp://HOST:PORT; port 0 takes a free one", param, ctx)
         if int(port) > PORT_MAX:
             self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
+
+
+class Address(ParamType[tuple[str, int]]):
+    """HOST:PORT, or PORT alone for this machine's loopback."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not (port.isascii() and port.isdecimal()):
+            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        if int(port) > PORT_MAX:
+            self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
+class CompactAfter(ParamType[tuple[str, int]]):
+    """A number of records, or a size such as 64M."""
+
+    name = "N|SIZE"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        match = _SIZE.fullmatch(str(value).strip().lower())
+        if match is None or int(match[1]) == 0:
+            self.fail(f"{value!r} is neither a number of records (1000) nor a size (64M)", param, ctx)
+        unit = _UNITS_BYTES[match[2]]
+        return ("records", int(match[1])) if unit is None else ("bytes", int(match[1]) * unit)
+
+
+class Size(ParamType[int]):
+    """A number of bytes within bounds, such as 65536, 64K or 1M."""
+
+    name = "SIZE"
+
+    def __init__(self, bytes_min: int, bytes_max: int) -> None:
+        self._bytes_min = bytes_min
+        self._bytes_max = bytes_max
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip().lower())
+        size = int(match[1]) * (_UNITS_BYTES[match[2]] or 1) if match is not None else 0
+        if not self._bytes_min <= size <= self._bytes_max:
+            self.fail(
+                f"{value!r} is not a size from {self._bytes_min} to {self._bytes_max} bytes, such as 1M", param, ctx
+            )
+        return size
 
 
 def is_stdin(text: str) -> bool:
@@ -166,3 +224,19 @@ def read_value(text: str, as_string: bool = False) -> Any:
 
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+
+
+class TableInEtcd(ParamType["EtcdUrl"]):
+    """etcd://HOST:PORT,HOST:PORT/NAME."""
+
+    name = "URL"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> EtcdUrl:
+        from kvzmq.store.etcd.url import EtcdUrl, parse_url
+
+        if isinstance(value, EtcdUrl):
+            return value
+        try:
+            return parse_url(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

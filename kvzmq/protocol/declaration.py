@@ -59,6 +59,9 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """Whether it begins a watch or a monitor, whose events are pushed."""
     administers: ClassVar[bool] = False
     """Whether it tells of the server and its clients, or changes what becomes of them: an operator's business."""
+    ordered_by_log: ClassVar[bool] = True
+    """Whether it has to see everything acknowledged before it, by whichever server, unless its request says otherwise.
+    False for what only this server or connection knows."""
     in_transactions: ClassVar[bool] = False
     """Whether a transaction may hold it."""
     from_clients: ClassVar[bool] = True

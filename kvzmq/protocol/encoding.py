@@ -25,3 +25,8 @@ decode_value: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder().decode
 def encode_request(session: bytes | None, seq: int, ops: Iterable[Operation | Raw]) -> bytes:
     """Encode `[session, seq, ops]`."""
     return encode_value((session, seq, ops))
+
+
+def encode_seen_request(session: bytes | None, seq: int, ops: Iterable[Operation | Raw], seen: int) -> bytes:
+    """Encode `[session, seq, ops, seen]`, a request that only reads."""
+    return encode_value((session, seq, ops, seen))

@@ -70,7 +70,7 @@ Seq = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
 
 
 class Request:
-    """Operations of one client, executed in order with nothing in between.
+    """Operations of one client, executed in order with nothing in between. One that reads does so linearizably.
 
     session  16 bytes chosen by the client, or None for one that does not want retries recognised
     seq      the request's number within its session
@@ -101,6 +101,10 @@ class Request:
         "writes",
     )
 
+    seen: int | None = None
+    """A revision from which on the table may be read as this server has it; None where it has to be the newest state,
+    that is for writes and linearizable reads. Of the class, so that most requests take no time for it."""
+
     def __init__(self, session: bytes | None, seq: int, ops: list[Any], frame: bytes) -> None:
         self.session = session
         self.seq = seq
@@ -126,6 +130,19 @@ class Request:
         self.digest = crc32(frame) if self.writes and session is not None else 0
 
 
+class SeenRequest(Request):
+    """A request that only reads, any state of the table from a revision on.
+
+    seen  the least revision that the client wants to read: the highest it has seen, or 0 for any
+    """
+
+    __slots__ = ("seen",)
+
+    def __init__(self, session: bytes | None, seq: int, ops: list[Any], frame: bytes, seen: int) -> None:
+        super().__init__(session, seq, ops, frame)
+        self.seen = seen
+
+
 class Refusal(NamedTuple):
     """The error of a request that is not executed. It takes the request's place, so that replies stay in order."""
 
@@ -142,6 +159,11 @@ class Refusal(NamedTuple):
     def ops(self) -> tuple[Operation, ...]:
         """What it asks for: nothing that could be read."""
         return ()
+
+    @property
+    def seen(self) -> None:
+        """The revision it waits for: none."""
+        return
 
 
 class LargeResults:

@@ -19,13 +19,14 @@ from kvzmq.protocol import messages, operations, validation
 from kvzmq.protocol.encoding import decode_value as decode_value
 from kvzmq.protocol.encoding import encode_request as encode_request
 from kvzmq.protocol.encoding import encode_value as encode_value
-from kvzmq.protocol.messages import LARGE_BYTES_MIN, LargeResults, Refusal, Reply, Request
+from kvzmq.protocol.messages import LARGE_BYTES_MIN, LargeResults, Refusal, Reply, Request, SeenRequest
 
 
 class _WireRequest(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     session: Annotated[bytes, Meta(min_length=messages.SESSION_BYTES, max_length=messages.SESSION_BYTES)] | None
     seq: messages.Seq
     ops: Annotated[list[operations.AnyOperation], Meta(min_length=1, max_length=messages.OPERATIONS_MAX)]
+    seen: Annotated[int, Meta(ge=0, le=messages.SEQ_MAX)] | None = None
 
 
 class _LoggedRequest(Struct, array_like=True, gc=False):
@@ -60,11 +61,18 @@ def decode_request(frame: bytes) -> Request | Refusal:
         validation.check_operations(wire.ops)
     except errors.InvalidRequest as error:
         return Refusal(wire.seq, error.code, str(error)[:EXPLANATION_CHARS_MAX])
-    request = Request(wire.session, wire.seq, wire.ops, frame)
+    if wire.seen is None:
+        request = Request(wire.session, wire.seq, wire.ops, frame)
+    else:
+        request = SeenRequest(wire.session, wire.seq, wire.ops, frame, wire.seen)
+        if request.writes:
+            return Refusal(wire.seq, errors.InvalidRequest.code, _SEEN_WRITES)
     if request.served and request.writes:
         return Refusal(wire.seq, errors.InvalidRequest.code, "hello, stats and watches go in a request without writes")
     return request
 
+
+_SEEN_WRITES = "a revision that was seen goes in a request that only reads: leave it out"
 
 _SEQ_AT_HEAD = re.compile(
     rb"(?:\x93|[\x94-\x9f]|\xdc..|\xdd....)(?:\xc0|\xc4\x10.{16}|\xc5\0\x10.{16}|\xc6\0\0\0\x10.{16})"
@@ -133,6 +141,11 @@ def encode_results(results: Iterable[tuple[int, Any]]) -> bytes:
 def refuse(seq: int | None, revision: int, code: int, message: str) -> Reply:
     """Build the reply to a request of which nothing was executed."""
     return Reply(seq, revision, encode_results([(code, message)]))
+
+
+def encode_epoch(revision: int, watch: int, more: bool, epoch: bytes) -> bytes:
+    """Encode `[0, revision, [watch, 0, nil, more, epoch]]`: the table is in this epoch now."""
+    return encode_value((0, revision, (watch, errors.OK, None, more, epoch.hex())))
 
 
 def encode_event(revision: int, watch: int, code: int, payload: Any, more: bool = False) -> bytes:

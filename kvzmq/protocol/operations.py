@@ -297,6 +297,17 @@ class BeginEpoch(Write, tag="epoch"):
     accesses = no_key
 
 
+class Senders(Write, tag="by"):
+    """Say who has sent the requests that follow in the group: clients' names, None for who has none, each with how many
+    requests in a row. The server's own, like `epoch`; it changes no row."""
+
+    runs: list[tuple[str | None, int]]
+
+    mark = "N"
+    from_clients = False
+    accesses = no_key
+
+
 # ---- reads
 
 
@@ -396,6 +407,7 @@ class Ping(Operation, tag="ping"):
     """Do nothing. Payload: the string "pong"."""
 
     mark = "p"
+    ordered_by_log = False
     accesses = no_key
 
 
@@ -420,6 +432,7 @@ class Hello(Operation, tag="hello"):
     info: HelloInfo | None = None
 
     mark = "h"
+    ordered_by_log = False
     scope = Scope.SERVER
     accesses = no_key
 
@@ -428,6 +441,7 @@ class Stats(Operation, tag="stats"):
     """Describe the server. Payload: a map of name to number or string."""
 
     mark = "?"
+    ordered_by_log = False
     scope = Scope.SERVER
     administers = True
     accesses = no_key
@@ -458,6 +472,7 @@ class Clients(Operation, tag="clients"):
     limit: Annotated[int, Meta(ge=1, le=CLIENTS_PAGE_MAX)] = 100
 
     mark = "c"
+    ordered_by_log = False
     scope = Scope.SERVER
     administers = True
     accesses = no_key
@@ -470,6 +485,7 @@ class Kick(Operation, tag="kick"):
     name: Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 
     mark = "!"
+    ordered_by_log = False
     scope = Scope.SERVER
     administers = True
     accesses = no_key
@@ -518,6 +534,7 @@ class SlowRequests(Operation, tag="slow_requests"):
     limit: Annotated[int, Meta(ge=1, le=SLOW_REQUESTS_MAX)] = SLOW_REQUESTS_MAX
 
     mark = "z"
+    ordered_by_log = False
     scope = Scope.SERVER
     administers = True
     accesses = the_whole_table
@@ -539,6 +556,7 @@ class Monitor(Operation, tag="monitor"):
     sample: Annotated[int, Meta(ge=1, le=SAMPLE_MAX)] = 1
 
     mark = "v"
+    ordered_by_log = False
     scope = Scope.CONNECTION
     pushes = True
     administers = True
@@ -569,6 +587,7 @@ class Unwatch(Operation, tag="unwatch"):
     watch: int
 
     mark = "u"
+    ordered_by_log = False
     scope = Scope.CONNECTION
     accesses = no_key
 
@@ -597,6 +616,9 @@ SERVED = frozenset(kind for kind in KINDS if kind.scope is not Scope.TABLE)
 
 PUSHED = frozenset(kind for kind in KINDS if kind.pushes)
 """The operations that begin a watch or a monitor, whose events are pushed."""
+
+UNORDERED = frozenset(kind for kind in KINDS if not kind.ordered_by_log)
+"""The operations that read nothing which the log decides."""
 
 SCANS = frozenset(kind for kind in KINDS if kind.scans)
 """The operations that scan."""

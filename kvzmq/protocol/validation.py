@@ -54,6 +54,13 @@ _check_shallow_rows: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(dict
 _check_bytes_rows: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 _check_shallow_list: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(list[_Shallow]).decode
 
+# msgspec takes no union of str and bytes. So values that are bytes have a check of their own: the others refuse them
+# with an exception, and then they are searched for a fault.
+_BYTES_HEADS = frozenset((0xC4, 0xC5, 0xC6))
+_LIST_HEAD_BYTES = 5
+_check_bytes: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(bytes).decode
+_check_bytes_list: Callable[[bytes | Raw], Any] = msgspec.msgpack.Decoder(list[bytes]).decode
+
 _SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 
 
@@ -64,10 +71,13 @@ def check_value(data: bytes | Raw) -> None:
         InvalidRequest: it is malformed, too deep, holds too many arrays and maps, NaN, an extension type, or a map key
             that is no string
     """
-    _check_count(data)
     try:
-        _check_shallow(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if memoryview(data)[0] in _BYTES_HEADS:
+            _check_bytes(data)
+        else:
+            _check_count(data)
+            _check_shallow(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
         _check_deep(data)
 
 
@@ -94,8 +104,9 @@ def _check_values(values: list[Raw]) -> None:
         return
     data = b"\xdd" + len(values).to_bytes(4, "big") + b"".join(values)
     _check_count(data)
+    check = _check_bytes_list if data[_LIST_HEAD_BYTES] in _BYTES_HEADS else _check_shallow_list
     try:
-        _check_shallow_list(data)
+        check(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         try:
             fault = _find_fault(list(_decode(data)))

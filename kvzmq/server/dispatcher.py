@@ -24,6 +24,7 @@ from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
 from kvzmq.server.monitors import Monitors
 from kvzmq.server.observer import Executed, Observer
+from kvzmq.server.seen import SeenQueue
 from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
@@ -40,11 +41,16 @@ _log = logging.getLogger(__name__)
 _NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
 
 
-def _any_scans(arrivals: Sequence[Arrival]) -> bool:
-    for arrival in arrivals:  # noqa: SIM110 (the generator that any() takes costs as much as ten of these tests)
-        if arrival.request.scans:
+def _any_may_wait(arrivals: Sequence[Arrival]) -> bool:
+    for arrival in arrivals:  # the generator that any() takes costs as much as ten of these tests
+        request = arrival.request
+        if request.scans or request.seen:
             return True
     return False
+
+
+def _any_scans(arrivals: Sequence[Arrival]) -> bool:
+    return any(arrival.request.scans for arrival in arrivals)
 
 
 class Dispatcher:
@@ -60,6 +66,7 @@ class Dispatcher:
         transports: whose clients `clients` lists
         monotonic: seconds that only grow, for heartbeats
         backups: serves backups; by default none can be made
+        name_of: returns the name of a public key's holder, for the log, or None where clients have no keys
         slow_log: keeps slow requests, or None
     """
 
@@ -74,20 +81,24 @@ class Dispatcher:
         monotonic: Callable[[], float] = time.monotonic,
         backups: Backups | None = None,
         transports: Sequence[Transport] = (),
+        name_of: Callable[[str], str] | None = None,
         slow_log: SlowLog | None = None,
     ) -> None:
         self.store = store
+        self._name_of = name_of
         self.backups = Backups() if backups is None else backups
         self.watches = watches.Watches(store.table, monotonic)
         self.monitors = Monitors(monotonic)
         self.slow_log = slow_log
         store.keeps_times = slow_log is not None
         self.deferral = Deferral(store, monotonic)
+        self.ahead = SeenQueue(store, monotonic)
         self.steps = 0
         self.requests = 0
         self.operations = 0
         self.refused = 0
         self.observers = [observer for observer in observers if observer.wants_requests]
+        self._on_replies = [each.on_replies for each in observers if type(each).on_replies is not Observer.on_replies]
         self.is_timed = False
         """Whether the loop times this step."""
         self.send_ns = 0
@@ -134,9 +145,14 @@ class Dispatcher:
         self.watches.note_received(arrivals)
         if self.observers:
             self._stamp(arrivals)
+        scans = _any_may_wait(arrivals)
+        if scans or self.ahead:
+            arrivals = self.ahead.release() + self.ahead.admit(arrivals)
+            scans = _any_scans(arrivals)
         if self._unknown is not None:
             arrivals = self._resolve(self._unknown, arrivals)
-        if self.deferral or _any_scans(arrivals):
+            scans = _any_scans(arrivals)
+        if scans or self.deferral:
             self._in_groups = True
             self._run_in_groups(arrivals)
         else:
@@ -147,7 +163,7 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Do what is due without a request: remove rows, build indexes, push events, ask about an unknown group."""
-        if self._unknown is not None:
+        if self._unknown is not None or (self.ahead and not self.ahead.wait_s(1.0)):
             self.dispatch([])
             return
         if self.deferral:
@@ -189,6 +205,7 @@ class Dispatcher:
 
     def wait_s(self, timeout_s: float) -> float:
         """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has to be called."""
+        timeout_s = self.ahead.wait_s(timeout_s)
         if self._unknown is not None:
             timeout_s = min(timeout_s, RESOLVE_S)
         elif self.deferral.is_busy:
@@ -197,6 +214,8 @@ class Dispatcher:
             timeout_s = min(timeout_s, self.watches.wait_s)
         if self.monitors.is_active:
             timeout_s = min(timeout_s, self.monitors.wait_s())
+        if not self.store.table.expiries.deadlines:
+            return timeout_s
         due_us = self.store.next_due_us()
         if due_us is None:
             return timeout_s
@@ -207,7 +226,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many requests have arrived that are neither executed nor refused yet."""
-        return len(self.deferral) + (0 if self._unknown is None else len(self._unknown))
+        return len(self.ahead) + len(self.deferral) + (0 if self._unknown is None else len(self._unknown))
 
     # ---- which requests go into one group
 
@@ -273,12 +292,18 @@ class Dispatcher:
             self._unknown.admit(arrivals)
             return
         requests = [request for arrival in arrivals if isinstance(request := arrival.request, Request)]
-        step = self.store.begin(requests, time_us)
+        step = self.store.begin(requests, time_us, self._name_of and self._senders_of(arrivals))
         if step.state is StepState.UNKNOWN:
             self._stamp(arrivals)
-            self._unknown = UnknownStep(step, arrivals)
+            self._unknown = UnknownStep(step, arrivals, self._monotonic())
         else:
             self._execute(step, arrivals)
+
+    def _senders_of(self, arrivals: Sequence[Arrival]) -> list[str | None]:
+        """Return the names of the clients that have sent requests, for the log; None for who has shown no key."""
+        assert self._name_of is not None
+        users = [each.transport.user(each.peer) for each in arrivals if isinstance(each.request, Request)]
+        return [self._name_of(user) if user else None for user in users]
 
     def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
@@ -313,6 +338,9 @@ class Dispatcher:
             )
             if self._executed_ns:
                 self._measured, self._executed_ns = [], 0
+        if began_ns:
+            for on_replies in self._on_replies:
+                on_replies(arrivals, replies)
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
         if began_ns:
@@ -334,10 +362,15 @@ class Dispatcher:
             if self.observers:
                 reply = self._execute_observed(step, arrival, request)
             else:
-                reply = step.hold(self._serve(arrival, request)) if request.served else step.execute(request)
+                reply = self._execute_one(step, arrival, request)
         if began_ns:
             self._measured.append((arrival, began_ns, time.perf_counter_ns()))
         return reply
+
+    def _execute_one(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
+        if request.served:
+            return step.hold(step.refuse_cut_off(request) or self._serve(arrival, request))
+        return step.execute(request)
 
     def _admit(self, arrival: Arrival, request: Request | Refusal) -> Request | Refusal:
         """Return the request, or the refusal of one that cannot be executed now.
@@ -369,10 +402,10 @@ class Dispatcher:
             arrival.received_ns = arrival.received_ns or received_ns
 
     def _execute_observed(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
-        runs = request.served or step.will_execute(request)
+        runs = step.will_execute(request)
         before = self.store.revision
         began_ns = time.perf_counter_ns()
-        reply = step.hold(self._serve(arrival, request)) if request.served else step.execute(request)
+        reply = self._execute_one(step, arrival, request)
         ended_ns = time.perf_counter_ns()
         if runs:
             executed = Executed(
@@ -393,6 +426,8 @@ class Dispatcher:
             waited, then `arrivals`
         """
         if not unknown.step.resolve():
+            for arrival in unknown.take_late(self._monotonic()):
+                self._answer_late(arrival)
             self._wait(unknown, arrivals)
             return []
         self._unknown, self.is_full = None, False
@@ -405,14 +440,26 @@ class Dispatcher:
             reply = (
                 None if unknown.blocks(arrival) or self.deferral.blocks(arrival) else self._answer_meanwhile(arrival)
             )
-            if reply is None:
-                unknown.add([arrival])
-            else:
+            if reply is not None:
                 arrival.transport.send(arrival.peer, reply)
+            elif not unknown.repeats(arrival):
+                unknown.add(arrival, self._monotonic())
         self.is_full = unknown.is_full
 
+    def _answer_late(self, arrival: Arrival) -> None:
+        """Answer a request that has waited too long for the log, as the server cannot tell what is newest."""
+        reply = self._answer_meanwhile(arrival)
+        if reply is None:
+            assert isinstance(arrival.request, Request)
+            reply = self.store.refuse_cut_off(arrival.request) or self._refuse(refuse_unbuilt(arrival.request))
+        arrival.transport.send(arrival.peer, reply)
+
     def _answer_meanwhile(self, arrival: Arrival) -> Reply | None:
-        """Return the reply to a request that needs neither table nor log, or certainly is not in the log; else None."""
+        """Return the reply to a request that needs no log, or certainly is not in it; None for one that has to wait.
+
+        What only has to see what its client has seen is executed on the table as it was before the group: whatever
+        becomes of the group, the table has been in this state, and nothing that was seen of it is taken back.
+        """
         request = arrival.request
         if isinstance(request, Refusal):
             return self._refuse(request)
@@ -420,6 +467,10 @@ class Dispatcher:
             self.requests += 1
             self.operations += len(request.ops)
             return self._serve(arrival, request)
+        if request.seen is not None and (not request.scans or self.deferral.is_still_ready(request)):
+            self.requests += 1
+            self.operations += len(request.ops)
+            return self._serve(arrival, request) if request.served else self.store.read(request)
         if not request.writes:
             return None
         message = f"not applied: what became of an earlier change is not known yet: {self.store.trouble}"
@@ -497,6 +548,8 @@ class Dispatcher:
             "revision": self.store.revision,
             "request_bytes_max": self._request_bytes_max,
             "heartbeat_s": messages.HEARTBEAT_S,
+            "seen": True,
+            "shared": self.store.is_shared,
         }
 
     def _watch(self, arrival: Arrival, op: operations.Watch) -> Any:

@@ -38,6 +38,7 @@ from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher
+from kvzmq.server.hearing import Hearing
 from kvzmq.server.journal import Journal
 from kvzmq.server.machine import Machine
 from kvzmq.server.metrics import WINDOW_S, Metrics
@@ -132,6 +133,7 @@ class Server:
         self.dispatcher = Dispatcher(
             store, clock, self.describe, group_commit, observers, request_bytes_max=request_bytes_max,
             monotonic=monotonic, backups=self._backups, transports=transports, slow_log=slow_log,
+            name_of=None if access is None else access.name_of,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:
@@ -167,6 +169,8 @@ class Server:
         self.timers.add(self._sweep, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         self.timers.add(self._backups.drop_idle, wakes=False)
+        if store.is_shared:
+            self.timers.add(Hearing(store, self.dispatcher.watches, monotonic).look)
         if compactor is not None:
             self.timers.add(self._compact, wakes=False)
         if access is not None:

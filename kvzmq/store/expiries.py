@@ -9,52 +9,53 @@ from collections.abc import Iterable
 class Expiries:
     """The deadlines of the rows that have one, microseconds of the table's time.
 
-    The heap may still hold deadlines that were changed since; only `_deadlines` is authoritative.
+    The heap may still hold deadlines that were changed since; only `deadlines` is authoritative.
     """
 
     def __init__(self) -> None:
-        self._deadlines: dict[str, int] = {}
+        self.deadlines: dict[str, int] = {}
+        """By key, to be read only; empty if no row has one, which each step has to know."""
         self._heap: list[tuple[int, str]] = []
 
     def __len__(self) -> int:
-        return len(self._deadlines)
+        return len(self.deadlines)
 
     def get(self, key: str) -> int | None:
         """Return the deadline of `key`."""
-        return self._deadlines.get(key)
+        return self.deadlines.get(key)
 
     def set(self, key: str, deadline_us: int | None) -> None:
         """Give `key` a deadline, or none."""
         if deadline_us is None:
-            self._deadlines.pop(key, None)
+            self.deadlines.pop(key, None)
             return
-        self._deadlines[key] = deadline_us
+        self.deadlines[key] = deadline_us
         heapq.heappush(self._heap, (deadline_us, key))
-        if len(self._heap) > 2 * len(self._deadlines) + 1000:
-            self._heap = [(deadline, key) for key, deadline in self._deadlines.items()]
+        if len(self._heap) > 2 * len(self.deadlines) + 1000:
+            self._heap = [(deadline, key) for key, deadline in self.deadlines.items()]
             heapq.heapify(self._heap)
 
     def forget(self, keys: Iterable[str]) -> None:
         """Remove the deadlines of `keys`."""
-        deadlines = self._deadlines
+        deadlines = self.deadlines
         for key in filter(deadlines.__contains__, keys):
             del deadlines[key]
 
     def next_us(self) -> int | None:
         """Return the earliest deadline."""
         heap = self._heap
-        while heap and self._deadlines.get(heap[0][1]) != heap[0][0]:
+        while heap and self.deadlines.get(heap[0][1]) != heap[0][0]:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
     def is_past(self, key: str, time_us: int) -> bool:
         """Say whether the deadline of `key` has come."""
-        deadline = self._deadlines.get(key)
+        deadline = self.deadlines.get(key)
         return deadline is not None and deadline <= time_us
 
     def exceed(self, count: int, time_us: int) -> bool:
         """Say whether more than `count` rows are due at `time_us`; takes time for little more than `count` of them."""
-        heap, deadlines = self._heap, self._deadlines
+        heap, deadlines = self._heap, self.deadlines
         if len(deadlines) <= count:
             return False
         found = set()
@@ -75,13 +76,13 @@ class Expiries:
         keys: list[str] = []
         while (count is None or len(keys) < count) and (deadline := self.next_us()) is not None and deadline <= time_us:
             key = heapq.heappop(self._heap)[1]
-            del self._deadlines[key]
+            del self.deadlines[key]
             keys.append(key)
         return keys
 
     def items(self) -> Iterable[tuple[str, int]]:
         """Return keys and deadlines."""
-        return self._deadlines.items()
+        return self.deadlines.items()
 
     def load(self, deadlines: dict[str, int]) -> None:
         """Add deadlines read from a checkpoint."""

@@ -180,9 +180,10 @@ class History:
                 break
             self._bytes = size
             chunks.popleft()
-        dropped = bisect_right(self._spans, self.first, key=_last)
-        if dropped > _SPANS_KEPT:  # deleting from the front of a list moves all the rest
-            del self._spans[:dropped]
+        if len(self._spans) > _SPANS_KEPT:  # deleting from the front of a list moves all the rest
+            dropped = bisect_right(self._spans, self.first, key=_last)
+            if dropped > _SPANS_KEPT:
+                del self._spans[:dropped]
 
     def since(self, revision: int) -> Iterator[tuple[int, Change]]:
         """Yield the changes after `revision`, each with its own revision.

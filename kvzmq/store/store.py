@@ -16,22 +16,29 @@ The table defines what an operation does, the log stores the groups; the store j
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import groupby
 from typing import Any, Protocol
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LargeResults, Reply, Request
-from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch
+from kvzmq.protocol.operations import TABLE_ID_BYTES, UNORDERED, BeginEpoch, Senders
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.table import Table, indexes_of
 
-__all__ = ["HeldReply", "Step", "StepState", "Store", "compact"]
+__all__ = ["BARRIER_AGAIN_S", "HeldReply", "Step", "StepState", "Store", "compact", "needs_newest"]
+
+
+def needs_newest(request: Request) -> bool:
+    """Say whether a request that reads has to see everything acknowledged before, by whichever server."""
+    return request.seen is None and not request.writes and not all(type(op) in UNORDERED for op in request.ops)
 
 
 class HeldReply(Protocol):
@@ -51,17 +58,26 @@ class StepState(Enum):
 
     OPEN      its group was appended, or it changes nothing: its requests can be executed
     REJECTED  its group is not in the log: reads can be executed, writes are answered WriteRejected
+    CUT_OFF   its group, if it has one, is not in the log, and the log cannot be asked what others have appended:
+              linearizable reads are answered Unavailable, too
     UNKNOWN   the log cannot say whether it has the group: nothing can be executed before `resolve`
     ENDED     it was synced
     """
 
     OPEN = "open"
     REJECTED = "rejected"
+    CUT_OFF = "cut off"
     UNKNOWN = "unknown"
     ENDED = "ended"
 
 
-_OPEN, _REJECTED, _UNKNOWN, _ENDED = StepState
+_log = logging.getLogger(__name__)
+
+_OPEN, _REJECTED, _CUT_OFF, _UNKNOWN, _ENDED = StepState
+
+BARRIER_AGAIN_S = 0.25
+"""How long the log is not asked again what others have appended, after it could not be asked: each time may hold all
+clients up for as long as the log blocks."""
 
 
 class Step:
@@ -92,17 +108,20 @@ class Step:
     def execute(self, request: Request) -> HeldReply:
         """Execute the step's next request; a retried one gets what it got the first time.
 
-        A change that could not be appended is not executed, its reply says WriteRejected.
+        A change that could not be appended is not executed, its reply says WriteRejected; and a linearizable read is
+        not while the log cannot be asked, its reply says Unavailable.
         """
+        store, reply = self._store, None
         if self.state is not _OPEN:
             self._check_executing()
-        store, reply = self._store, None
+            if self.state is _CUT_OFF and not request.writes:
+                reply = store.refuse_cut_off(request)
         if request.writes:
             expected, reply = self._writes[self._executed]
             if expected is not request:
                 raise AssertionError("the step's writes have to be executed in its order, each once")
             self._executed += 1
-            if reply is None and self.state is _REJECTED:
+            if reply is None and self.state is not _OPEN:
                 reply = msgpack.refuse(request.seq, store.revision, errors.WriteRejected.code, str(store.trouble))
         if reply is None:
             reply = store.table.execute(request)
@@ -115,7 +134,13 @@ class Step:
 
     def will_execute(self, request: Request) -> bool:
         """Say whether `execute` of this request, the next one, will run it: not a retry, not one that was rejected."""
-        return not request.writes or (self.state is not _REJECTED and self._writes[self._executed][1] is None)
+        if request.writes:
+            return self.state is _OPEN and self._writes[self._executed][1] is None
+        return self.state is not _CUT_OFF or not needs_newest(request)
+
+    def refuse_cut_off(self, request: Request) -> Reply | None:
+        """Return the refusal of a request that needs the newest state, if the log cannot tell it now; else None."""
+        return self._store.refuse_cut_off(request) if self.state is _CUT_OFF else None
 
     def hold(self, reply: Reply) -> HeldReply:
         """Hold a reply that was made elsewhere until the step is durable, as it may show what the step has changed."""
@@ -157,10 +182,21 @@ class Store:
 
     Args:
         log: where the groups go, not yet recovered
+        monotonic: seconds that only grow
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.log = log
+        self.is_shared = False
+        """Whether others append to the log, too: known once it was recovered."""
+        self.barriers = 0
+        """How often the log was asked what others have appended, for linearizable reads."""
+        self.cut_off: str | None = None
+        """Why the log could not be asked the last time, or None."""
+        self.heard_s = monotonic()
+        """When the log was last known to be within reach, on the clock."""
+        self._monotonic = monotonic
+        self._barrier_again_s = 0.0
         self.table = Table()
         self.records = 0
         """Requests in the log since the checkpoint, or since it was sealed."""
@@ -207,31 +243,48 @@ class Store:
             table.failed.clear()  # by another server, in its time
             if collecting:
                 gc.enable()
+        self.is_shared = bool(self.log.descriptors())
 
     def _replay(self, group: bytes) -> None:
         time_us, requests = msgpack.decode_group(group)
         self.table.advance(time_us)
         for request in requests:
             self.table.execute(request)
-        self.records += len(requests)
+        # The server's own requests, two at most, come first.
+        count = len(requests) - sum(not request.ops[0].from_clients for request in requests[:2])
+        self.records += count
         for observer in self.observers:
-            observer.on_replay(len(requests), self.table.revision)
+            observer.on_replay(count, self.table.revision)
 
     def catch_up(self) -> None:
-        """Apply the groups of other servers that have arrived; call it between two steps."""
-        for group in self.log.receive():
+        """Apply the groups of other servers that have arrived; call it between two steps.
+
+        When they are not in the log any more, the table is built anew from a checkpoint that holds them. Nobody is
+        served meanwhile, and watches that have not seen them end with RevisionGone.
+        """
+        try:
+            groups = self.log.receive()
+        except errors.LogTrimmed as error:
+            _log.warning("%s: the table is built anew from the newest checkpoint", error)
+            self.table.clear()
+            self.recover()
+            _log.warning("the table is at revision %d", self.table.revision)
+            return
+        for group in groups:
             self._replay(group)
 
     # ---- a step
 
-    def begin(self, requests: Sequence[Request], time_us: int) -> Step:
+    def begin(self, requests: Sequence[Request], time_us: int, senders: Sequence[str | None] | None = None) -> Step:
         """Begin a step: append what its requests change to the log, as one group.
 
-        Rows that are due are removed with the same group. A step that changes nothing sees what others had appended.
+        Rows that are due are removed with the same group. A step that changes nothing sees what others had appended, if
+        one of its requests is a linearizable read: they share one barrier.
 
         Args:
             requests: in the order of their arrival
             time_us: when, microseconds since 1970 UTC
+            senders: the name of each request's client, or None, for who reads the log; None where nobody has a name
 
         Raises:
             StorageFatal: the disk cannot be trusted: send nothing, stop
@@ -249,19 +302,64 @@ class Store:
                 writes.append((request, cached))
                 if cached is None:
                     frames.append(request.frame)
+        by = None if senders is None or not frames else _senders_of(requests, senders, writes)
         step = Step(self, writes)
-        if frames or (table.expiries and table.is_due(time_us)):
-            self._commit(step, frames, time_us)
+        if frames or (table.expiries.deadlines and table.is_due(time_us)):
+            self._commit(step, frames, time_us, by)
         else:
             if requests:
-                for group in self.log.barrier():
-                    self._replay(group)
+                self._read_newest(step, requests)
             table.pass_time(time_us)
+        if step.state is _REJECTED and self.is_shared:
+            self._read_newest(step, requests)
         self._step = step
         return step
 
-    def _commit(self, step: Step, frames: list[bytes], time_us: int) -> None:
+    def _read_newest(self, step: Step, requests: Sequence[Request]) -> None:
+        """Apply what others have appended, if a request of the step needs that."""
+        if self.is_shared:
+            if not any(map(needs_newest, requests)):
+                return
+            if self._monotonic() < self._barrier_again_s or not self._ask_log():
+                step.state = _CUT_OFF
+        else:
+            self.log.barrier()
+
+    def _ask_log(self) -> bool:
+        self.barriers += 1
+        try:
+            groups = self.log.barrier()
+        except errors.LogUnreachable as error:
+            self.cut_off = str(error)
+            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S
+            return False
+        self.cut_off = None
+        self.heard_s = self._monotonic()
+        for group in groups:
+            self._replay(group)
+        return True
+
+    def ask_log(self) -> bool:
+        """Apply what others have appended until now; False if the log cannot tell. Call it between two steps."""
+        return self._step is None and self._ask_log()
+
+    def refuse_cut_off(self, request: Request) -> Reply | None:
+        """Return the refusal of a read that needs the newest state, as the log cannot tell it; None for any other."""
+        if not needs_newest(request):
+            return None
+        message = f"not executed: this server cannot ask its log what is newest: {self.cut_off or self.trouble}"
+        return msgpack.refuse(request.seq, self.revision, errors.Unavailable.code, message)
+
+    def read(self, request: Request) -> Reply:
+        """Execute a request that only reads, outside a step: it sees what was executed so far, all of it durable."""
+        if request.writes or self._is_unsynced:
+            raise AssertionError("between two steps, when all is durable, only reads can be executed")
+        return self.table.execute(request)
+
+    def _commit(self, step: Step, frames: list[bytes], time_us: int, by: bytes | None = None) -> None:
         requests = len(frames)
+        if by is not None:
+            frames = [by, *frames]
         if self._beginning is not None:
             frames = [self._beginning.frame, *frames]
         group = msgpack.encode_group(time_us, frames)
@@ -300,6 +398,8 @@ class Store:
 
     def _apply(self, others: Sequence[bytes]) -> None:
         """Apply what the log has before the step's requests: the groups of `others`, then the step's time."""
+        if self.is_shared:
+            self.heard_s = self._monotonic()
         for group in others:
             self._replay(group)
         if self.trouble is not None:
@@ -416,6 +516,9 @@ class Store:
             "commits": self.groups,
             "requests_committed": self.changes,
             "log_records": self.records,
+            "log_shared": self.is_shared,
+            "barriers": self.barriers,
+            "barrier_trouble": self.cut_off,
             "storage_trouble": self.trouble,
         }
 
@@ -470,6 +573,18 @@ class Store:
     def close(self) -> None:
         """Release the log."""
         self.log.close()
+
+
+def _senders_of(
+    requests: Sequence[Request], senders: Sequence[str | None], writes: Sequence[tuple[Request, Reply | None]]
+) -> bytes | None:
+    """Return the server's own request that names the senders of what is logged; None if none has a name."""
+    of_writes = [sender for request, sender in zip(requests, senders) if request.writes]
+    logged = [sender for sender, (_, cached) in zip(of_writes, writes) if cached is None]
+    if not any(logged):
+        return None
+    runs = [(sender, sum(1 for _ in same)) for sender, same in groupby(logged)]
+    return msgpack.encode_request(None, 1, [Senders(runs)])
 
 
 def compact(log: Log) -> None:

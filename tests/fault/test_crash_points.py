@@ -19,8 +19,7 @@ from support.forgetful import Call, Choose, Crash, Disk, Verdict, every_choice
 from support.witness import Clients, Witnessed, dump_of, raw, request
 
 from kvzmq.protocol import operations
-from kvzmq.store.file import compaction as compact
-from kvzmq.store.file import file_log
+from kvzmq.store.file import compaction, file_log
 from kvzmq.store.file.file_log import NAME_SEALED
 
 
@@ -37,7 +36,7 @@ B = b"b" * 16
 
 
 def script(witnessed: Witnessed) -> Iterator[bool]:
-    """Commit, rotate, fold, twice over; yields whether the process still lives."""
+    """Commit, seal, compact, twice over; yields whether the process still lives."""
     yield witnessed.step([request(A, 1, operations.Open()), request(B, 1, operations.Open())], 1_000_000)
     yield witnessed.step([request(A, 2, operations.Insert("a", raw(1), 2.0))], 2_000_000)
     yield witnessed.step(
@@ -45,11 +44,11 @@ def script(witnessed: Witnessed) -> Iterator[bool]:
     )
     yield witnessed.rotate()
     yield witnessed.step([request(B, 3, operations.Increment("n"))], 3_500_000)
-    witnessed.fold()
+    witnessed.compact_sealed()
     yield witnessed.store is not None
     yield witnessed.step([request(A, 4, operations.Insert("b", raw("x" * 5000)))], 5_000_000)
     yield witnessed.rotate()
-    witnessed.fold()
+    witnessed.compact_sealed()
     yield witnessed.store is not None
     yield witnessed.step([request(None, 1, operations.Remove("b"))], 6_000_000)
 
@@ -94,9 +93,9 @@ def finish(witnessed: Witnessed) -> None:
     witnessed.retry()
     assert witnessed.step([request(None, 1, operations.Insert("after", raw(True)))], 7_000_000)
     if witnessed.sealed:
-        assert witnessed.fold()
+        assert witnessed.compact_sealed()
     assert witnessed.rotate()
-    assert witnessed.fold()
+    assert witnessed.compact_sealed()
     witnessed.die(power=True)
     witnessed.start()
 
@@ -220,7 +219,7 @@ def test_the_server_may_do_anything_between_two_calls_of_the_compaction(number: 
         return None if action == "commit" else "crash"
 
     disk.judge = act
-    witnessed.fold()
+    witnessed.compact_sealed()
     disk.judge = lambda call: None
     if action != "commit":
         witnessed.die(power=action.endswith("death"))
@@ -228,7 +227,7 @@ def test_the_server_may_do_anything_between_two_calls_of_the_compaction(number: 
         witnessed.retry()
     witnessed.step(clients.batch(), clients.time())
     if witnessed.sealed:
-        assert witnessed.fold()
+        assert witnessed.compact_sealed()
     witnessed.die(power=True)
     witnessed.start()
     witnessed.retry()
@@ -237,7 +236,7 @@ def test_the_server_may_do_anything_between_two_calls_of_the_compaction(number: 
 def test_a_late_compaction_does_not_remove_a_log_sealed_after_it_looked() -> None:
     """Guarantee 8, 1: a child that slept between opening and locking wakes up beside another generation of the log.
 
-    Its own sealed log was folded meanwhile, another was sealed under the same name. Turned red by comparing
+    Its own sealed log was compacted meanwhile, another was sealed under the same name. Turned red by comparing
     only the name: the late child removed the new sealed log, and with it acknowledged changes.
     """
     disk = Disk()
@@ -254,13 +253,13 @@ def test_a_late_compaction_does_not_remove_a_log_sealed_after_it_looked() -> Non
 
     def lock_late(wait: bool) -> bool:
         opened_again.append("now")
-        assert witnessed.fold()
+        assert witnessed.compact_sealed()
         witnessed.step([request(None, 1, operations.Insert("b", raw(2)))], 2)
         witnessed.rotate()
         return lock(wait)
 
     opened.lock = lock_late  # type: ignore[method-assign]
-    assert not compact.fold(late)
+    assert not compaction.compact_sealed(late)
     witnessed.die(power=False)
     witnessed.start()
     assert dump_of(witnessed.witness)

@@ -52,7 +52,7 @@ def run(witnessed: Witnessed, clients: Clients) -> bool:
         if turn % 4 == 1 and not witnessed.rotate():
             return False
         if turn % 4 == 2:
-            witnessed.fold()
+            witnessed.compact_sealed()
     return True
 
 
@@ -89,7 +89,7 @@ def test_a_failing_call_is_answered_for_what_it_did(
             assert witnessed.step([request(None, 1, operations.Insert("later", raw(1)))], clients.time())
             assert witnessed.store is not None and witnessed.store.trouble is None, "a later write does not work"
             if witnessed.sealed:
-                assert witnessed.fold()
+                assert witnessed.compact_sealed()
             witnessed.die(power=True)
             witnessed.start()
             witnessed.retry()

@@ -92,7 +92,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def compact(self) -> None:
         Life.steps += 1
-        self.life.fold()
+        self.life.compact_sealed()
 
     @precondition(lambda self: self.alive)
     @rule(
@@ -111,7 +111,7 @@ class Life(RuleBasedStateMachine):
             elif what == "rotate":
                 self.life.rotate()
             else:
-                self.life.fold()
+                self.life.compact_sealed()
             if not self.alive:
                 break
         self.heal()
@@ -125,7 +125,7 @@ class Life(RuleBasedStateMachine):
     def die_in_a_rotation(self, at: int, power: bool, again: list[tuple[int, bool]]) -> None:
         """Die at one of a rotation's renames or after it: chance alone seldom does."""
         if self.life.sealed:
-            self.life.fold()
+            self.life.compact_sealed()
         self.commit(1)
         self.trouble("any", "crash", at, False)
         self.life.rotate()

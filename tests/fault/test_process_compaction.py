@@ -30,7 +30,7 @@ FOLD = (sys.executable, "-m", "kvzmq.store.file.compaction")
 EXIT_REFUSED = 3
 
 
-def fold(data: Path, *wrapper: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:
+def compact_sealed(data: Path, *wrapper: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:
     """Run the child of a compaction, as a child of the tests."""
     command = [*wrapper, *FOLD, str(data), str(parent or os.getpid())]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -87,7 +87,7 @@ def test_a_fault_at_any_call_of_the_child_changes_nothing(fault: str, tmp_path: 
         for number, data in copies(original):
             wrapper = inject(call, fault, str(number), data, tmp_path / "calls")
             wrapper[wrapper.index("-e") + 1] += ",pread64"
-            child = fold(data, *wrapper)
+            child = compact_sealed(data, *wrapper)
             hit = bool(child.returncode)
             if hit and fault != KILL:
                 assert "Input/output error" in child.stderr and str(data) in child.stderr, child.stderr
@@ -96,7 +96,7 @@ def test_a_fault_at_any_call_of_the_child_changes_nothing(fault: str, tmp_path: 
             assert recover_rows(after)[0] == expected
             shutil.rmtree(after)
             if not hit or number % 3 == 1:
-                again = fold(data)
+                again = compact_sealed(data)
                 assert again.returncode == 0, again.stderr
                 assert not (data / "table.txn.sealed").exists()
                 assert recover_rows(data)[0] == expected
@@ -108,10 +108,10 @@ def test_a_fault_at_any_call_of_the_child_changes_nothing(fault: str, tmp_path: 
 
 
 def test_a_child_whose_server_has_ended_touches_nothing(tmp_path: Path) -> None:
-    """An orphan that starts late must not fold under a new server's feet."""
+    """An orphan that starts late must not compact under a new server's feet."""
     data, _ = made("left_over", tmp_path)
     before = {file.name: file.read_bytes() for file in data.iterdir()}
-    child = fold(data, parent=1)
+    child = compact_sealed(data, parent=1)
     assert child.returncode and "the server has ended" in child.stderr
     assert {file.name: file.read_bytes() for file in data.iterdir()} == before
 
@@ -135,7 +135,7 @@ def test_two_children_never_work_on_one_log(tmp_path: Path) -> None:
     with subprocess.Popen([*slow, *FOLD, str(data), str(os.getpid())]) as first:
         wait_until(lambda: is_written(data / "table.ckpt.tmp"), what="the first child's checkpoint")
         tmp = (data / "table.ckpt.tmp").stat()
-        second = fold(data)
+        second = compact_sealed(data)
         assert second.returncode == 0, second.stderr
         assert (data / "table.txn.sealed").exists(), "the second did not wait for the first"
         assert (data / "table.ckpt.tmp").stat().st_mtime_ns == tmp.st_mtime_ns, "the second wrote as well"

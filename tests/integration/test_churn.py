@@ -130,7 +130,7 @@ class Churn:
         command = [sys.executable, "-m", churner.__name__, *map(str, arguments)]
         self.processes.append(
             subprocess.Popen(
-                command, cwd=servers.TESTS, stderr=subprocess.DEVNULL, preexec_fn=servers._end_with_the_tests
+                command, cwd=servers.TESTS, stderr=subprocess.DEVNULL, preexec_fn=servers.end_with_the_tests
             )
         )
 

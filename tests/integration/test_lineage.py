@@ -14,7 +14,7 @@ from support.client_shells import SHELLS, open_shell
 from support.servers import ServerProcess
 
 import kvzmq
-from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.compaction import compact_sealed
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.store import Store
@@ -61,7 +61,7 @@ def test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch(tmp_path: Path
     store.recover()
     assert [epoch.hex() for epoch, _ in store.table.epochs.dump()[1]][:3] == list(epochs)
     store.log.seal()
-    assert fold(store.log.directory)  # type: ignore[attr-defined]
+    assert compact_sealed(store.log.directory)  # type: ignore[attr-defined]
     store.close()
     again = Store(FileLog(DiskDirectory(data)))
     again.recover()

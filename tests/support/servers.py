@@ -76,7 +76,8 @@ def take_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _end_with_the_tests() -> None:
+def end_with_the_tests() -> None:
+    """Have a child process end with the thread that starts it, and take SIGINT."""
     take_ctrl_c()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -157,7 +158,7 @@ class ServerProcess:
         assert threading.current_thread() is threading.main_thread(), "the server would end with this thread"
 
         def before_exec() -> None:
-            _end_with_the_tests()
+            end_with_the_tests()
             if self.preexec is not None:
                 self.preexec()
 

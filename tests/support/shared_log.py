@@ -1,12 +1,14 @@
 """A log in memory that several stores share, as they would share one that a cluster keeps.
 
-It fails as told: the next append is refused, or its outcome is unknown, and then the test says what became of it.
+It fails as told: the next append is refused, or its outcome is unknown, and then the test says what became of it; or
+one store is cut off from it, and neither appends nor hears anything.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 
 from kvzmq import errors
@@ -21,6 +23,7 @@ class SharedGroups:
         self.last = 0
         self.checkpoint: tuple[int, list[bytes]] | None = None
         self.logs: list[SharedLog] = []
+        self.lock = threading.Lock()
         self.fails: type[errors.KvzmqError] | None = None
         """What the next append raises."""
         self.keeps = False
@@ -30,12 +33,14 @@ class SharedGroups:
 
     def add(self, group: bytes, by: SharedLog) -> int:
         """Append a group, and wake the others."""
-        self.last += 1
-        self.groups[self.last] = group
-        for log in self.logs:
-            if log is not by:
-                log.wake()
-        return self.last
+        with self.lock:
+            number = self.last + 1
+            self.groups[number] = group
+            self.last = number
+            for log in self.logs:
+                if log is not by:
+                    log.wake()
+        return number
 
 
 class SharedLog:
@@ -47,18 +52,22 @@ class SharedLog:
     def __init__(self, shared: SharedGroups) -> None:
         self._shared = shared
         self.group = 0
+        self.is_cut_off = False
+        """Whether this store cannot reach the log."""
+        self.barriers = 0
         self._unknown: bytes | None = None
         self._unknown_number: int | None = None  # of the group in the shared log, if it is there
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        shared.logs.append(self)
+        with shared.lock:
+            shared.logs.append(self)
 
     def recover(self) -> Iterator[Checkpoint | bytes]:
         if self._shared.checkpoint is not None:
             self.group, sections = self._shared.checkpoint
             yield Checkpoint(self.group, iter(sections))
-        yield from self.barrier()
+        yield from self._rest()
 
     def _before(self, end: int) -> list[bytes]:
         """Hand out the groups that are not applied yet, before the one of number `end`."""
@@ -70,6 +79,8 @@ class SharedLog:
 
     def append(self, group: bytes) -> Sequence[bytes]:
         assert self._unknown is None, "nothing is appended while the fate of a group is unknown"
+        if self.is_cut_off:
+            raise errors.WriteRejected("not applied: cut off")
         fails, self._shared.fails = self._shared.fails, None
         if fails is errors.AppendUnknown:
             self._unknown = group
@@ -96,6 +107,12 @@ class SharedLog:
         """Return: every group is as durable as it gets."""
 
     def barrier(self) -> Sequence[bytes]:
+        self.barriers += 1
+        if self.is_cut_off:
+            raise errors.LogUnreachable("cut off")
+        return self._rest()
+
+    def _rest(self) -> Sequence[bytes]:
         number = self._unknown_number
         return self._before(self._shared.last + 1 if number is None else number)
 
@@ -107,7 +124,7 @@ class SharedLog:
     def receive(self) -> Sequence[bytes]:
         with contextlib.suppress(BlockingIOError):
             self._reader.recv(4096)
-        return self.barrier()
+        return () if self.is_cut_off else self._rest()
 
     def descriptors(self) -> Sequence[int]:
         return (self._reader.fileno(),)
@@ -123,6 +140,7 @@ class SharedLog:
             del self._shared.groups[number]
 
     def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
-        self._shared.logs.remove(self)
+        with self._shared.lock:
+            self._reader.close()
+            self._writer.close()
+            self._shared.logs.remove(self)

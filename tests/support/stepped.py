@@ -157,9 +157,10 @@ class ZmqPeer:
         self.session: bytes | None = None
         self.events: list[Any] = []  # those that came between replies
 
-    def send(self, *ops: list[Any], seq: int | None = None) -> int:
+    def send(self, *ops: list[Any], seq: int | None = None, seen: int | None = None) -> int:
         self.seq = self.seq + 1 if seq is None else seq
-        self.socket.send(msgspec.msgpack.encode([self.session, self.seq, ops]))
+        request = [self.session, self.seq, ops]
+        self.socket.send(msgspec.msgpack.encode(request if seen is None else [*request, seen]))
         return self.seq
 
     def send_frames(self, *frames: bytes) -> None:
@@ -209,7 +210,7 @@ class Stepped:
         self.now_s = 100.0
         self.context: zmq.Context[Any] = zmq.Context()
         self.log = MemoryLog()
-        self.store = Store(log or cast("Log", self.log))
+        self.store = Store(log or cast("Log", self.log), lambda: self.now_s)
         self.store.recover()
         self.router = self.make_router(request_bytes_max)
         self.bridge = TcpTransport(

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Request
-from kvzmq.store.file import checkpoint
-from kvzmq.store.file import compaction as compact
+from kvzmq.store.file import checkpoint, compaction
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.store import Store
@@ -35,7 +34,7 @@ def inserts(begin: int, end: int) -> list[list[list[object]]]:
 def torn(data: Path) -> None:
     """A checkpoint, a log, and the beginning of a group that was never finished."""
     left_over(data)
-    compact.fold(DiskDirectory(data, lock=False))
+    compaction.compact_sealed(DiskDirectory(data, lock=False))
     with (data / "table.txn").open("ab") as file:
         file.write((data / "table.txn").read_bytes()[-60:-10])
 
@@ -46,7 +45,7 @@ def left_over(data: Path) -> None:
     store.recover()
     commit(store, *inserts(0, 5))
     store.log.seal()
-    compact.fold(DiskDirectory(data, lock=False))
+    compaction.compact_sealed(DiskDirectory(data, lock=False))
     commit(store, *inserts(5, 10))
     store.log.seal()
     commit(store, *inserts(10, 13))
@@ -110,7 +109,7 @@ def backup_of(data: Path, path: Path, groups: int = 7) -> list[bytes]:
     commit(store, *inserts(100, 100 + groups - 1))
     found = dump_of(store.table)
     store.log.seal()
-    compact.fold(DiskDirectory(data, lock=False))
+    compaction.compact_sealed(DiskDirectory(data, lock=False))
     store.close()
     shutil.copy(data / checkpoint.NAME, path)
     return found

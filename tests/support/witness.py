@@ -18,7 +18,7 @@ from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LargeResults, Reply, Request
-from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.compaction import compact_sealed
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
 from kvzmq.store.log import Log
 from kvzmq.store.store import Store
@@ -166,10 +166,10 @@ class Witnessed:
                 return False
         return True
 
-    def fold(self) -> bool:
+    def compact_sealed(self) -> bool:
         """Compact, as the child process does; False if it died or failed."""
         try:
-            return fold(self.disk.open())
+            return compact_sealed(self.disk.open())
         except (Crash, OSError):
             return False
 

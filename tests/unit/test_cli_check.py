@@ -18,7 +18,7 @@ from support.witness import apply, commit
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file import checkpoint, frames
-from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.compaction import compact_sealed
 from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED, FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.offline.check import inspect
@@ -59,7 +59,7 @@ class Builder:
     def compact(self) -> None:
         self.rotate()
         directory = DiskDirectory(self.path, lock=False)
-        fold(directory)
+        compact_sealed(directory)
         directory.close()
 
     def rows(self) -> dict[str, Any]:
@@ -385,7 +385,7 @@ def test_repair_of_a_checkpoint_uses_the_log_if_that_has_everything(built: Build
     built.rotate()
     sealed = (built.path / NAME_SEALED).read_bytes()
     directory = DiskDirectory(built.path, lock=False)
-    fold(directory)
+    compact_sealed(directory)
     directory.close()
     built.close()
     (built.path / NAME_SEALED).write_bytes(sealed)  # as if killed between the rename and the removal
@@ -521,10 +521,10 @@ def audited(built: Builder) -> Builder:
 
 def test_log_says_when_who_and_what_across_both_logs(audited: Builder) -> None:
     assert lines(audited.path) == [
-        ["2023-11-14T22:13:21.000Z", "1", SESSION.hex(), "1", "open", ""],
-        ["2023-11-14T22:13:22.000Z", "2", SESSION.hex(), "2", "insert", "robots/1"],
-        ["2023-11-14T22:13:23.000Z", "3", "-", "1", "remove_many", "robots/1 a b"],
-        ["2023-11-14T22:13:24.000Z", "4", SESSION.hex(), "3", "transaction", "n"],
+        ["2023-11-14T22:13:21.000Z", "1", SESSION.hex(), "1", "open", "", "-"],
+        ["2023-11-14T22:13:22.000Z", "2", SESSION.hex(), "2", "insert", "robots/1", "-"],
+        ["2023-11-14T22:13:23.000Z", "3", "-", "1", "remove_many", "robots/1 a b", "-"],
+        ["2023-11-14T22:13:24.000Z", "4", SESSION.hex(), "3", "transaction", "n", "-"],
     ]
 
 
@@ -550,10 +550,10 @@ def test_log_shows_what_the_filters_let_through(audited: Builder, filters: list[
 def test_log_as_json_has_the_arguments(audited: Builder) -> None:
     result = command("log", audited.path, "--json", "--operation", "insert")
     assert json.loads(result.stdout) == {
-        "time": "2023-11-14T22:13:22.000Z", "group": 2, "session": SESSION.hex(), "seq": 2,
-        "operation": "insert", "keys": ["robots/1"], "arguments": ["robots/1", {"x": 1}, None],
+        "time": "2023-11-14T22:13:22.000Z", "group": 2, "session": SESSION.hex(), "client": None,
+        "seq": 2, "operation": "insert", "keys": ["robots/1"], "arguments": ["robots/1", {"x": 1}, None],
     }  # fmt: skip
-    assert lines(audited.path, "--values", "--operation", "insert")[0][-1] == '["robots/1",{"x":1},null]'
+    assert lines(audited.path, "--values", "--operation", "insert")[0][-2] == '["robots/1",{"x":1},null]'
 
 
 def test_log_shows_what_comes_after_damage_too_and_exits_with_1(built: Builder) -> None:

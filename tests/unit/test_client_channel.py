@@ -19,6 +19,7 @@ from kvzmq.client.core.descriptor import Descriptor
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.session_channel import SessionChannel
 from kvzmq.client.core.socket import Change, ConnectionEvent
+from kvzmq.client.core.targets import Target
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import SILENCE_S_MAX
 
@@ -31,6 +32,7 @@ class ScriptedSocket:
 
     due_s = math.inf
     on_closing: Callable[[int], None] | None = None
+    reconnects_itself = True
     reconnect_s_min = 0.0
 
     def __init__(self, endpoint: str) -> None:
@@ -85,11 +87,11 @@ class Opened:
 
     def __init__(self, urls: list[str], lineage: str | None = None) -> None:
         self.sockets: list[ScriptedSocket] = []
-        self.channel = SessionChannel(Endpoints(urls), self._open, lineage)
+        self.channel = SessionChannel(Endpoints([Target(url) for url in urls]), self._open, lineage)
         self.channel.open(0.0)
 
-    def _open(self, endpoint: str) -> ScriptedSocket:
-        self.sockets.append(ScriptedSocket(endpoint))
+    def _open(self, target: Target) -> ScriptedSocket:
+        self.sockets.append(ScriptedSocket(target.url))
         return self.sockets[-1]
 
     @property
@@ -150,6 +152,28 @@ def test_a_call_by_itself_is_not_sent_on_another_connection_either() -> None:
     opened.answer_hello(OTHER)
     assert not opened.channel.send_alone(Calls().lookup("k"), 0.0)
     assert opened.socket.asked() == ["hello", "lookup", "hello"]
+
+
+def test_before_a_write_alone_a_socket_that_does_not_reconnect_itself_is_asked() -> None:
+    """A read that is lost with the connection is sent again; a write would be unknown. Seen red without the look."""
+    opened = Opened(URLS[:1])
+    opened.socket.reconnects_itself = False
+    opened.socket.happen(Change.MADE)
+    opened.channel.poll_events(0.0)
+    opened.answer_hello(OURS)
+    session = opened.channel.session
+    session.submit(Calls().insert("k", 1))
+    opened.channel.send_waiting(0.0)
+    for _ in ("open", "insert"):
+        session.receive(msgpack.encode_value((msgpack.decode_value(opened.socket.sent[-1])[1], 7, [(0, None)])))
+        opened.channel.send_waiting(0.0)
+    assert opened.socket.asked() == ["hello", "open", "insert"]
+    opened.socket.happen(Change.LOST)
+    assert opened.channel.send_alone(Calls().lookup("k"), 0.0)
+    assert opened.socket.asked()[3:] == ["lookup"]
+    session.receive(msgpack.encode_value((msgpack.decode_value(opened.socket.sent[-1])[1], 7, [(0, 1)])))
+    assert not opened.channel.send_alone(Calls().insert("k", 2), 0.0)
+    assert opened.socket.asked()[3:] == ["lookup"]
 
 
 def test_a_call_by_itself_that_the_connection_does_not_take_waits() -> None:

@@ -470,6 +470,7 @@ def test_rows_that_are_due_are_gone_before_they_are_removed() -> None:
         )
     ]
     assert gone == [errors.NoSuchKey.code] * 4
+    assert run(table, operations.Lookup("034"))[0][0] == errors.NoSuchKey.code
     assert run(table, operations.LookupMany(["033", "034"]), operations.RemoveMany(["033", "034"])) == [[0, {}], [0, 0]]
     assert run(table, operations.Increment("032"), operations.SetDefault("031", raw(7))) == [[0, 1], [0, 7]]
     assert run(

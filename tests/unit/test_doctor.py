@@ -10,8 +10,8 @@ import pytest
 from msgspec import Raw
 
 from kvzmq import __version__
-from kvzmq.cli import doctor
-from kvzmq.cli.doctor import Evidence, diagnose, look_at_files
+from kvzmq.observing import doctor
+from kvzmq.observing.doctor import Evidence, diagnose, look_at_files
 from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file.file_log import NAME, FileLog

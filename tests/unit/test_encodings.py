@@ -206,7 +206,10 @@ def test_any_bytes_are_a_request_or_a_refusal(data: bytes) -> None:
         ([bytes(17), 1, [["ping"]]], 16, "length <= 16"),
         (["s" * 16, 1, [["ping"]]], 16, "bytes"),
         ([None, 1, [["ping", 1]]], 16, "length 0"),
-        ([None, 1, [["ping"]], 1], 16, "length 3"),
+        ([None, 1, [["ping"]], 1, 1], 16, "length 4"),
+        ([None, 1, [["ping"]], -1], 16, ">= 0"),
+        ([None, 1, [["ping"]], True], 16, ""),
+        ([None, 1, [["insert", "a", 1]], 1], 16, "only reads"),
         ([None, 1, [["lookup", 1]]], 16, "str"),
         ([None, 1, [["lookup", "k" * 65_537]]], 16, "length <= 65536"),
         ([None, 1, [["insert", "k", 1, 0.0]]], 16, "> 0"),
@@ -526,7 +529,7 @@ def test_replies_of_the_dialect_are_as_the_course_has_them() -> None:
     assert {line(code, "")["type"] for code in errors.BY_CODE} == {
         "KeyError", "WrongType", "CheckFailed", "ResultTooLarge", "RevisionGone", "WatchIdle", "BackupFailed",
         "NotAllowed", "InvalidRequest",
-        "InvalidMethod", "WriteRejected", "SessionExpired", "SequenceReused",
+        "InvalidMethod", "WriteRejected", "SessionExpired", "SequenceReused", "Unavailable",
     }  # fmt: skip
 
 
@@ -548,7 +551,7 @@ def test_an_event_is_a_message_number_0() -> None:
         (b"\x93\xc4\x10" + bytes(range(16)) + b"\x07\x91\x92\xa6lookup\xa1\xff", 7),
         (b"\x93\xc4\x10" + b"\n" * 16 + b"\xcf" + (2**63 - 1).to_bytes(8, "big") + b"\xc1", 2**63 - 1),
         (b"\x93\xc0\x05" + b"\x91" * 100_000, 5),  # nested deeper than the decoder goes
-        (b"\x94\xc0\x05\x91\x91\xa4size\xc0", 5),
+        (b"\x94\xc0\x05\x91\x91\xa4size\xa1x", 5),
         (b"\x93\xa5short\x06\x91\x91\xa4size", 6),
         (b"\x93\xc0\x00\x91\x91\xa4size", None),  # the number of events
         (b"\x93\xc0\xcf" + (2**63).to_bytes(8, "big") + b"\xc1", None),
@@ -571,3 +574,30 @@ def test_a_strange_operation_is_named_among_unreadable_ones() -> None:
     refusal = msgpack.decode_request(bytes.fromhex("93c0099291a6") + b"frobni" + bytes.fromhex("92a66c6f6f6b7570a1ff"))
     assert isinstance(refusal, messages.Refusal)
     assert (refusal.seq, refusal.code) == (9, errors.InvalidMethod.code) and "frobni" in refusal.message
+
+
+BYTES = b"\xc4\x02ab"
+NOT_FINITE = msgpack.encode_value(math.nan)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_good"),
+    [
+        ([BYTES], True),
+        ([BYTES, BYTES], True),
+        ([BYTES, msgpack.encode_value({"a": [b"b", "c"]})], True),
+        ([msgpack.encode_value("a"), BYTES], True),
+        ([BYTES, NOT_FINITE], False),
+        ([BYTES, b"\xc7\x01\x05x"], False),
+        ([b"\xc4\x03ab"], False),
+        ([b"\xc5\x00"], False),
+    ],
+)
+def test_values_that_are_bytes_are_checked_beside_others(values: list[bytes], is_good: bool) -> None:
+    """They have a check of their own, which has to leave to the others what it cannot decide."""
+    ops = [operations.Insert("k", Raw(value)) for value in values]
+    if is_good:
+        validation.check_operations(ops)
+    else:
+        with pytest.raises(errors.InvalidRequest):
+            validation.check_operations(ops)

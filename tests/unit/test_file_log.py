@@ -20,7 +20,7 @@ from support.witness import Clients, apply, commit, dump_of, raw, request
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
 from kvzmq.store.file import checkpoint, file_log, frames
-from kvzmq.store.file.compaction import fold
+from kvzmq.store.file.compaction import compact_sealed
 from kvzmq.store.file.file_log import MAGIC, NAME, NAME_SEALED, NAME_TORN, FileLog
 from kvzmq.store.file.files import File
 from kvzmq.store.log import SEMANTICS, Checkpoint
@@ -403,10 +403,10 @@ def test_group_numbers_go_on_through_logs_without_groups() -> None:
         store.recover()
         apply(store, [request(None, 1, operations.Insert(f"k{number}", raw(number)))], number)
         disk.kill()
-        fold(disk.open())
+        compact_sealed(disk.open())
         log, _ = recovered(disk)
         log.seal()
-        assert fold(disk.open())
+        assert compact_sealed(disk.open())
         log.seal()
         disk.kill()
     assert recovered_rows(disk) == {f"k{number}": number for number in range(4)}

@@ -661,3 +661,15 @@ def test_the_errors_of_a_request_fit_one_reply() -> None:
     reply = table.execute(Request(None, 1, removes, b""))
     assert len(msgpack.encode_reply(reply)) < messages.REPLY_BYTES_MAX
     assert {code for code, _ in results_of(reply)} == {errors.NoSuchKey.code}
+
+
+@pytest.mark.parametrize("size", [0, 1, 300, messages.LARGE_BYTES_MIN - 10, messages.LARGE_BYTES_MIN, 1 << 20])
+def test_a_lookup_by_itself_is_answered_as_among_others(size: int) -> None:
+    """Its short way gives the same: a large row is encoded when it is sent. Seen red without its bound."""
+    table = Table()
+    table.execute(request(None, 1, operations.Insert("k", raw("v" * size))))
+    alone = table.execute(request(None, 2, operations.Lookup("k")))
+    among = table.execute(request(None, 2, operations.Lookup("k"), operations.Ping()))
+    assert alone.revision == among.revision
+    assert results_of(alone)[0] == results_of(among)[0]
+    assert isinstance(alone.results, messages.LargeResults) == (len(table.rows["k"]) >= messages.LARGE_BYTES_MIN)

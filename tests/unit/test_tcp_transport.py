@@ -709,6 +709,52 @@ def test_who_does_not_show_the_token_is_told_once_and_disconnected(guarded: Step
     assert guarded.lines(other, 1) == [{"status": "OK", "result": 0}]
 
 
+def test_who_sends_on_behind_a_wrong_token_is_told_before_the_end(guarded: Stepped) -> None:
+    """And reads the end of the stream, not a reset. Seen red with a connection that was closed with unread bytes."""
+    peer = guarded.tcp()
+    peer.send(b"wrong\n")
+    data = b"x" * (1 << 20)
+    sent = 0
+    heard = b""
+
+    def told() -> bool:
+        nonlocal sent, heard
+        sent += peer.send_some(data[sent:])
+        with contextlib.suppress(BlockingIOError):
+            heard += peer.socket.recv(1000)  # raises ConnectionResetError
+        return sent == len(data) and heard.endswith(b"\n")
+
+    guarded.until(told)
+    assert b"NotAllowed" in heard
+
+    def ended() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return peer.socket.recv(1000) == b""
+        return False
+
+    guarded.until(ended)
+    peer.finish()
+    guarded.until(lambda: guarded.bridge.connections == 0)
+
+
+def test_who_never_stops_sending_behind_a_wrong_token_is_closed_at_last(guarded: Stepped) -> None:
+    quiet, endless = guarded.tcp(), guarded.tcp()
+    for peer in (quiet, endless):
+        peer.send(b"wrong\n")
+    sent = 0
+
+    def more() -> bool:
+        nonlocal sent
+        with contextlib.suppress(ConnectionError):
+            sent += endless.send_some(b"x" * 100_000)
+        return guarded.bridge.connections < 2
+
+    guarded.until(more)
+    assert sent > tcp.DRAINED_BYTES_MAX / 2
+    guarded.now_s += tcp.DRAIN_S + 1
+    guarded.until(lambda: guarded.bridge.connections == 0)
+
+
 def test_a_token_in_pieces_is_one(guarded: Stepped) -> None:
     peer = guarded.tcp()
     for byte in TOKEN + b"\n":

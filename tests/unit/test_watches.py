@@ -361,7 +361,16 @@ def test_hello_tells_what_a_client_has_to_know(table: Stepped) -> None:
     table.call(peer, "insert", "a", 1)
     code, told = table.call(peer, "hello")
     assert code == 0
-    assert set(told) == {"version", "lineage", "epoch", "revision", "request_bytes_max", "heartbeat_s"}
+    assert set(told) == {
+        "version",
+        "lineage",
+        "epoch",
+        "revision",
+        "request_bytes_max",
+        "heartbeat_s",
+        "seen",
+        "shared",
+    }
     assert told["revision"] == 1 and told["heartbeat_s"] == HEARTBEAT_S
 
 

@@ -35,12 +35,14 @@ class _Message(msgspec.Struct, array_like=True, gc=False):
 
 
 class Pushed(msgspec.Struct, array_like=True, gc=False):
-    """What an event tells: of which watch or monitor, a code, a payload; whether its request has made more changes."""
+    """What an event tells: of which watch or monitor, a code, a payload; whether its request has made more changes; the
+    epoch in which the table is, if another server has begun it."""
 
     watch: int
     code: int
     payload: Raw
     more: bool = False
+    epoch: str | None = None
 
 
 _HELLO = Raw(encoding.encode_value(("hello", {"heartbeat_s": HEARTBEAT_S})))
@@ -61,6 +63,9 @@ class PushState(Generic[T]):
     another_table = ""
     """What it means that another table answers, for the error."""
 
+    position: int | None = None
+    """The revision up to which everything was received, where it is revisions that are told."""
+
     def __init__(self, lineage: str | None = None) -> None:
         self.started = False
         """Whether the server has agreed, on this connection."""
@@ -68,6 +73,8 @@ class PushState(Generic[T]):
         """What has come."""
         self.error: errors.KvzmqError | None = None
         """Why nothing more will come."""
+        self.refused = False
+        """Whether the server of this connection cannot do it for now: another may, or this one later."""
         self.lineage = lineage
         self._seq = 0
         self._started_by = -1  # the number of the request that starts it on this connection
@@ -82,7 +89,7 @@ class PushState(Generic[T]):
 
     def request(self, now_s: float) -> bytes:
         """Return the frame that asks for it on a new connection."""
-        self.started = False
+        self.started = self.refused = False
         self._asked_s = now_s
         frame = self._frame([_HELLO, *self._ops()])
         self._started_by = self._seq
@@ -125,6 +132,8 @@ class PushState(Generic[T]):
             info = decode_server_info(payload_of(results[0]))
             self._check_lineage(info)
             self._begin(revision, info, payload_of(results[1]))
+        except errors.Unavailable:
+            self.refused = True
         except errors.KvzmqError as error:
             self.error = error
         else:

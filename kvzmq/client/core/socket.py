@@ -82,8 +82,17 @@ class Socket(Protocol):
         ...
 
     @property
+    def reconnects_itself(self) -> bool:
+        """Whether the connection may become another one between two calls of `poll_events`.
+
+        If so, ask `has_events` before each `send`; if not, before a send that may not be lost with its connection: it
+        takes a frame like any other when the peer has gone unnoticed.
+        """
+        ...
+
+    @property
     def reconnect_s_min(self) -> float:
-        """How long after `poll_events` the connection can be no other one. Later, ask `has_events` before `send`."""
+        """For how long after `poll_events` and `has_events` they need not be asked."""
         ...
 
     @property
@@ -126,10 +135,6 @@ class Socket(Protocol):
     def forget(self) -> None:
         """Let go of it in a forked child, without disturbing the connection of the parent."""
         ...
-
-
-OpenSocket = Callable[[str], Socket]
-"""Makes a socket that connects to an endpoint. Raises ValueError if that is none, OSError if there can be no socket."""
 
 
 def frames(socket: Socket) -> Iterator[bytes]:

@@ -150,7 +150,9 @@ class WatchState(PushState[Event]):
 
     def _take_progress(self, revision: int, result: Result) -> None:
         self._asking_progress = 0
-        if encoding.decode_value(payload_of(result)):
+        if result.code == errors.Unavailable.code:
+            self.refused = True
+        elif encoding.decode_value(payload_of(result)):
             self._goal = revision
         else:
             self._ask_again()  # the server has ended the watch, and its last word is lost
@@ -164,8 +166,12 @@ class WatchState(PushState[Event]):
         """
         if pushed.watch != self._number:
             return  # of an earlier request
+        if pushed.epoch is not None:
+            self.epoch = pushed.epoch
         if pushed.code == errors.WatchIdle.code:
             self._ask_again()  # this program was busy for longer than it had promised
+        elif pushed.code == errors.Unavailable.code:
+            self.started, self.refused = False, True
         elif pushed.code != errors.OK:
             if self.started:
                 self.error = errors.error_of(pushed.code, encoding.decode_value(pushed.payload))

@@ -57,7 +57,9 @@ _NULL = b"NULL".ljust(_MECHANISM_END - _MECHANISM_AT, b"\0")
 _GREETING = (b"\xff" + bytes(8) + b"\x7f" + b"\x03\x01" + _NULL).ljust(_GREETING_BYTES, b"\0")
 _FLAGS_OF_MESSAGES = (0, MORE, LONG, MORE | LONG)
 _FLAGS_OF_COMMANDS = (COMMAND, COMMAND | LONG)
-_HEADERS = [bytes([0, length]) for length in range(SHORT_BYTES_MAX + 1)]
+
+HEADERS = [bytes([0, length]) for length in range(SHORT_BYTES_MAX + 1)]
+"""What stands before a message of one frame that is not LONG, by its length."""
 
 PEERS = (b"ROUTER", b"REP", b"DEALER")
 """The socket types that a DEALER talks to (RFC 37, "The Socket-Type Property")."""
@@ -142,7 +144,7 @@ def encode_header(length: int, flags: int = 0) -> bytes:
     """Return what stands before the `length` bytes of a frame."""
     if length > SHORT_BYTES_MAX:
         return bytes([flags | LONG]) + length.to_bytes(8, "big")
-    return bytes([flags, length]) if flags else _HEADERS[length]
+    return bytes([flags, length]) if flags else HEADERS[length]
 
 
 def encode_command(name: bytes, data: bytes) -> bytes:
@@ -185,8 +187,8 @@ def decode_properties(data: bytes) -> dict[bytes, bytes]:
 class Connection:
     """One connection to a peer, from the greeting on: a new one for each new socket.
 
-    Send what `data_to_send` returns at the start and whenever something was received; messages may be sent as soon
-    as the state is OPEN. To receive, while the state is not FAILED:
+    Send what `data_to_send` returns at the start and whenever something was received; messages, each after its
+    `encode_header`, may be sent as soon as the state is OPEN. To receive, while the state is not FAILED:
 
         room = connection.room
         messages = connection.receive_data(sock.recv(65536)) if room is None else connection.fill(sock.recv_into(room))
@@ -211,6 +213,7 @@ class Connection:
         self._message_bytes_max = message_bytes_max
         self._limits: dict[int, int] = {}  # by a frame's flags: how long it may be in this state; others may not come
         self._handshake_bytes_left = HANDSHAKE_BYTES_MAX
+        self._whole_bytes_max = 0  # how long a message may be that is taken as it comes; see _note_between
         self._frames = 0  # of a message of several that has not ended
         self._head = b""  # a part of a greeting or of a frame's header
         self._flags = self._filled = 0  # of the frame whose body has come in part
@@ -229,28 +232,28 @@ class Connection:
         waiting, self.waiting = self.waiting, b""
         return waiting
 
-    def send(self, frame: bytes) -> bytes:
-        """Return the bytes of a message of one frame; send a large one after its `encode_header` instead."""
-        assert self.state is _OPEN, "nothing can be sent before the handshake is done"
-        length = len(frame)
-        return (_HEADERS[length] if length <= SHORT_BYTES_MAX else encode_header(length)) + frame
-
     # ---- from the peer
 
     def receive_data(self, data: bytes) -> list[bytes]:
         """Take in what has come, b"" for the end of the stream, and return the messages that it completes."""
-        if (
-            len(data) > 2
-            and not (data[0] or self._head or self._frames)
-            and self._body is None
-            and len(data) - 2 == data[1] <= self._limits.get(0, -1)
-        ):
+        length = len(data) - 2
+        if 0 < length <= self._whole_bytes_max and length == data[1] and not data[0]:
             return [data[2:]]  # one short message, whole, and nothing before it: as replies come most often
+        messages = self._receive(data)
+        self._note_between()
+        return messages
+
+    def _note_between(self) -> None:
+        """Note how long a message may be that needs no look at what came before it, as nothing has come in part."""
+        between = self.state is _OPEN and self._body is None and not self._head and not self._frames
+        self._whole_bytes_max = min(SHORT_BYTES_MAX, self._message_bytes_max) if between else 0
+
+    def _receive(self, data: bytes) -> list[bytes]:
         messages: list[bytes] = []
         if self._body is not None:
             part = data[: len(self._body) - self._filled]
             self._body[self._filled : self._filled + len(part)] = part
-            messages = self.fill(len(part))
+            messages = self._fill(len(part))
             data = data[len(part) :]
             if not data:
                 return messages
@@ -270,6 +273,11 @@ class Connection:
 
         0 stands for the end of the stream.
         """
+        messages = self._fill(count)
+        self._note_between()
+        return messages
+
+    def _fill(self, count: int) -> list[bytes]:
         assert self._body is not None
         messages: list[bytes] = []
         self._filled += count

@@ -20,7 +20,9 @@ from typing import Any
 from kvzmq import errors
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
+from kvzmq.client.core.reads import LINEARIZABLE, Reads
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
+from kvzmq.client.core.targets import Target
 from kvzmq.client.core.timeouts import check_timeout, deadline
 from kvzmq.client.core.transports import Opener
 
@@ -51,14 +53,19 @@ class Connection:
     """A connection that threads share; a forked child has one of its own.
 
     Args:
-        urls: the servers, tried in turn
+        targets: the servers, tried in turn
         timeout_s: how long a call may take unless it says otherwise
         open_socket: makes a socket to one of them
+        reads: how new what is read has to be
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener) -> None:
-        self.urls = urls
+    def __init__(
+        self, targets: Sequence[Target], timeout_s: float, open_socket: Opener, reads: Reads = LINEARIZABLE
+    ) -> None:
+        self.targets = targets
+        self.reads = reads
         self.timeout_s = timeout_s
+        self._time_s = deadline(0.0, timeout_s)  # with its bound, so that not each call has to look
         self.open_socket = open_socket
         self.closed = False
         self._channels: dict[int, _SharedChannel] = {}  # one a process
@@ -67,7 +74,8 @@ class Connection:
         pid = os.getpid()
         shared = self._channels.get(pid)
         if shared is None:
-            channel = SessionChannel(Endpoints(self.urls), self.open_socket, self.lineage)
+            seen = max((each.channel.session.revision for each in self._channels.values()), default=0)
+            channel = SessionChannel(Endpoints(self.targets), self.open_socket, self.lineage, self.reads, seen)
             # setdefault is atomic: no lock, which another thread might have held when the process forked.
             shared = self._channels.setdefault(pid, _SharedChannel(channel))
             for owner, inherited in list(self._channels.items()):
@@ -84,15 +92,19 @@ class Connection:
 
     @property
     def revision(self) -> int:
-        """The highest revision in any reply."""
+        """The highest revision in any reply, or event of a watch."""
         return self._shared().channel.session.revision
+
+    def note_seen(self, revision: int) -> None:
+        """Take note that this client has seen a revision elsewhere: its session reads then see it, too."""
+        self._shared().note_seen(revision)
 
     def run(self, call: Call, timeout_s: float | None = None) -> Any:
         """Send a call's operations and return what it makes of the results, or raise its error."""
         if self.closed:
             raise ValueError("the client is closed")
         now_s = time.monotonic()
-        call.deadline_s = deadline(now_s, self.timeout_s if timeout_s is None else check_timeout(timeout_s))
+        call.deadline_s = now_s + self._time_s if timeout_s is None else deadline(now_s, check_timeout(timeout_s))
         (self._channels.get(os.getpid()) or self._shared()).run(call, now_s)
         if call.error is None:
             return call.value
@@ -122,9 +134,21 @@ class _SharedChannel:
 
     def run(self, call: Call, now_s: float) -> None:
         """Return when the call is done."""
+        turn: threading.Lock | None = None
         try:
             with self._lock:
-                turn = self._submit(call, now_s)
+                if self._closed:
+                    raise ValueError("the client is closed")
+                if self.reader is not None:
+                    turn = self._queue(call)
+                else:
+                    self.reader = call
+                    if self.channel.send_alone(call, now_s):
+                        self._now_s = now_s
+                        self._tick_s = now_s + TICK_S  # nothing was under way that it could be due for
+                    else:
+                        self.channel.session.submit(call)
+                        self._send_waiting(now_s)
             if turn is not None:
                 self._wait_for_turn(call, turn)
             while self.reader is call:
@@ -133,19 +157,14 @@ class _SharedChannel:
             self._abandon(call)
             raise
 
-    def _submit(self, call: Call, now_s: float) -> threading.Lock | None:
-        """Take a call; send it, if its thread is the reader now, or return what the thread has to wait for."""
-        if self._closed:
-            raise ValueError("the client is closed")
-        if self.reader is None:
-            self.reader = call
-            if self.channel.send_alone(call, now_s):
-                self._now_s = now_s
-                self._tick_s = now_s + TICK_S  # nothing was under way that it could be due for
-            else:
-                self.channel.session.submit(call)
-                self._send_waiting(now_s)
-            return None
+    def note_seen(self, revision: int) -> None:
+        """Take note of a revision that was seen elsewhere."""
+        with self._lock:
+            session = self.channel.session
+            session.revision = max(session.revision, revision)
+
+    def _queue(self, call: Call) -> threading.Lock:
+        """Take a call that the reader sends, and return what its thread has to wait for."""
         self.channel.session.submit(call)
         turn = self._waiting[call] = threading.Lock()
         turn.acquire()
@@ -192,10 +211,12 @@ class _SharedChannel:
                 channel.receive(frame, now_s)
             if frame is None or now_s >= self._tick_s or now_s >= call.deadline_s:
                 self._tick(now_s)
-            if call.done:
+            if not call.done:
+                self._send_waiting(now_s)
+            elif self._waiting or self._closed:
                 self._pass_turn()
             else:
-                self._send_waiting(now_s)
+                self.reader = None
 
     def _tick(self, now_s: float) -> None:
         self._tick_s = now_s + TICK_S

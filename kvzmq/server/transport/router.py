@@ -111,6 +111,7 @@ class RouterTransport:
         self._socket = context.socket(zmq.ROUTER)
         self._asked = [(self._socket, int(zmq.POLLIN))]
         self._send_frame = super(zmq.Socket, self._socket).send  # without pyzmq's part in Python: 0.2 us a frame
+        self._receive = self._socket.recv  # looked up once: an attribute of pyzmq's socket takes 2,000 instructions
         # Small replies wait for the end of the step: libzmq's thread is then woken once, not for each.
         self._small: list[tuple[Peer, bytes]] = []
         self._queues: dict[bytes, ReplyQueue] = {}  # by identity
@@ -157,7 +158,7 @@ class RouterTransport:
     def drain(self) -> list[Arrival]:
         arrivals: list[Arrival] = []
         taken_bytes = weight = requests = 0
-        receive = self._socket.recv
+        receive = self._receive
         probe: zmq.Frame | None = None
         while requests < REQUESTS_MAX and taken_bytes < STEP_BYTES_MAX and weight < STEP_WEIGHT_MAX:
             try:
@@ -235,14 +236,14 @@ class RouterTransport:
 
     # ---- out
 
-    def send(self, peer: Hashable, reply: Reply) -> None:
-        to = cast(Peer, peer)
-        large = isinstance(reply.results, LargeResults) or len(reply.results) >= LARGE_BYTES_MIN
-        queue = self._queues.get(to[0])
-        if queue is None and not large:
-            self._small.append((to, msgpack.encode_reply(reply)))
+    def send(self, peer: Any, reply: Reply) -> None:  # a Peer; to cast it would be a call for each reply
+        results = reply.results
+        large = isinstance(results, LargeResults) or len(results) >= LARGE_BYTES_MIN
+        if not large and peer[0] not in self._queues:
+            self._small.append((peer, msgpack.encode_reply(reply)))
         else:
-            self._queue(to, reply, queue or ReplyQueue(), len(reply.results) if large else 0)
+            queue = self._queues.get(peer[0]) or ReplyQueue()
+            self._queue(peer, reply, queue, len(results) if large else 0)
 
     def _queue(self, peer: Peer, reply: Reply, queue: ReplyQueue, large_bytes: int) -> None:
         """Queue a reply that must wait for its turn, or drop it if the peer has too many unread."""
@@ -256,7 +257,8 @@ class RouterTransport:
         self._queues[peer[0]] = queue
 
     def flush(self) -> None:
-        self._flush_small()
+        if self._small:
+            self._flush_small()
         sent_bytes = 0
         while self._queues and sent_bytes < STEP_REPLY_BYTES_MAX:
             identity = next(iter(self._queues))
@@ -268,17 +270,24 @@ class RouterTransport:
                 self._queues[identity] = queue  # behind the others: one reply each in turn
 
     def _flush_small(self) -> None:
-        if self._small:
-            small, self._small = self._small, []
-            for peer, frame in small:
+        small, self._small = self._small, []
+        send = self._send_frame
+        for peer, frame in small:
+            if peer[1]:
                 self._send_or_drop(peer, frame)
+                continue
+            try:  # as `_send` does without an envelope, which nearly all replies are
+                send(peer[0], _MORE)
+            except zmq.ZMQError as error:
+                self._drop(peer, _why_dropped(error))
+            else:
+                send(frame, _NOBLOCK)
 
     def _send_or_drop(self, peer: Peer, frame: bytes) -> None:
         try:
-            if not self._send(peer, frame):
-                self._drop(peer, "replies_dropped_backpressure")
-        except errors.PeerGone:
-            self._drop(peer, "replies_dropped_disconnected")
+            self._send(peer, frame)
+        except zmq.ZMQError as error:
+            self._drop(peer, _why_dropped(error))
 
     def _drop(self, peer: Peer, counter: str) -> None:
         self._counts[counter] += 1
@@ -288,28 +297,34 @@ class RouterTransport:
         return not cast(Peer, peer)[1]
 
     def push(self, peer: Hashable, event: bytes) -> bool:
-        self._flush_small()  # the reply that began the watch comes first
+        if self._small:
+            self._flush_small()  # the reply that began the watch comes first
         to = cast(Peer, peer)
         if to[0] in self._queues:
             return False
         if len(event) >= LARGE_BYTES_MIN and not self._in_flight.has_room(to[0], len(event)):
             return False
-        sent = self._send(to, event)
-        self._counts["events_sent"] += sent
-        return sent
-
-    def _send(self, peer: Peer, frame: bytes) -> bool:
-        """Send a frame to a peer; False if too many wait for it already."""
-        identity, envelope, _ = peer
-        send = self._send_frame
         try:
-            send(identity, _MORE)
+            self._send(to, event)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             raise errors.PeerGone("the peer has disconnected") from None
+        self._counts["events_sent"] += 1
+        return True
+
+    def _send(self, peer: Peer, frame: bytes) -> None:
+        """Send a frame to a peer.
+
+        Raises:
+            zmq.Again: too many wait for it already
+            zmq.ZMQError: with EHOSTUNREACH, it has disconnected
+        """
+        identity, envelope, _ = peer
+        send = self._send_frame
+        send(identity, _MORE)
         for part in envelope:
             send(part, _MORE)
         if len(frame) >= LARGE_BYTES_MIN:
@@ -317,7 +332,6 @@ class RouterTransport:
             self._in_flight.follow(identity, tracker, len(frame))
         else:
             send(frame, _NOBLOCK)
-        return True
 
     # ---- what there is to say
 
@@ -360,6 +374,15 @@ class RouterTransport:
         self._socket.close()
         for endpoint in self.endpoints:
             unlink(endpoint)
+
+
+def _why_dropped(error: zmq.ZMQError) -> str:
+    """Return the counter of a reply whose identity the socket did not take; raises any other error."""
+    if isinstance(error, zmq.Again):
+        return "replies_dropped_backpressure"
+    if error.errno == zmq.EHOSTUNREACH:
+        return "replies_dropped_disconnected"
+    raise error
 
 
 def _refusal(message: str) -> Refusal:

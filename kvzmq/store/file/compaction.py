@@ -8,18 +8,15 @@ holds the sealed log's lock, so that no other process compacts it at the same ti
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from kvzmq import errors, units
+from kvzmq.store.child import Child, die_with
 from kvzmq.store.file import checkpoint
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
 from kvzmq.store.file.files import Directory, DiskDirectory, File
@@ -33,13 +30,10 @@ LOG_BYTES_MIN = 64 << 20
 RETRY_S = 1.0
 RETRY_S_MAX = 60.0
 
-_PR_SET_PDEATHSIG = 1
-_REASON_BYTES = 2000
-
 _log = logging.getLogger(__name__)
 
 
-def fold(directory: Directory) -> bool:
+def compact_sealed(directory: Directory) -> bool:
     """Compact the sealed log of `directory`: write a new checkpoint, remove the log.
 
     Returns:
@@ -69,12 +63,12 @@ def renew(log: FileLog) -> None:
     takes.
 
     Raises:
-        CorruptionError, OSError, WriteRejected, StorageFatal: as `fold` and `seal` do
+        CorruptionError, OSError, WriteRejected, StorageFatal: as `compact_sealed` and `seal` do
     """
     if log.semantics == SEMANTICS:
         return
     if log.sealed:
-        fold(log.directory)
+        compact_sealed(log.directory)
     log.seal()
 
 
@@ -129,7 +123,7 @@ class Compactor:
         self._clock = clock
         self._after_records = after_records
         self._after_bytes = after_bytes
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._has_sealed_log = log.sealed
         self._began_s = 0.0
         self._sealed_bytes: int | None = None  # the length of the sealed log; None if an earlier server sealed it
@@ -224,18 +218,8 @@ class Compactor:
         self._start()
 
     def _start(self) -> None:
-        package = Path(__file__).resolve().parents[3]
-        search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
-        command = [sys.executable, "-m", "kvzmq.store.file.compaction", str(self._log.directory.path), str(os.getpid())]
         try:
-            self._child = subprocess.Popen(
-                command,
-                env=os.environ | {"PYTHONPATH": search},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C at the terminal is for the server
-            )
+            self._child = Child("kvzmq.store.file.compaction", str(self._log.directory.path))
         except OSError as error:
             self._fail(f"cannot start a process: {error.strerror}")
             return
@@ -254,15 +238,12 @@ class Compactor:
             },
         )
 
-    def _reap(self, child: subprocess.Popen[bytes]) -> None:
-        code = child.poll()
-        if code is None:
+    def _reap(self, child: Child) -> None:
+        failure = child.failure()
+        if failure is None:
             return
-        assert child.stderr is not None
-        reason = child.stderr.read()[-_REASON_BYTES:].decode(errors="replace").strip()
-        child.stderr.close()
         self._child = None
-        if code == 0 and not self._log.sealed:
+        if not failure and not self._log.sealed:
             self._has_sealed_log = False
             try:
                 self._log.look_at_checkpoint()
@@ -286,7 +267,7 @@ class Compactor:
                 },
             )
         else:
-            self._fail(reason or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"))
+            self._fail(failure or "the sealed log is still there")
 
     def _fail(self, reason: str) -> None:
         self.failed += 1
@@ -303,18 +284,7 @@ class Compactor:
         """Kill the child; the files are consistent at any moment, and the next server compacts the log."""
         if self._child is not None:
             self._child.kill()
-            self._child.wait()
-            if self._child.stderr is not None:
-                self._child.stderr.close()
             self._child = None
-
-
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its server ends, so that it does not go on for a whole compaction."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the server has ended")
 
 
 def main(path: str, parent: str) -> None:
@@ -324,11 +294,11 @@ def main(path: str, parent: str) -> None:
         path: the directory
         parent: the id of the server's process
     """
-    _die_with(int(parent))
+    die_with(int(parent))
     gc.disable()  # a compaction makes no cycles, and the process ends with it
     os.nice(10)
     try:
-        fold(DiskDirectory(path, lock=False))
+        compact_sealed(DiskDirectory(path, lock=False))
     except (errors.KvzmqError, OSError) as error:
         sys.exit(str(error))
 

@@ -1,0 +1,1 @@
+"""The log, and the checkpoints, on an etcd cluster; needs the extra `kvzmq[etcd]`."""

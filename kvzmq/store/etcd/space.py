@@ -1,0 +1,173 @@
+"""The room that etcd has, what uses it, and what is done when it is used up.
+
+etcd keeps every version of every key until it is compacted, and its file never shrinks until it is defragmented. When
+a member's file reaches the quota (2 GiB unless it was started with another), it raises the alarm NOSPACE, and from then
+on every put to any member is refused, until the alarm is disarmed. Deleting alone does not help. `recover` does what
+does: compact, delete half-written checkpoints, defragment the members one after the other, disarm. If what is left
+still fills the quota, only a larger quota helps, or fewer rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from kvzmq.store.etcd.checkpoints import Keys, data_prefix, end_of, lock_key, read_head, trimmable
+from kvzmq.units import size
+
+QUOTA_BYTES = 2 << 30
+"""etcd's quota unless it is started with another; etcd tells it from version 3.6 on only."""
+
+FULL_SHARE = 0.75
+"""What part of the quota may be in use before it is warned of. A checkpoint is written beside the one before it."""
+
+DISARM_SHARE = 0.9
+"""What part of the quota may be used for the alarm to be disarmed: above it would soon be raised again."""
+
+DEFRAGMENT_SHARE = 0.5
+"""What part of the quota a member's file has to have for it to be defragmented; another server may have done it."""
+
+SETTLE_S = 0.5
+SETTLE_LOOKS_MAX = 120
+"""How often, and how many times, a member is asked whether it still frees what was compacted. It frees 1,000 keys at a
+time, with pauses of 10 ms or more between."""
+
+
+class Status(NamedTuple):
+    """What a member says of its file.
+
+    file_bytes    its length; this is what the quota limits
+    in_use_bytes  without the pages that are free
+    quota_bytes   the quota, 0 if it does not say
+    no_space      whether an alarm NOSPACE is raised, by any member
+    """
+
+    file_bytes: int
+    in_use_bytes: int
+    quota_bytes: int
+    no_space: bool
+
+
+class Members(Protocol):
+    """The members of a cluster, each asked by its address. Calls raise EtcdError when one does not answer."""
+
+    addresses: Sequence[str]
+
+    def status(self, address: str) -> Status:
+        """Return what a member says of its file."""
+
+    def defragment(self, address: str) -> None:
+        """Have a member write its file anew; it answers nothing meanwhile, about a second for 100 MiB."""
+
+    def disarm(self) -> None:
+        """End the alarm NOSPACE of all members."""
+
+    def compact(self, revision: int) -> None:
+        """Have etcd forget what was overwritten or deleted before `revision`, and wait until it has."""
+
+    def delete(self, first: str, end: str) -> None:
+        """Delete a range of keys, which etcd does without room, too."""
+
+
+class Recovered(NamedTuple):
+    """What came of `recover`.
+
+    before_bytes, after_bytes  the largest file of a member
+    quota_bytes                the quota
+    disarmed                   whether changes are possible again
+    """
+
+    before_bytes: int
+    after_bytes: int
+    quota_bytes: int
+    disarmed: bool
+
+    def __str__(self) -> str:
+        done = f"etcd's files were defragmented from {size(self.before_bytes)} to {size(self.after_bytes)}"
+        if self.disarmed:
+            return f"{done}, and changes are possible again"
+        return (
+            f"{done}, which still fills the quota of {size(self.quota_bytes)}: start the members with a larger "
+            "--quota-backend-bytes (8 GiB at most), then `etcdctl alarm disarm`"
+        )
+
+
+def recover(
+    keys: Keys,
+    members: Members,
+    name: str,
+    quota_bytes: int = QUOTA_BYTES,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Recovered:
+    """Make room in an etcd whose quota is used up, and have it take changes again if there is enough.
+
+    The newest checkpoint is kept, and every group behind it; no margin is left to servers that are behind.
+
+    Args:
+        quota_bytes: the quota, if the members do not tell it
+    """
+    found = [members.status(address) for address in members.addresses]
+    quota_bytes = max(status.quota_bytes for status in found) or quota_bytes
+    before_bytes = max(status.file_bytes for status in found)
+    remove_garbage_by_force(keys, members, name)
+    trim_by_force(keys, members, name)
+    members.compact(keys.get()[0])
+    for address in members.addresses:
+        # What is free in a file is not known exactly before it is written anew: pages that were freed last still count.
+        if _when_compacted(members, address, sleep).file_bytes > DEFRAGMENT_SHARE * quota_bytes:
+            members.defragment(address)
+    after_bytes = max(members.status(address).file_bytes for address in members.addresses)
+    disarmed = after_bytes <= DISARM_SHARE * quota_bytes
+    if disarmed:
+        members.disarm()
+    return Recovered(before_bytes, after_bytes, quota_bytes, disarmed)
+
+
+def _when_compacted(members: Members, address: str, sleep: Callable[[float], object]) -> Status:
+    """Return what a member says when no more of its file becomes free: only the one that was asked has waited."""
+    status = members.status(address)
+    for _ in range(SETTLE_LOOKS_MAX):
+        sleep(SETTLE_S)
+        before, status = status, members.status(address)
+        if status.in_use_bytes >= before.in_use_bytes:
+            break
+    return status
+
+
+def remove_garbage_by_force(keys: Keys, members: Members, name: str) -> None:
+    """Delete pieces of checkpoints that were not finished, without holding the lock, which cannot be put.
+
+    The order makes it safe. Whose pieces are listed first, held the lock then; with the lock deleted, it can put
+    nothing more, no head either; and if it had put its head before, that is read after it.
+    """
+    prefix, after = data_prefix(name), ""
+    ids: list[str] = []
+    while found := keys.list(prefix, after, 1):
+        ids.append(found[0].key.removeprefix(prefix).partition("/")[0])
+        after = end_of(data_prefix(name, ids[-1]))
+    members.delete(lock_key(name), lock_key(name) + "\0")
+    head = read_head(keys, name)
+    for id in ids:
+        if head is None or id != head.id:
+            members.delete(data_prefix(name, id), end_of(data_prefix(name, id)))
+
+
+def trim_by_force(keys: Keys, members: Members, name: str) -> None:
+    """Delete the groups that the checkpoint holds, without holding the lock: whoever else does deletes the same."""
+    head = read_head(keys, name)
+    while head is not None and (deletes := trimmable(keys, name, head.position)[0]):
+        for first, end in deletes:
+            members.delete(first, end)
+
+
+def describe(status: Status | None, quota_bytes: int) -> dict[str, Any]:
+    """Return what `stats` says of the room, of the member that was asked last."""
+    if status is None:
+        return {}
+    return {
+        "etcd_file_bytes": status.file_bytes,
+        "etcd_in_use_bytes": status.in_use_bytes,
+        "etcd_quota_bytes": status.quota_bytes or quota_bytes,
+        "etcd_no_space": status.no_space,
+    }
