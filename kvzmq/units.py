@@ -50,12 +50,3 @@ def _digits(value: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number of things: 1 row, 1,234 rows."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def brief(seconds: float) -> str:
-    """Return a short time in one unit: 0 us, 87 us, 1.25 ms, 3.1 s."""
-    if seconds < 0.000_999_5:
-        return f"{seconds * 1e6:.0f} us"
-    if seconds < 0.999_5:
-        return f"{seconds * 1e3:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 100 else f"{seconds:,.0f} s"
