@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.run import experiments, startup, storage, testperf, watches
+from benchmarks.run import cluster, experiments, startup, storage, testperf, watches
 from benchmarks.run.facts import write_facts
 from benchmarks.run.measuring import SIZES, WORKERS, Bench
 from benchmarks.run.processes import temporary_directory
@@ -26,7 +26,12 @@ NOT_A_DISK = ("tmpfs", "ramfs")
 def everything() -> dict[str, Callable[[Bench], None]]:
     """Return all experiments by name, in the order in which they run."""
     return (
-        testperf.EXPERIMENTS | experiments.EXPERIMENTS | startup.EXPERIMENTS | watches.EXPERIMENTS | storage.EXPERIMENTS
+        testperf.EXPERIMENTS
+        | experiments.EXPERIMENTS
+        | startup.EXPERIMENTS
+        | watches.EXPERIMENTS
+        | storage.EXPERIMENTS
+        | cluster.EXPERIMENTS
     )
 
 
