@@ -1829,6 +1829,7 @@ MUTANTS: list[Mutant] = [
         "tests/integration/test_cli_transfer.py::"
         "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
     ),
+<<<<<<< HEAD
     # ---- checkpoints on etcd
     Mutant(
         "a piece of a checkpoint put without the lock", "store/etcd/checkpoints.py",
@@ -1962,6 +1963,92 @@ MUTANTS: list[Mutant] = [
         "            tail = read_tail(self.client, self._keys, timeout_s=self._barrier_s)",
         "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=self._barrier_s))",
         "tests/fault/test_cluster_kill.py::test_a_server_that_was_stopped_answers_no_lookup_from_its_past", 4,
+=======
+    # ---- monitors and the slow log
+    Mutant(
+        "a monitor buffers without a bound", "server/monitors.py",
+        "        if self.buffered_bytes + len(encoded) > BUFFER_BYTES_MAX:",
+        "        if False:",
+        "tests/unit/test_monitors.py::test_who_never_reads_costs_a_bounded_buffer_and_its_drops_are_counted", 9,
+    ),
+    Mutant(
+        "what a monitor drops is not counted", "server/monitors.py",
+        "            self.dropped += 1\n            return",
+        "            return",
+        "tests/unit/test_monitors.py::test_who_never_reads_costs_a_bounded_buffer_and_its_drops_are_counted", 9,
+    ),
+    Mutant(
+        "monitors take all the time they want", "server/monitors.py",
+        "            self._left_ns -= spent_ns - began_ns\n",
+        "            pass\n",
+        "tests/unit/test_monitors.py::test_a_monitor_takes_its_share_of_the_time_and_counts_what_it_did_not_look_at", 9,
+    ),
+    Mutant(
+        "any number of monitors", "server/monitors.py",
+        "        if len(self._monitors) >= MONITORS_MAX:",
+        "        if False:",
+        "tests/unit/test_monitors.py::test_there_are_only_so_many_monitors", 9,
+    ),
+    Mutant(
+        "a monitor is sent any number of bytes unheard", "server/monitors.py",
+        "monitor.unheard_bytes >= UNHEARD_BYTES_MAX or not",
+        "not",
+        "tests/unit/test_monitors.py::test_nothing_more_is_sent_to_who_gives_no_heartbeat", 9,
+    ),
+    Mutant(
+        "a monitor needs no heartbeat", "server/monitors.py",
+        "            if now_s - monitor.heard_s > SILENCE_S_MAX and",
+        "            if False and",
+        "tests/unit/test_monitors.py::test_a_monitor_without_heartbeats_ends_and_says_so", 9,
+    ),
+    Mutant(
+        "who has gone leaves its monitors", "server/monitors.py",
+        "            except errors.PeerGone:\n                self._end(monitor)",
+        "            except errors.PeerGone:\n                pass",
+        "tests/unit/test_monitors.py::test_a_peer_that_has_gone_takes_its_monitors_along", 9,
+    ),
+    Mutant(
+        "a monitor of a prefix is told of other keys", "server/answers.py",
+        "        if touches(op, prefix):",
+        "        if True:",
+        "tests/unit/test_monitors.py::test_a_monitor_of_a_prefix_is_told_nothing_of_other_keys", 9,
+    ),
+    Mutant(
+        "times are kept for nobody", "server/loop.py",
+        "        keeps_times = dispatcher.slow_log is not None or dispatcher.monitors.is_active\n",
+        "        keeps_times = True\n",
+        "tests/unit/test_monitors.py::test_a_server_without_monitors_attaches_nothing", 9,
+    ),
+    Mutant(
+        "what waits for an index is not stamped", "server/dispatcher.py",
+        "            if len(admitted) < count:\n                self._stamp(arrivals)\n",
+        "",
+        "tests/unit/test_slow_log.py::test_a_request_that_waited_for_an_index_is_slow_by_what_it_waited", 9,
+    ),
+    Mutant(
+        "quick steps hide who has waited long", "server/dispatcher.py",
+        " or self._has_waited",
+        "",
+        "tests/unit/test_slow_log.py::test_a_request_that_waited_for_an_index_is_slow_by_what_it_waited", 9,
+    ),
+    Mutant(
+        "what is slow in a step has one time", "server/dispatcher.py",
+        "            if observed or isinstance(request, Refusal) or not request.is_quick:",
+        "            if observed or isinstance(request, Refusal) or request.served or request.scans:",
+        "tests/unit/test_slow_log.py::test_who_waited_for_a_slow_one_is_told_apart_from_it", 9,
+    ),
+    Mutant(
+        "the slow log grows without a bound", "server/slow_log.py",
+        "heapq.heappushpop(self._slowest, entry)",
+        "heapq.heappush(self._slowest, entry)",
+        "tests/unit/test_slow_log.py::test_the_log_is_bounded_and_keeps_the_slowest_and_the_latest", 9,
+    ),
+    Mutant(
+        "monitors outlive a change of rights", "server/loop.py",
+        "        self.dispatcher.monitors.end_those_of(access.changed)\n",
+        "",
+        "tests/unit/test_curve_router.py::test_a_monitor_ends_when_the_rights_of_its_client_change", 14,
+>>>>>>> monitor
     ),
 ]
 # fmt: on
