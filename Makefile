@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 BENCH_STAMP := $(VENV)/installed-bench
 DIST_STAMP := $(VENV)/installed-dist
 
-.PHONY: demo test test-quick test-faults mutants abort-hunt lint dist bench report clean
+.PHONY: demo test test-quick test-faults mutants abort-hunt screenshots lint dist bench report clean
 
 $(STAMP): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -35,7 +35,7 @@ test: $(DIST_STAMP) debian-packages lint
 
 .PHONY: debian-packages
 debian-packages:
-	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount faketime=faketime ip=iproute2 prometheus=prometheus systemd-analyze=systemd logrotate=logrotate etcd=etcd-server etcdctl=etcd-client openssl=openssl
+	.ci/install-debian-packages catalog_server=coop-computing-tools strace=strace mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mount=mount faketime=faketime ip=iproute2 prometheus=prometheus systemd-analyze=systemd logrotate=logrotate etcd=etcd-server etcdctl=etcd-client openssl=openssl chromium=chromium chromedriver=chromium-driver
 
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest -q -n $(WORKERS) tests/unit tests/contract
@@ -50,6 +50,10 @@ mutants: $(STAMP) debian-packages
 # 100,000 disconnects in every state, at a server and at clients of it: does libzmq abort one? About ten minutes.
 abort-hunt: $(STAMP)
 	$(BIN)/python tests/abort_hunt.py
+
+# Every page of the dashboard at two widths, dark and light, with clients at work; docs/images gets those of the docs.
+screenshots: $(STAMP) debian-packages
+	$(BIN)/python tests/screenshots.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -19,11 +19,14 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from kvzmq.client.asyncio.client import AsyncClient, connect_async
+    from kvzmq.client.asyncio.monitor import AsyncMonitor
     from kvzmq.client.asyncio.watch import AsyncWatch
     from kvzmq.client.core.batch import Pending, Pipeline, Transaction
     from kvzmq.client.core.calls import ABSENT
+    from kvzmq.client.core.monitor_state import MonitoredRequest
     from kvzmq.client.core.watch_state import Event
     from kvzmq.client.sync.client import Client, connect
+    from kvzmq.client.sync.monitor import Monitor
     from kvzmq.client.sync.watch import Watch
     from kvzmq.errors import (
         BackupFailed,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
         SessionExpired,
         TableChanged,
         Timeout,
+        Unavailable,
         WatchIdle,
         WriteRejected,
         WrongType,
@@ -49,6 +53,9 @@ if TYPE_CHECKING:
 _HOMES = {
     **dict.fromkeys(("Client", "connect"), "kvzmq.client.sync.client"),
     **dict.fromkeys(("AsyncClient", "connect_async"), "kvzmq.client.asyncio.client"),
+    "Monitor": "kvzmq.client.sync.monitor",
+    "AsyncMonitor": "kvzmq.client.asyncio.monitor",
+    "MonitoredRequest": "kvzmq.client.core.monitor_state",
     "Watch": "kvzmq.client.sync.watch",
     "AsyncWatch": "kvzmq.client.asyncio.watch",
     **dict.fromkeys(("Pending", "Pipeline", "Transaction"), "kvzmq.client.core.batch"),
@@ -59,17 +66,18 @@ _HOMES = {
             "BackupFailed", "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError",
             "NoSuchKey", "NotAllowed", "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused",
             "SessionExpired",
-            "WriteRejected", "TableChanged", "Timeout", "WatchIdle", "WrongType",
+            "WriteRejected", "TableChanged", "Timeout", "Unavailable", "WatchIdle", "WrongType",
         ),
         "kvzmq.errors",
     ),
 }  # fmt: skip
 
 __all__ = [
-    "ABSENT", "AsyncClient", "AsyncWatch", "BackupFailed", "CatalogError", "CheckFailed", "Client", "Event",
-    "InvalidMethod", "InvalidRequest", "KvzmqError", "NoSuchKey", "NotAllowed", "OutcomeUnknown", "Pending", "Pipeline",
-    "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired", "WriteRejected", "TableChanged", "Timeout",
-    "Transaction", "Watch", "WatchIdle", "WrongType", "__version__", "connect", "connect_async",
+    "ABSENT", "AsyncClient", "AsyncMonitor", "AsyncWatch", "BackupFailed", "CatalogError", "CheckFailed", "Client",
+    "Event", "InvalidMethod", "InvalidRequest", "KvzmqError", "Monitor", "MonitoredRequest", "NoSuchKey", "NotAllowed",
+    "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
+    "WriteRejected", "TableChanged", "Timeout", "Transaction", "Unavailable", "Watch", "WatchIdle", "WrongType",
+    "__version__", "connect", "connect_async",
 ]  # fmt: skip
 
 

@@ -152,6 +152,11 @@ def client_keys(curve_key: str | os.PathLike[str] | None, server_key: str | None
         )
     if not isinstance(curve_key, (str, os.PathLike)):
         raise TypeError(f"curve_key is a {type(curve_key).__name__}: it is the path of a file NAME.key_secret")
+    if is_key(os.fspath(curve_key)) and not os.path.exists(curve_key):  # said without it, as it may be the secret one
+        raise BadKey(
+            "curve_key is a key itself: put it into a file, 0600, and give the file's path, so that it is in no "
+            "list of processes, history or log"
+        )
     if not isinstance(server_key, str):
         raise TypeError(f"server_key is a {type(server_key).__name__}: it is a string of {KEY_CHARS} characters")
     if not is_key(server_key):

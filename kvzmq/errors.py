@@ -28,8 +28,7 @@
     ├── StorageFatal            the disk cannot be trusted any more: stop
     ├── AppendUnknown           the log cannot tell yet whether a group is in it   (within a server)
     ├── LogUnreachable          the log cannot be asked what others have appended  (within a server)
-
-
+    ├── LogTrimmed              the log has no longer what was not applied yet     (within a server)
     ├── LogWentBack             etcd has forgotten what a server has seen there: refuse to start
     └── CatalogError            the name service has no answer
 
@@ -189,6 +188,10 @@ class AppendUnknown(KvzmqError):
 
 class LogUnreachable(KvzmqError):
     """The log cannot be asked now what others have appended, so nothing can be read linearizably."""
+
+
+class LogTrimmed(KvzmqError):
+    """The log no longer has the groups that this server has to apply next: a checkpoint holds them."""
 
 
 class LogWentBack(KvzmqError):

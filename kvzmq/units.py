@@ -38,11 +38,11 @@ def brief(seconds: float) -> str:
 
 def rate(per_s: float) -> str:
     """Return how many there are a second: 0, 0.25, 8.5, 41,234."""
-    return f"{per_s:,.0f}" if per_s >= 99.5 or per_s == 0 else _digits(per_s)
+    return f"{per_s:,.0f}" if per_s >= 99.95 or per_s == 0 else _digits(per_s)
 
 
 def _digits(value: float) -> str:
-    places = 0 if value >= 99.5 else 1 if value >= 9.95 else 2
+    places = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
     text = f"{value:.{places}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 

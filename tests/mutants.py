@@ -51,6 +51,7 @@ class Mutant(NamedTuple):
 
 LINEAGE = "tests/integration/test_lineage.py::"
 READS = "tests/unit/test_reads.py::"
+SEVERAL = "tests/integration/test_several_servers.py::"
 ZMTP = "tests/unit/test_zmtp.py::"
 PLAIN = "tests/unit/test_plain_socket.py::"
 ZMTP_CONVERSATIONS = ZMTP + "test_a_conversation_gives_the_same_however_it_is_cut"
@@ -58,6 +59,7 @@ WATCHES = "tests/unit/test_watches.py::"
 CRASH = "tests/fault/test_crash_points.py::test_every_crash_point_recovers_what_was_acknowledged[power]"
 RECOVERY = "tests/fault/test_crash_points.py::test_a_crash_at_every_call_of_the_recovery_loses_nothing"
 FAILED_LOG = "tests/unit/test_file_log.py::test_after_"
+ETCD = "tests/contract/test_etcd_log.py::"
 HISTORY = "tests/fault/test_forgetful_disk.py::test_no_history_on_a_forgetful_disk_loses_what_was_acknowledged"
 CALLS = "tests/fault/test_failing_calls.py::"
 FILES = "tests/unit/test_file_log.py::"
@@ -486,7 +488,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "no barrier before a read", "store/store.py",
-        "            groups = self.log.barrier()\n", "            groups = ()\n",
+        "            groups = self.log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -708,7 +710,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_tcp_transport.py::test_a_half_closed_peer_still_gets_all_its_replies", 10),
     Mutant("bridge keeps the rest of a line too long", "server/transport/tcp_connection.py", "self.received += rest", "self.received += data",
            "tests/unit/test_tcp_transport.py::test_an_endless_line_is_refused_once_and_costs_no_memory", 9),
-    Mutant("bridge reads from who has lines waiting", "server/transport/tcp.py", "if connection.state is READING else 0", "if not connection.ended else 0",
+    Mutant("bridge reads from who has lines waiting", "server/transport/tcp.py", "if connection.state is READING or connection.state is DRAINING else 0", "if not connection.ended else 0",
            "tests/unit/test_tcp_transport.py::test_a_slow_reader_gets_everything_and_never_holds_more_than_its_share", 9),
     Mutant("bridge takes in all that is pipelined", "server/transport/tcp_connection.py", "for _ in range(min(lines_max, self.lines_max)):", "while True:",
            "tests/unit/test_tcp_transport.py::test_a_client_that_pipelines_100_000_requests_delays_another_by_few_steps", 9),
@@ -870,11 +872,11 @@ MUTANTS: list[Mutant] = [
            "            elif self._waiting or self._closed:\n                self._pass_turn()\n            else:", "            else:",
            "tests/integration/test_client_threads.py::test_threads_share_messages_and_never_get_each_others_replies", 4),
     Mutant("a forgotten session's requests are always sent again", "client/core/session.py",
-           "            if call.writes and request.sent > 1:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
+           "            if call.writes and request.sent > request.refused + 1:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
            "            if False:\n                call.fail(errors.OutcomeUnknown(\n                    \"the server has forgotten",
            SESSION + "test_a_forgotten_session_is_an_error_for_what_was_sent_twice", 5),
     Mutant("a refused write that was sent twice is called not applied", "client/core/session.py",
-           "            certain = request.sent == 1", "            certain = True",
+           "            certain = request.sent == request.refused + 1", "            certain = True",
            SESSION + "test_a_refused_write_that_was_sent_twice_is_unknown", 5),
     Mutant("a write begins without its session opened", "client/core/session.py", "        self._opened = False\n        self._opening = False\n",
            "        self._opened = True\n        self._opening = False\n",
@@ -972,13 +974,13 @@ MUTANTS: list[Mutant] = [
     Mutant("the values of a copy are given out before all keys are", "client/sync/views.py",
            "        for page in self._pages_of_items():\n            copy.rows.update(page)\n", "        self._table._copies.begin(copy)\n        for page in self._pages_of_items():\n            copy.rows.update(page)\n",
            "tests/contract/test_client_copies.py::test_values_that_are_asked_for_between_keys_are_never_old_ones", 4),
-    Mutant("a forked child takes its parent's events", "client/sync/watch.py", "        if os.getpid() != self._pid:\n            raise ValueError", "        if False:\n            raise ValueError",
+    Mutant("a forked child takes its parent's events", "client/sync/stream.py", "        if os.getpid() != self._pid:\n            raise ValueError", "        if False:\n            raise ValueError",
            "tests/integration/test_client_processes.py::test_a_watch_is_not_a_forked_childs", 4),
     Mutant("a forked child asks on its parent's asyncio connection", "client/asyncio/connection.py", "        if self._pid != os.getpid():\n            self._channel.forget()", "        if False:\n            self._channel.forget()",
            "tests/integration/test_client_processes.py::test_an_asyncio_client_is_used_in_a_forked_child", 4),
-    Mutant("a watch says that nothing came while something is unread", "client/sync/watch.py", " and not self._channel.unread:", ":",
+    Mutant("a watch says that nothing came while something is unread", "client/sync/stream.py", " and not self._channel.unread:", ":",
            "tests/integration/test_client_processes.py::test_a_watch_does_not_say_that_nothing_came_while_something_is_unread", 4),
-    Mutant("a watch's descriptor stays with the first socket", "client/sync/watch.py", "            if self._descriptor is not None:\n                self._descriptor.follow(self._channel.socket)", "            pass",
+    Mutant("a watch's descriptor stays with the first socket", "client/sync/stream.py", "            if self._descriptor is not None:\n                self._descriptor.follow(self._channel.socket)", "            pass",
            "tests/integration/test_client_processes.py::test_a_watchs_descriptor_stays_when_its_socket_is_another", 9),
     Mutant("a namespace closes its parent", "client/sync/client.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
            "tests/contract/test_client_contract.py::test_a_namespace_ends_alone", 11),
@@ -994,7 +996,7 @@ MUTANTS: list[Mutant] = [
            WATCHES + "test_the_end_of_a_request_is_told_to_a_watch_that_goes_on_within_it", 2),
     Mutant("a dead URL costs a second", "client/core/channel.py", "FAILED_S = 0.03", "FAILED_S = 1.0",
            "tests/integration/test_client_reconnects.py::test_a_server_that_is_not_there_costs_a_moment_where_there_is_another", 11),
-    Mutant("progress is not asked for again", "client/core/watch_state.py", "        self._asked_s = now_s\n        self.begin_progress()\n", "        self._asked_s = now_s\n        self._asking_progress = 0\n",
+    Mutant("progress is not asked for again", "client/core/watch_state.py", "        self.begin_progress()\n        return", "        self._asking_progress = 0\n        return",
            "tests/integration/test_client_watches.py::test_progress_is_asked_for_again_on_a_new_connection", 11),
     Mutant("the journal warns of clients that end", "server/journal.py", " and not name.endswith(_NOT_WARNED)", "",
            "tests/integration/test_cli_operator.py::test_what_happens_often_is_said_now_and_then_with_its_number", 11),
@@ -1010,7 +1012,7 @@ MUTANTS: list[Mutant] = [
            LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
     Mutant("an epoch is not written", "store/store.py", "            frames = [self._beginning.frame, *frames]", "            pass",
            LINEAGE + "test_a_table_keeps_its_lineage_and_each_start_begins_an_epoch", 12),
-    Mutant("a stopped server is not noticed", "client/core/watch_channel.py", "gone = now_s - self._heard_s > SILENCE_S_MAX", "gone = False",
+    Mutant("a stopped server is not noticed", "client/core/push_channel.py", "gone = now_s - self._heard_s > SILENCE_S_MAX", "gone = False",
            "tests/integration/test_silence.py::test_a_stopped_server_is_noticed_by_an_idle_watcher", 9),
     Mutant("broken promises of heartbeats are not noticed", "server/watches.py", "if peer.silence_s_max is not None and now_s", "if False and now_s",
            WATCHES + "test_the_watch_of_who_breaks_the_promise_of_heartbeats_ends_and_says_so", 9),
@@ -1119,7 +1121,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "commits are timed though nobody listens", "store/store.py",
-        "        began_ns = time.perf_counter_ns() if self.observers else 0\n        self.log.sync()", "        began_ns = time.perf_counter_ns()\n        self.log.sync()",
+        "        began_ns = time.perf_counter_ns() if self.observers or self.keeps_times else 0\n        self.log.sync()", "        began_ns = time.perf_counter_ns()\n        self.log.sync()",
         "tests/unit/test_observers.py::test_nothing_is_timed_when_nobody_listens", 9,
     ),
     Mutant(
@@ -1162,7 +1164,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "a table is begun where one must exist", "cli/serving/log.py",
-        "    if options.must_exist and not", "    if False and not",
+        "    if options.must_exist and options.log_url", "    if False and options.log_url",
         "tests/integration/test_cli_operator.py::test_must_exist_refuses_a_directory_without_a_table", 11,
     ),
     Mutant(
@@ -1481,6 +1483,20 @@ MUTANTS: list[Mutant] = [
            "tests/integration/test_secured.py::test_a_stranger_is_told_at_its_deadline_that_it_is_not_allowed", 14),
     Mutant("who does not show the token goes on", "server/transport/tcp_connection.py", "                    taken.append(self._refuse_token())\n                    begin = 0\n                    break\n", "                    taken.append(Refusal(None, errors.NotAllowed.code, \"\"))\n                    self.token = None\n",
            "tests/unit/test_tcp_transport.py::test_who_does_not_show_the_token_is_told_once_and_disconnected", 14),
+    Mutant("a list of URLs goes on in plain", "client/core/targets.py", "    if open_to_all is not None and any(", "    if False and any(",
+           "tests/unit/test_client_targets.py::test_a_list_is_protected_as_a_whole_or_not_at_all", 14),
+    Mutant("a secret key is shown as a path", "curve.py", "    if is_key(os.fspath(curve_key)) and", "    if False and",
+           "tests/unit/test_client_targets.py::test_a_secret_key_where_its_file_is_wanted_is_shown_nowhere", 14),
+    Mutant("a server's key is taken for each URL's", "client/core/endpoints.py", "self._targets[self._at].keys", "self._targets[0].keys",
+           "tests/integration/test_secured.py::test_a_list_of_urls_follows_a_server_to_its_new_key", 14),
+    Mutant("the log names the senders of reads as those of changes", "store/store.py", "    of_writes = [sender for request, sender in zip(requests, senders) if request.writes]\n", "    of_writes = list(senders)\n",
+           "tests/unit/test_curve_router.py::test_names_are_those_of_what_is_logged", 14),
+    Mutant("the log names nobody", "server/loop.py", "name_of=None if access is None else access.name_of,", "name_of=None,",
+           "tests/integration/test_secured.py::test_the_log_and_the_trace_name_the_clients", 14),
+    Mutant("a refused peer is closed while it sends", "server/transport/tcp.py", "        if not connection.refused:\n", "        if True:\n",
+           "tests/unit/test_tcp_transport.py::test_who_sends_on_behind_a_wrong_token_is_told_before_the_end", 14),
+    Mutant("a refused peer may send for ever", "server/transport/tcp.py", "            if not received_bytes or connection.received_bytes > DRAINED_BYTES_MAX:\n", "            if not received_bytes:\n",
+           "tests/unit/test_tcp_transport.py::test_who_never_stops_sending_behind_a_wrong_token_is_closed_at_last", 14),
     Mutant("the token is not asked for", "cli/serving/building.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
     # ---- backups
@@ -1631,6 +1647,154 @@ MUTANTS: list[Mutant] = [
         "progress of a watch as far as this server has come", "protocol/operations.py",
         '    mark = "g"\n', '    mark = "g"\n    ordered_by_log = False\n',
         READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
+    ),
+    Mutant(
+        "an append to etcd without a comparison", "store/etcd/etcd_log.py",
+        "            compare=[was_changed_at(self._server_key, self._registered_at)],\n            success=[\n                put_op(self._server_key",
+        "            compare=[],\n            success=[\n                put_op(self._server_key",
+        ETCD + "test_an_append_whose_answer_is_lost_is_sent_again_and_in_the_log_once", 5,
+    ),
+    Mutant(
+        "an append to etcd that is looked for and not fenced", "store/etcd/etcd_log.py",
+        "            success=[delete_op(self._server_key)],", "            success=[range_op(self._server_key)],",
+        ETCD + "test_a_group_that_never_got_there_is_refused_and_cannot_get_there_later", 11,
+    ),
+    Mutant(
+        "an etcd key that was trimmed taken for one that never was", "store/etcd/etcd_log.py",
+        '        if own and own[0].value == b"%d" % self._seq:', "        if False:",
+        ETCD + "test_a_group_of_unknown_fate_that_was_trimmed_meanwhile_is_not_appended_again", 5,
+    ),
+    Mutant(
+        "an attempt that may have been executed forgotten for the next one", "store/etcd/client.py",
+        "                    if unknown is not None and error is not unknown:", "                    if False:",
+        ETCD + "test_what_one_member_may_have_done_is_not_refused_as_the_next_cannot_be_reached", 11,
+    ),
+    Mutant(
+        "an etcd without room taken for a refusal", "store/etcd/client.py",
+        "class EtcdNoSpace(EtcdUnknown):", "class EtcdNoSpace(EtcdRefused):",
+        ETCD + "test_a_change_for_which_etcd_says_it_has_no_room_may_be_in_the_log_all_the_same", 11,
+    ),
+    Mutant(
+        "a read on etcd without a barrier", "store/etcd/etcd_log.py",
+        "            while feed.number < tail.number and self.group < tail.number:", "            while False:",
+        ETCD + "test_a_read_waits_for_the_watch_and_is_refused_when_it_lags", 4,
+    ),
+    Mutant(
+        "groups on etcd in the order of their keys", "store/etcd/reader.py",
+        "            return sorted(found)", "            return sorted(found, key=lambda pair: pair[1])",
+        ETCD + "test_the_order_is_that_of_the_appends_whatever_the_keys_are_called", 2,
+    ),
+    Mutant(
+        "an append to etcd returned before what others had appended has come", "store/etcd/etcd_log.py",
+        "        if self._landed is None or self._landed[0] != self.group + 1:", "        if self._landed is None:",
+        ETCD + "test_the_order_is_that_of_the_appends_whatever_the_keys_are_called", 2,
+    ),
+    Mutant(
+        "what comes behind a group of unknown fate on etcd handed out before it", "store/etcd/etcd_log.py",
+        "        return self._return_before(feed.number + 1 if self._landed is None else self._landed[0])",
+        "        return self._return_before(feed.number + 1)",
+        ETCD + "test_what_comes_behind_a_group_of_unknown_fate_waits_for_it", 2,
+    ),
+    Mutant(
+        "a group that is missing on etcd skipped", "store/etcd/reader.py",
+        "    if len(found) != tail.number - number:", "    if False:",
+        ETCD + "test_a_group_that_is_missing_is_noticed", 7,
+    ),
+    Mutant(
+        "a watch on etcd begun anew from now on", "store/etcd/feed.py",
+        "            self._add(group)\n        self._position = tail.revision",
+        "            break\n        self._position = tail.revision",
+        ETCD + "test_a_watch_goes_on_where_etcd_has_forgotten_the_history", 1,
+    ),
+    Mutant(
+        "a server behind the trimming goes on with what it has", "store/store.py",
+        "            self.table.clear()\n            self.recover()\n", "            list(self.log.recover())\n",
+        ETCD + "test_a_store_behind_the_trimming_is_built_anew_and_its_watches_end", 7,
+    ),
+    Mutant(
+        "any number of groups wait to be applied", "store/etcd/feed.py",
+        "            self._changed.wait_for(lambda: self._closed or self._bytes < QUEUE_BYTES_MAX)\n", "",
+        ETCD + "test_what_waits_to_be_applied_is_bounded", 9,
+    ),
+    Mutant(
+        "a client does not leave a server that refuses for now", "client/core/session_channel.py",
+        "session.hello.changed_to is not None or refuses", "session.hello.changed_to is not None",
+        SEVERAL + "test_a_client_goes_on_at_another_server_within_its_deadline[blocking-cut_off]", 16,
+    ),
+    Mutant(
+        "a refusal for now is the call's error", "client/core/session.py",
+        "return code == errors.Unavailable.code or", "return False and",
+        SEVERAL + "test_a_client_goes_on_at_another_server_within_its_deadline[blocking-cut_off]", 11,
+    ),
+    Mutant(
+        "a write refused by one of two servers is said not to be applied", "client/core/outgoing.py",
+        "        return self.refused == self.sent", "        return self.refused > 0",
+        SESSION + "test_a_write_is_known_not_to_be_applied_only_if_every_copy_was_refused", 11,
+    ),
+    Mutant(
+        "a session read does not say what its client has seen", "client/core/session.py",
+        "0 if self._any else self.revision", "0",
+        SEVERAL + "test_a_session_read_at_another_server_sees_what_the_client_has_written", 16,
+    ),
+    Mutant(
+        "what a watch has seen does not count for its client", "client/core/push_channel.py",
+        "                self._note_seen(self.state.position or 0)", "                pass",
+        SEVERAL + "test_what_a_watch_has_seen_counts_for_session_reads", 16,
+    ),
+    Mutant(
+        "a watch stays at a server that is cut off", "server/hearing.py",
+        "        if silent_s >= CUT_OFF_S and len(self._watches):", "        if False:",
+        SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-cut_off]", 16,
+    ),
+    Mutant(
+        "a watch is not told that another server has begun an epoch", "server/watches.py",
+        "        if watch.marks and epoch is not None:", "        if False:",
+        SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
+    ),
+    Mutant(
+        "a session read is sent to a server that does not know of it", "client/core/session.py",
+        " or not self.hello.knows_seen:", ":",
+        SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
+    ),
+    Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
+           "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
+    Mutant("the pages of others may ask the dashboard", "dashboard/safety.py", "        if not _is_own(headers, host):", "        if False:",
+           "tests/unit/test_dashboard_rules.py::test_pages_of_others_may_not_ask", 14),
+    Mutant("the dashboard does not look at Sec-Fetch-Site", "dashboard/safety.py", "    return site in (\"same-origin\", \"none\") or opens_page", "    return True",
+           "tests/unit/test_dashboard_rules.py::test_pages_of_others_may_not_ask", 14),
+    Mutant("the dashboard asks for no token", "dashboard/safety.py", "        return _refused(401,", "        return None and _refused(401,",
+           "tests/unit/test_dashboard_rules.py::test_without_the_token_nothing_is_told", 14),
+    Mutant("the dashboard's cookie is the token", "dashboard/safety.py", "response.set_cookie(COOKIE, self._cookie,", "response.set_cookie(COOKIE, token.decode(),",
+           "tests/unit/test_dashboard_rules.py::test_the_token_sets_a_cookie_once_and_leaves_the_address", 14),
+    Mutant("any number of browsers follow a dashboard", "dashboard/streams.py", "        if self.open >= STREAMS_MAX:", "        if False:",
+           "tests/unit/test_dashboard_figures.py::test_the_number_of_browsers_is_bounded", 9),
+    Mutant("a browser that does not read is waited for", "dashboard/streams.py", "        await asyncio.wait_for(sending, timeout_s)", "        await sending",
+           "tests/unit/test_dashboard_figures.py::test_a_browser_that_does_not_read_is_given_up", 9),
+    Mutant("the dashboard keeps any number of columns", "dashboard/rings.py", "if name not in self._columns and len(self._columns) < COLUMNS_MAX:", "if name not in self._columns:",
+           "tests/unit/test_dashboard_figures.py::test_the_number_of_columns_is_bounded", 9),
+    Mutant("the dashboard counts across a silence", "dashboard/collector.py", "        self._before = self._before_coarse = self._with_clients = None\n        self.rates", "        self.rates",
+           "tests/unit/test_dashboard_figures.py::test_silence_is_said_leaves_a_gap_and_ends", 13),
+    Mutant("the dashboard keeps to a table that is gone", "dashboard/collector.py", "            if isinstance(error, errors.TableChanged):", "            if False:",
+           "tests/unit/test_dashboard_figures.py::test_another_table_behind_the_same_address_is_shown_with_another_client", 12),
+    Mutant("the dashboard shows what cannot be seen", "dashboard/shown.py", "    if text.isprintable():", "    if True:",
+           "tests/unit/test_dashboard_shown.py::test_what_cannot_be_seen_is_escaped", 9),
+    Mutant("lanes never doubt", "dashboard/lanes.py", "        if bar.began_us < before.ended_us - OVERLAP_US:", "        if False:",
+           "tests/unit/test_dashboard_shown.py::test_requests_that_did_not_execute_alone_are_noticed", 4),
+    Mutant(
+        "of two servers that begin a table the last one's lineage counts", "store/table.py",
+        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
+        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
+    ),
+    Mutant(
+        "servers that share a log are taken for copies", "cli/explain.py",
+        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
+        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
+    ),
+    Mutant(
+        "what is written during a copy is not read again", "cli/commands/copy.py",
+        "            if not changed:", "            if True:",
+        "tests/integration/test_cli_transfer.py::"
+        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
     ),
 ]
 # fmt: on

@@ -51,6 +51,7 @@ from kvzmq.catalog.lookup import (
     endpoints_of,
     find,
     find_servers,
+    newest_revisions,
     query,
     why_unusable,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "find",
     "find_servers",
     "is_loopback",
+    "newest_revisions",
     "parse_address",
     "parse_endpoint",
     "query",

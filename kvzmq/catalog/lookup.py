@@ -18,6 +18,7 @@ import json
 import re
 import socket
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -142,6 +143,15 @@ def endpoints_of(entries: list[Entry], catalog_host: str, lineage: str | None = 
     if not reachable:
         raise NoUsableServer(f"project {project} cannot be reached: {why_unusable(ours[0], catalog_host)}")
     return list(dict.fromkeys(reachable))
+
+
+def newest_revisions(entries: Iterable[Entry]) -> dict[str, int]:
+    """Return the highest revision that was announced of each table of which several servers are, by lineage."""
+    announced: dict[str, list[int]] = {}
+    for entry in entries:
+        if entry.lineage and entry.type in TABLE_TYPES:
+            announced.setdefault(entry.lineage, []).append(entry.revision)
+    return {lineage: max(revisions) for lineage, revisions in announced.items() if len(revisions) > 1}
 
 
 def why_unusable(entry: Entry, catalog_host: str) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from kvzmq.catalog.addresses import parse_address
 from kvzmq.catalog.announce import TABLE, TABLE_TYPES
-from kvzmq.catalog.lookup import LINEAGE_DIGITS, entry_of
+from kvzmq.catalog.lookup import LINEAGE_DIGITS, entry_of, newest_revisions
 from kvzmq.catalog.table import Catalog, Record
 from kvzmq.catalog.where import parse_where, satisfies
 
@@ -91,8 +91,13 @@ class Pages:
         now_s = self._catalog.now_s()
         shown = [(record.fields(), now_s - record.heard_s) for record in reversed(records[-PAGE_ROWS_MAX:])]
         newest = {_kind(fields): fields for fields, _ in reversed(shown)}
+        revisions = newest_revisions(entry for fields, _ in shown if (entry := entry_of(fields)) is not None)
         rows = [
-            _row(self._shown(fields), age_s, replaced="project" in fields and fields is not newest[_kind(fields)])
+            _row(
+                self._shown(fields, revisions),
+                age_s,
+                replaced="project" in fields and fields is not newest[_kind(fields)],
+            )
             for fields, age_s in sorted(shown, key=lambda each: _group(each[0]))
         ]
         warnings = _warnings(fields for fields, _ in shown)
@@ -109,13 +114,19 @@ class Pages:
             refused=f"<p>Updates refused so far: {refused:,}.</p>" if refused else "",
         ).encode()
 
-    def _shown(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Return an entry's fields as they are shown: the endpoint that clients connect to, the lineage in short."""
+    def _shown(self, fields: dict[str, Any], newest: dict[str, int]) -> dict[str, Any]:
+        """Return an entry's fields as they are shown.
+
+        That is: the endpoint that clients connect to, the lineage in short, and of a table with several servers how
+        many changes this one is behind what another has announced.
+        """
         entry = entry_of(fields)
         if entry is None:
             return fields
         lineage = entry.lineage[:LINEAGE_DIGITS] or None
-        return {**fields, "lineage": lineage, "endpoint": entry.url(self._host) or fields.get("endpoint")}
+        behind = newest[entry.lineage] - entry.revision if entry.lineage in newest else None
+        endpoint = entry.url(self._host) or fields.get("endpoint")
+        return {**fields, "lineage": lineage, "endpoint": endpoint, "behind": behind}
 
     def _page(self, path: str) -> tuple[str, str, bytes]:
         if path in self._pages:
@@ -183,6 +194,7 @@ _COLUMNS = (
     _Column("endpoint", "Endpoint", "code"),
     _Column("lineage", "Lineage", "code"),
     _Column("revision", "Revision", "number"),
+    _Column("behind", "Behind", "number"),
     _Column("keys", "Keys", "number"),
     _Column("clients", "Clients", "number"),
     _Column("", "Last heard", "age"),
@@ -294,7 +306,8 @@ $rows
 </div>
 <p>kvzmq's clients try the servers of a project from the newest entry on. Programs that look for a port take
 the newest of their type and project; the others are grey. A server is quiet if it was not heard for $quiet: killed or
-cut off.
+cut off. Behind is by how many changes the newest server of the same table is ahead, as they were when each was
+last heard.
 To be listed: <code>kvzmq server --project NAME --catalog $here</code></p>
 $left_out$refused
 </body>

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from kvzmq import __version__, errors
+from kvzmq.client.core.reads import READS, Reads
 
 DONE, NOT_FOUND, USAGE, REFUSED_TO_START, UNREACHABLE, STORAGE_FAILED = range(6)
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -32,6 +33,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "stats": ("kvzmq.cli.commands.stats:stats", "Show what the server says of itself."),
         "top": ("kvzmq.cli.commands.top:top", "Show live what the server does."),
         "doctor": ("kvzmq.cli.commands.doctor:doctor", "Say what is wrong, or will be, and what mends it."),
+        "dashboard": ("kvzmq.cli.commands.dashboard:dashboard", "Show the server as a page, for a browser."),
         "clients": ("kvzmq.cli.commands.clients:clients", "List who is connected, or end a connection."),
     },
     "Table": {
@@ -56,6 +58,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "log": ("kvzmq.cli.commands.log:log", "Show who changed what, and when, from the log."),
         "export": ("kvzmq.cli.commands.transfer:export", "Write every row as a line of JSON."),
         "import": ("kvzmq.cli.commands.transfer:import_", "Insert rows from lines of JSON."),
+        "copy": ("kvzmq.cli.commands.copy:copy", "Copy a table into another, from a directory into etcd, say."),
     },
     "Names": {
         "catalog": ("kvzmq.cli.commands.catalog:catalog", "Serve a catalog, where servers are found by name."),
@@ -223,7 +226,8 @@ def _drop_output() -> None:
     default=DEFAULT_URL,
     show_default=True,
     metavar="URL",
-    help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas.",
+    help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas; "
+    "?server_key=KEY&curve_key=FILE says the keys for it.",
 )
 @click.option(
     "--curve-key",
@@ -251,6 +255,14 @@ def _drop_output() -> None:
     help="How long an answer may take, retries included.",
 )
 @click.option(
+    "--reads",
+    "reads",
+    envvar="KVZMQ_READS",
+    type=click.Choice(READS),
+    help="How new what is read has to be, where several servers serve one table: everything that any of them has "
+    "acknowledged (linearizable, unless told otherwise), what this client has seen, or what the server has.",
+)
+@click.option(
     "--no-wait",
     "no_wait",
     is_flag=True,
@@ -259,7 +271,13 @@ def _drop_output() -> None:
 )
 @click.pass_context
 def main(
-    ctx: click.Context, url: str, curve_key: str | None, server_key: str | None, timeout_s: float, no_wait: bool
+    ctx: click.Context,
+    url: str,
+    curve_key: str | None,
+    server_key: str | None,
+    timeout_s: float,
+    reads: Reads | None,
+    no_wait: bool,
 ) -> None:
     """A durable table that processes share over ZeroMQ."""
     if ctx.invoked_subcommand is None:
@@ -270,5 +288,5 @@ def main(
     if ctx.invoked_subcommand not in ("server", "keygen", "catalog", "trace", "bench"):
         from kvzmq.cli.connection import Connection
 
-        ctx.obj = Connection(url, timeout_s, no_wait, curve_key, server_key)
+        ctx.obj = Connection(url, timeout_s, no_wait, curve_key, server_key, reads)
         ctx.call_on_close(ctx.obj.close)

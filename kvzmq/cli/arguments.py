@@ -13,6 +13,8 @@ from kvzmq.cli.words import Word
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from kvzmq.store.etcd.url import EtcdUrl
+
 PORT_MAX = 65_535
 
 TTL_S_MAX = 10 * 366 * 86_400.0
@@ -221,3 +223,19 @@ def read_value(text: str, as_string: bool = False) -> Any:
 
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
+
+
+class TableInEtcd(click.ParamType["EtcdUrl"]):
+    """etcd://HOST:PORT,HOST:PORT/NAME."""
+
+    name = "URL"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> EtcdUrl:
+        from kvzmq.store.etcd.url import EtcdUrl, parse_url
+
+        if isinstance(value, EtcdUrl):
+            return value
+        try:
+            return parse_url(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kvzmq import errors
+from kvzmq.client.core.reads import READS, Reads
 
 if TYPE_CHECKING:
+    from kvzmq.client.core.targets import Target
     from kvzmq.client.sync.client import Client
-    from kvzmq.curve import ClientKeys
 
 URL_OPTION = "kvzmq.cli.url"
 """The key in click's context of a command's own -c, for completion."""
@@ -43,6 +44,7 @@ class Connection:
         no_wait: whether it is an error at once if no server listens at the URL
         curve_key: the path of the client's keys, for a server with CURVE
         server_key: the public key of that server
+        reads: how new what is read has to be, as `kvzmq.connect` takes it
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Connection:
         no_wait: bool = False,
         curve_key: str | None = None,
         server_key: str | None = None,
+        reads: Reads | None = None,
     ) -> None:
         self.url = url
+        self.reads = reads
         self.curve_key = curve_key
         self.server_key = server_key
         self.timeout_s = timeout_s
@@ -70,6 +74,7 @@ class Connection:
             "no_wait": self.no_wait,
             "curve_key": self.curve_key,
             "server_key": self.server_key,
+            "reads": self.reads,
         }
         return Connection(**(own | settings))
 
@@ -88,7 +93,7 @@ class Connection:
         if self.no_wait:
             wrong = self._unreachable()
             if wrong is not None:
-                raise _Unreachable(f"cannot reach {self.url}: {wrong}")
+                raise _Unreachable(f"cannot reach {self.where}: {wrong}")
         elif sys.stderr.isatty():
             self._notice = threading.Timer(NOTICE_S, self._say_that_it_waits)
             self._notice.daemon = True
@@ -96,17 +101,24 @@ class Connection:
         return client
 
     @property
-    def keys(self) -> ClientKeys | None:
-        """The keys for CURVE, None if none were given.
+    def where(self) -> str:
+        """The URL for people: without its parameters."""
+        from kvzmq.client.core.urls import without_parameters
+
+        return without_parameters(self.url)
+
+    @property
+    def targets(self) -> list[Target]:
+        """The servers, and the keys for each.
 
         Raises:
-            click.UsageError: they cannot be used
+            click.UsageError: the URL is malformed, or a key cannot be used
         """
-        from kvzmq.curve import BadKey, client_keys
+        from kvzmq.client.core.targets import parse_targets
 
         try:
-            return client_keys(self.curve_key, self.server_key)
-        except BadKey as error:
+            return parse_targets(self.url, self.curve_key, self.server_key)
+        except ValueError as error:
             raise click.UsageError(str(error)) from None
 
     def open(self) -> Client:
@@ -120,7 +132,9 @@ class Connection:
         try:
             if any(part.strip().startswith("inproc:") for part in self.url.split(",")):
                 raise ValueError("inproc:// reaches sockets of one process only: use tcp://HOST:PORT or ipc:///PATH")
-            self._client = connect(self.url, self.timeout_s, curve_key=self.curve_key, server_key=self.server_key)
+            self._client = connect(
+                self.url, self.timeout_s, curve_key=self.curve_key, server_key=self.server_key, reads=self.reads
+            )
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         return self._client
@@ -152,9 +166,9 @@ class Connection:
             return error
         from kvzmq.cli.explain import diagnose
 
-        findings = diagnose(self.url, min(PROBE_S, self.timeout_s), self.keys)
+        findings = diagnose(self.targets, min(PROBE_S, self.timeout_s))
         wrong = next((finding.text for finding in findings if not finding.well), "no answer in time")
-        return errors.Timeout(f"cannot reach {self.url}: {wrong}")
+        return errors.Timeout(f"cannot reach {self.where}: {wrong}")
 
     def close(self) -> None:
         """Drop the client, if there is one."""
@@ -178,6 +192,8 @@ class TableCommand(click.Command):
                          help="Your key, for a server with CURVE.", expose_value=False, callback=_with_curve_key),
             click.Option(["--server-key", "server_key"], metavar="KEY", expose_value=False, callback=_with_server_key,
                          help="Its public key."),
+            click.Option(["--reads", "reads"], type=click.Choice(READS), expose_value=False, callback=_with_reads,
+                         help="How new what is read has to be, where several servers serve one table."),
             click.Option(["--no-wait", "no_wait"], is_flag=True, expose_value=False, callback=_with_no_wait,
                          help="Fail at once if no server listens there."),
         ]  # fmt: skip
@@ -222,6 +238,11 @@ def _with_curve_key(ctx: click.Context, _: click.Parameter, curve_key: str | Non
 def _with_server_key(ctx: click.Context, _: click.Parameter, server_key: str | None) -> None:
     if server_key is not None and ctx.obj is not None:
         _replace(ctx, server_key=server_key)
+
+
+def _with_reads(ctx: click.Context, _: click.Parameter, reads: Reads | None) -> None:
+    if reads is not None and ctx.obj is not None:
+        _replace(ctx, reads=reads)
 
 
 def _replace(ctx: click.Context, **settings: Any) -> None:

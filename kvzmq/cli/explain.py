@@ -17,19 +17,22 @@ import errno
 import itertools
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import zmq
+from msgspec.structs import replace
 
 from kvzmq import catalog, errors
 from kvzmq.client.core.pyzmq_socket import PyzmqSocket
 from kvzmq.client.core.socket import Change
+from kvzmq.client.core.targets import Target
 from kvzmq.client.core.urls import catalog_of, needs_lookup, parse_urls
 from kvzmq.client.sync.client import open_client
 from kvzmq.curve import ClientKeys
+from kvzmq.units import count
 
 _GREETING_BYTES = 64
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -61,15 +64,14 @@ class _Stop(Exception):
     """A step has failed; the message says why."""
 
 
-def diagnose(url: str, timeout_s: float, keys: ClientKeys | None = None) -> list[Finding]:
-    """Check the servers of `url`, each step within `timeout_s`, up to the first step that fails.
+def diagnose(targets: Sequence[Target], timeout_s: float) -> list[Finding]:
+    """Check servers, each step within `timeout_s`, up to the first step that fails.
 
-    `keys` are those for CURVE, None for a server without. The table itself is asked only where a catalog names the
-    servers, to tell which of them answer.
+    The table itself is asked only where a catalog names the servers, to tell which of them answer.
     """
     findings: list[Finding] = []
-    for one in parse_urls(url):
-        findings += _project(one, timeout_s, keys) if needs_lookup(one) else _check(one, timeout_s, keys)
+    for url, keys in targets:
+        findings += _project(url, timeout_s, keys) if needs_lookup(url) else _check(url, timeout_s, keys)
     return findings
 
 
@@ -78,7 +80,7 @@ def unreachable(url: str, timeout_s: float) -> str | None:
     wrong = ""
     for one in parse_urls(url):
         try:
-            for endpoint in _endpoints(one, timeout_s):
+            for endpoint in _endpoints(one.url, timeout_s):
                 try:
                     _connect(endpoint, timeout_s).close()
                     return None
@@ -117,16 +119,26 @@ def _project(url: str, timeout_s: float, keys: ClientKeys | None) -> list[Findin
     servers = "1 server" if len(entries) == 1 else f"{len(entries)} servers, the newest first"
     findings = [Finding(True, f"the catalog knows, of {url}, {servers}")]
     with ThreadPoolExecutor(len(entries)) as pool:  # one that is silent does not make the others wait
-        walks = list(pool.map(lambda entry: _announced(entry, host, timeout_s, keys), entries))
+        asked = list(pool.map(lambda entry: _announced(entry, host, timeout_s, keys), entries))
+    shared = {entry.lineage for entry, one in zip(entries, asked) if one.is_shared}
+    told = [entry if one.revision is None else replace(entry, revision=one.revision)
+            for entry, one in zip(entries, asked) if one.well]  # fmt: skip
+    newest = catalog.newest_revisions(told)
+    walks = [one.describe(newest.get(entry.lineage)) for entry, one in zip(entries, asked)]
     findings += itertools.chain.from_iterable(walks)
     answering = [entry for entry, walk in zip(entries, walks) if walk[-1].well]
     if answering and len(entries) > 1:
         findings.append(Finding(True, f"clients that connect now come to {answering[0].url(host)}"))
-    return findings + [Finding(False, text) for text in _project_faults(entries, answering)]
+    return findings + [Finding(False, text) for text in _project_faults(entries, answering, shared)]
 
 
-def _project_faults(entries: list[catalog.Entry], answering: list[catalog.Entry]) -> Iterator[str]:
-    """Yield what is wrong with a project as a whole, even if each of its servers answers."""
+def _project_faults(
+    entries: list[catalog.Entry], answering: list[catalog.Entry], shared: Container[str]
+) -> Iterator[str]:
+    """Yield what is wrong with a project as a whole, even if each of its servers answers.
+
+    `shared` are the lineages of tables whose servers share a log: they have begun an epoch each.
+    """
     tables = sorted({entry.lineage for entry in entries if entry.lineage})
     if len(tables) > 1:
         short = ", ".join(lineage[: catalog.LINEAGE_DIGITS] for lineage in tables)
@@ -136,15 +148,46 @@ def _project_faults(entries: list[catalog.Entry], answering: list[catalog.Entry]
         )
     for lineage in tables:
         copies = len({entry.epoch for entry in answering if entry.lineage == lineage})
-        if copies > 1:
+        if copies > 1 and lineage not in shared:
             yield (
                 f"{copies} servers answer with the lineage {lineage[: catalog.LINEAGE_DIGITS]}: they serve copies of "
                 "one table, and what is written to one is not in the others; stop all but one"
             )
 
 
-def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKeys | None) -> list[Finding]:
-    """Return what a server has announced and whether it answers there, or the first step that failed."""
+class _Asked(NamedTuple):
+    """What came of asking one server of a project.
+
+    steps      up to the first that failed
+    about      what it has announced
+    revision   that it answered at, or None
+    trouble    why it cannot reach the log that it shares with others, or None
+    is_shared  whether it shares its log
+    """
+
+    steps: list[Finding]
+    about: str = ""
+    revision: int | None = None
+    trouble: str | None = None
+    is_shared: bool = False
+
+    @property
+    def well(self) -> bool:
+        return self.revision is not None
+
+    def describe(self, newest: int | None) -> list[Finding]:
+        """Return the findings; `newest` is the highest revision of all that have the table, if there are several."""
+        if self.revision is None:
+            return self.steps
+        behind = "" if newest is None else f", {count(newest - self.revision, 'change')} behind the newest"
+        answers = Finding(True, f"{self.about}: answers, at revision {self.revision}{behind}")
+        if self.trouble is None:
+            return [*self.steps, answers]
+        return [*self.steps, answers, Finding(False, f"{self.about}: it is cut off from its log: {self.trouble}")]
+
+
+def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKeys | None) -> _Asked:
+    """Ask a server that has announced itself."""
     endpoint = entry.url(host)
     age_s = max(0, int(time.time()) - entry.lastheardfrom)
     about = (
@@ -153,17 +196,20 @@ def _announced(entry: catalog.Entry, host: str, timeout_s: float, keys: ClientKe
     )
     unusable = catalog.why_unusable(entry, host)
     if unusable:
-        return [Finding(False, f"{about}: {unusable}")]
+        return _Asked([Finding(False, f"{about}: {unusable}")])
     steps = _check(endpoint, timeout_s, keys)
     if not steps[-1].well:
-        return [Finding(False, f"{about}: {steps[-1].text}")]
+        return _Asked([Finding(False, f"{about}: {steps[-1].text}")])
     try:
-        with open_client([endpoint], timeout_s, keys=keys) as table:
+        with open_client([Target(endpoint, keys)], timeout_s) as table:
             table.ping()
             revision = table.revision
+            with contextlib.suppress(errors.NotAllowed):
+                stats = table.stats()
+                return _Asked(steps, about, revision, stats.get("barrier_trouble"), bool(stats.get("log_shared")))
     except errors.KvzmqError as error:
-        return [Finding(False, f"{about}: {error}")]
-    return [*steps, Finding(True, f"{about}: answers, at revision {revision}")]
+        return _Asked([Finding(False, f"{about}: {error}")])
+    return _Asked(steps, about, revision)
 
 
 def _steps(endpoint: str, timeout_s: float, keys: ClientKeys | None) -> Iterator[str]:

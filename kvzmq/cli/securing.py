@@ -11,6 +11,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import zmq
 
@@ -91,6 +92,9 @@ def secure(
     access = Access(clients_path)
     zap = Zap(context, access.knows)
     for path, pair in zip(key_paths, keys):
-        _log.info("the public key of %s, which clients need as --server-key, is %s", path, pair.public)
+        _log.info(
+            "the public key of %s, which clients need as --server-key, is %s; in a URL ?server_key=%s",
+            path, pair.public, quote(pair.public, safe=""),
+        )  # fmt: skip
     each = keys * endpoint_count if len(keys) == 1 else keys
     return Secured(Curve(each, DOMAIN, access.refuse, access.name_of), zap, access)

@@ -151,7 +151,7 @@ def _rates(before: Snapshot, after: Snapshot, span_s: float) -> Rates:
         syncs_per_s=per_s("disk.sync.count"),
         logged_bytes_per_s=per_s("disk.logged_bytes"),
         expired_rows_per_s=per_s("disk.expired_rows"),
-        cpu_share=per_s("cpu_user_s") + per_s("cpu_system_s"),
+        cpu_share=per_s("cpu_s"),
         requests_per_step=_mean(per_s("step.requests.sum"), per_s("step.requests.count")),
         changes_per_sync=_mean(per_s("disk.changes_per_sync.sum"), per_s("disk.changes_per_sync.count")),
         latency=_times(latency),

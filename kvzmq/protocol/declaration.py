@@ -23,8 +23,8 @@ class Scope(Enum):
     SERVER = "server"
     """The server itself: executed by the dispatcher."""
     CONNECTION = "connection"
-    """The watches of the client's connection: executed by the dispatcher. Not available at the bridge, which cannot
-    push events."""
+    """The watches and monitors of the client's connection: executed by the dispatcher. Not available at the bridge,
+    which cannot push events."""
 
 
 class Access(NamedTuple):
@@ -56,7 +56,7 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     ordered: ClassVar[bool] = False
     """Whether it needs the keys in order, for which there is an index."""
     pushes: ClassVar[bool] = False
-    """Whether it begins a watch, whose events are pushed."""
+    """Whether it begins a watch or a monitor, whose events are pushed."""
     administers: ClassVar[bool] = False
     """Whether it tells of the server and its clients, or changes what becomes of them: an operator's business."""
     ordered_by_log: ClassVar[bool] = True

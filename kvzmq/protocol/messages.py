@@ -57,6 +57,9 @@ def request_line_bytes_max(request_bytes_max: int) -> int:
 OPERATIONS_MAX = 50_000
 """The most operations in one request: executing these takes up to 80 ms."""
 
+QUICK_WEIGHT_MAX = 64
+"""Up to how many rows a request is quick: it executes in 0.3 ms, and it is not worth it to measure how long it took."""
+
 HEARTBEAT_S = 3.0
 """How long a connection with watches goes without an event before it is sent a heartbeat, seconds."""
 
@@ -76,13 +79,27 @@ class Request:
     writes   whether any operation may change the table
     served   whether any operation concerns the server or the connection
     scans    whether any operation scans
+    is_quick whether it neither scans nor is served, and concerns QUICK_WEIGHT_MAX rows at most
     needs    which indexes these need: the subkeys, and whether the keys in order; None until it is first computed
     digest   CRC-32 of `frame` if the request writes within a session, else 0
     weight   how many rows it may read or write, at the least one for each operation
     kinds    the classes of the operations; None if there is only one operation
     """
 
-    __slots__ = ("digest", "frame", "kinds", "needs", "ops", "scans", "seq", "served", "session", "weight", "writes")
+    __slots__ = (
+        "digest",
+        "frame",
+        "is_quick",
+        "kinds",
+        "needs",
+        "ops",
+        "scans",
+        "seq",
+        "served",
+        "session",
+        "weight",
+        "writes",
+    )
 
     seen: int | None = None
     """A revision from which on the table may be read as this server has it; None where it has to be the newest state,
@@ -94,8 +111,13 @@ class Request:
         self.ops = ops
         self.frame = frame
         if len(ops) == 1:
-            self.writes, self.served, self.scans, weigh = TRAITS[type(ops[0])]  # one lookup, not four: most have one
-            self.weight = 1 if weigh is None else weigh(ops[0])
+            # One lookup, not four: most have one operation.
+            self.writes, self.served, self.scans, self.is_quick, weigh = TRAITS[type(ops[0])]
+            if weigh is None:
+                self.weight = 1
+            else:
+                self.weight = weigh(ops[0])
+                self.is_quick = self.is_quick and self.weight <= QUICK_WEIGHT_MAX
             self.kinds: set[type[Operation]] | None = None
         else:
             kinds = self.kinds = set(map(type, ops))
@@ -103,6 +125,7 @@ class Request:
             self.served = not SERVED.isdisjoint(kinds)
             self.scans = not SCANS.isdisjoint(kinds)
             self.weight = len(ops) if WEIGHTS.keys().isdisjoint(kinds) else sum(map(weight_of, ops))
+            self.is_quick = not self.served and not self.scans and self.weight <= QUICK_WEIGHT_MAX
         self.needs: tuple[frozenset[str], bool] | None = None
         self.digest = crc32(frame) if self.writes and session is not None else 0
 

@@ -143,6 +143,11 @@ def refuse(seq: int | None, revision: int, code: int, message: str) -> Reply:
     return Reply(seq, revision, encode_results([(code, message)]))
 
 
+def encode_epoch(revision: int, watch: int, more: bool, epoch: bytes) -> bytes:
+    """Encode `[0, revision, [watch, 0, nil, more, epoch]]`: the table is in this epoch now."""
+    return encode_value((0, revision, (watch, errors.OK, None, more, epoch.hex())))
+
+
 def encode_event(revision: int, watch: int, code: int, payload: Any, more: bool = False) -> bytes:
     """Encode `[0, revision, [watch, code, payload]]`; a code other than 0 ends the watch.
 

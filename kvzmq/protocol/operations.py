@@ -47,6 +47,12 @@ CLIENTS_PAGE_MAX = 1000
 NAME_CHARS_MAX = 1000
 """The longest name of a client."""
 
+SLOW_REQUESTS_MAX = 256
+"""The most records in one answer to `slow_requests`."""
+
+SAMPLE_MAX = 1_000_000
+"""The thinnest sample of a monitor: one request of so many."""
+
 ROWS_MAX = 100_000
 """The most rows or keys in one operation."""
 
@@ -291,6 +297,17 @@ class BeginEpoch(Write, tag="epoch"):
     accesses = no_key
 
 
+class Senders(Write, tag="by"):
+    """Say who has sent the requests that follow in the group: clients' names, None for who has none, each with how many
+    requests in a row. The server's own, like `epoch`; it changes no row."""
+
+    runs: list[tuple[str | None, int]]
+
+    mark = "N"
+    from_clients = False
+    accesses = no_key
+
+
 # ---- reads
 
 
@@ -511,10 +528,50 @@ class WatchQuery(Operation, tag="watch_query"):
     check = _check_subkey
 
 
+class SlowRequests(Operation, tag="slow_requests"):
+    """List at most `limit` of the requests that took longest. Payload: an array of records, the slowest first."""
+
+    limit: Annotated[int, Meta(ge=1, le=SLOW_REQUESTS_MAX)] = SLOW_REQUESTS_MAX
+
+    mark = "z"
+    ordered_by_log = False
+    scope = Scope.SERVER
+    administers = True
+    accesses = the_whole_table
+    weight = _its_limit
+
+
+class Monitor(Operation, tag="monitor"):
+    """Push records of the requests that are answered, as far as they pass the filters. Payload: the monitor's number.
+
+    A request passes if the name of its client begins with `client`, if one of its operations is `op` and touches a key
+    that begins with `prefix`, each unless it is "", and if it took `slower_than_s` or longer. Of those that pass, one
+    of `sample` is told.
+    """
+
+    client: Annotated[str, Meta(max_length=NAME_CHARS_MAX)] = ""
+    op: str = ""
+    prefix: str = ""
+    slower_than_s: Annotated[float, Meta(ge=0)] = 0.0
+    sample: Annotated[int, Meta(ge=1, le=SAMPLE_MAX)] = 1
+
+    mark = "v"
+    ordered_by_log = False
+    scope = Scope.CONNECTION
+    pushes = True
+    administers = True
+    accesses = its_prefix
+
+    def check(self) -> None:
+        _check_name("prefix", self.prefix)
+        if self.op and self.op not in OPERATIONS:
+            raise errors.InvalidRequest(f"there is no operation {self.op[:100]!r} that a monitor could show")
+
+
 class Progress(Operation, tag="progress"):
     """Ask for an event without a change, to be sent when every event of the watch up to the revision of this reply was.
 
-    Payload: whether this connection has a watch of this number.
+    Payload: whether this connection has a watch of this number, or a monitor: of that it is the heartbeat.
     """
 
     watch: int
@@ -525,7 +582,7 @@ class Progress(Operation, tag="progress"):
 
 
 class Unwatch(Operation, tag="unwatch"):
-    """End the watch of this number. Payload: null."""
+    """End the watch, or the monitor, of this number. Payload: null."""
 
     watch: int
 
@@ -558,7 +615,7 @@ SERVED = frozenset(kind for kind in KINDS if kind.scope is not Scope.TABLE)
 """The operations that the dispatcher executes, as they are about the server or the connection, not the table."""
 
 PUSHED = frozenset(kind for kind in KINDS if kind.pushes)
-"""The operations that begin a watch, whose events are pushed."""
+"""The operations that begin a watch or a monitor, whose events are pushed."""
 
 UNORDERED = frozenset(kind for kind in KINDS if not kind.ordered_by_log)
 """The operations that read nothing which the log decides."""
@@ -592,11 +649,12 @@ UNCHECKED = frozenset(KINDS) - _VALUES.keys() - _CHECKS.keys()
 """The operations of which the types of their arguments say all."""
 
 
-TRAITS: dict[type[Operation], tuple[bool, bool, bool, Callable[[Any], int] | None]] = {
-    kind: (kind in WRITES, kind in SERVED, kind in SCANS, WEIGHTS.get(kind)) for kind in KINDS
+TRAITS: dict[type[Operation], tuple[bool, bool, bool, bool, Callable[[Any], int] | None]] = {
+    kind: (kind in WRITES, kind in SERVED, kind in SCANS, kind not in SERVED | SCANS, WEIGHTS.get(kind))
+    for kind in KINDS
 }
-"""Of each operation whether it writes, is in SERVED, scans; and its function in WEIGHTS. Plain tuples: a named one
-takes a seventh longer to unpack, for every request."""
+"""Of each operation whether it writes, is in SERVED, scans, is neither in SERVED nor scans; and its function in
+WEIGHTS. Plain tuples: a named one takes a seventh longer to unpack, for every request."""
 
 
 def weight_of(op: Operation) -> int:

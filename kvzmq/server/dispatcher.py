@@ -17,12 +17,15 @@ from msgspec import Raw
 from kvzmq import __version__, errors
 from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.declaration import Operation
-from kvzmq.protocol.messages import Refusal, Reply, Request
+from kvzmq.protocol.messages import LARGE_BYTES_MIN, Refusal, Reply, Request
 from kvzmq.server import watches
+from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
+from kvzmq.server.monitors import Monitors
 from kvzmq.server.observer import Executed, Observer
 from kvzmq.server.seen import SeenQueue
+from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
 from kvzmq.store.store import HeldReply, Step, StepState, Store
@@ -63,6 +66,8 @@ class Dispatcher:
         transports: whose clients `clients` lists
         monotonic: seconds that only grow, for heartbeats
         backups: serves backups; by default none can be made
+        name_of: returns the name of a public key's holder, for the log, or None where clients have no keys
+        slow_log: keeps slow requests, or None
     """
 
     def __init__(
@@ -76,10 +81,16 @@ class Dispatcher:
         monotonic: Callable[[], float] = time.monotonic,
         backups: Backups | None = None,
         transports: Sequence[Transport] = (),
+        name_of: Callable[[str], str] | None = None,
+        slow_log: SlowLog | None = None,
     ) -> None:
         self.store = store
+        self._name_of = name_of
         self.backups = Backups() if backups is None else backups
         self.watches = watches.Watches(store.table, monotonic)
+        self.monitors = Monitors(monotonic)
+        self.slow_log = slow_log
+        store.keeps_times = slow_log is not None
         self.deferral = Deferral(store, monotonic)
         self.ahead = SeenQueue(store, monotonic)
         self.steps = 0
@@ -87,10 +98,19 @@ class Dispatcher:
         self.operations = 0
         self.refused = 0
         self.observers = [observer for observer in observers if observer.wants_requests]
+        self._on_replies = [each.on_replies for each in observers if type(each).on_replies is not Observer.on_replies]
         self.is_timed = False
         """Whether the loop times this step."""
         self.send_ns = 0
         """How long handing replies to the transports took, nanoseconds in all; measured in timed steps only."""
+        self.began_ns = 0
+        """When the step began, set by the loop; 0 if nobody wants to know when its requests executed."""
+        self.answered: list[AnsweredGroup] = []
+        """What the step has answered so far, if somebody wants to know."""
+        self._measured: list[tuple[Arrival, int, int]] = []  # of the group that executes, see AnsweredGroup
+        self._revision = self._executed_ns = 0  # the same
+        self._has_waited = False  # whether the step executes requests of earlier ones
+        self._in_groups = not group_commit  # whether the step may have several groups
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
@@ -109,6 +129,8 @@ class Dispatcher:
             operations.Kick: self._kick,
             operations.Watch: self._watch,
             operations.WatchQuery: self._watch_query,
+            operations.Monitor: self._monitor,
+            operations.SlowRequests: self._slow_requests,
             operations.Progress: self._progress,
             operations.Unwatch: self._unwatch,
         }
@@ -131,12 +153,13 @@ class Dispatcher:
             arrivals = self._resolve(self._unknown, arrivals)
             scans = _any_scans(arrivals)
         if scans or self.deferral:
+            self._in_groups = True
             self._run_in_groups(arrivals)
         else:
             self._run_all(arrivals, self._clock())
             if self.store.has_indexes:
                 self.deferral.work()
-        self.watches.pump()
+        self._push()
 
     def tick(self) -> None:
         """Do what is due without a request: remove rows, build indexes, push events, ask about an unknown group."""
@@ -151,7 +174,34 @@ class Dispatcher:
         else:
             self.store.pass_time(time_us)
         self.deferral.work()
+        self._push()
+
+    def _push(self) -> None:
         self.watches.pump()
+        if self.monitors.is_active:
+            self.monitors.pump(self.store.revision)
+
+    def end_step(self, ended_ns: int) -> None:
+        """Show what the step has answered to whom it concerns; to be called when the replies have left.
+
+        Args:
+            ended_ns: when that was
+        """
+        answered = self.answered
+        slow_log, monitors = self.slow_log, self.monitors
+        is_slow = slow_log is not None and (ended_ns - self.began_ns >= slow_log.slower_than_ns or self._has_waited)
+        if not is_slow and not monitors.is_active:
+            answered.clear()
+            return
+        self.answered, self._has_waited = [], False
+        self._in_groups = self._run_all == self._run_singly
+        drained_ns = int(1e9 * max((transport.drained_s for transport in self._transports), default=0.0))
+        step = AnsweredStep(self.steps, self.began_ns, drained_ns, ended_ns, self._clock(), answered)
+        if slow_log is not None and is_slow:
+            slow_log.look(step)
+        if monitors.is_active:
+            monitors.look(step)
+        self.store.keeps_times = slow_log is not None or monitors.is_active
 
     def wait_s(self, timeout_s: float) -> float:
         """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has to be called."""
@@ -162,6 +212,8 @@ class Dispatcher:
             return 0.0
         if self.watches.behind:
             timeout_s = min(timeout_s, self.watches.wait_s)
+        if self.monitors.is_active:
+            timeout_s = min(timeout_s, self.monitors.wait_s())
         if not self.store.table.expiries.deadlines:
             return timeout_s
         due_us = self.store.next_due_us()
@@ -190,7 +242,10 @@ class Dispatcher:
         while arrivals:
             count = self._count_together(arrivals)
             time_us = self._clock()
-            self._run_all(self.deferral.admit(arrivals[:count], time_us), time_us)
+            admitted = self.deferral.admit(arrivals[:count], time_us)
+            if len(admitted) < count:
+                self._stamp(arrivals)
+            self._run_all(admitted, time_us)
             arrivals = arrivals[count:]
         self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
 
@@ -217,6 +272,7 @@ class Dispatcher:
         self._run_admitted(self.deferral.release(time_us), time_us)
 
     def _run_admitted(self, arrivals: Sequence[Arrival], time_us: int) -> None:
+        self._has_waited = self._has_waited or bool(arrivals)
         while arrivals:
             count = self._count_together(arrivals)
             self._run_all(arrivals[:count], time_us)
@@ -232,22 +288,31 @@ class Dispatcher:
 
     def _run(self, arrivals: Sequence[Arrival], time_us: int) -> None:
         if self._unknown is not None:  # an earlier group of this step
+            self._stamp(arrivals)
             self._unknown.admit(arrivals)
             return
         requests = [request for arrival in arrivals if isinstance(request := arrival.request, Request)]
-        step = self.store.begin(requests, time_us)
+        step = self.store.begin(requests, time_us, self._name_of and self._senders_of(arrivals))
         if step.state is StepState.UNKNOWN:
+            self._stamp(arrivals)
             self._unknown = UnknownStep(step, arrivals, self._monotonic())
         else:
             self._execute(step, arrivals)
 
+    def _senders_of(self, arrivals: Sequence[Arrival]) -> list[str | None]:
+        """Return the names of the clients that have sent requests, for the log; None for who has shown no key."""
+        assert self._name_of is not None
+        users = [each.transport.user(each.peer) for each in arrivals if isinstance(each.request, Request)]
+        return [self._name_of(user) if user else None for user in users]
+
     def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
         held_bytes = 0
-        observed, execute = bool(self.observers), step.execute
+        observed, execute = bool(self.observers) or self.monitors.is_active, step.execute
+        self._revision = self.store.table.revision
         for arrival in arrivals:
             request = arrival.request
-            if observed or isinstance(request, Refusal) or request.served or request.scans:
+            if observed or isinstance(request, Refusal) or not request.is_quick:
                 reply = self._answer(step, arrival, request)
             else:  # what nearly all are
                 self.requests += 1
@@ -255,27 +320,52 @@ class Dispatcher:
                 reply = execute(request)
             held_bytes += len(reply.results)
             if held_bytes > WAITING_BYTES_MAX:
+                self._note_executed()
                 replies = step.release()
                 self._send(unsent, replies)
                 unsent, held_bytes = unsent[len(replies) :], 0
+        if held_bytes >= LARGE_BYTES_MIN or self._measured or self._in_groups:
+            self._note_executed()
         self._send(unsent, step.sync())
 
     def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
         began_ns = time.perf_counter_ns() if self.is_timed else 0
+        if self.began_ns:
+            self.answered.append(
+                AnsweredGroup(
+                    arrivals, replies, self._revision, self._measured, self._executed_ns, self.store.commit_times
+                )
+            )
+            if self._executed_ns:
+                self._measured, self._executed_ns = [], 0
+        if began_ns:
+            for on_replies in self._on_replies:
+                on_replies(arrivals, replies)
         for arrival, reply in zip(arrivals, replies):
             arrival.transport.send(arrival.peer, reply)
         if began_ns:
             self.send_ns += time.perf_counter_ns() - began_ns
 
+    def _note_executed(self) -> None:
+        """Note when the group has executed, as sending its replies may take long."""
+        if self.began_ns:
+            self._executed_ns = time.perf_counter_ns()
+
     def _answer(self, step: Step, arrival: Arrival, request: Request | Refusal) -> HeldReply:
+        began_ns = time.perf_counter_ns() if self.began_ns else 0
         request = self._admit(arrival, request)
         if isinstance(request, Refusal):
-            return step.hold(self._refuse(request))
-        self.requests += 1
-        self.operations += len(request.ops)
-        if self.observers:
-            return self._execute_observed(step, arrival, request)
-        return self._execute_one(step, arrival, request)
+            reply = step.hold(self._refuse(request))
+        else:
+            self.requests += 1
+            self.operations += len(request.ops)
+            if self.observers:
+                reply = self._execute_observed(step, arrival, request)
+            else:
+                reply = self._execute_one(step, arrival, request)
+        if began_ns:
+            self._measured.append((arrival, began_ns, time.perf_counter_ns()))
+        return reply
 
     def _execute_one(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
         if request.served:
@@ -306,9 +396,10 @@ class Dispatcher:
     # ---- for observers
 
     def _stamp(self, arrivals: Sequence[Arrival]) -> None:
-        now_ns = time.perf_counter_ns()
+        """Note when requests were taken in, as they may have to wait for a later step, or as somebody observes them."""
+        received_ns = self.began_ns or (time.perf_counter_ns() if self.observers else 0)
         for arrival in arrivals:
-            arrival.received_ns = now_ns
+            arrival.received_ns = arrival.received_ns or received_ns
 
     def _execute_observed(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
         runs = step.will_execute(request)
@@ -402,6 +493,16 @@ class Dispatcher:
         self.watches.forget(arrival)
         return Reply(request.seq, table.revision, budget.encode(results))
 
+    def _monitor(self, arrival: Arrival, op: operations.Monitor) -> int:
+        number = self.watches.take_number()
+        self.monitors.add(arrival, number, op, self.steps)
+        self.store.keeps_times = True
+        return number
+
+    def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
+        found = () if self.slow_log is None else self.slow_log.requests(op.limit)
+        return self.store.table.budget.charge(msgpack.encode_value(found))
+
     def _stats(self, arrival: Arrival, op: operations.Stats) -> Raw:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
             self._described = msgpack.encode_value(self._describe())
@@ -465,7 +566,8 @@ class Dispatcher:
         return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
 
     def _progress(self, arrival: Arrival, op: operations.Progress) -> bool:
-        return self.watches.ask_progress(arrival, op.watch)
+        return self.watches.ask_progress(arrival, op.watch) or self.monitors.note_heartbeat(arrival, op.watch)
 
     def _unwatch(self, arrival: Arrival, op: operations.Unwatch) -> None:
         self.watches.remove(arrival, op.watch)
+        self.monitors.remove(arrival, op.watch)

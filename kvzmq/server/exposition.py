@@ -48,6 +48,7 @@ PLAIN: Mapping[str, tuple[str, str, str]] = {
     "requests_waiting": ("kvzmq_requests_waiting", _GAUGE, "Requests that wait for an index or for the log"),
     "clients": ("kvzmq_clients", _GAUGE, "Connections there are"),
     "watches": ("kvzmq_watches", _GAUGE, "Watches there are"),
+    "monitors": ("kvzmq_monitors", _GAUGE, "Monitors there are"),
     "steps": ("kvzmq_steps", _COUNTER, "Steps of the loop that had requests"),
     "requests": ("kvzmq_requests", _COUNTER, "Requests executed"),
     "requests_refused": ("kvzmq_requests_refused", _COUNTER, "Requests refused"),
@@ -67,7 +68,7 @@ PLAIN: Mapping[str, tuple[str, str, str]] = {
     "barriers": ("kvzmq_log_barriers", _COUNTER, "Times that the log was asked what others have appended"),
     "barrier_trouble": ("kvzmq_log_barrier_trouble", _FLAG, "1 if the log could not be asked"),
     "router_connections": ("kvzmq_router_connections", _GAUGE, "Connections to the ROUTER socket"),
-    "router_events_sent": ("kvzmq_router_events_sent", _COUNTER, "Events sent to watches"),
+    "router_events_sent": ("kvzmq_router_events_sent", _COUNTER, "Events sent to watches and monitors"),
     "router_replies_dropped_backpressure": (
         "kvzmq_router_replies_dropped_backpressure", _COUNTER, "Replies dropped as their peer had too many unread",
     ),
@@ -130,16 +131,22 @@ class _Collector:
         length = CounterMetricFamily(
             "kvzmq_operation_request_bytes", "Requests of these operations, an estimate", labels=["operation"]
         )
+        answered = CounterMetricFamily(
+            "kvzmq_operation_reply_bytes", "Results of these operations, an estimate", labels=["operation"]
+        )
         latency = HistogramMetricFamily(
-            "kvzmq_operation_latency_seconds", "From the poll until the reply was sent, a sample", labels=["operation"]
+            "kvzmq_operation_latency_seconds",
+            "From the poll until all replies of the operation's step were sent, a sample",
+            labels=["operation"],
         )
         for name, of in self._stats["by_operation"].items():
             done.add_metric([name], of["count"])
             length.add_metric([name], of["request_bytes"])
+            answered.add_metric([name], of["reply_bytes"])
             latency.add_metric([name], *_buckets(times_s, of["latency"]))
             for error, times in of["errors"].items():
                 failed.add_metric([name, error], times)
-        yield from (done, failed, length, latency)
+        yield from (done, failed, length, answered, latency)
         step, disk = self._stats["step"], self._stats["disk"]
         phases = HistogramMetricFamily("kvzmq_step_phase_seconds", "Parts of a step, a sample", labels=["phase"])
         for name in ("receive", "execute", "commit", "send"):

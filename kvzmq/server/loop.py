@@ -38,12 +38,14 @@ from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher
+from kvzmq.server.hearing import Hearing
 from kvzmq.server.journal import Journal
 from kvzmq.server.machine import Machine
 from kvzmq.server.metrics import WINDOW_S, Metrics
 from kvzmq.server.observer import Observer, PhaseClock
 from kvzmq.server.reloads import Reloads
 from kvzmq.server.scrape import REFRESH_S, Scrape
+from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.timers import Timers
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.zap import Zap
@@ -99,6 +101,7 @@ class Server:
         request_bytes_max: the transports' limit, which `hello` reports
         zap: decides on connections with CURVE, if there are any
         access: the rights of their clients, read again when the file changes
+        slow_log: keeps slow requests, or None
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class Server:
         request_bytes_max: int = REQUEST_BYTES_MAX,
         zap: Zap | None = None,
         access: Access | None = None,
+        slow_log: SlowLog | None = None,
     ) -> None:
         self.store = store
         self.transports = transports
@@ -128,7 +132,8 @@ class Server:
             observers = [*observers, metrics]
         self.dispatcher = Dispatcher(
             store, clock, self.describe, group_commit, observers, request_bytes_max=request_bytes_max,
-            monotonic=monotonic, backups=self._backups, transports=transports,
+            monotonic=monotonic, backups=self._backups, transports=transports, slow_log=slow_log,
+            name_of=None if access is None else access.name_of,
         )  # fmt: skip
         self._phases = PhaseClock(observers, self._phase_counts) if observers else None
         if self._phases is not None:
@@ -164,6 +169,8 @@ class Server:
         self.timers.add(self._sweep, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         self.timers.add(self._backups.drop_idle, wakes=False)
+        if store.is_shared:
+            self.timers.add(Hearing(store, self.dispatcher.watches, monotonic).look)
         if compactor is not None:
             self.timers.add(self._compact, wakes=False)
         if access is not None:
@@ -212,6 +219,7 @@ class Server:
         if not access.reload():
             raise ValueError(access.trouble)
         self.dispatcher.watches.end_those_of(access.changed)
+        self.dispatcher.monitors.end_those_of(access.changed)
         return f"{access.path}, {len(access.changed)} keys changed or revoked"
 
     def stop(self) -> None:
@@ -225,6 +233,9 @@ class Server:
         # What is not drained stays ready, and the poll would not wait.
         poller = self._log_poller if is_full else self._poller
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
+        # Not only for slow steps: that a step was slow is known when it is too late to see why.
+        keeps_times = dispatcher.slow_log is not None or dispatcher.monitors.is_active
+        dispatcher.began_ns = time.perf_counter_ns() if keeps_times else 0
         timed = self._phases if self._phases is not None and self._phases.is_due else None
         if timed is not None:
             timed.begin()
@@ -249,9 +260,12 @@ class Server:
             timed.dispatched()
         for transport in self.transports:
             transport.flush()
+        ended_ns = time.perf_counter_ns() if dispatcher.answered else 0
         if timed is not None:
             timed.end()
             dispatcher.is_timed = False
+        if ended_ns:
+            dispatcher.end_step(ended_ns)
         self.timers.run()
         return len(arrivals)
 
@@ -344,6 +358,7 @@ class Server:
             "requests_waiting": dispatcher.waiting,
             "clients": self.clients(),
             "watches": len(dispatcher.watches),
+            "monitors": len(dispatcher.monitors),
             "backups": len(self._backups),
             "steps": dispatcher.steps,
             "requests": dispatcher.requests,

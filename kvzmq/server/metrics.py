@@ -9,8 +9,8 @@ one look and one addition. So:
 - the latency of every operation of a step is the step's: from the end of the poll that found them until the replies
   were handed over. What libzmq or the kernel had collected before is not seen, and a request that had to wait for an
   index counts with the step that took it in;
-- the bytes of requests are those of the timed steps, each counting for the steps since the one before: an estimate,
-  exact while all steps are timed.
+- the bytes of requests and of results are those of the timed steps, each counting for the steps since the one before:
+  an estimate, exact while all steps are timed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from kvzmq import errors
 from kvzmq.protocol.declaration import Operation, method_of
-from kvzmq.protocol.messages import Refusal, Request
+from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server.histogram import COUNTS, TIMES_NS, Histogram, Windows
 from kvzmq.server.observer import Commit, Observer, Phases
 from kvzmq.server.transport import Arrival
@@ -54,7 +54,9 @@ class Metrics(Observer):
         self._counts: _Counts = {}
         self._bytes: _Counts = {}  # of requests, by the kind of their first operation
         self._latencies: dict[type[Operation], Histogram] = {}
+        self._reply_bytes: _Counts = {}  # of results, likewise
         self._steps = 0  # with requests, since the last timed one
+        self._step_counts_for = 1  # steps: of the timed step that goes on
         self._step: _Counts = {}  # of the timed step that goes on
         self._phases = {name: Histogram() for name in _PHASES}
         self._requests_per_step = Histogram(COUNTS)
@@ -82,7 +84,7 @@ class Metrics(Observer):
         if is_timed:
             self._step = {}
             self._look_at(arrivals, self._steps)
-            self._steps = 0
+            self._step_counts_for, self._steps = self._steps, 0
 
     def _look_at(self, arrivals: Sequence[Arrival], steps: int) -> None:
         """Note which operations a timed step has, and how long its requests are."""
@@ -97,6 +99,14 @@ class Metrics(Observer):
                 step[kind] = step.get(kind, 0) + 1
             else:
                 _count_batch(request, step)
+
+    def on_replies(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
+        steps, lengths = self._step_counts_for, self._reply_bytes
+        for arrival, reply in zip(arrivals, replies):
+            ops = arrival.request.ops
+            if ops:
+                kind = type(ops[0])
+                lengths[kind] = lengths.get(kind, 0) + steps * len(reply.results)
 
     def on_step(self, phases: Phases) -> None:
         requests, receive_ns, execute_ns, commit_ns, send_ns = phases
@@ -158,6 +168,7 @@ class Metrics(Observer):
                         errors.BY_CODE[code].__name__: times for (of, code), times in failed.items() if of is kind
                     },
                     "request_bytes": self._bytes.get(kind, 0),
+                    "reply_bytes": self._reply_bytes.get(kind, 0),
                     "latency": self._latencies.get(kind, _NOTHING).describe_s(),
                 }
                 for kind, count in self._counts.items()

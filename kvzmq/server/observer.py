@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
-from kvzmq.protocol.messages import Request
+from kvzmq.protocol.messages import Reply, Request
 from kvzmq.server.transport import Arrival
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.store import HeldReply
@@ -80,6 +80,9 @@ class Observer(StoreObserver):
         Args:
             is_timed: whether `on_step` will tell of this step
         """
+
+    def on_replies(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
+        """Take note of requests that are answered now, in a step of which `on_step` will tell, and of their replies."""
 
     def on_execute(self, executed: Executed) -> None:
         """Take note that a request has executed: not a refused one, not a retry that gets its cached reply."""

@@ -134,6 +134,7 @@ class _Peer:
 class _Watch:
     __slots__ = (
         "progress_asked",
+        "epoch",
         "error",
         "marks",
         "had_room_s",
@@ -154,8 +155,9 @@ class _Watch:
         self.position = position
         self.sent_revision = position  # of the last event that was pushed
         self.mid_request = False  # the last event had the mark `more`: the request's end is still to be pushed
+        self.epoch: bytes | None = None  # of the table, as its client knows it
         self.progress_asked = False  # an event without a change is due when it has reached the table's revision
-        self.error: errors.OperationError | None = None  # the last thing to be pushed, before it ends
+        self.error: errors.KvzmqError | None = None  # the last thing to be pushed, before it ends
         self.had_room_s = now_s  # when its peer last had room
         self.last_round = 0  # the round of `_push_changes` in which it last had a turn
 
@@ -226,13 +228,18 @@ class Watches:
         peer = self._peer(arrival)
         if len(peer.watches) >= WATCHES_OF_ONE_MAX:
             raise errors.ResultTooLarge(f"this connection has {WATCHES_OF_ONE_MAX} watches already")
-        self._last_number += 1
-        watch = _Watch(self._last_number, peer, filter_, position, marks, self._clock())
+        watch = _Watch(self.take_number(), peer, filter_, position, marks, self._clock())
         # It begins within a request: the request's end has to be pushed even if the filter skips the rest of it.
+        watch.epoch = self._table.epochs.current
         watch.mid_request = marks and position > 0 and history.last_of_request(position) > position
         self._watches[watch.number] = peer.watches[watch.number] = watch
         self.behind = self.behind or position < history.revision
         return watch.number
+
+    def take_number(self) -> int:
+        """Return the number of a new watch or monitor: no two have the same."""
+        self._last_number += 1
+        return self._last_number
 
     def remove(self, arrival: Arrival, number: int) -> None:
         """End a watch of this peer, if it has one of this number."""
@@ -279,6 +286,12 @@ class Watches:
                 for watch in peer.watches.values():
                     watch.error = errors.WatchIdle("the rights of this client have changed: watch again")
 
+    def end_all(self, error: errors.KvzmqError) -> None:
+        """End all watches with an error after which they may go on elsewhere."""
+        self.behind = self.behind or bool(self._watches)
+        for watch in self._watches.values():
+            watch.error = watch.error or error
+
     def _peer(self, arrival: Arrival) -> _Peer:
         key = (arrival.transport, arrival.peer)
         peer = self._peers.get(key)
@@ -320,10 +333,11 @@ class Watches:
             self._send_heartbeats(now_s)
 
     def _lagging(self, revision: int) -> list[_Watch]:
+        epoch = self._table.epochs.current
         return [
             watch
             for watch in self._watches.values()
-            if watch.position < revision or watch.progress_asked or watch.error is not None
+            if watch.position < revision or watch.progress_asked or watch.error is not None or watch.epoch != epoch
         ]
 
     def _push_changes(self, lagging: list[_Watch], now_s: float) -> None:
@@ -368,10 +382,10 @@ class Watches:
                 watch.error = errors.RevisionGone(
                     f"changes are kept since revision {history.first}, not since {position}"
                 )
-            if watch.error is None:
-                going.append(watch)
-            else:
+            if watch.error is not None:
                 self._push_error(watch, watch.error)
+            elif self._push_epoch(watch):
+                going.append(watch)
         if going and position < history.revision:
             # A turn ends at a multiple of TURN_CHANGES: so watches that stopped at different revisions meet again.
             pushed = last = 0
@@ -425,6 +439,22 @@ class Watches:
         watch.position = revision
         return True
 
+    def _push_epoch(self, watch: _Watch) -> bool:
+        """Push the epoch in which the table is, before any change made in it; False if there is no room for it.
+
+        Another server of the table has begun it. A watch that went on elsewhere from a change of it, and named the
+        epoch before, would be refused: that ended earlier.
+        """
+        epoch = self._table.epochs.current
+        if watch.epoch == epoch:
+            return True
+        if watch.marks and epoch is not None:
+            event = msgpack.encode_epoch(watch.position, watch.number, watch.mid_request, epoch)
+            if not self._push(watch, watch.position, event):
+                return False
+        watch.epoch = epoch
+        return True
+
     def _push_progress(self, watch: _Watch) -> None:
         """Push an event without a change, if the watch has asked for it, or has had no event for many changes."""
         arrived = watch.progress_asked and watch.position == self._table.history.revision
@@ -432,15 +462,17 @@ class Watches:
         if due and self._push_event(watch, watch.position, errors.OK, None):
             watch.progress_asked = watch.progress_asked and not arrived
 
-    def _push_error(self, watch: _Watch, error: errors.OperationError) -> None:
+    def _push_error(self, watch: _Watch, error: errors.KvzmqError) -> None:
         """Push the error that ends a watch, and end it; if its peer has no room it is tried again later."""
         if self._push_event(watch, watch.position, error.code, str(error)):
             self._end(watch)
 
     def _push_event(self, watch: _Watch, revision: int, code: int, payload: Any, more: bool = False) -> bool:
         """Push an event; False if the peer has no room, or has disconnected, upon which its watches are dropped."""
+        return self._push(watch, revision, msgpack.encode_event(revision, watch.number, code, payload, more))
+
+    def _push(self, watch: _Watch, revision: int, event: bytes) -> bool:
         peer = watch.peer
-        event = msgpack.encode_event(revision, watch.number, code, payload, more)
         try:
             pushed = peer.transport.push(peer.identity, event)
         except errors.PeerGone:

@@ -31,6 +31,8 @@ class Child:
     """
 
     def __init__(self, module: str, *arguments: str, given: bytes = b"") -> None:
+        self.code: int | None = None
+        """Its exit code, negative for a signal, once `failure` has told that it has ended."""
         package = Path(__file__).resolve().parents[2]
         search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
@@ -48,7 +50,7 @@ class Child:
 
     def failure(self) -> str | None:
         """Return why it has failed, or "" if it has succeeded; None while it runs."""
-        code = self._process.poll()
+        self.code = code = self._process.poll()
         if code is None:
             return None
         assert self._process.stderr is not None

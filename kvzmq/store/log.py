@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-SEMANTICS = 2
+SEMANTICS = 3
 """The version of what the operations mean. A log names the one it was written under, so that newer
 code can replay it as that version did; a version that is not known is refused.
 
@@ -19,9 +19,10 @@ and of a request's results. A change of one of them, or of a message of an Opera
 
     1   the first
     2   epochs and lineages; the results of a request may take as much as the largest row
+    3   groups may say who has sent their requests
 """
 
-READABLE = frozenset((1, SEMANTICS))
+READABLE = frozenset((1, 2, SEMANTICS))
 """The versions that can be replayed."""
 
 
@@ -101,7 +102,13 @@ class Log(Protocol):
         """
 
     def receive(self) -> Sequence[bytes]:
-        """Return the groups of other processes that have arrived here, without waiting."""
+        """Return the groups of other processes that have arrived here, without waiting.
+
+        Raises:
+            LogTrimmed: the next ones are not in the log any more, but in a checkpoint: `recover` once more, which may
+                be done as often as this is raised
+            StorageFatal: the log is not what was written
+        """
 
     def descriptors(self) -> Sequence[int]:
         """Return the descriptors that become readable when `receive` has groups: none, if no other process appends."""

@@ -16,17 +16,19 @@ The table defines what an operation does, the log stores the groups; the store j
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import groupby
 from typing import Any, Protocol
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LargeResults, Reply, Request
-from kvzmq.protocol.operations import TABLE_ID_BYTES, UNORDERED, BeginEpoch
+from kvzmq.protocol.operations import TABLE_ID_BYTES, UNORDERED, BeginEpoch, Senders
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.table import Table, indexes_of
@@ -68,6 +70,8 @@ class StepState(Enum):
     UNKNOWN = "unknown"
     ENDED = "ended"
 
+
+_log = logging.getLogger(__name__)
 
 _OPEN, _REJECTED, _CUT_OFF, _UNKNOWN, _ENDED = StepState
 
@@ -189,6 +193,8 @@ class Store:
         """How often the log was asked what others have appended, for linearizable reads."""
         self.cut_off: str | None = None
         """Why the log could not be asked the last time, or None."""
+        self.heard_s = monotonic()
+        """When the log was last known to be within reach, on the clock."""
         self._monotonic = monotonic
         self._barrier_again_s = 0.0
         self.table = Table()
@@ -204,10 +210,14 @@ class Store:
         """Called when groups are committed or replayed and rows expire; without any, nothing is timed."""
         self.on_trouble: Callable[[str | None], None] = lambda trouble: None
         """Called with the reason when changes can no longer be written, and with None when they can again."""
+        self.commit_times = (0, 0, 0)
+        """When the latest commit's append ended, its sync began and ended; nanoseconds, by `perf_counter_ns`. Kept
+        only with observers, or if `keeps_times`."""
+        self.keeps_times = False
+        self._is_unsynced = False  # something was appended since the last sync
         self._beginning: Request | None = None  # the epoch that is to be written with the next group
         self._step: Step | None = None  # that has begun and not ended
-        self._is_unsynced = False  # something was appended since the last sync
-        self._appended = (0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns
+        self._appended = (0, 0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns, and when it ended
 
     # ---- recovery, and what others append
 
@@ -240,18 +250,32 @@ class Store:
         self.table.advance(time_us)
         for request in requests:
             self.table.execute(request)
-        self.records += len(requests)
+        # The server's own requests, two at most, come first.
+        count = len(requests) - sum(not request.ops[0].from_clients for request in requests[:2])
+        self.records += count
         for observer in self.observers:
-            observer.on_replay(len(requests), self.table.revision)
+            observer.on_replay(count, self.table.revision)
 
     def catch_up(self) -> None:
-        """Apply the groups of other servers that have arrived; call it between two steps."""
-        for group in self.log.receive():
+        """Apply the groups of other servers that have arrived; call it between two steps.
+
+        When they are not in the log any more, the table is built anew from a checkpoint that holds them. Nobody is
+        served meanwhile, and watches that have not seen them end with RevisionGone.
+        """
+        try:
+            groups = self.log.receive()
+        except errors.LogTrimmed as error:
+            _log.warning("%s: the table is built anew from the newest checkpoint", error)
+            self.table.clear()
+            self.recover()
+            _log.warning("the table is at revision %d", self.table.revision)
+            return
+        for group in groups:
             self._replay(group)
 
     # ---- a step
 
-    def begin(self, requests: Sequence[Request], time_us: int) -> Step:
+    def begin(self, requests: Sequence[Request], time_us: int, senders: Sequence[str | None] | None = None) -> Step:
         """Begin a step: append what its requests change to the log, as one group.
 
         Rows that are due are removed with the same group. A step that changes nothing sees what others had appended, if
@@ -260,6 +284,7 @@ class Store:
         Args:
             requests: in the order of their arrival
             time_us: when, microseconds since 1970 UTC
+            senders: the name of each request's client, or None, for who reads the log; None where nobody has a name
 
         Raises:
             StorageFatal: the disk cannot be trusted: send nothing, stop
@@ -277,9 +302,10 @@ class Store:
                 writes.append((request, cached))
                 if cached is None:
                     frames.append(request.frame)
+        by = None if senders is None or not frames else _senders_of(requests, senders, writes)
         step = Step(self, writes)
         if frames or (table.expiries.deadlines and table.is_due(time_us)):
-            self._commit(step, frames, time_us)
+            self._commit(step, frames, time_us, by)
         else:
             if requests:
                 self._read_newest(step, requests)
@@ -294,20 +320,28 @@ class Store:
         if self.is_shared:
             if not any(map(needs_newest, requests)):
                 return
-            if self._monotonic() < self._barrier_again_s:
+            if self._monotonic() < self._barrier_again_s or not self._ask_log():
                 step.state = _CUT_OFF
-                return
-            self.barriers += 1
+        else:
+            self.log.barrier()
+
+    def _ask_log(self) -> bool:
+        self.barriers += 1
         try:
             groups = self.log.barrier()
         except errors.LogUnreachable as error:
             self.cut_off = str(error)
             self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S
-            step.state = _CUT_OFF
-            return
+            return False
         self.cut_off = None
+        self.heard_s = self._monotonic()
         for group in groups:
             self._replay(group)
+        return True
+
+    def ask_log(self) -> bool:
+        """Apply what others have appended until now; False if the log cannot tell. Call it between two steps."""
+        return self._step is None and self._ask_log()
 
     def refuse_cut_off(self, request: Request) -> Reply | None:
         """Return the refusal of a read that needs the newest state, as the log cannot tell it; None for any other."""
@@ -322,12 +356,15 @@ class Store:
             raise AssertionError("between two steps, when all is durable, only reads can be executed")
         return self.table.execute(request)
 
-    def _commit(self, step: Step, frames: list[bytes], time_us: int) -> None:
+    def _commit(self, step: Step, frames: list[bytes], time_us: int, by: bytes | None = None) -> None:
         requests = len(frames)
+        if by is not None:
+            frames = [by, *frames]
         if self._beginning is not None:
             frames = [self._beginning.frame, *frames]
         group = msgpack.encode_group(time_us, frames)
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        is_timed = bool(self.observers) or self.keeps_times
+        began_ns = time.perf_counter_ns() if is_timed else 0
         others: Sequence[bytes] = ()
         try:
             others = self.log.append(group)
@@ -337,8 +374,8 @@ class Store:
         except errors.AppendUnknown as error:
             self._note_trouble(str(error))
             step.state = _UNKNOWN
-        took_ns = time.perf_counter_ns() - began_ns if self.observers else 0
-        self._appended = (time_us, requests, len(group), took_ns)
+        took_ns = time.perf_counter_ns() - began_ns if is_timed else 0
+        self._appended = (time_us, requests, len(group), took_ns, began_ns + took_ns)
         if step.state is _OPEN:
             self._apply(others)
 
@@ -361,12 +398,14 @@ class Store:
 
     def _apply(self, others: Sequence[bytes]) -> None:
         """Apply what the log has before the step's requests: the groups of `others`, then the step's time."""
+        if self.is_shared:
+            self.heard_s = self._monotonic()
         for group in others:
             self._replay(group)
         if self.trouble is not None:
             self._note_trouble(None)
         table = self.table
-        time_us, requests, _, _ = self._appended
+        time_us, requests, _, _, _ = self._appended
         self._is_unsynced = True
         self.groups += 1
         self.changes += requests
@@ -388,12 +427,14 @@ class Store:
 
     def _sync(self) -> None:
         """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged is lost."""
-        began_ns = time.perf_counter_ns() if self.observers else 0
+        began_ns = time.perf_counter_ns() if self.observers or self.keeps_times else 0
         self.log.sync()
         self._is_unsynced = False
         if began_ns:
-            _, requests, length, append_ns = self._appended
-            commit = Commit(requests, length, append_ns, time.perf_counter_ns() - began_ns)
+            ended_ns = time.perf_counter_ns()
+            _, requests, length, append_ns, appended_ns = self._appended
+            self.commit_times = (appended_ns, began_ns, ended_ns)
+            commit = Commit(requests, length, append_ns, ended_ns - began_ns)
             for observer in self.observers:
                 observer.on_commit(commit)
 
@@ -532,6 +573,18 @@ class Store:
     def close(self) -> None:
         """Release the log."""
         self.log.close()
+
+
+def _senders_of(
+    requests: Sequence[Request], senders: Sequence[str | None], writes: Sequence[tuple[Request, Reply | None]]
+) -> bytes | None:
+    """Return the server's own request that names the senders of what is logged; None if none has a name."""
+    of_writes = [sender for request, sender in zip(requests, senders) if request.writes]
+    logged = [sender for sender, (_, cached) in zip(of_writes, writes) if cached is None]
+    if not any(logged):
+        return None
+    runs = [(sender, sum(1 for _ in same)) for sender, same in groupby(logged)]
+    return msgpack.encode_request(None, 1, [Senders(runs)])
 
 
 def compact(log: Log) -> None:

@@ -47,29 +47,33 @@ class Table:
     """Rows, sessions, expiries and indexes, changed by requests alone."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, bytes] = {}
-        self.revision = 0
-        self.time_us = 0
-        self._now_us = 0
-        self._late = False  # rows are due that have not been removed
+        self.clear()
         self.semantics = SEMANTICS
         """The version of what the operations mean; replay sets that of the log."""
-        self.epochs = Epochs()
-        self.sessions = Sessions()
-        self.expiries = Expiries()
-        self.indexes = Indexes(self.rows)
-        self.history = History(0)
         self.budget = Budget()
         """What is left of the limits of the request that is being executed."""
         self.failed: dict[tuple[type[Operation], int], int] = {}
         """How many operations have failed, by class and code: for people to see, nothing is decided by it."""
-        self._loaded_bytes = 0  # of the rows that came from a checkpoint
         self._undo: Undo | None = None
         self._scanning = False  # whether the request scans, so that the bytes it replaces are counted
         # Each by the method of its name: `insert` by `_insert`.
         self._run: dict[type[Operation], Callable[[Any], Any]] = {
             kind: getattr(self, f"_{method_of(kind)}") for kind in KINDS if kind.scope is Scope.TABLE
         }
+
+    def clear(self) -> None:
+        """Forget everything: the table is as a new one."""
+        self.rows: dict[str, bytes] = {}
+        self.revision = 0
+        self.time_us = 0
+        self._now_us = 0
+        self._late = False  # rows are due that have not been removed
+        self.epochs = Epochs()
+        self.sessions = Sessions()
+        self.expiries = Expiries()
+        self.indexes = Indexes(self.rows)
+        self.history = History(0)
+        self._loaded_bytes = 0  # of the rows that came from a checkpoint
 
     # ---- time, and requests
 
@@ -246,9 +250,12 @@ class Table:
         return None if ttl_s is None else self.time_us + math.ceil(ttl_s * 1e6)
 
     def _epoch(self, op: operations.BeginEpoch) -> None:
-        if op.lineage is not None:
+        if op.lineage is not None and self.epochs.lineage is None:  # of two servers that begin a table, the first one's
             self.epochs.lineage = op.lineage
         self.epochs.begin(op.id, self.revision)
+
+    def _by(self, op: operations.Senders) -> None:
+        """Change nothing: who has sent what is for people who read the log."""
 
     def _open(self, op: operations.Open) -> dict[str, str | None] | None:
         return self.identity() if self.epochs.lineage is not None else None

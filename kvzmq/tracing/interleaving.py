@@ -190,9 +190,14 @@ MARKS = {**{method: kind.mark for method, kind in OPERATIONS.items()}, EXPIRED: 
 UNKNOWN_MARK = "o"
 
 
+def mark_of(operation: str) -> str:
+    """Return how a request is drawn, by the name of its first operation, which `+N` may follow."""
+    return MARKS.get(operation.partition("+")[0], UNKNOWN_MARK)
+
+
 def mark(line: Line) -> str:
-    """Return how a request is drawn."""
-    return MARKS.get(line.operation.partition("+")[0], UNKNOWN_MARK)
+    """Return how a line's request is drawn."""
+    return mark_of(line.operation)
 
 
 def draw(lines: Iterable[Line], width: int) -> Iterator[Block]:

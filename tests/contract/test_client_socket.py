@@ -18,7 +18,9 @@ from support.servers import wait_until
 
 from kvzmq.client.core.plain_socket import PlainOpener
 from kvzmq.client.core.pyzmq_socket import PyzmqOpener
-from kvzmq.client.core.socket import WAIT_S_MAX, Change, ConnectionEvent, OpenSocket, Socket, frames
+from kvzmq.client.core.socket import WAIT_S_MAX, Change, ConnectionEvent, Socket, frames
+
+OpenSocket = Callable[[str], Socket]
 
 OPENERS: dict[str, Callable[[], OpenSocket]] = {"plain": PlainOpener, "pyzmq": PyzmqOpener}
 SLACK_S = 5.0

@@ -1,19 +1,22 @@
 """What every log promises, whoever keeps it; and what two stores on one log promise each other.
 
-Each test of the first part runs over FileLog on a real directory, FileLog on the disk that forgets, and a
-log in memory that several stores share. A log that a cluster keeps has to pass them as they are.
+Each test of the first part runs over FileLog on a real directory, FileLog on the disk that forgets, a log in memory
+that several stores share, and one that a real etcd cluster of three nodes keeps. Those of the second part run over the
+last two, but for the ones that plant a fault in the log: test_etcd_log.py plants those of etcd.
 """
 
 from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from support.calls import noting
+from support.etcd_log import EtcdTable
 from support.forgetful import Disk
 from support.shared_log import SharedGroups, SharedLog
 from support.wire import results_of
@@ -31,7 +34,14 @@ SESSION = b"s" * 16
 Opener = Callable[[], Log]
 
 
-@pytest.fixture(params=["file", "forgetful file", "shared"])
+def etcd_table(request: pytest.FixtureRequest) -> EtcdTable:
+    """Return the table of this test on the cluster of the session."""
+    table = EtcdTable(request.getfixturevalue("etcd_cluster").addresses, request.getfixturevalue("etcd_name"))
+    request.addfinalizer(table.close)
+    return table
+
+
+@pytest.fixture(params=["file", "forgetful file", "shared", "etcd"])
 def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """A function that opens the one log of this test, again and again."""
     if request.param == "file":
@@ -39,6 +49,8 @@ def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     if request.param == "forgetful file":
         disk = Disk()
         return lambda: FileLog(disk.open())
+    if request.param == "etcd":
+        return etcd_table(request).open
     shared = SharedGroups()
     return lambda: SharedLog(shared)
 
@@ -284,6 +296,20 @@ def test_a_time_to_live_shrinks_while_nothing_is_written(open_log: Opener) -> No
 # ---- two stores on one log
 
 
+@pytest.fixture(params=["shared", "etcd"])
+def open_shared(request: pytest.FixtureRequest) -> Opener:
+    """A function that opens a log to which others append, again and again."""
+    if request.param == "etcd":
+        return etcd_table(request).open
+    shared = SharedGroups()
+    return lambda: SharedLog(shared)
+
+
+@pytest.fixture
+def two(open_shared: Opener) -> tuple[Store, Store]:
+    return opened(open_shared), opened(open_shared)
+
+
 @pytest.fixture
 def pair() -> tuple[Store, Store, SharedGroups]:
     shared = SharedGroups()
@@ -296,72 +322,77 @@ def pair() -> tuple[Store, Store, SharedGroups]:
 Pair = tuple[Store, Store, SharedGroups]
 
 
+def interleave(random: Random, open_log: Opener, steps: int) -> list[bytes]:
+    """Have three stores, whose clocks differ, commit in turn; return the table that they and a newcomer agree on."""
+    stores = [opened(open_log) for _ in range(3)]
+    clients = Clients(random, value_bytes_max=200)
+    run(stores[0], clients.time(), *clients.opening())
+    for _ in range(steps):
+        skew_us = random.choice((0, 0, 2_000_000, -3_000_000))
+        store = random.choice(stores)
+        times = [other.table.time_us for other in stores]
+        run(store, clients.time() + skew_us, *clients.batch())
+        assert all(after.table.time_us >= before for before, after in zip(times, stores))
+    for store in stores:
+        apply(store, [request(None, 1, operations.Size())], 0)
+    dumps = [dump_of(store.table) for store in (*stores, opened(open_log))]
+    assert all(dump == dumps[0] for dump in dumps)
+    return dumps[0]
+
+
 def test_stores_on_one_log_stay_equal_under_interleaved_commits(count: Callable[[str, int], None]) -> None:
-    """Two stores whose clocks differ, and a third that recovers from the log now and then.
+    """Guarantee 2: also one that recovers from the log, and one that recovers from a checkpoint of it.
 
     Turned red by executing one's own requests before the others' groups.
     """
-    steps = 0
     for seed in range(30):
-        random = Random(seed)
         shared = SharedGroups()
-        stores = [Store(SharedLog(shared)) for _ in range(3)]
-        clients = Clients(random, value_bytes_max=200)
-        run(stores[0], clients.time(), *clients.opening())
-        for _ in range(100):
-            steps += 1
-            skew_us = random.choice((0, 0, 2_000_000, -3_000_000))
-            store = random.choice(stores)
-            times = [other.table.time_us for other in stores]
-            run(store, clients.time() + skew_us, *clients.batch())
-            assert all(after.table.time_us >= before for before, after in zip(times, stores))
-        for store in stores:
-            apply(store, [request(None, 1, operations.Size())], 0)
-        newcomer = Store(SharedLog(shared))
-        newcomer.recover()
-        dumps = [dump_of(store.table) for store in (*stores, newcomer)]
-        assert all(dump == dumps[0] for dump in dumps)
-        half = Store(SharedLog(shared))
-        shared.checkpoint = (shared.last, dump_of(copy_of(newcomer.table)))
-        half.recover()
-        assert dump_of(half.table) == dumps[0]
-    count("interleaved commits of three stores", steps)
+        open_log = partial(SharedLog, shared)
+        dump = interleave(Random(seed), open_log, 100)
+        shared.checkpoint = (shared.last, dump_of(copy_of(opened(open_log).table)))
+        assert dump_of(opened(open_log).table) == dump
+    count("interleaved commits of three stores", 3000)
 
 
-def test_a_retry_through_the_other_store_gets_the_first_result(pair: Pair) -> None:
+def test_stores_on_an_etcd_cluster_stay_equal_under_interleaved_commits(request: pytest.FixtureRequest) -> None:
+    """Guarantee 2, as above. Turned red by taking groups in the order of their keys."""
+    for seed in range(3):
+        interleave(Random(seed), etcd_table(request).open, 100)
+
+
+def test_a_retry_through_the_other_store_gets_the_first_result(two: tuple[Store, Store]) -> None:
     """Guarantee 5 across servers, also when the other store has not seen the first execution yet.
 
     Turned red by not looking for kept results again after the others' groups are applied.
     """
-    one, two, _ = pair
+    one, other = two
     run(one, 1, request(SESSION, 1, operations.Open()))
     increment = request(SESSION, 2, operations.Increment("n"))
     (first,) = run(one, 2, increment)
-    assert two.table.revision == 0, "the other store has not seen it"
-    (again,) = run(two, 3, increment)
+    assert other.table.revision == 0, "the other store has not seen it"
+    (again,) = run(other, 3, increment)
     assert again == first and payload(again) == 1
     run(one, 4, request(None, 1, operations.Size()))
-    assert dump_of(one.table) == dump_of(two.table)
+    assert dump_of(one.table) == dump_of(other.table)
 
 
-def test_a_read_sees_what_the_other_store_has_acknowledged(pair: Pair) -> None:
+def test_a_read_sees_what_the_other_store_has_acknowledged(two: tuple[Store, Store]) -> None:
     """Guarantee 4. Turned red by leaving out the barrier."""
-    one, two, _ = pair
+    one, other = two
     for number in range(5):
         run(one, number, request(None, 1, operations.Insert("a", raw(number))))
-        assert payload(run(two, number, request(None, 1, operations.Lookup("a")))[0]) == number
+        assert payload(run(other, number, request(None, 1, operations.Lookup("a")))[0]) == number
 
 
-def test_expiry_agrees_whoever_notices_it(pair: Pair) -> None:
+def test_expiry_agrees_whoever_notices_it(two: tuple[Store, Store]) -> None:
     """Turned red by expiring rows by the local clock, outside the log."""
-    one, two, _ = pair
+    one, other = two
     run(one, 1_000_000, request(None, 1, operations.Insert("a", raw(1), 1.0)))
-    two.catch_up()
-    run(two, 900_000)
-    run(two, 3_000_000)
-    assert "a" not in two.table.rows
+    run(other, 900_000, request(None, 1, operations.Size()))
+    run(other, 3_000_000)
+    assert "a" not in other.table.rows
     assert isinstance(payload(run(one, 1_500_000, request(None, 1, operations.Lookup("a")))[0]), errors.NoSuchKey)
-    assert dump_of(one.table) == dump_of(two.table)
+    assert dump_of(one.table) == dump_of(other.table)
 
 
 def test_a_refused_commit_changes_neither_store(pair: Pair) -> None:
@@ -409,14 +440,14 @@ def test_a_store_that_is_behind_a_truncation_stops(pair: Pair) -> None:
         run(two, 2, request(None, 1, operations.Size()))
 
 
-def test_a_store_catches_up_with_what_others_append_without_being_asked(pair: Pair) -> None:
-    one, two, _ = pair
-    (descriptor,) = two.log.descriptors()
+def test_a_store_catches_up_with_what_others_append_without_being_asked(two: tuple[Store, Store]) -> None:
+    one, other = two
+    (descriptor,) = other.log.descriptors()
     assert select.select([descriptor], [], [], 0)[0] == []
     run(one, 1, request(None, 1, operations.Insert("a", raw(1))))
-    assert select.select([descriptor], [], [], 0)[0] == [descriptor]
-    two.catch_up()
-    assert two.revision == 1 and two.groups == 0
+    assert select.select([descriptor], [], [], 10)[0] == [descriptor]
+    other.catch_up()
+    assert other.revision == 1 and other.groups == 0
     assert select.select([descriptor], [], [], 0)[0] == []
 
 

@@ -19,7 +19,9 @@ import zmq
 from click.testing import Result
 from support.commands import command
 from support.servers import ServerProcess, free_port, wait_until
+from support.shared_servers import SharedServers
 
+import kvzmq
 from kvzmq.catalog.server import CatalogServer
 
 
@@ -52,6 +54,25 @@ def listening(serve: Callable[[socket.socket], None]) -> Iterator[str]:
         threading.Thread(target=accept, daemon=True).start()
         yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_another_table_than_before_is_told_by_its_lineage(tmp_path: Path) -> None:
+    """Without a catalog: the command line has to say which table it was, or how its lineage begins."""
+    with ServerProcess(tmp_path / "data") as server:
+        lineage = json.loads(command("-c", server.url, "stats", "--json").stdout)["lineage"]
+        assert f"lineage {lineage}" in explain(server.url).stdout
+        for known in (lineage, lineage[:8].upper()):
+            assert explain(server.url, "--lineage", known).exit_code == 0
+            assert command("-c", server.url, "ping", "--lineage", known).exit_code == 0
+        other = ("0" if lineage[0] != "0" else "1") + lineage[1:]
+        result = explain(server.url, "--lineage", other)
+        assert (
+            result.exit_code == 4
+            and f"WRONG  another table than before answers here: its lineage is {lineage}, not" in (result.stdout)
+        )
+        refused = command("-c", server.url, "ping", "--lineage", other)
+        assert refused.exit_code == 4 and "another table than before" in refused.stderr
+        assert command("-c", server.url, "ping", "--lineage", "table").exit_code == 2
 
 
 def test_a_server_that_answers_is_walked_to_step_by_step(tmp_path: Path) -> None:
@@ -271,6 +292,26 @@ def test_two_copies_of_one_table_that_both_answer_are_told(catalog: CatalogServe
         assert "WRONG  2 servers answer with the lineage 1a2b3c4d" in explain(url, "--timeout", "5").stdout
         second.kill()
         assert "servers answer with the lineage" not in explain(url, "--timeout", "5").stdout
+
+
+def test_servers_of_one_table_are_listed_with_how_far_they_are_behind(catalog: CatalogServer) -> None:
+    url = f"catalog://127.0.0.1:{catalog.port}/robots"
+    with SharedServers(2) as servers:
+        first, second = servers
+
+        for port, server in enumerate(servers, start=1):
+            lineage = server.store.identity()["lineage"]
+            announce(catalog, port=port, endpoint=server.url, lineage=lineage, epoch=f"{port}" * 32)
+        assert "copies of" not in explain(url, "--timeout", "5").stdout, "servers that share a log are no copies"
+        second.log.is_cut_off = True
+        with kvzmq.connect(first.url) as table:
+            table.insert_many({"a": 1, "b": 2})
+        with kvzmq.connect(second.url, 0.3) as table, pytest.raises(kvzmq.Unavailable):
+            table.size()
+        lines = explain(url, "--timeout", "5").stdout.splitlines()
+        assert any(first.url in line and "at revision 2, 0 changes behind the newest" in line for line in lines), lines
+        assert any(second.url in line and "at revision 0, 2 changes behind the newest" in line for line in lines)
+        assert any(line.startswith("WRONG") and second.url in line and "cut off from its log" in line for line in lines)
 
 
 def test_a_project_whose_servers_are_all_gone(catalog: CatalogServer) -> None:

@@ -356,14 +356,14 @@ def test_the_log_of_changes_has_a_header_on_a_terminal_and_none_in_a_pipe(tmp_pa
             wire.call("insert", "zebra", 1)
         server.terminate()
     head, *_, line = on_terminal(tmp_path, "log", str(tmp_path / "data"), "--values").splitlines()
-    assert head.split() == ["time", "(UTC)", "group", "session", "seq", "operation", "keys", "arguments"]
+    assert head.split() == ["time", "(UTC)", "group", "session", "client", "seq", "operation", "keys", "arguments"]
     assert all(
         head.index(name) <= line.index(text) < head.index(name) + 20
         for name, text in (("operation", "insert"), ("keys", "zebra"))
     )
     assert head.index("keys") == line.index("zebra")
     piped = command("log", str(tmp_path / "data")).stdout.splitlines()
-    assert not piped[0].startswith("time") and piped[-1].split("\t")[4:] == ["insert", "zebra"]
+    assert not piped[0].startswith("time") and piped[-1].split("\t")[4:] == ["insert", "zebra", "-"]
 
 
 def test_a_catalog_without_a_project_is_refused_in_words(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from support.commands import command
-from support.servers import KVZMQ, ServerProcess
+from support.servers import KVZMQ, ServerProcess, wait_until
 
 import kvzmq
 
@@ -237,3 +238,47 @@ def test_the_restore_of_the_documents_restores(tmp_path: Path) -> None:
         server.start()
         with kvzmq.connect(server.url) as table:
             assert dict(table.items()) == wanted
+
+
+def test_copy_takes_a_directory_or_a_server_with_times_to_live_and_bytes(tmp_path: Path) -> None:
+    rows = {f"k{number}": {"n": number} for number in range(2500)} | {"bytes": b"\0\xff"}
+    with ServerProcess(tmp_path / "from") as home, ServerProcess(tmp_path / "to") as other:
+        with kvzmq.connect(home.url) as table:
+            table.insert_many(rows)
+            table.insert("brief", 1, ttl_s=3600)
+        with kvzmq.connect(other.url) as table:
+            table.insert("k1", "old")
+            table.insert("only here", 1)
+            result = command("copy", home.url, other.url)
+            assert result.exit_code == 0 and "2,502 rows copied, as " in result.stderr, result.output
+            assert dict(table) == rows | {"brief": 1, "only here": 1}
+            assert 3500 < (table.ttl("brief") or 0) <= 3600
+            home.terminate()
+            assert "2,502 rows copied, of " in command("copy", str(home.data), other.url, "--replace").stderr
+            assert dict(table) == rows | {"brief": 1}
+        assert command("copy", str(tmp_path / "nothing"), other.url).exit_code == 2
+
+
+def test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells(tmp_path: Path) -> None:
+    """Red when what was written during the copy was not read again."""
+    with ServerProcess(tmp_path / "from") as home, ServerProcess(tmp_path / "to") as other:
+        with kvzmq.connect(home.url) as table:
+            table.insert_many({f"k{number:05}": 0 for number in range(20_000)})
+
+        def write() -> None:
+            with kvzmq.connect(home.url) as table:
+                wait_until(lambda: table.stats()["watches"], what="the copy")
+                for number in range(100):
+                    table.insert(f"k{number:05}", 1)
+                    table.remove(f"k{19_999 - number:05}")
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        result = command("copy", home.url, other.url, "--timeout", "30")
+        writer.join()
+        if result.exit_code == 1:  # it was written to without a rest: this machine is busy
+            result = command("copy", home.url, other.url, "--replace", "--timeout", "30")
+        assert result.exit_code == 0, result.output
+        with kvzmq.connect(home.url) as here, kvzmq.connect(other.url) as there:
+            assert dict(here) == dict(there)
+            assert f"at revision {here.revision:,}" in result.stderr

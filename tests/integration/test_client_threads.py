@@ -19,9 +19,11 @@ from support.servers import ServerProcess, free_port, wait_until
 import kvzmq
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.outgoing import RESEND_S
-from kvzmq.client.core.pyzmq_socket import PyzmqOpener, PyzmqSocket
+from kvzmq.client.core.pyzmq_socket import PyzmqSocket
 from kvzmq.client.core.session_channel import SessionChannel
 from kvzmq.client.core.socket import Change
+from kvzmq.client.core.targets import Target
+from kvzmq.client.core.transports import PYZMQ, Opener
 from kvzmq.client.sync.connection import _SharedChannel
 
 pytestmark = pytest.mark.usefixtures("transport")
@@ -158,12 +160,12 @@ def test_a_lost_reply_is_asked_for_again_also_while_others_are_answered(
     receive = session.receive
     losses = 1
 
-    def lose_one(frame: bytes) -> None:
+    def lose_one(frame: bytes, now_s: float = 0.0) -> None:
         nonlocal losses
         if b"lost" in frame and losses:
             losses -= 1
         else:
-            receive(frame)
+            receive(frame, now_s)
 
     session.receive = lose_one  # type: ignore[method-assign]
     stop = threading.Event()
@@ -380,6 +382,6 @@ def test_an_unread_monitor_does_not_stop_the_process(server: ServerProcess, monk
 
 
 def test_a_channel_without_calls_has_no_reader() -> None:
-    shared = _SharedChannel(SessionChannel(Endpoints(["tcp://127.0.0.1:1"]), PyzmqOpener()))
+    shared = _SharedChannel(SessionChannel(Endpoints([Target("tcp://127.0.0.1:1")]), Opener(PYZMQ)))
     assert shared.reader is None
     shared.close()

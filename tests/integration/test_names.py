@@ -25,6 +25,7 @@ from kvzmq.catalog import AnotherTable, CatalogUnreachable, Entry, NoSuchProject
 from kvzmq.catalog.server import CatalogServer
 from kvzmq.client.asyncio import connection as aio_connection
 from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.targets import Target
 from kvzmq.client.sync import connection
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
@@ -293,7 +294,7 @@ def test_a_client_that_knows_its_table_is_led_to_no_other(names: Names, kind: st
     ours, other = "0a" * 16, "0b" * 16
 
     def led_to(lineage: str | None) -> str:
-        endpoints = Endpoints([names.url])
+        endpoints = Endpoints([Target(names.url)])
         if shell_of(kind)[0] == "asyncio":
             asyncio.run(aio_connection.resolve_endpoint(endpoints, lineage))
         else:

@@ -45,10 +45,11 @@ def test_every_command_for_a_symptom_does_something(row: list[str], tmp_path: Pa
     with ServerProcess(data, "--trace", str(trace)) as server:
         with WireClient(server.url, session=None) as wire:
             wire.call("insert", "a", 1)
+            lineage = wire.call("hello")[1][1]["lineage"]
         listed = CliRunner().invoke(main, ["-c", server.url, "clients"]).stdout
         for command in commands:
             words = [
-                {"DIR": str(data), "FILE": str(trace), "NAME": listed.split("\t")[0]}.get(word, word)
+                {"DIR": str(data), "FILE": str(trace), "NAME": listed.split("\t")[0], "HEX": lineage}.get(word, word)
                 for word in shlex.split(command)
             ]
             if words[0] == "kvzmq":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import signal
 import socket
@@ -9,11 +10,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from support.client_shells import Blocking, LoopThread
 from support.curve import ALICE, BOB, BOB_AGAIN, OTHER_SERVER, SERVER, STRANGER, Keys
-from support.servers import KVZMQ, DidNotStart, ServerProcess, wait_until
+from support.servers import KVZMQ, DidNotStart, ServerProcess, free_port, wait_until
 
 import kvzmq
 from kvzmq.client.core.transports import TRANSPORTS
@@ -117,6 +119,44 @@ def test_a_client_does_what_it_may_and_is_told_what_it_may_not(open_client: Call
             call()
     assert bob.lookup("config/a") == 1
     assert alice.stats()["client_keys"] == 2
+
+
+def keyed(url: str, path: Path | None, server: Keys = SERVER) -> str:
+    """Return a URL that says the keys for it."""
+    given = "" if path is None else f"&curve_key={quote(str(path), safe='')}"
+    return f"{url}?server_key={quote(server.public, safe='')}{given}"
+
+
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+def test_the_keys_may_stand_in_the_url(place: Place, tmp_path: Path, transport: str) -> None:
+    """For both shells, their watches, what was pickled, and the command line, which shows none of it."""
+    binds = [f"ipc://{tmp_path}/socket"] if transport == "ipc" else []
+    with ServerProcess(tmp_path / "other", *place.options(), binds=binds) as server:
+        url = keyed(server.url, place.files[ALICE])
+        with kvzmq.connect(url, 20.0) as table, table.watch("config/") as watch:
+            with pickle.loads(pickle.dumps(table)) as copy:
+                copy.insert("config/a", 1)
+            assert watch.get(20).value == 1
+        thread = LoopThread()
+        again = Blocking(kvzmq.connect_async(url, 20.0), thread)
+        assert again.lookup("config/a") == 1
+        again.close()
+        thread.close()
+        for command in (["ping"], ["ping", "--explain"], ["doctor"], ["insert", "config/a", "2"]):
+            ran = subprocess.run([*KVZMQ, "-c", url, *command], capture_output=True, text=True, timeout=60)
+            assert ran.returncode in (0, 1) and "key=" not in ran.stdout + ran.stderr, ran
+        ran = subprocess.run([*KVZMQ, "-c", keyed(server.url, None), "--curve-key", str(place.files[ALICE]), "lookup",
+                              "config/a"], capture_output=True, text=True, timeout=60)  # fmt: skip
+        assert ran.stdout == "2\n", ran
+
+
+def test_a_list_of_urls_follows_a_server_to_its_new_key(place: Place, tmp_path: Path) -> None:
+    """The URL names both endpoints, each with its key; the old one has gone."""
+    with ServerProcess(tmp_path / "other", *place.options(OTHER_SERVER)) as server:
+        gone, there = f"tcp://127.0.0.1:{free_port()}", server.url
+        pairs = zip((gone, there), (SERVER, OTHER_SERVER))
+        with kvzmq.connect(",".join(keyed(url, place.files[ALICE], keys) for url, keys in pairs), 20.0) as table:
+            table.insert("a", 1)
 
 
 def test_a_watch_of_a_revoked_client_ends_with_not_allowed(open_client: Callable[..., Any], place: Place) -> None:
@@ -379,3 +419,34 @@ def test_the_bridge_asks_for_its_token(tmp_path: Path) -> None:
     with pytest.raises(DidNotStart) as caught:
         ServerProcess(tmp_path / "data", "--token-file", str(token))
     assert caught.value.exit_code == 2 and "add --tcp" in caught.value.stderr
+
+
+# ---- who did what
+
+
+def test_the_log_and_the_trace_name_the_clients(place: Place, tmp_path: Path) -> None:
+    place.write_clients(CLIENTS.replace("read config/", "read,write config/"))
+    trace = tmp_path / "trace"
+    with ServerProcess(tmp_path / "traced", *place.options(), "--trace", str(trace), bridge=True) as place.server:
+        with place.connect(ALICE) as alice, place.connect(BOB) as bob:
+            alice.insert("a", 1)
+            bob.insert("config/b", 2)
+            alice.lookup("a")
+        with socket.create_connection(("127.0.0.1", place.server.port), 20) as bridge:
+            bridge.sendall(b'{"method": "insert", "key": "c", "value": 3}\n')
+            assert b"OK" in bridge.recv(1000)
+        place.server.terminate()
+    text = subprocess.run([*KVZMQ, "log", str(tmp_path / "traced")], capture_output=True, text=True, timeout=60).stdout
+    lines = [line.split("\t") for line in text.splitlines()]
+    assert [(line[4], line[5], line[-1]) for line in lines if line[4] == "insert"] == [
+        ("insert", "a", "alice"), ("insert", "config/b", "bob"), ("insert", "c", "-"),
+    ]  # fmt: skip
+    assert all(line[4] != "by" for line in lines)
+    only = [*KVZMQ, "log", str(tmp_path / "traced"), "--client", "bob", "--json"]
+    found = [json.loads(line) for line in subprocess.run(only, capture_output=True, timeout=60).stdout.splitlines()]
+    assert {entry["client"] for entry in found} == {"bob"} and [entry["keys"] for entry in found][-1] == ["config/b"]
+    traced = [line.split("\t") for line in trace.read_text().splitlines() if not line.startswith("#")]
+    assert {line[2].partition("@")[0] for line in traced if line[3] in ("insert", "lookup") and line[4] == '"a"'} == {
+        "alice"
+    }
+    assert any(line[2].startswith("bob@") for line in traced)

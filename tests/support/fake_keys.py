@@ -19,6 +19,8 @@ class FakeKeys:
         """Each key's value and the revision at which it was put."""
         self.compacted = 0
         self.before: Callable[[str], None] = lambda call: None
+        self.repeats = False
+        """Whether each transaction is executed twice, as if its first answer was lost."""
         self.bytes_max = 0
         """The longest value that was put."""
 
@@ -39,6 +41,16 @@ class FakeKeys:
         delete: Sequence[tuple[str, str]] = (),
     ) -> int | None:
         self.before("transact")
+        if self.repeats:
+            self._execute(equal, put, delete)
+        return self._execute(equal, put, delete)
+
+    def _execute(
+        self,
+        equal: Sequence[tuple[str, bytes | None]],
+        put: Sequence[tuple[str, bytes]],
+        delete: Sequence[tuple[str, str]],
+    ) -> int | None:
         if any((self.values[key][0] if key in self.values else None) != value for key, value in equal):
             return None
         self.revision += 1
@@ -50,12 +62,16 @@ class FakeKeys:
             self.bytes_max = max(self.bytes_max, len(value))
         return self.revision
 
+    def delete(self, first: str, end: str) -> None:
+        self.before("delete")
+        self._execute((), (), [(first, end)])
+
     def compact(self, revision: int) -> None:
         self.before("compact")
         self.compacted = max(self.compacted, revision)
 
     def append(self, name: str, server: str, seq: int, group: bytes = b"group") -> int:
-        """Put a group, as a server does; returns its number."""
-        number = self.transact([], put=[(f"{name}/log/{server}/{seq:016}", group)])
+        """Put a group, as a server does; returns when, by etcd's revision."""
+        number = self.transact([], put=[(f"{name}/log/{server}/{seq:016x}", group)])
         assert number is not None
         return number

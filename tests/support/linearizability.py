@@ -33,6 +33,7 @@ from typing import Any, Union
 import msgspec
 
 import kvzmq
+from kvzmq import errors
 
 KEYS = ("a", "b", "c", "n", "m")
 """What the recorder's operations are about: few keys, so that clients meet."""
@@ -382,7 +383,7 @@ class Recorder:
         except kvzmq.OutcomeUnknown:
             self.history.append(op)
             return None
-        except (kvzmq.Timeout, kvzmq.WriteRejected):
+        except (kvzmq.Timeout, kvzmq.WriteRejected, errors.Unavailable):
             return None  # it was not executed, or only read: nothing to explain
         op.end_ns = time.monotonic_ns()
         op.revision = self._client.revision

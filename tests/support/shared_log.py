@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 
 from kvzmq import errors
@@ -22,6 +23,7 @@ class SharedGroups:
         self.last = 0
         self.checkpoint: tuple[int, list[bytes]] | None = None
         self.logs: list[SharedLog] = []
+        self.lock = threading.Lock()
         self.fails: type[errors.KvzmqError] | None = None
         """What the next append raises."""
         self.keeps = False
@@ -31,12 +33,14 @@ class SharedGroups:
 
     def add(self, group: bytes, by: SharedLog) -> int:
         """Append a group, and wake the others."""
-        self.last += 1
-        self.groups[self.last] = group
-        for log in self.logs:
-            if log is not by:
-                log.wake()
-        return self.last
+        with self.lock:
+            number = self.last + 1
+            self.groups[number] = group
+            self.last = number
+            for log in self.logs:
+                if log is not by:
+                    log.wake()
+        return number
 
 
 class SharedLog:
@@ -56,7 +60,8 @@ class SharedLog:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
-        shared.logs.append(self)
+        with shared.lock:
+            shared.logs.append(self)
 
     def recover(self) -> Iterator[Checkpoint | bytes]:
         if self._shared.checkpoint is not None:
@@ -135,6 +140,7 @@ class SharedLog:
             del self._shared.groups[number]
 
     def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
-        self._shared.logs.remove(self)
+        with self._shared.lock:
+            self._reader.close()
+            self._writer.close()
+            self._shared.logs.remove(self)

@@ -28,6 +28,7 @@ from kvzmq.server.access import Access
 from kvzmq.server.loop import Server
 from kvzmq.server.metrics import Metrics
 from kvzmq.server.observer import Observer
+from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
@@ -189,6 +190,7 @@ class Stepped:
         request_bytes_max: of both transports; by default what any server has ever taken
         log: not recovered; by default one in memory
         metrics: see Server
+        slow_log: see Server
     """
 
     zap: Zap | None = None
@@ -202,6 +204,7 @@ class Stepped:
         log: Log | None = None,
         token: bytes | None = None,
         metrics: Metrics | None = None,
+        slow_log: SlowLog | None = None,
     ) -> None:
         self.now_us = 1_000_000_000
         self.now_s = 100.0
@@ -218,7 +221,7 @@ class Stepped:
             observers=[] if trace is None else [trace],
             metrics=metrics,
             clock=lambda: self.now_us, monotonic=lambda: self.now_s, request_bytes_max=request_bytes_max,
-            zap=self.zap, access=self.access,
+            zap=self.zap, access=self.access, slow_log=slow_log,
         )  # fmt: skip
         self.url = self.router.endpoints[0]
         self._peers: list[TcpPeer | ZmqPeer] = []

@@ -230,6 +230,17 @@ def test_the_page_shows_the_tables_and_warns_of_two_under_one_name() -> None:
     assert served.html().decode().count("3 min ago, quiet</td>") == 6
 
 
+def test_the_page_shows_how_far_a_server_is_behind_the_newest_of_its_table() -> None:
+    catalog, _, _ = make_catalog()
+    for port, (lineage, revision) in enumerate([(TWO[0], 1500), (TWO[0], 200), (TWO[1], 7)], start=1):
+        catalog.update(
+            "10.0.0.1", update(type="hashtable", port=port, project="zebra", lineage=lineage, revision=revision)
+        )
+    rows = [line for line in Pages(catalog, "here:1").html().decode().splitlines() if line.startswith("<tr class=")]
+    behind = [row.split("</td>")[8].partition(">")[2] for row in rows]
+    assert behind == ["–", "1,300", "0"], "a table with one server has nobody to be behind"
+
+
 def test_warnings_are_bounded_and_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     catalog, _, _ = make_catalog()
     for port in range(1, 2 * pages.WARNINGS_MAX + 1):

@@ -521,10 +521,10 @@ def audited(built: Builder) -> Builder:
 
 def test_log_says_when_who_and_what_across_both_logs(audited: Builder) -> None:
     assert lines(audited.path) == [
-        ["2023-11-14T22:13:21.000Z", "1", SESSION.hex(), "1", "open", ""],
-        ["2023-11-14T22:13:22.000Z", "2", SESSION.hex(), "2", "insert", "robots/1"],
-        ["2023-11-14T22:13:23.000Z", "3", "-", "1", "remove_many", "robots/1 a b"],
-        ["2023-11-14T22:13:24.000Z", "4", SESSION.hex(), "3", "transaction", "n"],
+        ["2023-11-14T22:13:21.000Z", "1", SESSION.hex(), "1", "open", "", "-"],
+        ["2023-11-14T22:13:22.000Z", "2", SESSION.hex(), "2", "insert", "robots/1", "-"],
+        ["2023-11-14T22:13:23.000Z", "3", "-", "1", "remove_many", "robots/1 a b", "-"],
+        ["2023-11-14T22:13:24.000Z", "4", SESSION.hex(), "3", "transaction", "n", "-"],
     ]
 
 
@@ -550,10 +550,10 @@ def test_log_shows_what_the_filters_let_through(audited: Builder, filters: list[
 def test_log_as_json_has_the_arguments(audited: Builder) -> None:
     result = command("log", audited.path, "--json", "--operation", "insert")
     assert json.loads(result.stdout) == {
-        "time": "2023-11-14T22:13:22.000Z", "group": 2, "session": SESSION.hex(), "seq": 2,
-        "operation": "insert", "keys": ["robots/1"], "arguments": ["robots/1", {"x": 1}, None],
+        "time": "2023-11-14T22:13:22.000Z", "group": 2, "session": SESSION.hex(), "client": None,
+        "seq": 2, "operation": "insert", "keys": ["robots/1"], "arguments": ["robots/1", {"x": 1}, None],
     }  # fmt: skip
-    assert lines(audited.path, "--values", "--operation", "insert")[0][-1] == '["robots/1",{"x":1},null]'
+    assert lines(audited.path, "--values", "--operation", "insert")[0][-2] == '["robots/1",{"x":1},null]'
 
 
 def test_log_shows_what_comes_after_damage_too_and_exits_with_1(built: Builder) -> None:

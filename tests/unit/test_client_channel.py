@@ -19,6 +19,7 @@ from kvzmq.client.core.descriptor import Descriptor
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.session_channel import SessionChannel
 from kvzmq.client.core.socket import Change, ConnectionEvent
+from kvzmq.client.core.targets import Target
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import SILENCE_S_MAX
 
@@ -86,11 +87,11 @@ class Opened:
 
     def __init__(self, urls: list[str], lineage: str | None = None) -> None:
         self.sockets: list[ScriptedSocket] = []
-        self.channel = SessionChannel(Endpoints(urls), self._open, lineage)
+        self.channel = SessionChannel(Endpoints([Target(url) for url in urls]), self._open, lineage)
         self.channel.open(0.0)
 
-    def _open(self, endpoint: str) -> ScriptedSocket:
-        self.sockets.append(ScriptedSocket(endpoint))
+    def _open(self, target: Target) -> ScriptedSocket:
+        self.sockets.append(ScriptedSocket(target.url))
         return self.sockets[-1]
 
     @property

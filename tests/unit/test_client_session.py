@@ -22,7 +22,7 @@ from kvzmq.client.core.calls import Calls, together
 from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
 from kvzmq.client.core.session import AHEAD_MAX, IN_FLIGHT_MAX, SHARED_BYTES_MAX, ClientSession
 from kvzmq.protocol import messages, msgpack
-from kvzmq.protocol.messages import Refusal
+from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.store.sessions import Sessions
 from kvzmq.store.table import Table
 
@@ -642,3 +642,88 @@ def test_a_read_says_that_no_server_is_there_though_it_was_asked() -> None:
     session.expire(2.0, lambda: errors.Timeout("no server is there"), reachable=False)
     assert str(read.error) == "no server is there"
     assert write.error is not None
+
+
+# ---- several servers of one table
+
+
+def refusal(code: int, seq: int) -> bytes:
+    return msgpack.encode_reply(msgpack.refuse(seq, 7, code, "not now"))
+
+
+def hello(session: ClientSession, **told: Any) -> None:
+    """Begin a connection to a server that says this of itself."""
+    request = msgpack.decode_request(session.say_hello(0.0))
+    assert isinstance(request, Request)
+    results = msgpack.encode_results([(0, {"lineage": "ab" * 16, **told})])
+    session.receive(msgpack.encode_reply(Reply(request.seq, 7, results)))
+
+
+def sharing(**options: Any) -> ClientSession:
+    """Return an opened session at a server of a table that others serve, too."""
+    session = ClientSession(jitter=lambda: 1.0, **options)
+    hello(session, seen=True, shared=True)
+    session.receive(ModelServer().serve(session._open(0.0).frame))
+    return session
+
+
+def test_a_refusal_for_now_is_no_answer_until_the_deadline() -> None:
+    session = sharing()
+    read, write = CALLS.lookup("k"), CALLS.increment("n")
+    for call, code in ((read, errors.Unavailable.code), (write, errors.WriteRejected.code)):
+        submit(session, call, 3.0)
+        (request,) = session.flush(0.0)
+        session.receive(refusal(code, request.seq), 0.0)
+        assert session.refused_here and not call.done
+        assert session.overdue(0.05) == [] and session.overdue(0.5) == [request], "the same bytes, a moment later"
+        session.receive(refusal(code, request.seq), 0.5)
+        session.expire(3.0)
+        assert isinstance(call.error, (errors.Unavailable, errors.WriteRejected)), call.error
+
+
+def test_a_write_is_known_not_to_be_applied_only_if_every_copy_was_refused() -> None:
+    """Guarantee 11. One server has refused it; the other may have executed it."""
+    session = sharing()
+    write = submit(session, CALLS.increment("n"), 3.0)
+    (request,) = session.flush(0.0)
+    session.receive(refusal(errors.WriteRejected.code, request.seq), 0.0)
+    hello(session, seen=True, shared=True)
+    assert session.reconnected(1.0) == [request]
+    session.expire(3.0)
+    assert isinstance(write.error, errors.OutcomeUnknown)
+
+
+def test_on_a_log_of_its_own_a_rejected_write_is_answered_at_once() -> None:
+    session = sharing()
+    hello(session, seen=True, shared=False)
+    write = submit(session, CALLS.increment("n"))
+    (request,) = session.flush(0.0)
+    session.receive(refusal(errors.WriteRejected.code, request.seq), 0.0)
+    assert isinstance(write.error, errors.WriteRejected)
+
+
+def test_a_server_of_an_earlier_version_is_asked_as_it_understands_it() -> None:
+    """It has its table alone, so what it reads is the newest. Red when the request had four elements."""
+    session = ClientSession(reads="local")
+    read = submit(session, CALLS.lookup("r1"))
+    session.say_hello(0.0)
+    assert session.flush(0.0) == [], "what the server knows is learned first"
+    hello(session)
+    (request,) = session.flush(0.0)
+    assert len(msgpack.decode_value(request.frame)) == 3
+    session.receive(ModelServer().serve(request.frame))
+    assert read.value == 1
+
+
+@pytest.mark.parametrize(("reads", "seen"), [("linearizable", None), ("session", 7), ("local", 0)])
+def test_a_read_says_how_new_its_result_has_to_be_and_a_write_never_does(reads: Any, seen: int | None) -> None:
+    session = sharing(reads=reads, revision=7)
+    submit(session, CALLS.lookup("k"))
+    (request,) = session.flush(0.0)
+    decoded = msgpack.decode_request(request.frame)
+    assert isinstance(decoded, Request) and decoded.seen == seen
+    submit(session, CALLS.lookup("k"))
+    submit(session, CALLS.increment("n"))
+    (request,) = session.flush(0.0)
+    decoded = msgpack.decode_request(request.frame)
+    assert isinstance(decoded, Request) and decoded.writes and decoded.seen is None

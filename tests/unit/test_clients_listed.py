@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -36,13 +37,13 @@ def test_of_the_bridge_everything_is_known_exactly(table: Stepped) -> None:
     peer, bridge = table.zmq(), table.tcp()
     lines = b'{"method": "insert", "key": "a", "value": 1}\nrubbish\n'
     bridge.send(lines)
-    table.lines(bridge, 2)
+    taken_bytes = sum(len(json.dumps(line, separators=(",", ":"))) + 1 for line in table.lines(bridge, 2))
     table.now_s += 5
     (found,) = [one for one in listed(table, peer) if one["transport"] == "bridge"]
     address = "{}:{}".format(*bridge.socket.getsockname())
     assert found == {
         "name": f"tcp:{address}", "transport": "bridge", "address": address, "connected_s": 5.0, "requests": 2,
-        "received_bytes": len(lines), "unread_bytes": 0, "replies_dropped": 0, "watches": 0,
+        "received_bytes": len(lines), "taken_bytes": taken_bytes, "unread_bytes": 0, "replies_dropped": 0, "watches": 0,
     }  # fmt: skip
 
 
@@ -56,6 +57,7 @@ def test_of_a_router_peer_the_kernel_knows_the_address_and_the_bytes(table: Step
     one = found[5]
     assert found.keys() == {1, 5} and re.fullmatch(r"zmq:[0-9a-f]{8}", one["name"])
     assert re.fullmatch(r"127\.0\.0\.1:\d+", one["address"]) and one["received_bytes"] > 64
+    assert 64 < one["taken_bytes"] < 2000
     assert (one["watches"], one["replies_dropped"], one["transport"]) == (2, 0, "router")
     table.until(
         lambda: all(

@@ -6,14 +6,22 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zmq
+from msgspec import Raw
 from support.curve import ALICE, BOB, OTHER_SERVER, SERVER, STRANGER, Keys, SecuredStepped
-from support.stepped import DEADLINE_S, ZmqPeer
+from support.stepped import DEADLINE_S, MemoryLog, ZmqPeer
 
 from kvzmq import errors
+from kvzmq.protocol import msgpack
+from kvzmq.protocol.declaration import Operation
+from kvzmq.protocol.messages import Request
+from kvzmq.protocol.operations import Insert, Open, Senders, Size
+from kvzmq.store.log import Log
+from kvzmq.store.offline.audit import by_client
+from kvzmq.store.store import Store
 
 NOT_ALLOWED = errors.NotAllowed.code
 CLIENTS = f"alice {ALICE.public} read,write,admin\nbob {BOB.public} read config/\n"
@@ -202,3 +210,75 @@ def test_a_thousand_handshakes_of_strangers_hold_nobody_up_and_leave_nothing(tab
     assert table.zap.stats() == {"connections_admitted": 1, "connections_refused": 1000}
     assert slowest_s < 5.0
     table.until(lambda: table.router.connections == 1)
+
+
+# ---- the log
+
+
+def senders_of(group: bytes) -> list[list[Any]]:
+    """Return the runs of names in a group of the log, [] if there are none."""
+    _, requests = msgpack.decode_group(group)
+    first = requests[0].ops[0] if requests else None
+    return [list(run) for run in first.runs] if isinstance(first, Senders) else []
+
+
+def senders(table: SecuredStepped) -> list[list[list[Any]]]:
+    return [senders_of(group) for group in table.log.groups]
+
+
+class ReplayedLog(MemoryLog):
+    """A log of groups that were written before."""
+
+    def __init__(self, groups: list[bytes]) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def recover(self) -> Iterator[bytes]:
+        return iter(self.groups)
+
+
+def logged(session: bytes | None, seq: int, op: Operation) -> Request:
+    return Request(session, seq, [op], msgpack.encode_request(session, seq, [op]))
+
+
+def test_the_log_says_who_has_sent_each_request(table: SecuredStepped) -> None:
+    alice, bob, bridge = table.peer(ALICE), table.peer(BOB), table.tcp()
+    table.write_clients(CLIENTS.replace("read config/", "read,write config/"))
+    ask(table, alice, ["insert", "a", 1])
+    ask(table, bob, ["lookup", "config/a"])
+    ask(table, bob, ["insert", "config/a", 1], ["insert", "config/b", 1])
+    bridge.send(b'{"method": "insert", "key": "a", "value": 2}\n')
+    table.lines(bridge, 1)
+    assert senders(table) == [[["alice", 1]], [["bob", 1]], []]
+
+
+def test_names_are_those_of_what_is_logged() -> None:
+    """Not of reads, nor of what is sent again. Seen red with the names of all requests of the step."""
+    log = MemoryLog()
+    store = Store(cast("Log", log))
+    again = logged(b"s" * 16, 1, Open())
+    store.begin([again], 1, ["alice"]).execute(again)
+    store._step = None
+    write, read = (logged(None, 1, op) for op in (Insert("a", Raw(b"\x01")), Size()))
+    requests = [again, read, write, write, write, write, read]
+    names = ["alice", "eve", "alice", None, "bob", "bob", "eve"]
+    step = store.begin(requests, 2, names)
+    for request in requests:
+        step.execute(request)
+    step.sync()
+    assert [senders_of(group) for group in log.groups] == [
+        [["alice", 1]],
+        [["alice", 1], [None, 1], ["bob", 2]],
+    ]
+    _, found = msgpack.decode_group(log.groups[1])
+    assert [name for name, _ in by_client(found)] == ["alice", None, "bob", "bob"]
+
+
+def test_a_table_is_the_same_with_and_without_names_in_its_log(table: SecuredStepped) -> None:
+    alice = table.peer(ALICE)
+    for number in range(5):
+        ask(table, alice, ["insert", "a", number], ["increment", "n"])
+    replayed = Store(cast("Log", ReplayedLog(table.log.groups)))
+    replayed.recover()
+    assert senders(table) == [[["alice", 1]]] * 5 and replayed.records == table.store.records == 5
+    assert list(replayed.table.dump()) == list(table.store.table.dump())

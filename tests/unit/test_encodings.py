@@ -72,6 +72,10 @@ ONE_OF_EACH: list[Operation] = [
     operations.Watch("p", None, None),
     operations.WatchQuery("name", raw("fred")),
     operations.WatchQuery("name", raw("fred"), 7, "0123456789abcdef" * 2),
+    operations.SlowRequests(),
+    operations.SlowRequests(7),
+    operations.Monitor(),
+    operations.Monitor("zmq:", "insert", "p", 0.5, 10),
     operations.Progress(3),
     operations.Unwatch(3),
 ]
@@ -220,6 +224,12 @@ def test_any_bytes_are_a_request_or_a_refusal(data: bytes) -> None:
         ([None, 1, [["transaction", [], [["size"]]]]], 16, "size"),
         ([None, 1, [["transaction", [], [["transaction", [], []]]]]], 16, "transaction"),
         ([None, 1, [["stats"], ["remove", "k"]]], 16, "without writes"),
+        ([None, 1, [["monitor", "", "nonsense"]]], 16, "no operation 'nonsense'"),
+        ([None, 1, [["monitor", "", "", "p" * 65_537]]], 16, "prefix is longer"),
+        ([None, 1, [["monitor", "", "", "", -0.1]]], 16, ">= 0"),
+        ([None, 1, [["monitor", "", "", "", math.nan]]], 16, ""),
+        ([None, 1, [["monitor", "", "", "", 0, 0]]], 16, ">= 1"),
+        ([None, 1, [["slow_requests", 257]]], 16, "<= 256"),
         ([None, 1, [["watch", "p", -1]]], 16, ">= 0"),
         ([None, 1, "ping"], 16, "array"),
         ({"method": "ping"}, 16, "not a request"),
@@ -377,13 +387,14 @@ LINES: dict[str, list[dict[str, Any]]] = {
     "backup": [{"id": "0123456789abcdef" * 2}, {"id": "0123456789abcdef" * 2, "offset": 7}],
     "clients": [{}, {"after": "zmq:12345678", "limit": 5}],
     "kick": [{"name": "tcp:127.0.0.1:5"}],
+    "slow_requests": [{}, {"limit": 5}],
 }  # fmt: skip
 CASES = [(method, fields) for method, several in LINES.items() for fields in several]
 AS_LINES = [json.dumps({"method": method, **fields}).encode() for method, fields in CASES]
 
 
 def test_every_operation_but_the_watches_has_a_line() -> None:
-    assert {*LINES, "watch", "watch_query", "progress", "unwatch"} == set(OPERATIONS)
+    assert {*LINES, "watch", "watch_query", "monitor", "progress", "unwatch"} == set(OPERATIONS)
     for method in ("watch", "watch_query", "progress", "unwatch"):
         refused = jsonl.decode_line(json.dumps({"method": method}).encode())
         assert isinstance(refused, Refusal) and refused.code == errors.InvalidMethod.code

@@ -11,8 +11,9 @@ from support.witness import apply, raw, request
 
 from kvzmq.protocol import msgpack, operations
 from kvzmq.store.file import checkpoint, file_log, frames
-from kvzmq.store.file.compaction import compact_sealed
+from kvzmq.store.file.compaction import compact_sealed, renew
 from kvzmq.store.file.file_log import NAME, NAME_SEALED, FileLog
+from kvzmq.store.log import SEMANTICS
 from kvzmq.store.store import Store
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "files.md"
@@ -86,6 +87,21 @@ def test_the_store_reads_the_documents_log_and_checkpoint() -> None:
         }
         assert store.table.epochs.dump() == (LINEAGE, [(EPOCH, 0)])
         assert store.table.revision == 3 and dict(store.table.expiries.items()) == {"n": TIME_US + 62_000_000}
+
+
+def test_a_log_of_semantics_2_is_read_and_gone_on_with_in_a_new_one() -> None:
+    """It is the document's, but for the number: it says of nobody who has sent what."""
+    disk, inode = Disk(), Inode()
+    data = read_hex("A log")
+    header = frames.Header(file_log.MAGIC, 2, SALT, 1)
+    inode.write(0, frames.encode_header(header) + data[frames.HEADER_BYTES :])
+    disk.change_names({NAME: inode})
+    log = FileLog(disk.open())
+    store = Store(log)
+    store.recover()
+    assert (log.semantics, store.table.revision, store.records) == (2, 3, 4)
+    renew(log)
+    assert log.semantics == SEMANTICS and log.sealed
 
 
 if __name__ == "__main__":  # prints the dumps for the document

@@ -77,6 +77,11 @@ RULES = {
     "kvzmq.store.etcd": ("kvzmq.errors", "kvzmq.units", "kvzmq.store.log", "kvzmq.store.etcd"),
     "kvzmq.store.etcd.messages_pb2": (),
     "kvzmq.store.etcd.url": (),
+    "kvzmq.store.etcd.checkpoints": ("kvzmq.errors", "kvzmq.store.file.files"),
+    "kvzmq.store.etcd.local_copy": ("kvzmq.errors", "kvzmq.store"),
+    "kvzmq.store.etcd.kept": ("kvzmq.errors", "kvzmq.store"),
+    "kvzmq.store.etcd.upkeep": ("kvzmq.errors", "kvzmq.units", "kvzmq.store"),
+    "kvzmq.store.etcd.upkeep_process": ("kvzmq.errors", "kvzmq.units", "kvzmq.store"),
     "kvzmq.server": (
         "kvzmq.errors",
         "kvzmq.curve",
@@ -103,6 +108,17 @@ RULES = {
     "kvzmq.client.sync": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client.core", "kvzmq.client.sync"),
     "kvzmq.client.asyncio": ("kvzmq.errors", "kvzmq.curve", "kvzmq.client.core", "kvzmq.client.asyncio"),
     "kvzmq.tracing": ("kvzmq.protocol", "kvzmq.server", "kvzmq.tracing"),
+    "kvzmq.dashboard": (
+        "kvzmq.errors",
+        "kvzmq.curve",
+        "kvzmq.protocol",
+        "kvzmq.store.offline",
+        "kvzmq.catalog",
+        "kvzmq.client",
+        "kvzmq.tracing",
+        "kvzmq.observing",
+        "kvzmq.dashboard",
+    ),
     "kvzmq.cli": ("kvzmq",),
     "kvzmq.__main__": ("kvzmq.cli",),
 }
@@ -149,6 +165,8 @@ HOMES = {
     "prometheus_client": ("kvzmq.server.exposition",),
     "grpc": ("kvzmq.store.etcd",),
     "google.protobuf": ("kvzmq.store.etcd",),
+    "starlette": ("kvzmq.dashboard",),
+    "uvicorn": ("kvzmq.dashboard.run",),
 }
 
 
@@ -180,7 +198,7 @@ LOADS_TO_LOOK_UP = """
 import sys
 import kvzmq
 kvzmq.connect("tcp://127.0.0.1:1")
-loaded = {"zmq", "asyncio", "kvzmq.client.core.watch_state", "kvzmq.protocol.validation"} & sys.modules.keys()
+loaded = {"zmq", "asyncio", "kvzmq.client.core.push_state", "kvzmq.protocol.validation"} & sys.modules.keys()
 if loaded:
     sys.exit(f"a client loads {sorted(loaded)} before it needs them")
 """

@@ -95,7 +95,7 @@ def test_a_server_with_little_to_do_times_every_step_and_a_busy_one_some(table: 
     found = table.server.describe()["by_operation"]["insert"]
     assert found["latency"]["count"] == 5
     frame_bytes = len(table.log.groups[0]) - len(b"\x92\xce\x3b\x9a\xca\x00\x91")
-    assert found["request_bytes"] == 5 * frame_bytes
+    assert found["request_bytes"] == 5 * frame_bytes and found["reply_bytes"] == 5 * len(b"\x91\x92\x00\xc0")
     for _ in range(20):
         table.call(peer, "insert", "abc", 1)
     table.now_s += 2 * TIMED_EVERY_S
@@ -103,7 +103,7 @@ def test_a_server_with_little_to_do_times_every_step_and_a_busy_one_some(table: 
     table.call(peer, "insert", "abc", 1)
     found = table.server.describe()["by_operation"]["insert"]
     assert found["count"] == 26 and found["latency"]["count"] <= 7
-    assert found["request_bytes"] >= 25 * frame_bytes
+    assert found["request_bytes"] >= 25 * frame_bytes and found["reply_bytes"] >= 25 * 4
 
 
 def test_the_latency_of_an_operation_is_that_of_its_step() -> None:

@@ -24,6 +24,7 @@ from kvzmq.client.core import dial, plain_socket
 from kvzmq.client.core.dial import Address, Dial, Lookup, Resolver, interleave, parse_endpoint
 from kvzmq.client.core.plain_socket import HANDSHAKE_S, SILENT_S, UNSENT_BYTES_MAX, PlainOpener, PlainSocket
 from kvzmq.client.core.socket import Change, frames
+from kvzmq.client.core.targets import Target
 from kvzmq.client.core.transports import check_transport, transport_of
 
 CLIENTS_HANDSHAKE_BYTES = 64 + 2 + 6 + 12 + 4 + 6 + 9 + 4
@@ -613,18 +614,18 @@ def test_the_url_chooses_unless_somebody_asks(monkeypatch: pytest.MonkeyPatch) -
     assert [transport_of(url) for url in ("tcp://a:1", "ipc:///a", "inproc://a", "tcp://1.2.3.4:0;a:1")] == [
         "plain", "plain", "pyzmq", "pyzmq",
     ]  # fmt: skip
-    assert check_transport(None, None, ["tcp://a:1"]) is None
-    assert check_transport(None, object(), ["tcp://a:1"]) == "pyzmq"
-    assert check_transport("pyzmq", None, ["tcp://a:1"]) == "pyzmq"
+    assert check_transport(None, None, [Target("tcp://a:1")]) is None
+    assert check_transport(None, object(), [Target("tcp://a:1")]) == "pyzmq"
+    assert check_transport("pyzmq", None, [Target("tcp://a:1")]) == "pyzmq"
     for transport, context, url in (("plain", None, "inproc://a"), ("plain", object(), "tcp://a:1"), ("udp", None, "")):
         with pytest.raises(ValueError, match="transport"):
-            check_transport(transport, context, [url])
+            check_transport(transport, context, [Target(url)])
     monkeypatch.setenv("KVZMQ_TRANSPORT", "pyzmq")
-    assert check_transport(None, None, ["tcp://a:1"]) == "pyzmq"
-    assert check_transport("plain", None, ["tcp://a:1"]) == "plain"
+    assert check_transport(None, None, [Target("tcp://a:1")]) == "pyzmq"
+    assert check_transport("plain", None, [Target("tcp://a:1")]) == "plain"
     monkeypatch.setenv("KVZMQ_TRANSPORT", "udp")
     with pytest.raises(ValueError, match="from KVZMQ_TRANSPORT"):
-        check_transport(None, None, ["tcp://a:1"])
+        check_transport(None, None, [Target("tcp://a:1")])
 
 
 def test_a_client_over_a_plain_socket_loads_no_zmq() -> None:

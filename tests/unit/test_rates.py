@@ -30,8 +30,8 @@ def client(name: str, requests: int, received_bytes: int | None, connected_s: fl
 
 
 def test_counts_become_rates_by_the_servers_own_clock() -> None:
-    before = snapshot(10.0, requests=100, revision=5, cpu_user_s=1.0, cpu_system_s=0.5)
-    after = snapshot(12.0, requests=300, revision=5, cpu_user_s=1.6, cpu_system_s=0.7)
+    before = snapshot(10.0, requests=100, revision=5, cpu_s=1.5)
+    after = snapshot(12.0, requests=300, revision=5, cpu_s=2.3)
     rates = compare(before, after)
     assert rates is not None and rates.span_s == 2.0
     assert (rates.requests_per_s, rates.changes_per_s, round(rates.cpu_share, 6)) == (100.0, 0.0, 0.4)

@@ -263,5 +263,29 @@ def test_progress_of_a_watch_counts_what_others_have_acknowledged(
     other.call(writer, "insert", "a", 1)
     peer.send(["progress", 1])
     table.gather(1)  # without hearing the log first
-    replies = [message for message in peer.replies() if message[0]]
-    assert [reply[1] for reply in replies] == [1]
+    assert peer.socket.poll(1000)
+    assert [message[1] for message in peer.replies() if message[0]] == [1]
+
+
+def test_a_watch_is_told_of_an_epoch_before_a_change_that_was_made_in_it(table: Stepped, other: Stepped) -> None:
+    """Another server has begun it: whoever resumes from a later change has to name it. An old client gets no event."""
+    peer, old, writer = table.zmq(), table.zmq(), other.zmq()
+    table.store.begin_epoch(1)
+    table.call(peer, "watch", "", None, None)
+    table.call(old, "watch", "")
+    other.store.begin_epoch(1)
+    other.call(writer, "insert", "a", 1)
+    epoch = other.store.identity()["epoch"]
+    assert table.events(peer, 2) == [[0, 0, [1, 0, None, False, epoch]], [0, 1, [1, 0, ["a", [1]]]]]
+    assert table.events(old, 1) == [[0, 1, [2, 0, ["a", [1]]]]]
+
+
+def test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts(table: Stepped, other: Stepped) -> None:
+    """Guarantee 12. Red when the second one's took its place: clients of the first had another table."""
+    table.store.begin_epoch(1)
+    lineage = table.store.identity()["lineage"]
+    other.store.table.epochs.lineage = None  # as it was when the other one looked
+    other.store.begin_epoch(1)
+    table.settle()
+    assert table.store.identity() == other.store.identity()
+    assert table.store.identity()["lineage"] == lineage

@@ -644,9 +644,9 @@ def test_every_operation_of_the_wire_is_there_by_name_except_what_pushes(table: 
     for method in OPERATIONS:
         peer.send(line(method=method))
         (reply,) = table.lines(peer, 1)
-        assert (reply.get("type") == "InvalidMethod") == (method in ("watch", "watch_query", "progress", "unwatch")), (
-            reply
-        )
+        assert (reply.get("type") == "InvalidMethod") == (
+            method in ("watch", "watch_query", "monitor", "progress", "unwatch")
+        ), reply
 
 
 def test_a_first_line_without_end_is_looked_at_only_at_its_head(
@@ -707,6 +707,52 @@ def test_who_does_not_show_the_token_is_told_once_and_disconnected(guarded: Step
     other = guarded.tcp()
     other.send(TOKEN + b'\n{"method": "size"}\n')
     assert guarded.lines(other, 1) == [{"status": "OK", "result": 0}]
+
+
+def test_who_sends_on_behind_a_wrong_token_is_told_before_the_end(guarded: Stepped) -> None:
+    """And reads the end of the stream, not a reset. Seen red with a connection that was closed with unread bytes."""
+    peer = guarded.tcp()
+    peer.send(b"wrong\n")
+    data = b"x" * (1 << 20)
+    sent = 0
+    heard = b""
+
+    def told() -> bool:
+        nonlocal sent, heard
+        sent += peer.send_some(data[sent:])
+        with contextlib.suppress(BlockingIOError):
+            heard += peer.socket.recv(1000)  # raises ConnectionResetError
+        return sent == len(data) and heard.endswith(b"\n")
+
+    guarded.until(told)
+    assert b"NotAllowed" in heard
+
+    def ended() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return peer.socket.recv(1000) == b""
+        return False
+
+    guarded.until(ended)
+    peer.finish()
+    guarded.until(lambda: guarded.bridge.connections == 0)
+
+
+def test_who_never_stops_sending_behind_a_wrong_token_is_closed_at_last(guarded: Stepped) -> None:
+    quiet, endless = guarded.tcp(), guarded.tcp()
+    for peer in (quiet, endless):
+        peer.send(b"wrong\n")
+    sent = 0
+
+    def more() -> bool:
+        nonlocal sent
+        with contextlib.suppress(ConnectionError):
+            sent += endless.send_some(b"x" * 100_000)
+        return guarded.bridge.connections < 2
+
+    guarded.until(more)
+    assert sent > tcp.DRAINED_BYTES_MAX / 2
+    guarded.now_s += tcp.DRAIN_S + 1
+    guarded.until(lambda: guarded.bridge.connections == 0)
 
 
 def test_a_token_in_pieces_is_one(guarded: Stepped) -> None:

@@ -51,7 +51,7 @@ def backup(connection: Connection, destination: Path, as_json: bool) -> None:
     if to_output and sys.stdout.isatty():
         raise click.UsageError("a backup is no text for a terminal: name a file, or redirect standard output")
     with _writing(destination) as write:
-        copied = copy(_pieces(connection.table), write, f"the backup from {connection.url}")
+        copied = copy(_pieces(connection.table), write, f"the backup from {connection.where}")
     found = copied.summary
     if as_json:
         show.put([show.encode_json({

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from msgspec import Raw
 
-import kvzmq
 from kvzmq import errors
 from kvzmq.bench.load import CONNECTIONS_MAX, TRANSPORT, Load, Measured, summarize
 from kvzmq.bench.outcome import LATENCY_COLUMNS, Outcome, latency_row
@@ -21,8 +21,8 @@ from kvzmq.bench.workload import TESTS, Workload
 from kvzmq.cli import DONE, NOT_FOUND
 from kvzmq.client.core.endpoints import resolve
 from kvzmq.client.core.pyzmq_socket import use_keys
-from kvzmq.client.core.urls import parse_urls
-from kvzmq.curve import BadKey, ClientKeys, client_keys
+from kvzmq.client.core.targets import Target, parse_targets
+from kvzmq.client.sync.client import Client, open_client
 
 _BATCH_TIMEOUT_S = 30.0
 """How long one batch of the rows that a test needs may take."""
@@ -120,26 +120,20 @@ def bench(
     if report is not None:
         _check_plots()
     settings = ctx.find_root().params
-    url, timeout_s = settings["url"], settings["timeout_s"]
-    endpoint = _endpoint(url, timeout_s)
-    keys = _keys(settings["curve_key"], settings["server_key"])
+    timeout_s = settings["timeout_s"]
+    target = _target(settings, timeout_s)
     work = Workload(keyspace, data_bytes)
     counts = _counts(clients) if report is not None else [clients]
     outcomes: list[Outcome] = []
     if as_csv:
         click.echo(_CSV_HEADER)
-    with kvzmq.connect(
-        endpoint,
-        max(timeout_s, _BATCH_TIMEOUT_S),
-        curve_key=settings["curve_key"],
-        server_key=settings["server_key"],
-    ) as table:
+    with open_client([target], max(timeout_s, _BATCH_TIMEOUT_S)) as table:
         table.ping(timeout=timeout_s)  # a server that is not there is not waited for as long as a batch
         try:
             for test, count in itertools.product(tests, counts):
                 table.insert_many(work.rows(test, requests))
                 measured = _measure(
-                    endpoint, keys, work, test, count, requests, pipeline, max(timeout_s, 10.0), as_csv or quiet
+                    target, work, test, count, requests, pipeline, max(timeout_s, 10.0), as_csv or quiet
                 )
                 outcomes.append(Outcome(test, count, measured, summarize(measured.latencies_ns)))
                 if as_csv:
@@ -158,20 +152,13 @@ def bench(
             click.echo(f"wrote {path}", err=True)
 
 
-def _endpoint(url: str, timeout_s: float) -> str:
-    """Return where the first server of the URL list listens."""
+def _target(settings: Mapping[str, Any], timeout_s: float) -> Target:
+    """Return where the first server of the URL list listens, and the keys for it."""
     try:
-        return resolve(parse_urls(url)[0], timeout_s)[0]
+        first = parse_targets(settings["url"], settings["curve_key"], settings["server_key"])[0]
     except ValueError as error:
-        raise errors.InvalidRequest(str(error)) from None
-
-
-def _keys(curve_key: str | None, server_key: str | None) -> ClientKeys | None:
-    """Return the keys for a server with CURVE, None if none were given."""
-    try:
-        return client_keys(curve_key, server_key)
-    except BadKey as error:
         raise click.UsageError(str(error)) from None
+    return first._replace(url=resolve(first.url, timeout_s)[0])
 
 
 def _counts(clients: int) -> list[int]:
@@ -186,8 +173,7 @@ def _check_plots() -> None:
 
 
 def _measure(
-    endpoint: str,
-    keys: ClientKeys | None,
+    target: Target,
     work: Workload,
     test: str,
     clients: int,
@@ -208,7 +194,7 @@ def _measure(
     )
     began_s = time.perf_counter()
     with (
-        Load(endpoint, clients, timeout_s=timeout_s, prepare=lambda socket: use_keys(socket, keys)) as load,
+        Load(target.url, clients, timeout_s=timeout_s, prepare=lambda socket: use_keys(socket, target.keys)) as load,
         Progress(*columns, console=console, transient=True, disable=silent or not console.is_terminal) as bar,
     ):
         task = bar.add_task(test, total=requests, rate="")
@@ -224,7 +210,7 @@ def _batches(operations: Iterator[Raw], total: int, pipeline: int) -> Iterator[l
         yield list(itertools.islice(operations, min(pipeline, total - at)))
 
 
-def _clean_up(table: kvzmq.Client, work: Workload, rows: int) -> None:
+def _clean_up(table: Client, work: Workload, rows: int) -> None:
     table.remove_many([work.prefix + "counter"])
     for at in range(0, rows, 10_000):
         table.remove_many([work.key(number) for number in range(at, min(rows, at + 10_000))])

@@ -29,7 +29,7 @@ def doctor(ctx: click.Context, data: Path | None, as_json: bool) -> None:
     from kvzmq.observing import doctor as checks
 
     connection: Connection = ctx.obj
-    evidence = checks.Evidence(url=connection.url, asked_s=checks.now_s())
+    evidence = checks.Evidence(url=connection.where, asked_s=checks.now_s())
     try:
         evidence.stats = connection.table.stats()
         evidence.asked_s = checks.now_s()
@@ -42,10 +42,10 @@ def doctor(ctx: click.Context, data: Path | None, as_json: bool) -> None:
         checks.look_at_files(evidence, data)
     findings = checks.diagnose(evidence)
     if as_json:
-        show.put([show.encode_json({"url": connection.url, "findings": findings})])
+        show.put([show.encode_json({"url": connection.where, "findings": findings})])
     elif findings:
         show.put(f"{finding.text}\n    mend: {finding.command}".encode() for finding in findings)
     else:
-        show.put([f"nothing wrong with {connection.url}{'' if data is None else f' and {data}'}".encode()])
+        show.put([f"nothing wrong with {connection.where}{'' if data is None else f' and {data}'}".encode()])
     if findings:
         ctx.exit(NOT_FOUND)

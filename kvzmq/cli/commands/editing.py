@@ -71,8 +71,7 @@ class _Lines(Iterator[str]):
     def __next__(self) -> str:
         if not self._shell.unfinished:
             self._begun = readline.get_current_history_length()
-        url = self._shell.connection.url
-        prompt = f"{url}> "
+        prompt = f"{self._shell.connection.where}> "
         if self._shell.unfinished:
             prompt = "... ".rjust(len(prompt))
         try:

@@ -22,7 +22,7 @@ from kvzmq.store.offline.reading import Reading
 _WRITES = sorted(name for name, kind in OPERATIONS.items() if kind.writes)
 _KEYS_SHOWN = 5
 _KEYS_WIDTH = 16
-_HEADS = ("time (UTC)", "group", "session", "seq", "operation", "keys")
+_HEADS = ("time (UTC)", "group", "session", "client", "seq", "operation", "keys")
 
 
 class _Moment(click.ParamType[int]):
@@ -56,6 +56,7 @@ class _Moment(click.ParamType[int]):
 )
 @click.option("--prefix", metavar="PREFIX", help="Only what names a key that begins with this.")
 @click.option("--session", metavar="HEX", help="Only what this session did; its first digits are enough.")
+@click.option("--client", metavar="NAME", help="Only what the client of this name did, where clients have keys.")
 @click.option("--since", "since_us", type=_Moment(), help="Only from this time on: UTC, or an age such as 15m.")
 @click.option("--until", "until_us", type=_Moment(), help="Only before this time.")
 @click.option(
@@ -75,22 +76,26 @@ def log(
     keys: tuple[str, ...],
     prefix: str | None,
     session: str | None,
+    client: str | None,
     since_us: int | None,
     until_us: int | None,
     operations: tuple[str, ...],
     values: bool,
     as_json: bool,
 ) -> None:
-    """Show every change that is in the log of DIR: when, by which session, which operation, which keys.
+    """Show every change that is in the log of DIR: when, by which client, which operation, which keys.
 
     The log reaches back to the last compaction; what came before is in the checkpoint, without its history. It shows
     what was asked for: an operation that found its condition not met, or its key absent, is there, too. May run
     beside a server. Damaged places are skipped and reported; exit code 1 then.
 
+    A client has a name where the server asks for keys (CURVE), then also in the log; else it is known by its session
+    alone.
+
     On a terminal the columns have a header. In a pipe there is none: a line is TIME TAB GROUP TAB SESSION TAB SEQ TAB
-    OPERATION TAB KEYS, and TAB ARGUMENTS with --values. --json has names.
+    OPERATION TAB KEYS, then TAB ARGUMENTS with --values, and TAB CLIENT at the end. --json has names.
     """
-    wanted = AuditFilter(keys, prefix, session, since_us, until_us, operations)
+    wanted = AuditFilter(keys, prefix, session, since_us, until_us, operations, client)
     gaps: list[str] = []
     with Reading(directory) as reading:
         found = entries(reading, wanted, gaps)
@@ -110,6 +115,7 @@ def _as_dict(entry: AuditEntry) -> dict[str, Any]:
         "time": utc(entry.time_us),
         "group": entry.group,
         "session": None if entry.session is None else entry.session.hex(),
+        "client": entry.client,
         "seq": entry.seq,
         "operation": entry.operation,
         "keys": entry.keys,
@@ -128,10 +134,11 @@ def _as_line(entry: AuditEntry, values: bool) -> str:
             shown.append(f"... ({len(names)} keys)")
     else:
         shown = [show.bare_field(key).decode() for key in names]
+    client = entry.client or "-"
     fields = [utc(entry.time_us), str(entry.group), session, str(entry.seq), entry.operation, " ".join(shown)]
     if values:
         fields.append(show.on_screen(entry.arguments()) if terminal else show.encode_json(entry.arguments()).decode())
-    return _aligned(fields) if terminal else "\t".join(fields)
+    return _aligned([*fields[:3], client, *fields[3:]]) if terminal else "\t".join([*fields, client])
 
 
 def _header(values: bool) -> str:
@@ -139,8 +146,17 @@ def _header(values: bool) -> str:
 
 
 def _aligned(fields: list[str]) -> str:
-    moment, group, session, seq, operation, keys, *rest = fields
+    moment, group, session, client, seq, operation, keys, *rest = fields
     keys = keys.ljust(_KEYS_WIDTH) if rest else keys
     return "  ".join(
-        (moment.ljust(24), group.rjust(6), session.ljust(8), seq.rjust(5), operation.ljust(15), keys, *rest)
+        (
+            moment.ljust(24),
+            group.rjust(6),
+            session.ljust(8),
+            client.ljust(8),
+            seq.rjust(5),
+            operation.ljust(15),
+            keys,
+            *rest,
+        )
     )

@@ -7,23 +7,38 @@ from typing import Any
 
 import click
 
-from kvzmq.cli.arguments import Address, CompactAfter, Endpoint, Size
+from kvzmq.cli.arguments import Address, CompactAfter, Endpoint, Size, TableInEtcd
 from kvzmq.cli.config import ConfigurableCommand
 from kvzmq.cli.logs import FORMATS
 from kvzmq.cli.serving.options import Options
 from kvzmq.cli.serving.running import serve
 from kvzmq.protocol import messages
+from kvzmq.server.slow_log import SLOWER_THAN_S
 
 _HEADINGS = {
     "Table": ("data", "must-exist", "compact-after", "request-max", "group-commit"),
+    "Log on etcd": (
+        "log",
+        "etcd-ca",
+        "etcd-cert",
+        "etcd-key",
+        "etcd-user",
+        "etcd-password-file",
+        "etcd-quota",
+        "etcd-margin",
+        "new-epoch",
+    ),
     "Endpoints": ("bind", "tcp"),
     "Security": ("curve-key", "clients", "token-file", "insecure"),
     "Catalog": ("project", "owner", "catalog"),
-    "Log": ("log-level", "log-format", "trace"),
+    "Log": ("log-level", "log-format", "trace", "slow-log-ms"),
     "Metrics": ("metrics", "metrics-token"),
     "Settings": ("config", "print-config"),
 }
 """What the help shows together; options that are not here come last."""
+
+_OF_ETCD = ("etcd_ca", "etcd_cert", "etcd_key", "etcd_user", "etcd_password_file", "new_epoch")
+"""The options that say nothing without --log."""
 
 
 @click.command(cls=ConfigurableCommand, headings=_HEADINGS)
@@ -120,6 +135,68 @@ _HEADINGS = {
     "[default: when it outgrows the checkpoint and 64M]",
 )
 @click.option(
+    "--log",
+    "log_url",
+    type=TableInEtcd(),
+    envvar="KVZMQ_LOG",
+    help="Share the log of table NAME on an etcd cluster with other servers, etcd://H:P,H:P,H:P/NAME; --data then "
+    "holds a copy, which makes a restart fast. Needs kvzmq[etcd].",
+)
+@click.option(
+    "--etcd-ca",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_ETCD_CA",
+    metavar="FILE",
+    help="Certificates of the authorities that etcd's are signed by, PEM: connections use TLS.",
+)
+@click.option(
+    "--etcd-cert",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_ETCD_CERT",
+    metavar="FILE",
+    help="The server's certificate for etcd, PEM.",
+)
+@click.option(
+    "--etcd-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_ETCD_KEY",
+    metavar="FILE",
+    help="The private key of --etcd-cert.",
+)
+@click.option("--etcd-user", envvar="KVZMQ_ETCD_USER", metavar="NAME", help="The server's user in etcd.")
+@click.option(
+    "--etcd-password-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="KVZMQ_ETCD_PASSWORD_FILE",
+    metavar="FILE",
+    help="What holds the password of --etcd-user.",
+)
+@click.option(
+    "--etcd-quota",
+    "etcd_quota_bytes",
+    type=Size(1 << 20, 1 << 40),
+    default="2G",
+    envvar="KVZMQ_ETCD_QUOTA",
+    show_default=True,
+    help="The --quota-backend-bytes of etcd's members, to be warned in time; from 3.6 on they tell.",
+)
+@click.option(
+    "--etcd-margin",
+    "etcd_margin_s",
+    type=click.FloatRange(0.0, 86_400.0),
+    default="60",
+    envvar="KVZMQ_ETCD_MARGIN",
+    show_default=True,
+    metavar="SECONDS",
+    help="How long groups are kept after a checkpoint that holds them, for servers that are behind.",
+)
+@click.option(
+    "--new-epoch",
+    is_flag=True,
+    envvar="KVZMQ_NEW_EPOCH",
+    help="Serve the table although etcd has lost what this server has served; for one start of one server.",
+)
+@click.option(
     "--request-max",
     "request_bytes_max",
     type=Size(messages.REQUEST_BYTES_MIN, messages.REQUEST_BYTES_LIMIT),
@@ -134,6 +211,16 @@ _HEADINGS = {
     envvar="KVZMQ_TRACE",
     metavar="FILE",
     help="Write a line for every request executed; - for standard output.",
+)
+@click.option(
+    "--slow-log-ms",
+    "slow_log_ms",
+    type=click.FloatRange(min=0),
+    default=f"{1000 * SLOWER_THAN_S:g}",
+    envvar="KVZMQ_SLOW_LOG_MS",
+    show_default=True,
+    metavar="MS",
+    help="Keep requests that take so long, for `kvzmq slowlog`; 0 keeps none.",
 )
 @click.option(
     "--group-commit/--no-group-commit",
@@ -173,6 +260,12 @@ def server(ctx: click.Context, /, **options: Any) -> None:
         raise click.UsageError(
             f"{keys} --curve-key and {len(options['binds'])} --bind: give one key for all, or one each"
         )
+    if options["log_url"] is None and (named := [name for name in _OF_ETCD if options[name]]):
+        raise click.UsageError(f"--{named[0].replace('_', '-')} is for a log on etcd: add --log etcd://...")
+    if (options["etcd_user"] is None) != (options["etcd_password_file"] is None):
+        raise click.UsageError("--etcd-user and --etcd-password-file go together")
+    if (options["etcd_cert"] is None) != (options["etcd_key"] is None):
+        raise click.UsageError("--etcd-cert and --etcd-key go together")
     if options["metrics_token_path"] is not None and options["metrics_address"] is None:
         raise click.UsageError("--metrics-token says who may see the metrics: where? Add --metrics HOST:PORT")
     serve(Options(**options), ctx)

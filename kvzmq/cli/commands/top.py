@@ -18,6 +18,9 @@ from kvzmq.cli.connection import Connection, TableCommand, json_option
 if TYPE_CHECKING:
     from kvzmq.cli.top.gathering import Gathered
 
+PREFIXES = 20
+"""How many of the hottest prefixes --once --json says."""
+
 ONCE_COLUMNS = 100
 """How wide --once draws where there is no terminal, and no COLUMNS."""
 
@@ -75,15 +78,18 @@ async def _once(connection: Connection, interval_s: float, sampling: bool, as_js
     from kvzmq.cli.top.gathering import Gathered, snapshot_of
     from kvzmq.cli.top.watching import open_client
 
-    gathered = Gathered(connection.url)
+    gathered = Gathered(connection.where)
     async with open_client(connection) as client:
         gathered.answered(await snapshot_of(client, connection.timeout_s))
-        await asyncio.sleep(interval_s)
+        ends_s = time.monotonic() + interval_s
+        if sampling:
+            await gathered.sample(client, lambda: time.monotonic() < ends_s)
+        await asyncio.sleep(max(0.0, ends_s - time.monotonic()))
         gathered.answered(await snapshot_of(client, connection.timeout_s))
     if as_json:
         show.put([show.encode_json(_described(gathered))])
     else:
-        _print(gathered, interval_s)
+        _print(gathered, interval_s, sampling)
 
 
 def _described(gathered: Gathered) -> Mapping[str, Any]:
@@ -94,10 +100,13 @@ def _described(gathered: Gathered) -> Mapping[str, Any]:
         for name, value in snapshot.stats.items()
         if not isinstance(value, (dict, list)) or name == "indexes"
     }
-    return {"url": gathered.url, "server": state, "rates": gathered.rates, "alarms": gathered.alarms}
+    found = {"url": gathered.url, "server": state, "rates": gathered.rates, "alarms": gathered.alarms}
+    if gathered.prefixes is not None:
+        found["prefixes"] = dict(gathered.prefixes.shares(PREFIXES))
+    return found
 
 
-def _print(gathered: Gathered, interval_s: float) -> None:
+def _print(gathered: Gathered, interval_s: float, sampling: bool) -> None:
     from kvzmq.cli import show
     from kvzmq.cli.top.drawing import whole
     from kvzmq.cli.top.view import View
@@ -105,5 +114,6 @@ def _print(gathered: Gathered, interval_s: float) -> None:
 
     colored = show.on_terminal()
     columns = shutil.get_terminal_size((ONCE_COLUMNS, 24)).columns
-    lines = escaped(whole(gathered, View(interval_s=interval_s), columns, time.strftime("%H:%M:%S")), columns, colored)
+    view = View(interval_s=interval_s, sampling=sampling)
+    lines = escaped(whole(gathered, view, columns, time.strftime("%H:%M:%S")), columns, colored)
     show.put((line if colored else line.rstrip()).encode() for line in lines)

@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from itertools import islice
 from pathlib import Path
@@ -40,10 +40,10 @@ from kvzmq.units import count
 if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
 
-_BATCH_ROWS = 1000
+BATCH_ROWS = 1000
 _BATCH_BYTES = 1 << 18
 _COUNT_BEGINS = b'{"rows":'
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def line_of(key: str, value: bytes | None, expires_us: int | None = None) -> bytes:
@@ -57,7 +57,7 @@ def line_of(key: str, value: bytes | None, expires_us: int | None = None) -> byt
     else:
         row["value"] = decoded
     if expires_us is not None:
-        row["expires"] = _EPOCH + timedelta(microseconds=expires_us)
+        row["expires"] = EPOCH + timedelta(microseconds=expires_us)
     return show.encode_json(row)
 
 
@@ -94,11 +94,11 @@ def export(connection: Connection, directory: Path | None, prefix: str, output: 
     """
     total: int | None
     if directory is not None:
-        found, total = _from_directory(directory, prefix)
+        found, total = from_directory(directory, prefix)
     else:
         table = connection.table
         total = table.size() if not prefix else None
-        found = _from_server(table, prefix)
+        found = from_server(table, prefix)
     with Progress("rows", total, beside_rows=output is None) as progress:
         lines = progress.count(line_of(*row) for row in found)
         if output is None:
@@ -113,8 +113,8 @@ def export(connection: Connection, directory: Path | None, prefix: str, output: 
             show.note(f"{count(rows, 'row')} exported")
 
 
-_Found = tuple[str, bytes, "int | None"]
-"""A key, its value, and when the row expires."""
+Found = tuple[str, "bytes | None", "int | None"]
+"""A key, its value, or None for removed, and when the row expires, microseconds since 1970 UTC."""
 
 
 def _may_expire(table: Client) -> bool:
@@ -125,25 +125,37 @@ def _may_expire(table: Client) -> bool:
         return True
 
 
-def _from_server(table: Client, prefix: str) -> Iterator[_Found]:
+def from_server(table: Client, prefix: str) -> Iterator[Found]:
+    """Yield the rows of a server, in the order of their keys; those written meanwhile may or may not be among them."""
     rows = iter(table.items(prefix))
     if not _may_expire(table):
         for key, value in rows:
             yield key, msgpack.encode_value(value), None
         return
-    while page := list(islice(rows, _BATCH_ROWS)):
-        with table.pipeline() as batch:
-            lives = [batch.ttl(key) for key, _ in page]
-        now_us = time.time_ns() // 1000
-        for (key, value), life in zip(page, lives):
-            try:
-                left_s = life.result()
-            except errors.NoSuchKey:
-                continue  # it has expired since
-            yield key, msgpack.encode_value(value), None if left_s is None else now_us + int(left_s * 1e6)
+    while page := list(islice(rows, BATCH_ROWS)):
+        yield from with_lives(table, page)
 
 
-def _from_directory(directory: Path, prefix: str) -> tuple[Iterator[_Found], int]:
+def with_lives(table: Client, page: Sequence[tuple[str, Any]]) -> Iterator[Found]:
+    """Yield rows of a server with when each of them expires."""
+    with table.pipeline() as batch:
+        lives = [batch.ttl(key) for key, _ in page]
+    now_us = time.time_ns() // 1000
+    for (key, value), life in zip(page, lives):
+        try:
+            left_s = life.result()
+        except errors.NoSuchKey:
+            continue  # it has expired since
+        yield key, msgpack.encode_value(value), None if left_s is None else now_us + int(left_s * 1e6)
+
+
+def from_directory(directory: Path, prefix: str) -> tuple[Iterator[Found], int]:
+    """Return the rows of a directory, as recovery would give them, and how many there are.
+
+    Raises:
+        DirectoryInUse: a server has it open
+        CorruptionError: a file is not what was written
+    """
     from kvzmq.store.file.file_log import FileLog
     from kvzmq.store.offline.reading import Reading
     from kvzmq.store.store import Store
@@ -165,7 +177,9 @@ def _from_directory(directory: Path, prefix: str) -> tuple[Iterator[_Found], int
     return ((key, rows[key], expiries.get(key)) for key in keys), len(keys)
 
 
-class _Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A line of an export."""
+
     key: str
     value: Any = UNSET
     msgpack: bytes | UnsetType = UNSET
@@ -177,7 +191,7 @@ class _Count(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     rows: int
 
 
-_decode_row = msgspec.json.Decoder(_Row).decode
+_decode_row = msgspec.json.Decoder(Row).decode
 _decode_count = msgspec.json.Decoder(_Count).decode
 
 
@@ -217,7 +231,7 @@ class _Tally:
         self.whole = True
 
 
-class _Batch:
+class Batch:
     """Rows to insert and keys to remove, and the lines they come from.
 
     Args:
@@ -235,15 +249,16 @@ class _Batch:
     def __len__(self) -> int:
         return len(self.rows) + len(self.removed)
 
-    def takes(self, row: _Row, length: int) -> bool:
+    def takes(self, row: Row, length: int) -> bool:
         """Say whether a row still fits: a key comes once, so that the order within a batch does not matter."""
         return (
             row.key not in self._lines
-            and len(self) < _BATCH_ROWS
+            and len(self) < BATCH_ROWS
             and (not len(self) or self.bytes + length <= _BATCH_BYTES)
         )
 
-    def add(self, row: _Row, length: int, number: int) -> None:
+    def add(self, row: Row, length: int, number: int) -> None:
+        """Add a row of `length` bytes, from the line of this number."""
         left_s = self._ttl_s if row.expires is None else row.expires.timestamp() - time.time()
         if row.removed or (left_s is not None and left_s <= 0):
             self.removed.append(row.key)
@@ -255,6 +270,7 @@ class _Batch:
         self._lines[row.key] = number
 
     def send(self, table: Client) -> None:
+        """Have the table do it."""
         lasting = {key: value for key, value in self.rows.items() if key not in self.lives}
         if lasting:
             table.insert_many(lasting)
@@ -374,7 +390,7 @@ def _replace(connection: Connection, file: IO[bytes], without_count: bool, ttl_s
     removed = 0
     others = (key for key in connection.table if key not in keys)
     try:
-        while page := list(islice(others, _BATCH_ROWS)):
+        while page := list(islice(others, BATCH_ROWS)):
             removed += connection.table.remove_many(page)
     except errors.KvzmqError:
         show.note(f"kvzmq: {count(done, 'row')} imported, {removed:,} others removed so far; run it again to go on")
@@ -402,14 +418,14 @@ def _read_all(file: IO[bytes]) -> tuple[set[str], _Tally]:
     return keys, tally
 
 
-def _batches(file: Iterable[bytes], tally: _Tally, ttl_s: float | None) -> Iterator[_Batch]:
+def _batches(file: Iterable[bytes], tally: _Tally, ttl_s: float | None) -> Iterator[Batch]:
     """Gather rows into batches; the rows before a bad line still go."""
-    batch = _Batch(ttl_s)
+    batch = Batch(ttl_s)
     try:
         for number, row in _rows_of(file, tally):
             if not batch.takes(row, tally.line_bytes):
                 yield batch
-                batch = _Batch(ttl_s)
+                batch = Batch(ttl_s)
             batch.add(row, tally.line_bytes, number)
     except _BadLine:
         if batch:
@@ -419,7 +435,7 @@ def _batches(file: Iterable[bytes], tally: _Tally, ttl_s: float | None) -> Itera
         yield batch
 
 
-def _rows_of(file: Iterable[bytes], tally: _Tally) -> Iterator[tuple[int, _Row]]:
+def _rows_of(file: Iterable[bytes], tally: _Tally) -> Iterator[tuple[int, Row]]:
     """Yield the rows of a file with the numbers of their lines.
 
     Raises:
@@ -442,7 +458,7 @@ def _read_count(line: bytes, number: int) -> int:
         raise _BadLine(f"line {number}: {error}") from None
 
 
-def _read_line(line: bytes, number: int) -> _Row:
+def _read_line(line: bytes, number: int) -> Row:
     try:
         row = _decode_row(line)
         if [row.value is not UNSET, row.msgpack is not UNSET, row.removed].count(True) != 1:

@@ -108,7 +108,7 @@ def _remove_prefix(connection: Connection, prefix: str, yes: bool, as_json: bool
             return _done(connection, as_json, removed=0)
         found = count(there, "row")
         which = f"whose key begins with {prefix!r}" if prefix else "of the table, all there are,"
-        if not click.confirm(f"Remove {found} {which} from {connection.url}?", err=True):
+        if not click.confirm(f"Remove {found} {which} from {connection.where}?", err=True):
             raise click.Abort
     removed = 0
     try:

@@ -12,13 +12,14 @@ import zmq
 from kvzmq import errors
 from kvzmq.cli.securing import Secured, refuse_unprotected, secure
 from kvzmq.cli.serving.announcing import announcer_of
-from kvzmq.cli.serving.log import compactor_of, open_log, recover, refuse_no_table
+from kvzmq.cli.serving.log import compactor_of, open_home, recover, refuse_no_table
 from kvzmq.cli.serving.options import Options
 from kvzmq.curve import read_token
 from kvzmq.server.loop import Server
 from kvzmq.server.metrics import Metrics
 from kvzmq.server.observer import Observer
 from kvzmq.server.scrape import Scrape
+from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Transport
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.server.transport.tcp import TcpTransport
@@ -44,19 +45,21 @@ def build(options: Options, observers: Sequence[Observer], stack: contextlib.Exi
     secured = None
     if options.clients is not None:
         secured = secure(context, options.curve_keys, options.clients, len(options.binds))
-    log = open_log(options)
-    store = Store(log)
+    home = open_home(options)
+    stack.callback(home.close)
+    store = Store(home.log)
     router = RouterTransport(context, options.binds, options.request_bytes_max, secured and secured.curve)
     bridge = _bridge(options, secured)
     transports: list[Transport] = [router] if bridge is None else [router, bridge]
     scrape = _scrape(options, stack)
-    recover(options, store, log, [endpoint for transport in transports for endpoint in transport.endpoints])
+    recover(store, home, [endpoint for transport in transports for endpoint in transport.endpoints])
     announcer, announcement = announcer_of(options, router.endpoints, None if bridge is None else bridge.port)
     built = Server(
-        store, transports, compactor_of(options, store, log), announcer, announcement, options.group_commit,
+        store, transports, compactor_of(options, store, home), announcer, announcement, options.group_commit,
         observers, Metrics(), scrape,
         request_bytes_max=options.request_bytes_max,
         zap=secured and secured.zap, access=secured and secured.access,
+        slow_log=SlowLog(options.slow_log_ms / 1000) if options.slow_log_ms else None,
     )  # fmt: skip
     stack.callback(built.close)
     return built

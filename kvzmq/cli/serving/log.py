@@ -7,13 +7,12 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from kvzmq import __version__
+from kvzmq.cli.serving.homes import ClusterHome, DirectoryHome, Home
 from kvzmq.cli.serving.options import Options
-from kvzmq.store.file.compaction import Compactor, renew
-from kvzmq.store.file.file_log import FileLog
-from kvzmq.store.file.files import DiskDirectory
+from kvzmq.server.loop import Compaction
+from kvzmq.store.etcd.url import read_security
 from kvzmq.store.offline.reading import NAMES, NoTable
 from kvzmq.store.store import Store
 from kvzmq.units import count, duration, size
@@ -27,70 +26,70 @@ def refuse_no_table(options: Options) -> None:
     Raises:
         NoTable: there is none
     """
-    if options.must_exist and not _holds_table(options.data):
+    if options.must_exist and options.log_url is None and not any((options.data / name).exists() for name in NAMES):
         raise NoTable(
             f"{options.data.resolve()} holds no table, and --must-exist says not to begin one: "
             "is it the right directory, is its disk mounted?"
         )
 
 
-def open_log(options: Options) -> FileLog:
-    """Return the log, locked for this process and not replayed yet."""
-    return FileLog(DiskDirectory(options.data))
-
-
-def recover(options: Options, store: Store, log: FileLog, endpoints: Sequence[str]) -> None:
-    """Replay the log into the store, begin an epoch, and say in the log what table it is.
-
-    Args:
-        options: of the server
-        store: of the log, empty
-        log: just opened
-        endpoints: where the server listens, for the log
-    """
-    began_s = time.monotonic()
-    is_new = not _holds_table(options.data)
-    store.recover()
-    renew(log)
-    store.begin_epoch(time.time_ns() // 1000)
-    _spare_the_collector()
-    _say_what_it_serves(options.data, store, log, endpoints, None if is_new else time.monotonic() - began_s)
-
-
-def compactor_of(options: Options, store: Store, log: FileLog) -> Compactor:
-    """Return what keeps the log short."""
-    unit, threshold = options.compact_after or (None, None)
-    return Compactor(
-        store,
-        log,
-        after_records=threshold if unit == "records" else None,
-        after_bytes=threshold if unit == "bytes" else None,
+def open_home(options: Options) -> Home:
+    """Return the home of the log, which was opened and not recovered yet."""
+    if options.log_url is None:
+        return DirectoryHome(options.data)
+    password = options.etcd_password_file
+    security = read_security(
+        options.etcd_ca,
+        options.etcd_cert,
+        options.etcd_key,
+        options.etcd_user,
+        None if password is None else password.read_text().rstrip("\n"),
+    )
+    return ClusterHome(
+        options.log_url, security, options.data, options.etcd_quota_bytes, options.etcd_margin_s, options.new_epoch
     )
 
 
-def _holds_table(path: Path) -> bool:
-    return any((path / name).exists() for name in NAMES)
+def recover(store: Store, home: Home, endpoints: Sequence[str]) -> None:
+    """Build the table from the log, begin an epoch, and say in the server's log what table it is.
+
+    Args:
+        store: of the home's log, empty
+        home: just opened
+        endpoints: where the server listens, for its log
+    """
+    began_s = time.monotonic()
+    store.recover()
+    is_new = store.revision == 0 and store.table.epochs.lineage is None
+    home.check(store)
+    store.begin_epoch(time.time_ns() // 1000)
+    _spare_the_collector()
+    _say_what_it_serves(home, store, endpoints, None if is_new else time.monotonic() - began_s)
 
 
-def _say_what_it_serves(
-    path: Path, store: Store, log: FileLog, endpoints: Sequence[str], seconds: float | None
-) -> None:
+def compactor_of(options: Options, store: Store, home: Home) -> Compaction:
+    """Return what keeps the log short."""
+    unit, threshold = options.compact_after or (None, None)
+    return home.compactor(store, threshold if unit == "records" else None, threshold if unit == "bytes" else None)
+
+
+def _say_what_it_serves(home: Home, store: Store, endpoints: Sequence[str], seconds: float | None) -> None:
     """Say in the log which table this is, and how long recovery took, or None for a new one."""
     what = "a new table"
     if seconds is not None:
         table = store.table
         what = (
             f"{count(len(table.rows), 'row')}, revision {table.revision:,}, recovered in {duration(seconds)} from "
-            f"a checkpoint of {size(log.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
+            f"a checkpoint of {size(home.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
         )
     identity = store.identity()
     _log.info(
         "kvzmq %s, process %d, serves %s: %s; lineage %s, epoch %s",
-        __version__, os.getpid(), path.resolve(), what, identity["lineage"], identity["epoch"],
+        __version__, os.getpid(), home.name, what, identity["lineage"], identity["epoch"],
         extra={
-            "event": "started", "version": __version__, "pid": os.getpid(), "directory": str(path.resolve()),
+            "event": "started", "version": __version__, "pid": os.getpid(), "directory": home.name,
             **identity, "revision": store.revision, "rows": store.row_count, "endpoints": endpoints,
-            "recovery_s": None if seconds is None else round(seconds, 3), "checkpoint_bytes": log.checkpoint_bytes,
+            "recovery_s": None if seconds is None else round(seconds, 3), "checkpoint_bytes": home.checkpoint_bytes,
             "requests_in_log": store.records,
         },
     )  # fmt: skip

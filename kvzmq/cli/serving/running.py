@@ -43,11 +43,11 @@ def serve(options: Options, ctx: click.Context) -> None:
             trace = open_trace(options.trace_path, stack)
             built = build(options, [] if trace is None else [trace], stack)
         except errors.CorruptionError as error:
-            _exit(
-                f"{error}. Nothing was changed. `kvzmq check {options.data}` says what is there, "
-                f"`kvzmq check --repair {options.data}` saves what can be read to a copy",
-                REFUSED_TO_START,
+            advice = (
+                f" `kvzmq check {options.data}` says what is there, `kvzmq check --repair {options.data}` saves what "
+                "can be read to a copy"
             )
+            _exit(f"{error}. Nothing was changed.{advice if options.log_url is None else ''}", REFUSED_TO_START)
         except (errors.KvzmqError, OSError) as error:
             if not is_there:
                 with contextlib.suppress(OSError):  # it holds something by now

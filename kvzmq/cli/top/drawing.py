@@ -134,17 +134,16 @@ def _trouble(gathered: Gathered, screen: Size) -> Iterator[Text]:
 def _footer(view: View) -> Text:
     if view.typing:
         return Text.assemble((" show only: ", _HEAD), view.pattern, ("_", "blink"), ("   Enter keeps, Esc ends", _DIM))
+    if view.pattern:
+        return Text.assemble((" only ", _HEAD), (show.printable(view.pattern), _WARN), ("   Esc ends it  h help", _DIM))
     line = Text(" ")
     for key, what in _SHORT.items():
         line.append(key, _HEAD).append(f" {what}  ", _DIM)
-    line.append(f"every {view.interval_s:g} s", _DIM)
-    if view.pattern:
-        line.append("  only ", _DIM).append(show.printable(view.pattern), _WARN)
-    return line
+    return line.append(f"every {view.interval_s:g} s", _DIM)
 
 
 _SHORT: Mapping[str, str] = {
-    "q": "quit", "h": "help", "s": "sort", "o": "operations", "/": "filter", "p": "pause", "m": "prefixes",
+    "q": "quit", "h": "help", "s o": "sort", "/": "filter", "p": "pause", "m": "prefixes",
 }  # fmt: skip
 """The keys that the footer names; view.KEYS has them all."""
 
@@ -253,16 +252,16 @@ def _operations(gathered: Gathered, rates: Rates, view: View, screen: Size) -> I
 def _clients(rates: Rates, view: View, screen: Size) -> Iterator[Text]:
     found = view.clients(rates)
     view.skipped = min(view.skipped, max(0, len(found) - 1))
-    name_columns = max(20, min(40, screen.columns - 70))
-    heads = (("client", -name_columns), ("requests/s", 11), ("received/s", 12), ("unread", 10), ("watches", 8))
-    shown = f"{view.skipped + 1} to" if view.skipped else "of"
-    yield Text(f"{_columns(*heads)}  {shown} {len(found):,} by {view.client_order}", _HEAD)
+    name_columns = max(19, min(40, screen.columns - 70))
+    head = count(len(found), "client") if not view.skipped else f"from {view.skipped + 1:,} of {len(found):,}"
+    heads = ((head, -name_columns), ("requests/s", 11), ("received/s", 11), ("unread", 10), ("watches", 8))
+    yield Text(f"{_columns(*heads)}  by {view.client_order}", _HEAD)
     for one in found[view.skipped :]:
         client = one.client
         received, unread = one.received_bytes_per_s, client["unread_bytes"]
         cells = (
             (show.printable(client["name"]), -name_columns), (rate(one.requests_per_s), 11),
-            ("?" if received is None else _size(received), 12), ("?" if unread is None else _size(unread), 10),
+            ("?" if received is None else _size(received), 11), ("?" if unread is None else _size(unread), 10),
             (str(client["watches"] or ""), 8),
         )  # fmt: skip
         address = client["address"] or "?"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvzmq import errors
@@ -11,12 +13,22 @@ from kvzmq.observing.doctor import Evidence, Finding, diagnose, now_s
 from kvzmq.observing.prefixes import HotPrefixes
 from kvzmq.observing.rates import Rates, Snapshot, since_start
 from kvzmq.observing.recent import Recent
+from kvzmq.protocol.monitoring import MonitoredRequest
+from kvzmq.protocol.operations import SAMPLE_MAX
 
 if TYPE_CHECKING:
     from kvzmq.client.asyncio.client import AsyncClient
 
 ANSWER_S_MAX = 2.0
 """How long an answer may take before the picture says that there is none."""
+
+SAMPLED_PER_S = 100
+"""How many requests of a sample there are to be a second: what a busy server spends on them is lost in its noise."""
+
+SAMPLE_CHOSEN_S = 5.0
+"""After what time it is chosen anew how thin a sample is."""
+
+_LOOK_S = 0.25
 
 
 class Gathered:
@@ -39,6 +51,7 @@ class Gathered:
         """What the sample of the requests says; None while none is taken."""
         self.sampling_trouble = ""
         """Why no sample can be taken, or ""."""
+        self._aged_s = time.monotonic()
 
     @property
     def rates(self) -> Rates | None:
@@ -67,6 +80,46 @@ class Gathered:
         self.silence = None
         self.recent.add(snapshot)
         self.alarms = diagnose(Evidence(url=self.url, stats=snapshot.stats, clients=snapshot.clients, asked_s=now_s()))
+
+    async def sample(self, client: AsyncClient, goes_on: Callable[[], bool]) -> None:
+        """Take a sample of the requests, about SAMPLED_PER_S a second, as long as that is wanted.
+
+        The server tells each request that passes; how many of them it is to pass over is chosen anew every few
+        seconds, by how many there are.
+        """
+        self.prefixes = HotPrefixes()
+        while goes_on() and not self.sampling_trouble:
+            one_of = self._one_of()
+            try:
+                async with client.monitor(sample=one_of, timeout=ANSWER_S_MAX) as requests:
+                    look_s = time.monotonic() + SAMPLE_CHOSEN_S
+                    while goes_on():
+                        with contextlib.suppress(errors.Timeout):
+                            self._count(await requests.get(timeout=_LOOK_S), one_of)
+                        if time.monotonic() >= look_s:
+                            if not one_of / 2 <= self._one_of() <= one_of * 2:
+                                break  # a new one: far more requests come, or far fewer
+                            look_s += SAMPLE_CHOSEN_S
+            except (errors.NotAllowed, errors.InvalidMethod, errors.ResultTooLarge) as error:
+                self.sampling_trouble = f"no sample: {error}"
+            except (errors.KvzmqError, OSError):
+                await asyncio.sleep(_LOOK_S)  # the server is away, which the figures say
+
+    def _one_of(self) -> int:
+        """Return how thin the sample has to be now: one request of so many."""
+        rates = self.recent.latest
+        wanted = (rates.requests_per_s if rates else 0.0) / SAMPLED_PER_S
+        return max(1, min(SAMPLE_MAX, round(wanted)))
+
+    def _count(self, request: MonitoredRequest, stands_for: int) -> None:
+        assert self.prefixes is not None
+        now_s = time.monotonic()
+        if now_s - self._aged_s >= _LOOK_S:
+            self.prefixes.age(now_s - self._aged_s)
+            self._aged_s = now_s
+        for operation in request.operations:
+            if operation.key is not None:
+                self.prefixes.add(operation.key, stands_for)
 
     def missed(self, why: str) -> None:
         """Note that there was no answer."""

@@ -27,6 +27,7 @@ from kvzmq.cli.top.view import View, keys_in
 from kvzmq.client.asyncio.client import AsyncClient, connect_async
 
 _PROBE_S = 0.5
+_SAMPLE_LOOK_S = 0.1
 
 
 class Watching:
@@ -42,7 +43,7 @@ class Watching:
         self._connection = connection
         self._view = view
         self._screen = screen
-        self._gathered = Gathered(connection.url)
+        self._gathered = Gathered(connection.where)
         self._frozen: Gathered | None = None  # what is shown while it is paused
         self._ended = asyncio.Event()
         self._hurry = asyncio.Event()  # set when the interval was changed: do not wait for the old one
@@ -58,7 +59,7 @@ class Watching:
         loop.add_signal_handler(signal.SIGTSTP, self._suspend)
         loop.add_signal_handler(signal.SIGCONT, self._resume)
         async with open_client(self._connection) as client:
-            tasks = [asyncio.create_task(part) for part in (self._ask(client), self._tick())]
+            tasks = [asyncio.create_task(part) for part in (self._ask(client), self._sample(client), self._tick())]
             ended = asyncio.create_task(self._ended.wait())
             try:
                 done, _ = await asyncio.wait([*tasks, ended], return_when=asyncio.FIRST_COMPLETED)
@@ -89,6 +90,15 @@ class Watching:
         why = await asyncio.to_thread(unreachable, self._connection.url, _PROBE_S)
         if why is not None and self._gathered.silence is not None:
             self._gathered.silence = why.partition("; ")[0]
+
+    async def _sample(self, client: AsyncClient) -> None:
+        """Take a sample of the requests while that is wanted."""
+        while True:
+            if self._view.sampling and not self._gathered.sampling_trouble:
+                await self._gathered.sample(client, lambda: self._view.sampling)
+            elif not self._view.sampling:
+                self._gathered.sampling_trouble = ""
+            await asyncio.sleep(_SAMPLE_LOOK_S)
 
     async def _tick(self) -> None:
         """Draw once a second while the server is silent, as the picture says for how long."""

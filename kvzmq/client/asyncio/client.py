@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from kvzmq import errors
 from kvzmq.client.asyncio.connection import AsyncConnection
+from kvzmq.client.asyncio.monitor import AsyncMonitor
 from kvzmq.client.asyncio.watch import AsyncWatch
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
+from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, SLOW_REQUESTS, Calls
 from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.monitor_state import MonitoredRequest, MonitorState
+from kvzmq.client.core.push_channel import PushChannel
+from kvzmq.client.core.reads import LINEARIZABLE, Reads, check_reads
+from kvzmq.client.core.targets import Target, parse_targets
 from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
-from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
-from kvzmq.client.core.watch_channel import WatchChannel
 from kvzmq.client.core.watch_state import WatchState
-from kvzmq.curve import ClientKeys, client_keys
 
 if TYPE_CHECKING:
     from kvzmq.client.core.pyzmq_socket import Context
@@ -41,29 +43,31 @@ def connect_async(
     curve_key: str | os.PathLike[str] | None = None,
     server_key: str | None = None,
     context: Context | None = None,
+    reads: Reads | None = None,
 ) -> AsyncClient:
     """Return an asyncio client of the server at `url`; see `connect`. Use it in an `async with` block.
 
     Raises:
-        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, a key cannot be used, or
+            there is no such kind of reads
         TypeError: one of them is of another type
     """
-    urls = parse_urls(url)
+    targets = parse_targets(url, curve_key, server_key)
     timeout_s = math.inf if timeout is None else check_timeout(timeout)
-    keys = client_keys(curve_key, server_key)
-    return open_client(urls, timeout_s, "", check_transport(transport, context, urls, keys), keys, context)
+    transport = check_transport(transport, context, targets)
+    return open_client(targets, timeout_s, "", transport, context, check_reads(reads))
 
 
 def open_client(
-    urls: Sequence[str],
+    targets: Sequence[Target],
     timeout_s: float,
     prefix: str = "",
     transport: str | None = None,
-    keys: ClientKeys | None = None,
     context: Context | None = None,
+    reads: Reads = LINEARIZABLE,
 ) -> AsyncClient:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return AsyncClient(AsyncConnection(urls, timeout_s, Opener(transport, context, keys)), prefix)
+    return AsyncClient(AsyncConnection(targets, timeout_s, Opener(transport, context), reads), prefix)
 
 
 class AsyncClient:
@@ -313,7 +317,7 @@ class AsyncClient:
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        channel = WatchChannel(state, Endpoints(connection.urls), connection.open_socket)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket, connection.note_seen)
         return AsyncWatch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
 
     # ---- the server
@@ -341,6 +345,35 @@ class AsyncClient:
         ended: bool = await self._run(self._calls.kick(name), timeout)
         return ended
 
+    def monitor(
+        self,
+        client: str = "",
+        op: str = "",
+        prefix: str = "",
+        slower_than_s: float = 0.0,
+        sample: int = 1,
+        *,
+        timeout: float | None = None,
+    ) -> AsyncMonitor:
+        """Return an asynchronous iterator over the requests that the server answers; see Client.monitor.
+
+        It begins when it is first asked for one, or at once with `async with table.monitor(...) as requests`.
+        """
+        connection = self._connection
+        if self._closed:
+            raise ValueError(f"the {self._kind} is closed")
+        state = MonitorState(self._calls.monitor(client, op, prefix, slower_than_s, sample), connection.lineage)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket)
+        monitor = AsyncMonitor(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
+        return monitor
+
+    async def slow_requests(
+        self, limit: int = SLOW_REQUESTS, *, timeout: float | None = None
+    ) -> list[MonitoredRequest]:
+        """Return at most `limit` of the requests that took longest, the slowest first, as the server keeps them."""
+        found: list[MonitoredRequest] = await self._run(self._calls.slow_requests(limit), timeout)
+        return found
+
     async def backup(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
         """Yield a backup of the whole table in pieces; see Client.backup."""
         name = os.urandom(16).hex()
@@ -359,12 +392,17 @@ class AsyncClient:
     @property
     def transport(self) -> str:
         """How this client reaches its server: `plain` or `pyzmq`; or both, comma-separated, where its URLs differ."""
-        return self._connection.open_socket.describe(self._connection.urls)
+        return self._connection.open_socket.describe(self._connection.targets)
 
     @property
     def revision(self) -> int:
         """The highest revision of the table in any reply to this client."""
         return self._connection.revision
+
+    @property
+    def lineage(self) -> str | None:
+        """Which table this client asks, 32 hexadecimal digits: of any other it asks nothing. None before an answer."""
+        return self._connection.lineage
 
     # ---- life
 
@@ -405,12 +443,12 @@ class AsyncClient:
 
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
-        opener = connection.open_socket
-        prefix = self._calls.prefix
-        return open_client, (connection.urls, connection.timeout_s, prefix, opener.transport, opener.keys)
+        transport, prefix = connection.open_socket.transport, self._calls.prefix
+        return open_client, (connection.targets, connection.timeout_s, prefix, transport, None, connection.reads)
 
     def __repr__(self) -> str:
         connection = self._connection
         place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
         state = " closed" if self._closed else ""
-        return f"<kvzmq.AsyncClient {','.join(connection.urls)} transport={self.transport}{place}{state}>"
+        urls = ",".join(target.url for target in connection.targets)
+        return f"<kvzmq.AsyncClient {urls} transport={self.transport}{place}{state}>"

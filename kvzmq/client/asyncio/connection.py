@@ -19,8 +19,10 @@ from typing import Any
 from kvzmq import errors
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
+from kvzmq.client.core.reads import LINEARIZABLE, Reads
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
 from kvzmq.client.core.socket import Socket, frames
+from kvzmq.client.core.targets import Target
 from kvzmq.client.core.timeouts import check_timeout, deadline
 from kvzmq.client.core.transports import Opener
 
@@ -110,22 +112,26 @@ class AsyncConnection:
     """A connection that the tasks of one event loop share.
 
     Args:
-        urls: the servers, tried in turn
+        targets: the servers, tried in turn
         timeout_s: how long a call may take unless it says otherwise
         open_socket: makes a socket to one of them
+        reads: how new what is read has to be
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener) -> None:
-        self.urls = urls
+    def __init__(
+        self, targets: Sequence[Target], timeout_s: float, open_socket: Opener, reads: Reads = LINEARIZABLE
+    ) -> None:
+        self.targets = targets
+        self.reads = reads
         self.timeout_s = timeout_s
         self.open_socket = open_socket
         self.closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._begin(None)
+        self._begin(None, 0)
 
-    def _begin(self, lineage: str | None) -> None:
+    def _begin(self, lineage: str | None, revision: int) -> None:
         self._pid = os.getpid()
-        self._channel = SessionChannel(Endpoints(self.urls), self.open_socket, lineage)
+        self._channel = SessionChannel(Endpoints(self.targets), self.open_socket, lineage, self.reads, revision)
         self._wakeups = Wakeups(self._on_ready)
         self._flushing = False
         self._ticking: asyncio.TimerHandle | None = None
@@ -138,8 +144,12 @@ class AsyncConnection:
 
     @property
     def revision(self) -> int:
-        """The highest revision in any reply."""
+        """The highest revision in any reply, or event of a watch."""
         return self._channel.session.revision
+
+    def note_seen(self, revision: int) -> None:
+        """Take note that this client has seen a revision elsewhere: its session reads then see it, too."""
+        self._channel.session.revision = max(self.revision, revision)
 
     async def run(self, call: Call, timeout_s: float | None = None) -> Any:
         """Send a call's operations and return what it makes of the results, or raise its error."""
@@ -167,7 +177,7 @@ class AsyncConnection:
         """Serve this loop from now on, if the one served before has ended, or was the parent's of this process."""
         if self._pid != os.getpid():
             self._channel.forget()  # the parent's, which the two processes share
-            self._begin(self.lineage)
+            self._begin(self.lineage, self.revision)
         elif self._loop is not None:
             if not self._loop.is_closed():
                 raise RuntimeError(
@@ -175,7 +185,7 @@ class AsyncConnection:
                 )
             self._wakeups.stop()
             self._channel.close()
-            self._begin(self.lineage)
+            self._begin(self.lineage, self.revision)
         self._loop = loop
 
     # ---- out

@@ -2,58 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
 import time
-from collections.abc import Callable
-from types import TracebackType
 from typing import NoReturn
 
-from kvzmq import errors
-from kvzmq.client.asyncio.connection import Wakeups, resolve_endpoint
+from kvzmq.client.asyncio.stream import AsyncStream
 from kvzmq.client.core.timeouts import check_wait
-from kvzmq.client.core.watch_channel import WatchChannel
-from kvzmq.client.core.watch_state import FORKED, Event
-
-_TICK_S = 0.5
-"""How often a watch that waits looks after its connection."""
-
-_EVENTS_MAX = 1000
-"""From how many unread events on nothing more is read: the server keeps the rest, as long as it can."""
+from kvzmq.client.core.watch_state import FORKED, Event, WatchState
 
 
-class AsyncWatch:
+class AsyncWatch(AsyncStream[Event, WatchState]):
     """An asynchronous iterator over changes, on a connection of its own; for one task at a time.
 
     It begins when it is first asked for a change, or at once with `async with`.
     """
 
-    def __init__(self, channel: WatchChannel, timeout_s: float) -> None:
-        self._channel = channel
-        self._state = channel.state
-        self._timeout_s = timeout_s
-        self._wakeups = Wakeups(self._on_ready)
-        self._waiter: asyncio.Future[None] | None = None
-        self._begun = False
-        self._closed = False
-        self._pid = os.getpid()
-
-    async def start(self, timeout: float | None = None) -> None:
-        """Wait until the server has begun the watch, as long as a call of the client may take if not said otherwise.
-
-        Raises:
-            Timeout: it did not answer
-            RevisionGone: it no longer keeps the changes from there on
-        """
-        self._check_process()
-        deadline_s = time.monotonic() + (self._timeout_s if timeout is None else check_wait(timeout))
-        while not self._state.started:
-            self._raise_error()
-            if time.monotonic() >= deadline_s:
-                raise self._channel.no_answer("the watch has not begun in time")
-            await self._wait(deadline_s, lambda: self._state.started)
-        self._begun = True
+    kind = "watch"
+    item = "change"
+    forked = FORKED
 
     async def get(self, timeout: float | None = None) -> Event:
         """Return the next change, waiting `timeout` seconds at most, or without end if None.
@@ -63,21 +28,7 @@ class AsyncWatch:
             RevisionGone: changes were missed, and the server no longer keeps them; or the table went back in time
             TableChanged: another table answers where the one that was watched did
         """
-        self._check_process()
-        events = self._state.events
-        if events:
-            return events.popleft()
-        if not self._begun:
-            await self.start(timeout)
-        deadline_s = float("inf") if timeout is None else time.monotonic() + check_wait(timeout)
-        while True:
-            self._on_ready()  # what was left unread
-            if events:
-                return events.popleft()
-            self._raise_error()
-            if time.monotonic() >= deadline_s:
-                raise errors.Timeout(f"no change within {timeout} seconds")
-            await self._wait(deadline_s, lambda: bool(events))
+        return await self._get(timeout)
 
     async def progress(self, timeout: float | None = None) -> int:
         """Wait until everything that the table holds now has come, and return its revision; see Watch.progress.
@@ -91,7 +42,7 @@ class AsyncWatch:
         if not self._begun:
             await self.start(timeout)
         self._state.begin_progress()
-        self._channel.wants_progress = True
+        self._state.wants_progress = True
         try:
             while (revision := self._state.arrived) is None:
                 self._raise_error()
@@ -99,69 +50,12 @@ class AsyncWatch:
                     raise self._channel.no_answer("the watch has not caught up in time")
                 await self._wait(deadline_s, lambda: self._state.arrived is not None)
         finally:
-            self._channel.wants_progress = False
+            self._state.wants_progress = False
         return revision
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise ValueError("the watch is closed") if self._closed else RuntimeError(FORKED)
-
-    def _raise_error(self) -> None:
-        if self._state.error is not None:
-            raise self._state.error
-        if self._closed:
-            raise ValueError("the watch is closed")
-
-    async def _wait(self, deadline_s: float, reached: Callable[[], bool]) -> None:
-        """Look after the connection, then wait until something comes, a moment at most."""
-        now_s = time.monotonic()
-        if not self._channel.is_open:
-            with contextlib.suppress(errors.CatalogError):
-                await resolve_endpoint(self._channel.endpoints, self._state.lineage)
-                if self._closed:
-                    return
-                self._channel.open(time.monotonic())
-                if self._channel.socket is not None:
-                    self._wakeups.start(self._channel.socket)
-        else:
-            self._on_ready()  # and ask again if no answer came
-            if self._channel.fail_over(now_s):
-                self._drop()
-                return
-        if reached() or self._state.error is not None:
-            return
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        socket = self._channel.socket
-        due_s = deadline_s if socket is None else min(deadline_s, socket.due_s)
-        timer = loop.call_later(max(0.0, min(_TICK_S, due_s - now_s)), self._wake)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
 
     @property
     def _reads(self) -> bool:
-        return len(self._state.events) < _EVENTS_MAX or self._channel.wants_progress
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _on_ready(self) -> None:
-        socket = self._channel.socket
-        if socket is None:
-            return
-        self._channel.tick(time.monotonic())
-        if self._reads:
-            self._channel.receive_all(time.monotonic())
-        if self._state.events or self._state.error is not None or self._state.started:
-            self._wake()
-        # Always looked at, or the descriptor would call back without end; what is not read now, the next `get` reads.
-        self._wakeups.follow(socket)
-        if socket.readable and self._reads:
-            asyncio.get_running_loop().call_soon(self._on_ready)
+        return super()._reads or self._state.wants_progress
 
     @property
     def revision(self) -> int | None:
@@ -175,39 +69,6 @@ class AsyncWatch:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
-
-    def __aiter__(self) -> AsyncWatch:
-        return self
-
-    async def __anext__(self) -> Event:
-        try:
-            return await self.get()
-        except ValueError:
-            if self._closed:
-                raise StopAsyncIteration from None
-            raise
-
-    def _drop(self) -> None:
-        self._wakeups.stop()
-        self._channel.close()
-
-    async def close(self) -> None:
-        """End the watch: its iteration stops."""
-        self._closed = True
-        self._state.events.clear()
-        if os.getpid() != self._pid:
-            return  # the connection is the parent's
-        self._drop()
-        self._wake()
-
-    async def __aenter__(self) -> AsyncWatch:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
     def __repr__(self) -> str:
         return f"<kvzmq.AsyncWatch at revision {self.revision}{' closed' if self._closed else ''}>"

@@ -48,6 +48,9 @@ BACKUP_ENDED = "the server's file ended before the backup did: begin again"
 _PAGE_CLIENTS = 200
 """How many clients of the server are asked for at a time."""
 
+SLOW_REQUESTS = operations.SLOW_REQUESTS_MAX
+"""How many slow requests a client asks for unless told otherwise: all that a server tells."""
+
 PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
 
@@ -316,6 +319,19 @@ class Calls:
 
     def kick(self, name: str) -> Call:
         call = _call(("kick", name))
+        call.alone = True
+        return call
+
+    def monitor(self, client: str, op: str, prefix: str, slower_than_s: float, sample: int) -> Call:
+        """Build what begins a monitor; the records' keys are whole, whatever the prefix of this client."""
+        slower_than_s = values.check_number(slower_than_s, "slower_than_s", "not a number of seconds")
+        return _call(("monitor", client, op, self._below(prefix), slower_than_s, sample))
+
+    def slow_requests(self, limit: int) -> Call:
+        """Build the question for the slow log."""
+        from kvzmq.protocol.monitoring import decode_requests  # whose decoders others need not wait for
+
+        call = _call(("slow_requests", limit), lambda results: decode_requests(payload_of(results[0])))
         call.alone = True
         return call
 

@@ -5,9 +5,15 @@ SessionChannel moves the frames of calls over it, WatchChannel those of a watch;
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kvzmq import errors
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.socket import Change, ConnectionEvent, OpenSocket, Socket
+from kvzmq.client.core.socket import Change, ConnectionEvent, Socket
+from kvzmq.client.core.targets import Target
+
+OpenSocket = Callable[[Target], Socket]
+"""Makes a socket that connects to a server. Raises ValueError if that is none, OSError if there can be no socket."""
 
 CONNECT_S = 1.0
 """How long to wait for a connection before the next server is tried."""
@@ -52,7 +58,7 @@ class Channel:
         self.close()
         self._failure = None
         self._opened_s = now_s
-        self.socket = self._open_socket(self.endpoints.current)
+        self.socket = self._open_socket(self.endpoints.target)
 
     def close(self) -> None:
         """Drop the connection."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from kvzmq import errors
 from kvzmq.client.core.candidates import Candidates
+from kvzmq.client.core.targets import Target
 from kvzmq.client.core.urls import catalog_of, needs_lookup
 
 CATALOG_S = 1.0
@@ -20,18 +21,18 @@ class Endpoints:
     """The servers of one or several URLs, tried in turn, beginning with a random URL.
 
     Args:
-        urls: as parse_urls returns them
+        targets: as parse_targets returns them
     """
 
-    def __init__(self, urls: Sequence[str]) -> None:
-        self._urls = urls
-        self._candidates = [Candidates(url) for url in urls]
-        self._at = random.randrange(len(urls)) if len(urls) > 1 else 0
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = targets
+        self._candidates = [Candidates(target.url) for target in targets]
+        self._at = random.randrange(len(targets)) if len(targets) > 1 else 0
 
     @property
     def url(self) -> str:
         """The URL in use."""
-        return self._urls[self._at]
+        return self._targets[self._at].url
 
     @property
     def current(self) -> str:
@@ -39,9 +40,14 @@ class Endpoints:
         return self._candidates[self._at].endpoint
 
     @property
+    def target(self) -> Target:
+        """The endpoint in use, and the keys for it."""
+        return Target(self.current, self._targets[self._at].keys)
+
+    @property
     def has_alternatives(self) -> bool:
         """Whether there is another server to try, or a catalog to ask again."""
-        return len(self._urls) > 1 or needs_lookup(self.url)
+        return len(self._targets) > 1 or needs_lookup(self.url)
 
     @property
     def must_resolve(self) -> bool:
@@ -70,7 +76,7 @@ class Endpoints:
     def next(self) -> None:
         """Turn to the next server: another one of the URL in use, or else the next URL's."""
         if not self._candidates[self._at].give_up():
-            self._at = (self._at + 1) % len(self._urls)
+            self._at = (self._at + 1) % len(self._targets)
 
     def describe(self) -> str:
         """Name the endpoint in use, for a message."""
@@ -79,7 +85,7 @@ class Endpoints:
     @property
     def count(self) -> int:
         """How many URLs there are."""
-        return len(self._urls)
+        return len(self._targets)
 
     @property
     def catalog_error(self) -> errors.CatalogError | None:

@@ -27,6 +27,8 @@ class ServerInfo(msgspec.Struct, gc=False):
     lineage: str | None = None
     epoch: str | None = None
     request_bytes_max: int = REQUEST_BYTES_LIMIT
+    seen: bool = False
+    shared: bool = False
 
 
 decode_server_info: Callable[[Raw], ServerInfo] = msgspec.msgpack.Decoder(ServerInfo).decode
@@ -37,9 +39,15 @@ class Hello:
 
     Args:
         lineage: of the table that is expected, 32 hexadecimal digits, or None for whichever answers first
+        is_awaited: whether nothing may be sent before the reply, also while no table is expected
     """
 
-    def __init__(self, lineage: str | None) -> None:
+    def __init__(self, lineage: str | None, is_awaited: bool = False) -> None:
+        self._is_awaited = is_awaited
+        self.knows_seen = False
+        """Whether the server takes requests that say what was seen; one that does not has its table alone."""
+        self.is_shared = False
+        """Whether others serve the table, too."""
         self.lineage = lineage
         """Of the table that the session has asked."""
         self.changed_to: str | None = None
@@ -56,7 +64,7 @@ class Hello:
     def request(self, seq: int, now_s: float) -> bytes:
         """Return the frame that begins a new connection, or asks again on it, as request number `seq`."""
         self.changed_to = None
-        self.held = self.lineage is not None
+        self.held = self.lineage is not None or self._is_awaited
         self.seq = seq
         self.again_s = now_s + RESEND_S
         return encoding.encode_request(None, seq, [_HELLO])
@@ -71,6 +79,7 @@ class Hello:
         self.seq = 0
         self.again_s = math.inf
         self.request_bytes_max = info.request_bytes_max
+        self.knows_seen, self.is_shared = info.seen, info.shared
         if info.lineage is not None:
             if self.lineage is None:
                 self.lineage = info.lineage

@@ -6,11 +6,17 @@ from collections.abc import Callable
 
 import msgspec
 
+from kvzmq import errors
 from kvzmq.client.core.call import Call
 
 RESEND_S = 1.0
 RESEND_S_MAX = 8.0
 """When to ask again though the connection seems well: a reply the server could not queue is dropped."""
+
+
+REFUSED_S = 0.05
+REFUSED_S_MAX = 1.0
+"""When to ask a server again that has refused for now: twice this, doubled each time, up to the most."""
 
 
 class OutgoingRequest(msgspec.Struct, eq=False):
@@ -24,6 +30,8 @@ class OutgoingRequest(msgspec.Struct, eq=False):
     writes       whether any of them writes
     resend_at_s  when to send it again
     sent         how often it was sent
+    refused      how often a server has refused it for now, each time a copy that was certainly not executed
+    refusal      the latest of these errors
     wait_s       how long to wait for a reply the next time
     """
 
@@ -35,12 +43,25 @@ class OutgoingRequest(msgspec.Struct, eq=False):
     writes: bool
     resend_at_s: float
     sent: int = 1
+    refused: int = 0
+    refusal: errors.KvzmqError | None = None
     wait_s: float = 2 * RESEND_S
 
     @property
     def wanted(self) -> bool:
         """Whether anybody waits for it: `open` has no calls, and all writes wait for it."""
         return not self.calls or any(not call.done for call in self.calls)
+
+    @property
+    def certain(self) -> bool:
+        """Whether every copy that was sent is known not to have been executed."""
+        return self.refused == self.sent
+
+    def note_refused(self, refusal: errors.KvzmqError, now_s: float, jitter: Callable[[], float]) -> None:
+        """Note that it was refused for now, and when to send it again: later each time."""
+        self.refused += 1
+        self.refusal = refusal
+        self.resend_at_s = now_s + min(REFUSED_S * 2**self.refused, REFUSED_S_MAX) * jitter()
 
     def note_sent_again(self, now_s: float, jitter: Callable[[], float]) -> None:
         """Note that it is being sent once more, and when to do so again: later each time."""

@@ -228,18 +228,17 @@ def use_keys(socket: zmq.Socket[bytes], keys: ClientKeys | None) -> None:
 
 
 class PyzmqOpener:
-    """Opens sockets of one ZeroMQ context: the one given, or else the process's own; with keys for CURVE, or in plain.
+    """Opens sockets of one ZeroMQ context: the one given, or else the process's own.
 
     A context that was given to the parent is of no use to a forked child, which takes its own.
     """
 
-    def __init__(self, context: Context | None = None, keys: ClientKeys | None = None) -> None:
-        self._keys = keys
+    def __init__(self, context: Context | None = None) -> None:
         self._context = context
         self._pid = os.getpid()
 
-    def __call__(self, endpoint: str) -> PyzmqSocket:
-        """Return a socket that connects to an endpoint; raises as PyzmqSocket does."""
+    def __call__(self, endpoint: str, keys: ClientKeys | None = None) -> PyzmqSocket:
+        """Return a socket that connects to an endpoint, with keys for CURVE or in plain; raises as PyzmqSocket does."""
         own = self._context is not None and self._pid == os.getpid()
         context = self._context if own and self._context is not None else zmq.Context.instance()
-        return PyzmqSocket(endpoint, context, self._keys)
+        return PyzmqSocket(endpoint, context, keys)

@@ -10,7 +10,9 @@ session opens itself with `open` as request number 1 and waits for the reply: fr
 the server has forgotten is an error, never a second execution.
 
 What a caller is told when its time is over: Timeout if its operations certainly did not run, or only
-read; OutcomeUnknown if a write was sent and no answer came.
+read; OutcomeUnknown if a write was sent and no answer came. A server of a table that others serve, too, may refuse
+for now: Unavailable, WriteRejected. Then the same bytes go to another one, or to this one later, until that time is
+over; the error is the caller's only if every copy was refused.
 
 A new connection begins with `hello`, whose reply says which table is there. A session that has asked a
 table before waits for it: if it is another table now, nothing is sent to it.
@@ -33,6 +35,7 @@ from kvzmq import errors
 from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.hello import Hello
 from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
+from kvzmq.client.core.reads import LINEARIZABLE, LOCAL, Reads
 from kvzmq.protocol import encoding
 from kvzmq.protocol.encoding import encode_value
 from kvzmq.protocol.messages import OPERATIONS_MAX, SESSION_BYTES
@@ -75,19 +78,29 @@ class ClientSession:
     Args:
         lineage: of the table that is expected, 32 hexadecimal digits, or None for whichever answers first
         jitter: returns a factor around 1 for waiting times
+        reads: how new what is read has to be
+        revision: the highest that this client has seen before
     """
 
     def __init__(
         self,
         lineage: str | None = None,
         jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),
+        reads: Reads = LINEARIZABLE,
+        revision: int = 0,
     ) -> None:
         self._jitter = jitter
-        self.hello = Hello(lineage)
+        self._newest = reads == LINEARIZABLE
+        self._any = reads == LOCAL
+        self.hello = Hello(lineage, not self._newest)
+        self.refused_here = False
+        """Whether the server of this connection has refused something for now."""
+        self.refusing = 0
+        """On how many connections in a row that has happened."""
         self._waiting: deque[Call] = deque()
         self._in_flight: dict[int, OutgoingRequest] = {}
-        self.revision = 0
-        """The highest revision in any reply."""
+        self.revision = revision
+        """The highest revision in any reply, or event of a watch."""
         self._last_seq = 1  # number 1 is for `open`; the others grow through all sessions
         self._begin()
 
@@ -120,6 +133,7 @@ class ClientSession:
 
     def say_hello(self, now_s: float) -> bytes:
         """Return the frame that begins a new connection."""
+        self.refused_here = False
         self._last_seq += 1
         return self.hello.request(self._last_seq, now_s)
 
@@ -141,7 +155,7 @@ class ClientSession:
         # As `_send` does, which would be one frame more on the way of nearly every call.
         self._last_seq = seq = self._last_seq + 1
         ops = call.ops
-        frame = encode_value((self.id, seq, ops))
+        frame = encode_value((self.id, seq, ops)) if self._newest else self._encode(seq, ops, call.writes)
         request = OutgoingRequest(self.id, seq, frame, len(ops), [call], call.writes, now_s + RESEND_S)
         self._in_flight[seq] = request
         return request
@@ -210,10 +224,15 @@ class ClientSession:
         return self._send(self._last_seq, ops, calls, writes, now_s)
 
     def _send(self, seq: int, ops: list[Raw], calls: list[Call], writes: bool, now_s: float) -> OutgoingRequest:
-        frame = encoding.encode_request(self.id, seq, ops)
+        frame = self._encode(seq, ops, writes)
         request = OutgoingRequest(self.id, seq, frame, len(ops), calls, writes, now_s + RESEND_S)
         self._in_flight[seq] = request
         return request
+
+    def _encode(self, seq: int, ops: list[Raw], writes: bool) -> bytes:
+        if self._newest or writes or not self.hello.knows_seen:
+            return encoding.encode_request(self.id, seq, ops)
+        return encoding.encode_seen_request(self.id, seq, ops, 0 if self._any else self.revision)
 
     def _send_again(self, request: OutgoingRequest, now_s: float) -> OutgoingRequest:
         self._in_flight[request.seq] = request
@@ -257,7 +276,7 @@ class ClientSession:
 
     # ---- in
 
-    def receive(self, frame: bytes) -> None:
+    def receive(self, frame: bytes, now_s: float = 0.0) -> None:
         """Take a reply; calls it answers are done when this returns."""
         try:
             reply = _decode_reply(frame)
@@ -271,10 +290,16 @@ class ClientSession:
             return  # or nobody waits for it any more
         count = len(results)
         if count == 1 and results[0].code >= _REFUSED_MIN:
+            if self._is_for_now(results[0].code):
+                self._note_refusing()
+                request.note_refused(_error_of(results[0]), now_s, self._jitter)
+                return
             del self._in_flight[seq]
             self._refused(request, results[0])
         elif count == request.count:
             calls = request.calls
+            if request.refused:
+                self.refused_here, self.refusing = False, 0
             if len(calls) == 1:
                 (call,) = calls
                 if not call.done:
@@ -324,8 +349,17 @@ class ClientSession:
                 call.answer(revision, mine)
         self._again_alone(too_large)
 
+    def _note_refusing(self) -> None:
+        if not self.refused_here:
+            self.refused_here = True
+            self.refusing += 1
+
+    def _is_for_now(self, code: int) -> bool:
+        """Say whether another server, or this one later, may well execute what was refused so."""
+        return code == errors.Unavailable.code or (code == errors.WriteRejected.code and self.hello.is_shared)
+
     def _refused(self, request: OutgoingRequest, result: Result) -> None:
-        error = errors.error_of(result.code, _text(result.payload))
+        error = _error_of(result)
         if isinstance(error, errors.SessionExpired):
             self._expired(request)
         elif not request.calls:  # `open` itself, for example on a full disk: ask again when it is needed
@@ -333,7 +367,7 @@ class ClientSession:
             self._fail_writes(error)
         else:
             # Of two copies one may have been executed before, or may still find room on the disk.
-            certain = request.sent == 1
+            certain = request.sent == request.refused + 1
             shared = len(request.calls) > 1
             again = []
             for call in request.calls:
@@ -367,7 +401,7 @@ class ClientSession:
         for call in request.calls:
             if call.done:
                 continue
-            if call.writes and request.sent > 1:
+            if call.writes and request.sent > request.refused + 1:
                 call.fail(errors.OutcomeUnknown(
                     "the server has forgotten this session, and with it whether it executed this"
                 ))  # fmt: skip
@@ -387,15 +421,17 @@ class ClientSession:
             reachable: whether what was sent may still be answered; else reads end with that error, too, which says more
         """
         waiting = self._waiting
+        opening = self._in_flight.get(1)
         for call in waiting:
             if call.deadline_s <= now_s and not call.done:
-                call.fail(not_sent())
+                refusal = None if opening is None or not call.writes else opening.refusal
+                call.fail(not_sent() if refusal is None else _copy(refusal))
         while waiting and waiting[0].done:
             waiting.popleft()
         for request in list(self._in_flight.values()):
             for call in request.calls:
                 if call.deadline_s <= now_s and not call.done:
-                    call.fail(call.too_late() if reachable or call.writes else not_sent())
+                    call.fail(_too_late(request, call) if reachable or call.writes else not_sent())
             if request.calls and not request.wanted:
                 del self._in_flight[request.seq]
 
@@ -431,6 +467,23 @@ class ClientSession:
         yield from self._waiting
         for request in self._in_flight.values():
             yield from request.calls
+
+
+def _error_of(result: Result) -> errors.KvzmqError:
+    return errors.error_of(result.code, _text(result.payload))
+
+
+def _too_late(request: OutgoingRequest, call: Call) -> errors.KvzmqError:
+    """Return the error of a call that was sent and not answered in time: what a server said, if that is the truth."""
+    refusal = request.refusal
+    if refusal is not None and (request.certain or not call.writes):
+        return _copy(refusal)
+    return call.too_late()
+
+
+def _copy(error: errors.KvzmqError) -> errors.KvzmqError:
+    """Return an error for one more caller: each adds its own traceback."""
+    return type(error)(*error.args)
 
 
 def _text(payload: Raw) -> str:

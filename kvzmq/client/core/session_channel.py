@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from kvzmq import errors
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.channel import Channel
+from kvzmq.client.core.channel import Channel, OpenSocket
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.outgoing import OutgoingRequest
+from kvzmq.client.core.outgoing import REFUSED_S, REFUSED_S_MAX, OutgoingRequest
+from kvzmq.client.core.reads import LINEARIZABLE, Reads
 from kvzmq.client.core.session import ClientSession
-from kvzmq.client.core.socket import OpenSocket, Socket
+from kvzmq.client.core.socket import Socket
 from kvzmq.protocol.messages import SILENCE_S_MAX
 
 SILENT_S = 2.0
@@ -27,12 +28,19 @@ class SessionChannel(Channel):
     Args:
         endpoints: of the servers
         open_socket: makes a socket to one of them
-        lineage: of the table that is expected, see ClientSession
+        lineage, reads, revision: see ClientSession
     """
 
-    def __init__(self, endpoints: Endpoints, open_socket: OpenSocket, lineage: str | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        open_socket: OpenSocket,
+        lineage: str | None = None,
+        reads: Reads = LINEARIZABLE,
+        revision: int = 0,
+    ) -> None:
         super().__init__(endpoints, open_socket)
-        self.session = ClientSession(lineage)
+        self.session = ClientSession(lineage, reads=reads, revision=revision)
         self.catalog_error: errors.CatalogError | None = None
         """Why no catalog could say where the server is, the last time one was asked."""
         self._look_s = 0.0  # from when on the connection may be another one
@@ -107,10 +115,10 @@ class SessionChannel(Channel):
         self._heard_s = now_s
         session = self.session
         if not session.hello.seq:  # nor can it be the reply to `hello`
-            session.receive(frame)
+            session.receive(frame, now_s)
             return
         held = session.hello.held
-        session.receive(frame)
+        session.receive(frame, now_s)
         if held and not session.hello.held:
             if self.socket is not None:
                 self._send(self.socket, session.reconnected(now_s))
@@ -136,11 +144,17 @@ class SessionChannel(Channel):
             if not session.asking and not session.hello.held:
                 self._heard_s = now_s
             silent_s = now_s - self._heard_s
-            gone = silent_s > SILENT_S or session.hello.changed_to is not None
+            refuses = session.refused_here and now_s - self._opened_s > self._patience_s()
+            gone = silent_s > SILENT_S or session.hello.changed_to is not None or refuses
         if gone and self.endpoints.has_alternatives:
             self.endpoints.next()
             return True
         return silent_s > SILENCE_S_MAX
+
+    def _patience_s(self) -> float:
+        """Return how long a connection to a server that refuses for now is kept: longer if others have refused, too."""
+        refusing = self.session.refusing
+        return 0.0 if refusing < 2 else min(REFUSED_S * 2 ** (refusing - 1), REFUSED_S_MAX)
 
     def expire(self, now_s: float) -> None:
         """End the calls whose deadline has passed."""

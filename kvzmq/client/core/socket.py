@@ -137,10 +137,6 @@ class Socket(Protocol):
         ...
 
 
-OpenSocket = Callable[[str], Socket]
-"""Makes a socket that connects to an endpoint. Raises ValueError if that is none, OSError if there can be no socket."""
-
-
 def frames(socket: Socket) -> Iterator[bytes]:
     """Read what is there, FRAMES_MAX at most."""
     for _ in range(FRAMES_MAX):

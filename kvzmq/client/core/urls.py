@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from typing import NamedTuple
 
 _URL_FORMS = "use tcp://HOST:PORT, ipc:///PATH or catalog://HOST:PORT/PROJECT, or several, separated by commas"
 
@@ -16,12 +18,35 @@ URL_VARIABLE = "KVZMQ_URL"
 """The environment variable that names the server for programs that do not."""
 
 
-def parse_urls(url: str | None) -> list[str]:
+_PARAMETERS = ("curve_key", "server_key")
+_QUERY = {
+    **dict.fromkeys(("tcp", "catalog"), re.compile(r"\?")),
+    # Also a character of paths and names: what follows it is one of ours, or nothing to us.
+    **dict.fromkeys(("ipc", "inproc"), re.compile(rf"\?(?={'|'.join(_PARAMETERS)})")),
+}
+"""Where the parameters of a URL begin."""
+
+
+class ServerUrl(NamedTuple):
+    """A URL and what its parameters say, decoded; None for what they do not.
+
+    url         without them
+    curve_key   the path of the client's keys
+    server_key  the server's public key
+    """
+
+    url: str
+    curve_key: str | None = None
+    server_key: str | None = None
+
+
+def parse_urls(url: str | None) -> list[ServerUrl]:
     """Split a list of endpoints; None stands for URL_VARIABLE, or URL_DEFAULT where that is not set.
 
     Raises:
         TypeError: it is no string
-        ValueError: one of them is not tcp://HOST:PORT, ipc://PATH, inproc://NAME or catalog://HOST:PORT/PROJECT
+        ValueError: one of them is not tcp://HOST:PORT, ipc://PATH, inproc://NAME or catalog://HOST:PORT/PROJECT, with
+            ?curve_key=FILE&server_key=KEY or without
     """
     source = ""
     if url is None:
@@ -29,12 +54,48 @@ def parse_urls(url: str | None) -> list[str]:
         source = f" (from {URL_VARIABLE})"
     if not isinstance(url, str):
         raise TypeError(f"the URL is a {type(url).__name__}, not a string: {_URL_FORMS}")
-    urls = [part.strip() for part in url.split(",")]
-    for part in urls:
-        fault = _fault_of(part)
+    found = []
+    for part in url.split(","):
+        address, query = _split(part.strip())
+        fault = _fault_of(address) or _query_fault(query)
         if fault:
-            raise ValueError(f"{part!r}{source} is not a server's URL, it {fault}: {_URL_FORMS}")
-    return urls
+            raise ValueError(f"{address!r}{source} is not a server's URL, it {fault}: {_URL_FORMS}")
+        found.append(ServerUrl(address, **_parameters(query)))
+    return found
+
+
+def without_parameters(url: str) -> str:
+    """Return a list of endpoints for people and for logs: what the parameters say is left out."""
+    return ",".join(_split(part.strip())[0] for part in url.split(","))
+
+
+def _split(url: str) -> tuple[str, str | None]:
+    """Return a URL without its parameters, and these, or None."""
+    begin = _QUERY.get(url.partition("://")[0])
+    found = None if begin is None else begin.search(url)
+    return (url, None) if found is None else (url[: found.start()], url[found.end() :])
+
+
+def _query_fault(query: str | None) -> str:
+    """Say what is wrong with the parameters, "" if nothing is; never what they say, which may be a secret."""
+    names = [] if query is None else [part.partition("=")[0] for part in query.split("&")]
+    for part, name in zip(query.split("&") if query is not None else (), names):
+        if name not in _PARAMETERS:
+            return f"has a parameter that is none of {', '.join(_PARAMETERS)} (an & in a value is written %26)"
+        if not part.partition("=")[2]:
+            return f"says nothing for {name}"
+        if names.count(name) > 1:
+            return f"says {name} twice"
+    return ""
+
+
+def _parameters(query: str | None) -> dict[str, str]:
+    if query is None:
+        return {}
+    from urllib.parse import unquote
+
+    pairs = (part.partition("=") for part in query.split("&"))
+    return {name: unquote(value) for name, _, value in pairs}
 
 
 def _fault_of(url: str) -> str:

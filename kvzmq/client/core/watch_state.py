@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Union
 
@@ -12,13 +11,9 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.calls import payload_of
-from kvzmq.client.core.hello import decode_server_info
+from kvzmq.client.core.hello import ServerInfo
+from kvzmq.client.core.push_state import NOTHING, Pushed, PushState
 from kvzmq.protocol import encoding
-from kvzmq.protocol.messages import HEARTBEAT_S
-
-RESEND_S = 2.0
-"""When to ask for the watch again if no answer came."""
-
 
 FORKED = (
     "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, "
@@ -59,36 +54,12 @@ class _EarlierEvent(Event):
 _EarlierEvent.__name__ = Event.__name__  # in its repr
 
 
-_NOTHING = b"\xc0"
-"""The payload, null, of an event that only tells how far the watch has come; and of a heartbeat."""
-
-
-class _Message(msgspec.Struct, array_like=True, gc=False):
-    seq: int | None
-    revision: int
-    rest: Raw
-
-
-class _Pushed(msgspec.Struct, array_like=True, gc=False):
-    watch: int
-    code: int
-    payload: Raw
-    more: bool = False
-
-
-_HELLO = Raw(encoding.encode_value(("hello", {"heartbeat_s": HEARTBEAT_S})))
-_PING = Raw(encoding.encode_value(("ping",)))
-
-
-_decode_message: Callable[[bytes], _Message] = msgspec.msgpack.Decoder(_Message).decode
-_decode_results: Callable[[Raw], list[Result]] = msgspec.msgpack.Decoder(list[Result]).decode
 _decode_started: Callable[[Raw], tuple[int, Union[str, None], Union[str, None]]] = msgspec.msgpack.Decoder(
     tuple[int, Union[str, None], Union[str, None]]
 ).decode
-_decode_pushed: Callable[[Raw], _Pushed] = msgspec.msgpack.Decoder(_Pushed).decode
 
 
-class WatchState:
+class WatchState(PushState[Event]):
     """One watch through any number of connections.
 
     What one request of the table has changed is given out together, when all of it has come.
@@ -101,6 +72,8 @@ class WatchState:
         lineage: of the table that is expected, 32 hexadecimal digits, or None for whichever answers first
     """
 
+    another_table = "its changes are not those of the table that was watched"
+
     def __init__(
         self,
         make_call: Callable[[int | None, str | None], Call],
@@ -109,23 +82,16 @@ class WatchState:
         epoch: str | None = None,
         lineage: str | None = None,
     ) -> None:
+        super().__init__(lineage)
         self._make_call = make_call
         self._prefix = prefix
         self.position = from_revision
         """The revision up to which everything was received."""
-        self.started = False
-        """Whether the server has agreed, on this connection."""
-        self.events: deque[Event] = deque()
-        self.error: errors.KvzmqError | None = None
-        """Why the watch has ended."""
-        self.lineage = lineage
+        self.wants_progress = False
+        """Whether to ask how far the table is, as soon as the watch has begun, and again on a new connection."""
         self.epoch = epoch
         """The latest epoch of the table that a server has reported, or None."""
         self._parts: list[Event] = []  # of a request that made further changes
-        self._seq = 0
-        self._started_by = -1  # the number of the request that starts the watch on this connection
-        self._number = 0
-        self._asked_s = 0.0
         self._asking_progress = 0  # the number of the request for it that is unanswered, or 0
         self._goal: int | None = None  # the revision that it is to reach
 
@@ -139,20 +105,15 @@ class WatchState:
 
     def request(self, now_s: float) -> bytes:
         """Return the frame that starts the watch on a new connection, after what was received already."""
-        self.started = False
-        self._asked_s = now_s
         self.begin_progress()
-        frame = self._frame([_HELLO, *self._make_call(self.position, self.epoch).ops])
-        self._started_by = self._seq
-        return frame
+        return super().request(now_s)
 
-    def overdue(self, now_s: float) -> bool:
-        """Return whether to send the request to watch again."""
-        return not self.started and now_s - self._asked_s > RESEND_S
+    def _ops(self) -> list[Raw]:
+        return self._make_call(self.position, self.epoch).ops
 
-    def heartbeat(self) -> bytes:
-        """Return the heartbeat that keeps the watch at the server."""
-        return self._frame([_PING])
+    def question(self) -> bytes | None:
+        """Return the frame that asks how far the table is, if that is wanted and not asked yet."""
+        return self.ask_progress() if self.wants_progress and self.asks_progress else None
 
     def ask_progress(self) -> bytes:
         """Return the frame that asks for an event once all changes up to now were pushed; see `arrived`."""
@@ -176,54 +137,27 @@ class WatchState:
         came = self._goal is not None and not self._parts and self.position is not None and self.position >= self._goal
         return self._goal if came else None
 
-    def _frame(self, ops: list[Raw]) -> bytes:
-        self._seq += 1
-        return encoding.encode_request(None, self._seq, ops)
-
     # ---- in
 
-    def receive(self, frame: bytes) -> None:
-        """Take a reply or an event; see `events` and `error` then."""
-        try:
-            message = _decode_message(frame)
-            if message.seq == 0:
-                if bytes(message.rest) != _NOTHING:
-                    self._take(message.revision, _decode_pushed(message.rest))
-            elif message.seq == self._started_by:
-                self._start(message.revision, _decode_results(message.rest))
-            elif message.seq == self._asking_progress:
-                self._take_progress(message.revision, _decode_results(message.rest)[0])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return  # not of this protocol
-
-    def _start(self, revision: int, results: list[Result]) -> None:
-        try:
-            info = decode_server_info(payload_of(results[0]))
-            if self.lineage is not None and info.lineage not in (None, self.lineage):
-                raise errors.TableChanged(
-                    f"another table answers here now (lineage {str(info.lineage)[:8]}, not {self.lineage[:8]}): "
-                    "its changes are not those of the table that was watched. If that is what you want, connect anew"
-                )
-            self._number, self.lineage, self.epoch = _decode_started(payload_of(results[1]))
-        except errors.KvzmqError as error:
-            self.error = error
-            return
-        self.started = True
+    def _begin(self, revision: int, info: ServerInfo, payload: Raw) -> None:
+        self._number, self.lineage, self.epoch = _decode_started(payload)
         if self.position is None:
             self.position = revision
 
+    def _answer(self, seq: int | None, revision: int, results: Raw) -> None:
+        if seq == self._asking_progress:
+            self._take_progress(revision, self._decode_one(results))
+
     def _take_progress(self, revision: int, result: Result) -> None:
         self._asking_progress = 0
-        if encoding.decode_value(payload_of(result)):
+        if result.code == errors.Unavailable.code:
+            self.refused = True
+        elif encoding.decode_value(payload_of(result)):
             self._goal = revision
         else:
             self._ask_again()  # the server has ended the watch, and its last word is lost
 
-    def _ask_again(self) -> None:
-        self.started = False
-        self._asked_s = -RESEND_S
-
-    def _take(self, revision: int, pushed: _Pushed) -> None:
+    def _take(self, revision: int, pushed: Pushed) -> None:
         """Take an event, of this connection or of the one before.
 
         What a lost connection had received still comes, among what the new one brings, and a server that
@@ -232,8 +166,12 @@ class WatchState:
         """
         if pushed.watch != self._number:
             return  # of an earlier request
+        if pushed.epoch is not None:
+            self.epoch = pushed.epoch
         if pushed.code == errors.WatchIdle.code:
             self._ask_again()  # this program was busy for longer than it had promised
+        elif pushed.code == errors.Unavailable.code:
+            self.started, self.refused = False, True
         elif pushed.code != errors.OK:
             if self.started:
                 self.error = errors.error_of(pushed.code, encoding.decode_value(pushed.payload))
@@ -243,8 +181,8 @@ class WatchState:
         elif revision == self.position and not pushed.more:
             self._give_out()  # how far the watch has come, once more
 
-    def _add(self, revision: int, pushed: _Pushed) -> None:
-        if bytes(pushed.payload) != _NOTHING:
+    def _add(self, revision: int, pushed: Pushed) -> None:
+        if bytes(pushed.payload) != NOTHING:
             key, value = encoding.decode_value(pushed.payload)
             if key.startswith(self._prefix):
                 removed = not value

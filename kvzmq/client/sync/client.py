@@ -25,18 +25,20 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from kvzmq import errors
 from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
-from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, Calls
+from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, SLOW_REQUESTS, Calls
 from kvzmq.client.core.endpoints import Endpoints
+from kvzmq.client.core.reads import LINEARIZABLE, Reads, check_reads
+from kvzmq.client.core.targets import Target, parse_targets
 from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
-from kvzmq.client.core.urls import parse_urls
 from kvzmq.client.core.values import check_prefix
 from kvzmq.client.sync.connection import Connection
 from kvzmq.client.sync.views import Copies, Copy, Items, Keys, Values
-from kvzmq.curve import ClientKeys, client_keys
 
 if TYPE_CHECKING:
+    from kvzmq.client.core.monitor_state import MonitoredRequest
     from kvzmq.client.core.pyzmq_socket import Context
+    from kvzmq.client.sync.monitor import Monitor
     from kvzmq.client.sync.watch import Watch
 
 T = TypeVar("T")
@@ -50,41 +52,50 @@ def connect(
     curve_key: str | os.PathLike[str] | None = None,
     server_key: str | None = None,
     context: Context | None = None,
+    reads: Reads | None = None,
 ) -> Client:
     """Return a client of the server at `url`; it connects when it is first used.
 
     Args:
         url: `tcp://HOST:PORT`, `ipc:///PATH` or `catalog://HOST:PORT/PROJECT`; several, separated by
-            commas, are tried in turn. None stands for the environment's KVZMQ_URL, or where that is
+            commas, are tried in turn. Each may say the keys for it, `?server_key=KEY&curve_key=FILE`, with what is
+            special in URLs percent-encoded. None stands for the environment's KVZMQ_URL, or where that is
             not set for tcp://127.0.0.1:5570
         timeout: seconds a call may take in all, retries and reconnects included; None for no limit
         transport: `plain`, sockets of kvzmq's own for tcp:// and ipc://; `pyzmq`, sockets of libzmq; None for the
             environment's KVZMQ_TRANSPORT, or where that is not set `plain` wherever the URL allows
-        curve_key: for a server with CURVE, the file NAME.key_secret that `kvzmq keygen NAME` has made; None stands
-            for the environment's KVZMQ_CURVE_KEY, or where that is not set for a connection in plain. Asks for `pyzmq`
-        server_key: the public key of that server, 40 characters; None stands for the environment's KVZMQ_SERVER_KEY
+        curve_key: for a server with CURVE, the file NAME.key_secret that `kvzmq keygen NAME` has made; what the URL
+            says counts before it. None stands for the environment's KVZMQ_CURVE_KEY, or where that is not set for a
+            connection in plain. Asks for `pyzmq`
+        server_key: the public key of that server, 40 characters; what the URL says counts before it. None stands for
+            the environment's KVZMQ_SERVER_KEY
         context: the ZeroMQ context to use instead of the process's own; asks for `pyzmq`
+        reads: how new what is read has to be, where several servers serve one table: `linearizable`, everything that
+            any of them has acknowledged; `session`, everything that this client has seen, its own writes included;
+            `local`, whatever the server has. None stands for the environment's KVZMQ_READS, or where that is not set
+            for `linearizable`. A request that also writes is always linearizable
 
     Raises:
-        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, or a key cannot be used
+        ValueError: the URL is malformed, the timeout not above 0, the transport none for it, a key cannot be used, or
+            there is no such kind of reads
         TypeError: one of them is of another type
     """
-    urls = parse_urls(url)
+    targets = parse_targets(url, curve_key, server_key)
     timeout_s = math.inf if timeout is None else check_timeout(timeout)
-    keys = client_keys(curve_key, server_key)
-    return open_client(urls, timeout_s, "", check_transport(transport, context, urls, keys), keys, context)
+    transport = check_transport(transport, context, targets)
+    return open_client(targets, timeout_s, "", transport, context, check_reads(reads))
 
 
 def open_client(
-    urls: Sequence[str],
+    targets: Sequence[Target],
     timeout_s: float,
     prefix: str = "",
     transport: str | None = None,
-    keys: ClientKeys | None = None,
     context: Context | None = None,
+    reads: Reads = LINEARIZABLE,
 ) -> Client:
     """Return a client with a connection of its own: a new one, or one that was pickled."""
-    return Client(Connection(urls, timeout_s, Opener(transport, context, keys)), prefix)
+    return Client(Connection(targets, timeout_s, Opener(transport, context), reads), prefix)
 
 
 class Client(MutableMapping[str, Any]):
@@ -322,12 +333,12 @@ class Client(MutableMapping[str, Any]):
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
         # Here, as most programs watch nothing: a twentieth of the instructions from Python's start to a first answer.
-        from kvzmq.client.core.watch_channel import WatchChannel
+        from kvzmq.client.core.push_channel import PushChannel
         from kvzmq.client.core.watch_state import WatchState
         from kvzmq.client.sync.watch import Watch
 
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
-        channel = WatchChannel(state, Endpoints(connection.urls), connection.open_socket)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket, connection.note_seen)
         watch = Watch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
         try:
             watch.start()
@@ -361,6 +372,56 @@ class Client(MutableMapping[str, Any]):
         ended: bool = self._run(self._calls.kick(name), timeout)
         return ended
 
+    def monitor(
+        self,
+        client: str = "",
+        op: str = "",
+        prefix: str = "",
+        slower_than_s: float = 0.0,
+        sample: int = 1,
+        *,
+        timeout: float | None = None,
+    ) -> Monitor:
+        """Return an iterator over the requests that the server answers from now on; see MonitoredRequest.
+
+        The server never waits for it: requests that it has no time or no room to tell of are counted as dropped. It
+        tells names and keys, and no values.
+
+        Args:
+            client: only those of clients whose name begins so
+            op: only requests with this operation
+            prefix: only requests that touch keys which begin so; no other operations of theirs are shown then
+            slower_than_s: only those that took so long, from their arrival until their reply was handed over
+            sample: one of so many of these
+            timeout: how long the server may take to begin, seconds
+
+        Raises:
+            NotAllowed: this client has not the rights `admin` and `read`
+            ResultTooLarge: there are monitors enough
+            Timeout: the server did not answer
+        """
+        connection = self._connection
+        if self._closed:
+            raise ValueError(f"the {self._kind} is closed")
+        from kvzmq.client.core.monitor_state import MonitorState
+        from kvzmq.client.core.push_channel import PushChannel
+        from kvzmq.client.sync.monitor import Monitor
+
+        state = MonitorState(self._calls.monitor(client, op, prefix, slower_than_s, sample), connection.lineage)
+        channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket)
+        monitor = Monitor(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
+        try:
+            monitor.start()
+        except BaseException:
+            monitor.close()
+            raise
+        return monitor
+
+    def slow_requests(self, limit: int = SLOW_REQUESTS, *, timeout: float | None = None) -> list[MonitoredRequest]:
+        """Return at most `limit` of the requests that took longest, the slowest first, as the server keeps them."""
+        found: list[MonitoredRequest] = self._run(self._calls.slow_requests(limit), timeout)
+        return found
+
     def backup(self, *, timeout: float | None = None) -> Iterator[bytes]:
         """Yield a backup of the whole table, whatever the prefix, in pieces of up to 256 KiB; see `kvzmq backup`.
 
@@ -389,12 +450,17 @@ class Client(MutableMapping[str, Any]):
     @property
     def transport(self) -> str:
         """How this client reaches its server: `plain` or `pyzmq`; or both, comma-separated, where its URLs differ."""
-        return self._connection.open_socket.describe(self._connection.urls)
+        return self._connection.open_socket.describe(self._connection.targets)
 
     @property
     def revision(self) -> int:
         """The highest revision of the table in any reply to this client."""
         return self._connection.revision
+
+    @property
+    def lineage(self) -> str | None:
+        """Which table this client asks, 32 hexadecimal digits: of any other it asks nothing. None before an answer."""
+        return self._connection.lineage
 
     # ---- a mapping
 
@@ -540,12 +606,12 @@ class Client(MutableMapping[str, Any]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         connection = self._connection
-        opener = connection.open_socket
-        prefix = self._calls.prefix
-        return open_client, (connection.urls, connection.timeout_s, prefix, opener.transport, opener.keys)
+        transport, prefix = connection.open_socket.transport, self._calls.prefix
+        return open_client, (connection.targets, connection.timeout_s, prefix, transport, None, connection.reads)
 
     def __repr__(self) -> str:
         connection = self._connection
         place = f" below {self._calls.prefix!r}" if self._calls.prefix else ""
         state = " closed" if self._closed else ""
-        return f"<kvzmq.Client {','.join(connection.urls)} transport={self.transport}{place}{state}>"
+        urls = ",".join(target.url for target in connection.targets)
+        return f"<kvzmq.Client {urls} transport={self.transport}{place}{state}>"

@@ -20,7 +20,9 @@ from typing import Any
 from kvzmq import errors
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
+from kvzmq.client.core.reads import LINEARIZABLE, Reads
 from kvzmq.client.core.session_channel import TICK_S, SessionChannel
+from kvzmq.client.core.targets import Target
 from kvzmq.client.core.timeouts import check_timeout, deadline
 from kvzmq.client.core.transports import Opener
 
@@ -51,13 +53,17 @@ class Connection:
     """A connection that threads share; a forked child has one of its own.
 
     Args:
-        urls: the servers, tried in turn
+        targets: the servers, tried in turn
         timeout_s: how long a call may take unless it says otherwise
         open_socket: makes a socket to one of them
+        reads: how new what is read has to be
     """
 
-    def __init__(self, urls: Sequence[str], timeout_s: float, open_socket: Opener) -> None:
-        self.urls = urls
+    def __init__(
+        self, targets: Sequence[Target], timeout_s: float, open_socket: Opener, reads: Reads = LINEARIZABLE
+    ) -> None:
+        self.targets = targets
+        self.reads = reads
         self.timeout_s = timeout_s
         self._time_s = deadline(0.0, timeout_s)  # with its bound, so that not each call has to look
         self.open_socket = open_socket
@@ -68,7 +74,8 @@ class Connection:
         pid = os.getpid()
         shared = self._channels.get(pid)
         if shared is None:
-            channel = SessionChannel(Endpoints(self.urls), self.open_socket, self.lineage)
+            seen = max((each.channel.session.revision for each in self._channels.values()), default=0)
+            channel = SessionChannel(Endpoints(self.targets), self.open_socket, self.lineage, self.reads, seen)
             # setdefault is atomic: no lock, which another thread might have held when the process forked.
             shared = self._channels.setdefault(pid, _SharedChannel(channel))
             for owner, inherited in list(self._channels.items()):
@@ -85,8 +92,12 @@ class Connection:
 
     @property
     def revision(self) -> int:
-        """The highest revision in any reply."""
+        """The highest revision in any reply, or event of a watch."""
         return self._shared().channel.session.revision
+
+    def note_seen(self, revision: int) -> None:
+        """Take note that this client has seen a revision elsewhere: its session reads then see it, too."""
+        self._shared().note_seen(revision)
 
     def run(self, call: Call, timeout_s: float | None = None) -> Any:
         """Send a call's operations and return what it makes of the results, or raise its error."""
@@ -145,6 +156,12 @@ class _SharedChannel:
         except BaseException:
             self._abandon(call)
             raise
+
+    def note_seen(self, revision: int) -> None:
+        """Take note of a revision that was seen elsewhere."""
+        with self._lock:
+            session = self.channel.session
+            session.revision = max(session.revision, revision)
 
     def _queue(self, call: Call) -> threading.Lock:
         """Take a call that the reader sends, and return what its thread has to wait for."""

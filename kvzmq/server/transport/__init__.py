@@ -39,6 +39,12 @@ class Arrival(Struct, eq=False, gc=False):
 class Transport(Protocol):
     """One way in and out."""
 
+    kind: str
+    """What it is: "router" or "bridge"."""
+
+    drained_s: float
+    """When `drain` last returned a request, by `time.perf_counter`."""
+
     endpoints: list[str]
     """Where it listens, as the server prints it."""
 
@@ -86,8 +92,8 @@ class Transport(Protocol):
     def describe(self, client: Hashable) -> dict[str, Any]:
         """Return what is known of one of `clients`; None where nothing is.
 
-        name, transport ("router" or "bridge"), address, connected_s (how long), requests, received_bytes, unread_bytes
-        (that it has not taken yet), replies_dropped.
+        name, transport ("router" or "bridge"), address, connected_s (how long), requests, received_bytes, taken_bytes
+        (that it has taken), unread_bytes (that it has not taken yet), replies_dropped.
         """
 
     def kick(self, client: Hashable) -> bool:

@@ -98,6 +98,8 @@ class RouterTransport:
         CannotListen: an endpoint is in use or malformed
     """
 
+    kind = "router"
+
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
@@ -117,7 +119,7 @@ class RouterTransport:
         self._dropped = DroppedReplies()
         self._peers = RouterPeers(self.name)
         self._unnoted = 0  # requests that have come since peers were noted last
-        self._note_s = 0.0
+        self._note_s = self.drained_s = 0.0
         self._counts = {
             "replies_dropped_disconnected": 0,
             "replies_dropped_backpressure": 0,
@@ -190,9 +192,11 @@ class RouterTransport:
             if requests <= ASKED_MAX and not zmq.zmq_poll(self._asked, 0):  # getsockopt(EVENTS) takes 2.8 us
                 break
         self._unnoted += requests
-        if arrivals and part is not probe and (now_s := time.monotonic()) >= self._note_s:
+        if arrivals:
+            self.drained_s = time.perf_counter()
+        if arrivals and part is not probe and self.drained_s >= self._note_s:
             self._peers.note(arrivals, part, self._unnoted)
-            self._unnoted, self._note_s = 0, now_s + NOTE_S
+            self._unnoted, self._note_s = 0, self.drained_s + NOTE_S
         return arrivals
 
     def sweep(self) -> None:

@@ -38,10 +38,10 @@ NOTED_MAX = 8
 
 _NOWHERE = -1
 _PEER_CREDENTIALS = struct.Struct("3i")
-_RECEIVED_BYTES = struct.Struct("Q")
-_RECEIVED_AT = 128
-"""Where `struct tcp_info` has `tcpi_bytes_received`."""
-_TCP_INFO_BYTES = _RECEIVED_AT + _RECEIVED_BYTES.size
+_TCP_BYTES = struct.Struct("QQ")
+_TCP_BYTES_AT = 120
+"""Where `struct tcp_info` has `tcpi_bytes_acked` and, next to it, `tcpi_bytes_received`."""
+_TCP_INFO_BYTES = _TCP_BYTES_AT + _TCP_BYTES.size
 
 
 class _Seen:
@@ -149,6 +149,7 @@ class RouterPeers:
             "connected_s": round(self._clock() - seen.began_s, 3),
             "requests": round(seen.requests),
             "received_bytes": None,
+            "taken_bytes": None,
             "unread_bytes": None,
         }
         connection = seen.open()
@@ -184,6 +185,6 @@ def _of_connection(connection: socket.socket) -> dict[str, Any]:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     except OSError:
         return {}  # it has just ended
-    received = _RECEIVED_BYTES.unpack_from(info, _RECEIVED_AT)[0] if len(info) >= _TCP_INFO_BYTES else None
+    taken, received = (None, None) if len(info) < _TCP_INFO_BYTES else _TCP_BYTES.unpack_from(info, _TCP_BYTES_AT)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return {"address": address, "unread_bytes": unread_bytes, "received_bytes": received}
+    return {"address": address, "unread_bytes": unread_bytes, "received_bytes": received, "taken_bytes": taken}

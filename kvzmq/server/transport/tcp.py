@@ -35,7 +35,7 @@ from kvzmq import errors
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX, Reply, request_line_bytes_max
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, Arrival
 from kvzmq.server.transport.listen import listen
-from kvzmq.server.transport.tcp_connection import CLOSED, CLOSING, READING, READY, Connection, StepInput
+from kvzmq.server.transport.tcp_connection import CLOSED, CLOSING, DRAINING, READING, READY, Connection, StepInput
 
 CONNECTIONS_MAX = 4096
 """How many clients may be connected; the next one replaces the one that has asked for nothing the longest."""
@@ -51,6 +51,10 @@ HELD_BYTES_MAX = 256 << 20
 
 STALLED_S = 10.0
 """How long a connection may leave replies unread before it is dropped."""
+
+DRAINED_BYTES_MAX = 4 << 20
+DRAIN_S = 2.0
+"""How much of what a refused peer still sends is thrown away, and for how long, before its connection is closed."""
 
 _RECEIVE_BYTES = 256 << 10
 _ACCEPTS_MAX = 64
@@ -88,6 +92,8 @@ class TcpTransport:
         CannotListen: the port is in use or the host is not of this machine
     """
 
+    kind = "bridge"
+
     def __init__(
         self,
         host: str,
@@ -106,6 +112,7 @@ class TcpTransport:
         self.endpoints = [f"port {self.port}"]
         self._selector = selectors.EpollSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
+        self.drained_s = 0.0
         self._accepting = True
         self._accept_again_s = 0.0
         self._warn_again_s = clock()
@@ -143,6 +150,8 @@ class TcpTransport:
         self._read_and_write()
         arrivals = self._take_turns()
         self._bound_memory()
+        if arrivals:
+            self.drained_s = time.perf_counter()
         return arrivals
 
     def _read_and_write(self) -> None:
@@ -219,6 +228,11 @@ class TcpTransport:
             return 0
         self._reads += 1
         connection.read_at = self._reads
+        if connection.state is DRAINING:
+            connection.received_bytes += received_bytes
+            if not received_bytes or connection.received_bytes > DRAINED_BYTES_MAX:
+                self._close(connection)
+            return received_bytes
         self._uncounted_bytes += received_bytes
         connection.receive(self._buffer[:received_bytes])
         protocol = None if connection.requests else connection.foreign_protocol(received_bytes)
@@ -328,9 +342,23 @@ class TcpTransport:
         if connection.state is READING and connection.polled == selectors.EVENT_READ and not connection.queued:
             return  # nearly always: it is registered for what it waits for since its lines were taken in
         if connection.is_served:
-            self._close(connection)
+            self._end(connection)
         elif connection.state is not CLOSED:
             self._watch(connection)
+
+    def _end(self, connection: Connection) -> None:
+        """Close a connection that has had its last reply, after its peer has stopped sending."""
+        if not connection.refused:
+            self._close(connection)
+            return
+        try:
+            connection.socket.shutdown(socket.SHUT_WR)
+        except OSError:  # the peer has gone
+            self._close(connection)
+            return
+        connection.moved_s = self._now_s
+        connection.shut()
+        self._watch(connection)
 
     # ---- housekeeping
 
@@ -341,7 +369,7 @@ class TcpTransport:
             self._ready[connection.number] = connection
         else:
             self._ready.pop(connection.number, None)
-        events = selectors.EVENT_READ if connection.state is READING else 0
+        events = selectors.EVENT_READ if connection.state is READING or connection.state is DRAINING else 0
         if connection.queued and connection.number not in self._unencoded:
             events |= selectors.EVENT_WRITE
         if events == connection.polled:
@@ -365,6 +393,8 @@ class TcpTransport:
         for connection in list(self._connections.values()):
             if connection.queued and now_s - connection.moved_s > STALLED_S:
                 self._drop(connection, "connections_dropped_stalled")
+            elif connection.state is DRAINING and now_s - connection.moved_s > DRAIN_S:
+                self._close(connection)
 
     def _bound_memory(self) -> None:
         """Drop the largest connections when all hold too much together; counted now and then, not at every byte."""
@@ -410,6 +440,7 @@ class TcpTransport:
 
     def describe(self, client: Hashable) -> dict[str, Any]:
         connection = self._connections[cast(int, client)]
+        unsent_bytes = _unsent_bytes(connection.socket)
         return {
             "name": f"tcp:{connection.address}",
             "transport": "bridge",
@@ -417,7 +448,8 @@ class TcpTransport:
             "connected_s": round(self._clock() - connection.began_s, 3),
             "requests": connection.requests,
             "received_bytes": connection.received_bytes,
-            "unread_bytes": connection.queued_bytes + _unsent_bytes(connection.socket),
+            "taken_bytes": connection.sent_bytes - unsent_bytes,
+            "unread_bytes": connection.queued_bytes + unsent_bytes,
             "replies_dropped": 0,  # the connection is dropped instead
         }
 

@@ -3,7 +3,7 @@
     NAME/checkpoint              the head, JSON: which checkpoint there is (Head)
     NAME/checkpoint/data/ID/N    its content in pieces of CHUNK_BYTES, N from 00000000 on
     NAME/checkpoint/lock         who is writing one: the ID of the checkpoint to come
-    NAME/trimmed                 an etcd revision, decimal: groups up to it may be gone; absent if nothing was trimmed
+    NAME/trimmed                 an etcd revision, decimal: groups put until then may be gone; absent if none are
 
 The content is the file of `store.file.checkpoint`, whose frames and footer have checksums, so a copy of it on a disk is
 a file like any other. The head is small and is put by one transaction, so a reader finds the old checkpoint or the new
@@ -14,8 +14,9 @@ one who was stopped and wakes up after another has taken the lock over writes no
 lease decides that. Each write also puts the lock again; who finds it unchanged for LOCK_STALE_S by its own clock takes
 it over.
 
-Trimming records how far in the same transaction as it deletes. An append compares that key: otherwise a put that is
-tried again after its key was trimmed would be appended a second time.
+Trimming deletes groups, with the pieces of long ones, by the etcd revision at which they were put. What a server
+compares when it appends is not touched (see `layout`), so a put that is tried again after its group was trimmed is
+refused, not appended a second time.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ LOCK_STALE_S = 30.0
 LOCK_KEEP_S = 5.0
 """How often it is put at least, also while there is no piece to write, seconds."""
 
-DELETES_MAX = 100
-"""How many ranges one transaction deletes; etcd takes 128 operations by default."""
+SERVERS_MAX = 50
+"""Of how many servers one transaction deletes groups and pieces; etcd takes 128 operations by default."""
 
 RANGE_KEYS_MAX = 5000
 """How many keys are listed at a time."""
@@ -60,7 +61,11 @@ class Found(NamedTuple):
 
 
 class Keys(Protocol):
-    """What is asked of etcd here. Each call is bounded in time, and raises EtcdUnavailable when it has no answer."""
+    """What is asked of etcd here. Each call is bounded in time, and raises EtcdError when it has no answer.
+
+    A transaction may be executed twice, when its first answer was lost. So each of those here either does the same
+    again, or fails the second time and then looks whether the first one was executed.
+    """
 
     def get(self, *keys: str) -> tuple[int, dict[str, Found]]:
         """Return etcd's revision, and those of `keys` that are there, as of one moment."""
@@ -95,7 +100,8 @@ class Head(msgspec.Struct, frozen=True):
     """Which checkpoint there is.
 
     id        of its pieces, random
-    group     the number of the last group it holds: the etcd revision at which that was put
+    group     the number of the last group it holds
+    position  etcd's revision when that was put
     bytes     the length of the file
     chunks    how many pieces it has
     crc       the CRC-32 of the whole file
@@ -106,12 +112,22 @@ class Head(msgspec.Struct, frozen=True):
 
     id: str
     group: int
+    position: int
     bytes: int
     chunks: int
     crc: int
     revision: int = 0
     rows: int = 0
     version: int = 1
+
+
+class Content(NamedTuple):
+    """What a checkpoint holds: the last group and its position, and the table's revision and number of rows."""
+
+    group: int
+    position: int
+    revision: int
+    rows: int
 
 
 class LockLost(errors.KvzmqError):
@@ -143,6 +159,11 @@ def trimmed_key(name: str) -> str:
 def log_prefix(name: str) -> str:
     """Return what the keys of the groups begin with: then come the server's id, a slash, and a number."""
     return f"{name}/log/"
+
+
+def pieces_prefix(name: str) -> str:
+    """Return what the keys of the pieces of long groups begin with: then come the server's id, SEQ, and a number."""
+    return f"{name}/chunk/"
 
 
 def data_prefix(name: str, id: str = "") -> str:
@@ -297,6 +318,8 @@ def _take(
     while True:
         _, found = keys.get(key)
         present = found.get(key)
+        if present is not None and present.value == id.encode():
+            return
         if present is None:
             if keys.transact([(key, None)], put=[(key, id.encode())]) is not None:
                 return
@@ -306,23 +329,21 @@ def _take(
         seen = present
         if clock() - since_s >= stale_s:
             # If its owner is alive after all, each of its writes fails from here on.
-            if keys.transact([(key, present.value)], put=[(key, id.encode())]) is not None:
-                return
-            raise LockLost(f"another server writes a checkpoint of {name}")
+            if keys.transact([(key, present.value)], put=[(key, id.encode())]) is None:
+                seen, since_s = None, clock()
+            continue
         sleep(min(1.0, stale_s / 4))
 
 
 def upload(
-    held: Lock, keys: Keys, name: str, file: File, group: int, revision: int, rows: int,
-    pace: Callable[[float], object] = time.sleep,
-) -> Head:  # fmt: skip
+    held: Lock, keys: Keys, name: str, file: File, content: Content, pace: Callable[[float], object] = time.sleep
+) -> Head:
     """Make the content of `file` the checkpoint of a table, in place of the one there is.
 
     Between pieces as long a pause is made as the latest one took, so that half of etcd is left to the log.
 
     Args:
-        group: the last group that it holds
-        revision, rows: the table's, for people to see
+        content: what is in it
         pace: waits so many seconds
 
     Raises:
@@ -332,7 +353,7 @@ def upload(
     key = head_key(name)
     _, found = keys.get(key)
     before = found[key].value if key in found else None
-    if before is not None and decode_head(name, before).group >= group:
+    if before is not None and decode_head(name, before).group >= content.group:
         raise LockLost(f"there is a checkpoint of {name} that holds as much")
     remove_garbage(held, keys, name)
     chunks = crc = offset = 0
@@ -345,8 +366,13 @@ def upload(
         offset += len(data)
         chunks += 1
         pace(time.monotonic() - began_s)
-    head = Head(held.id, group, length, chunks, crc, revision, rows)
-    held.transact(put=[(key, msgspec.json.encode(head))], equal=[(key, before)])
+    group, position, revision, rows = content
+    head = Head(held.id, group, position, length, chunks, crc, revision, rows)
+    try:
+        held.transact(put=[(key, msgspec.json.encode(head))], equal=[(key, before)])
+    except LockLost:
+        if read_head(keys, name) != head:
+            raise
     remove_garbage(held, keys, name)
     return head
 
@@ -373,41 +399,53 @@ def remove_garbage(held: Lock, keys: Keys, name: str) -> int:
 # ---- trimming
 
 
-def trim(held: Lock, keys: Keys, name: str, group: int) -> int:
-    """Delete the groups up to the one of this number, which the checkpoint holds; returns how many.
+def trim(held: Lock, keys: Keys, name: str, position: int) -> int:
+    """Delete the groups put until etcd's revision `position`, which the checkpoint holds; returns how many.
 
     Raises:
         LockLost: another server is at work, or the checkpoint does not hold them
     """
-    _, found = keys.get(head_key(name), trimmed_key(name))
+    key = trimmed_key(name)
+    _, found = keys.get(head_key(name), key)
     head = found.get(head_key(name))
-    if head is None or decode_head(name, head.value).group < group:
-        raise LockLost(f"there is no checkpoint of {name} that holds group {group}")
-    before = found[trimmed_key(name)].value if trimmed_key(name) in found else None
-    if before is not None and int(before) >= group:
-        group = int(before)
-    else:
-        # Before anything is deleted: an append that was tried before may not be tried again from here on.
-        held.transact(put=[(trimmed_key(name), b"%d" % group)], equal=[(trimmed_key(name), before)])
-    trimmed = 0
-    while ranges := _ranges_until(keys, name, group):
-        held.transact(delete=[(first, last + "\0") for first, last, _ in ranges])
-        trimmed += sum(count for _, _, count in ranges)
-    return trimmed
+    if head is None or decode_head(name, head.value).position < position:
+        raise LockLost(f"there is no checkpoint of {name} that holds the groups put until {position}")
+    before = found[key].value if key in found else None
+    if trimmed_until(before) < position:
+        held.transact(put=[(key, b"%d" % position)], equal=[(key, before)])
+    trimmed, until = 0, max(position, trimmed_until(before))
+    while True:
+        deletes, count = trimmable(keys, name, until)
+        if not deletes:
+            return trimmed
+        held.transact(delete=deletes)
+        trimmed += count
 
 
-def _ranges_until(keys: Keys, name: str, group: int) -> list[tuple[str, str, int]]:
-    """Return ranges of keys, from their first to their last, of groups up to `group`, and how many each has.
+def trimmable(keys: Keys, name: str, position: int) -> tuple[list[tuple[str, str]], int]:
+    """Return ranges of keys of groups put until then, with their pieces, and how many groups; a part of them."""
+    deletes: list[tuple[str, str]] = []
+    groups = 0
+    for first, last, count in _ranges_until(keys, name, position):
+        server, _, seq = last.removeprefix(log_prefix(name)).rpartition("/")
+        pieces = f"{pieces_prefix(name)}{server}/"
+        deletes += [(first, f"{last}\0"), (pieces, end_of(f"{pieces}{seq}/"))]
+        groups += count
+    return deletes, groups
+
+
+def _ranges_until(keys: Keys, name: str, position: int) -> list[tuple[str, str, int]]:
+    """Return ranges of keys, from their first to their last, of groups put until then, and how many each has.
 
     A server's keys are in the order of its groups, so those to be deleted are the first ones of each server.
     """
     ranges: list[tuple[str, str, int]] = []
-    for found in keys.list(log_prefix(name), "", RANGE_KEYS_MAX, put_until=group):
+    for found in keys.list(log_prefix(name), "", RANGE_KEYS_MAX, put_until=position):
         server = found.key.rpartition("/")[0]
         if ranges and ranges[-1][0].rpartition("/")[0] == server:
             first, _, count = ranges[-1]
             ranges[-1] = first, found.key, count + 1
-        elif len(ranges) == DELETES_MAX:
+        elif len(ranges) == SERVERS_MAX:
             break
         else:
             ranges.append((found.key, found.key, 1))
@@ -415,5 +453,5 @@ def _ranges_until(keys: Keys, name: str, group: int) -> list[tuple[str, str, int
 
 
 def trimmed_until(value: Union[bytes, None]) -> int:
-    """Return the number of the last group that may be gone, from the value of `trimmed_key`; 0 if there is none."""
+    """Return until when groups are put that may be gone, from the value of `trimmed_key`; 0 if none are."""
     return 0 if value is None else int(value)

@@ -137,8 +137,8 @@ _BY_CODE: dict[grpc.StatusCode, type[EtcdError]] = {
     grpc.StatusCode.ALREADY_EXISTS: EtcdRefused,
 }
 
-_TOKEN_ENDED = ("invalid auth token", "user name is empty", "revision in header is old")
-"""Ends of a token that a new one mends: it has expired, was never sent, or the users were changed since."""
+_TOKEN_ENDED = ("invalid auth token", "user name is empty", "revision in header is old", "old revision")
+"""What a new token mends: the old one has expired, none was sent, or the users were changed since."""
 
 
 def error_of(error: grpc.RpcError, address: str) -> EtcdError:
@@ -303,7 +303,7 @@ class EtcdClient:
 
         The request is sent, and then this side of the stream is closed: etcd reads no more of it, and goes on.
         """
-        self._authenticate()
+        self._authenticate(address)
         path, serialize, parse = _WATCH
         channel = self._channel(address)
         call = channel.unary_stream(path, request_serializer=serialize, response_deserializer=parse)
@@ -313,8 +313,15 @@ class EtcdClient:
 
     def future(self, request: pb.TxnRequest | pb.RangeRequest, timeout_s: float) -> Any:
         """Begin a transaction or a range at the member that is asked first, and return its future."""
+        self._authenticate(timeout_s=timeout_s)
         method = _TXN if isinstance(request, pb.TxnRequest) else _RANGE
         return self._call_of(self.address, method).future(request, timeout=timeout_s, metadata=self._metadata)
+
+    def explain(self, error: grpc.RpcError, address: str) -> EtcdError:
+        """Return what an error of a future or a watch means; if its token has ended, the next call gets another one."""
+        if any(text in (error.details() or "") for text in _TOKEN_ENDED):
+            self._authenticated = self._security.user is None
+        return error_of(error, address)
 
     @property
     def address(self) -> str:
@@ -343,6 +350,7 @@ class EtcdClient:
         if addresses is None:
             current = self._current
             addresses = self.addresses[current:] + self.addresses[:current]
+        unknown: EtcdUnknown | None = None
         for tried, address in enumerate(addresses, start=1):
             left_s = max(deadline_s - time.monotonic(), 0.001)
             more = tried < len(addresses)
@@ -353,7 +361,10 @@ class EtcdClient:
                 retried = isinstance(error, EtcdUnreachable) or (repeatable and isinstance(error, EtcdUnknown))
                 if not isinstance(error, EtcdRefused) or isinstance(error, EtcdUnreachable):
                     self.move_on(address)
+                unknown = error if isinstance(error, EtcdUnknown) else unknown
                 if not more or not retried or time.monotonic() >= deadline_s:
+                    if unknown is not None and error is not unknown:
+                        raise unknown from error  # an earlier attempt may have been executed, whatever became of this
                     raise
         raise AssertionError("a client has at least one address")
 

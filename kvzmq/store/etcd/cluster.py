@@ -62,13 +62,14 @@ class Cluster:
         put: Sequence[tuple[str, bytes]] = (),
         delete: Sequence[tuple[str, str]] = (),
     ) -> int | None:
-        """Delete and put if keys have these values; see Keys.transact. Never sent twice."""
+        """Delete and put if keys have these values; see Keys.transact."""
         response = self._client.txn(
             [_is(key, value) for key, value in equal],
             [
                 *(delete_op(first.encode(), end.encode()) for first, end in delete),
                 *(put_op(key.encode(), value) for key, value in put),
             ],
+            repeatable=True,
             timeout_s=CALL_S_MAX,
         )
         return response.header.revision if response.succeeded else None
@@ -106,7 +107,6 @@ def status_of(response: pb.StatusResponse) -> Status:
         response.dbSizeInUse,
         response.dbSizeQuota,
         any("NOSPACE" in error for error in response.errors),
-        response.header.revision,
     )
 
 

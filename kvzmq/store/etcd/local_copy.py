@@ -15,9 +15,11 @@ generation proves nothing.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from pathlib import Path
 from typing import Union
+from zlib import crc32
 
 import msgspec
 
@@ -31,8 +33,11 @@ from kvzmq.store.log import Checkpoint
 SUBDIRECTORY = "etcd"
 NAME_SEEN = "seen.json"
 
+_WINDOW_BYTES = 4 << 20
 _SUFFIX = ".ckpt"
 _SUFFIX_TMP = ".ckpt.tmp"
+
+_log = logging.getLogger(__name__)
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -73,12 +78,33 @@ class LocalCopy:
         except FileNotFoundError:
             return False
 
+    def newest(self, keys: Keys, name: str) -> tuple[Head, Checkpoint] | None:
+        """Return the newest checkpoint of a table and its head, from the copy if it is that; None if there is none.
+
+        A copy that is not what was written is fetched again.
+        """
+        head = self.fetch(keys, name)
+        if head is not None and not self._is_intact(head):
+            _log.warning("%s is damaged: fetched again", self.path / _name_of(head))
+            self.directory.unlink(_name_of(head))
+            head = self.fetch(keys, name)
+        return None if head is None else (head, self.read(head))
+
+    def _is_intact(self, head: Head) -> bool:
+        file, crc, offset = self.open(head), 0, 0
+        try:
+            while data := file.read(offset, _WINDOW_BYTES):
+                crc, offset = crc32(data, crc), offset + len(data)
+        finally:
+            file.close()
+        return crc == head.crc
+
     def fetch(self, keys: Keys, name: str) -> Head | None:
         """Have the newest checkpoint here; returns its head, or None if there is no checkpoint.
 
         Raises:
             Replaced: it is replaced faster than it can be read
-            CorruptionError, OSError, EtcdUnavailable: as `download` does
+            CorruptionError, OSError, EtcdError: as `download` does
         """
         for last in (False,) * (READS_MAX - 1) + (True,):
             head = read_head(keys, name)

@@ -9,10 +9,11 @@ still fills the quota, only a larger quota helps, or fewer rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from kvzmq.store.etcd.checkpoints import Keys, data_prefix, end_of, lock_key, read_head
+from kvzmq.store.etcd.checkpoints import Keys, data_prefix, end_of, lock_key, read_head, trimmable
 from kvzmq.units import size
 
 QUOTA_BYTES = 2 << 30
@@ -24,8 +25,13 @@ FULL_SHARE = 0.75
 DISARM_SHARE = 0.9
 """What part of the quota may be used for the alarm to be disarmed: above it would soon be raised again."""
 
-FREE_SHARE_MIN = 0.1
-"""What part of a member's file has to be free to defragment it."""
+DEFRAGMENT_SHARE = 0.5
+"""What part of the quota a member's file has to have for it to be defragmented; another server may have done it."""
+
+SETTLE_S = 0.5
+SETTLE_LOOKS_MAX = 120
+"""How often, and how many times, a member is asked whether it still frees what was compacted. It frees 1,000 keys at a
+time, with pauses of 10 ms or more between."""
 
 ADVICE = (
     "etcd's quota is used up, and it refuses every change until there is room: a server frees what it can by itself, "
@@ -41,18 +47,16 @@ class Status(NamedTuple):
     in_use_bytes  without the pages that are free
     quota_bytes   the quota, 0 if it does not say
     no_space      whether an alarm NOSPACE is raised, by any member
-    revision      etcd's
     """
 
     file_bytes: int
     in_use_bytes: int
     quota_bytes: int
     no_space: bool
-    revision: int
 
 
 class Members(Protocol):
-    """The members of a cluster, each asked by its address. Calls raise EtcdUnavailable when one does not answer."""
+    """The members of a cluster, each asked by its address. Calls raise EtcdError when one does not answer."""
 
     addresses: Sequence[str]
 
@@ -95,11 +99,16 @@ class Recovered(NamedTuple):
         )
 
 
-def recover(keys: Keys, members: Members, name: str, quota_bytes: int = QUOTA_BYTES) -> Recovered:
+def recover(
+    keys: Keys,
+    members: Members,
+    name: str,
+    quota_bytes: int = QUOTA_BYTES,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Recovered:
     """Make room in an etcd whose quota is used up, and have it take changes again if there is enough.
 
-    What may not be freed is kept: the newest checkpoint, and every group. Servers that are behind read these, so no
-    margin of time is left to them.
+    The newest checkpoint is kept, and every group behind it; no margin is left to servers that are behind.
 
     Args:
         quota_bytes: the quota, if the members do not tell it
@@ -107,24 +116,29 @@ def recover(keys: Keys, members: Members, name: str, quota_bytes: int = QUOTA_BY
     found = [members.status(address) for address in members.addresses]
     quota_bytes = max(status.quota_bytes for status in found) or quota_bytes
     before_bytes = max(status.file_bytes for status in found)
-    _free(keys, members, max(status.revision for status in found))
+    remove_garbage_by_force(keys, members, name)
+    trim_by_force(keys, members, name)
+    members.compact(keys.get()[0])
+    for address in members.addresses:
+        # What is free in a file is not known exactly before it is written anew: pages that were freed last still count.
+        if _when_compacted(members, address, sleep).file_bytes > DEFRAGMENT_SHARE * quota_bytes:
+            members.defragment(address)
     after_bytes = max(members.status(address).file_bytes for address in members.addresses)
-    if after_bytes > DISARM_SHARE * quota_bytes:
-        remove_garbage_by_force(keys, members, name)
-        _free(keys, members, keys.get()[0])
-        after_bytes = max(members.status(address).file_bytes for address in members.addresses)
     disarmed = after_bytes <= DISARM_SHARE * quota_bytes
     if disarmed:
         members.disarm()
     return Recovered(before_bytes, after_bytes, quota_bytes, disarmed)
 
 
-def _free(keys: Keys, members: Members, revision: int) -> None:
-    members.compact(revision)
-    for address in members.addresses:
-        status = members.status(address)
-        if status.file_bytes - status.in_use_bytes >= FREE_SHARE_MIN * status.file_bytes:
-            members.defragment(address)
+def _when_compacted(members: Members, address: str, sleep: Callable[[float], object]) -> Status:
+    """Return what a member says when no more of its file becomes free: only the one that was asked has waited."""
+    status = members.status(address)
+    for _ in range(SETTLE_LOOKS_MAX):
+        sleep(SETTLE_S)
+        before, status = status, members.status(address)
+        if status.in_use_bytes >= before.in_use_bytes:
+            break
+    return status
 
 
 def remove_garbage_by_force(keys: Keys, members: Members, name: str) -> None:
@@ -143,6 +157,14 @@ def remove_garbage_by_force(keys: Keys, members: Members, name: str) -> None:
     for id in ids:
         if head is None or id != head.id:
             members.delete(data_prefix(name, id), end_of(data_prefix(name, id)))
+
+
+def trim_by_force(keys: Keys, members: Members, name: str) -> None:
+    """Delete the groups that the checkpoint holds, without holding the lock: whoever else does deletes the same."""
+    head = read_head(keys, name)
+    while head is not None and (deletes := trimmable(keys, name, head.position)[0]):
+        for first, end in deletes:
+            members.delete(first, end)
 
 
 def describe(status: Status | None, quota_bytes: int) -> dict[str, Any]:

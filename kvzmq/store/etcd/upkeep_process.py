@@ -1,0 +1,128 @@
+"""One job for a table in etcd, in a process of its own: see `upkeep`, which starts it.
+
+A checkpoint is made as a server starts: the newest one and the log behind it are recovered into a table, which is then
+written down (`store.compact`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from kvzmq import errors
+from kvzmq.store.child import die_with
+from kvzmq.store.etcd import space
+from kvzmq.store.etcd.checkpoints import LockLost, lock, read_head, trim
+from kvzmq.store.etcd.client import EtcdClient
+from kvzmq.store.etcd.cluster import Cluster
+from kvzmq.store.etcd.etcd_log import EtcdLog
+from kvzmq.store.etcd.kept import WrittenCheckpoints
+from kvzmq.store.etcd.local_copy import LocalCopy
+from kvzmq.store.etcd.upkeep import LEFT_TO_ANOTHER, Settings
+from kvzmq.store.etcd.url import Security
+from kvzmq.store.log import Checkpoint
+from kvzmq.store.store import compact
+
+
+class _KeepingLog(EtcdLog):
+    """A log whose recovery keeps the lock of the checkpoints."""
+
+    def __init__(self, client: EtcdClient, name: str, checkpoints: WrittenCheckpoints) -> None:
+        super().__init__(client, name, checkpoints)
+        self._keep_while = checkpoints.keep_while
+
+    def recover(self) -> Iterator[Checkpoint | bytes]:
+        for found in super().recover():
+            if isinstance(found, Checkpoint):
+                yield found
+            else:
+                yield from self._keep_while(iter((found,)))
+
+
+class Worker:
+    """What the jobs share.
+
+    Args:
+        settings: see Settings
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._name = settings.name
+        self._copy = LocalCopy(Path(settings.directory))
+        self._client = self._connect()
+        self._cluster = Cluster(self._client)
+
+    def _connect(self) -> EtcdClient:
+        given = self._settings
+        security = Security(given.ca, given.certificate, given.key, given.user, given.password)
+        return EtcdClient(given.addresses, security)
+
+    def checkpoint(self, known: str) -> None:
+        """Write a checkpoint, unless there is one that holds more than group `known`."""
+        with lock(self._cluster, self._name) as held:
+            head = read_head(self._cluster, self._name)
+            if head is not None and head.group > int(known):
+                raise LockLost(f"another server has written a checkpoint of {self._name}")
+            log = _KeepingLog(
+                self._connect(), self._name, WrittenCheckpoints(self._cluster, self._name, self._copy, held)
+            )
+            with contextlib.closing(log):
+                compact(log)
+
+    def copy(self) -> None:
+        """Fetch the newest checkpoint."""
+        self._copy.fetch(self._cluster, self._name)
+
+    def trim(self, position: str, revision: str) -> None:
+        """Delete groups put until `position`, and have etcd forget versions from before `revision`."""
+        with lock(self._cluster, self._name) as held:
+            trim(held, self._cluster, self._name, int(position))
+        self._cluster.compact(int(revision))
+
+    def recover(self) -> None:
+        """Make room in an etcd whose quota is used up."""
+        found = space.recover(self._cluster, self._cluster, self._name, self._settings.quota_bytes)
+        if not found.disarmed:
+            raise errors.WriteRejected(str(found))
+
+    def close(self) -> None:
+        self._client.close()
+        self._copy.close()
+
+
+def main(job: str, *arguments: str) -> None:
+    """Do one job: the main function of the child process.
+
+    Args:
+        job: its name, a method of Worker
+        arguments: of the job, and the id of the server's process
+    """
+    *rest, parent = arguments
+    die_with(int(parent))
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+    gc.disable()  # a job makes no cycles, and the process ends with it
+    os.nice(10)
+    try:
+        with contextlib.closing(Worker(settings)) as worker:
+            jobs: dict[str, Callable[..., None]] = {
+                "checkpoint": worker.checkpoint,
+                "copy": worker.copy,
+                "trim": worker.trim,
+                "recover": worker.recover,
+            }
+            jobs[job](*rest)
+    except LockLost:
+        sys.exit(LEFT_TO_ANOTHER)
+    except (errors.KvzmqError, OSError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

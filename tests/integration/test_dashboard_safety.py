@@ -1,0 +1,191 @@
+"""Who may ask the dashboard, and what it bounds: without a browser."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.dashboards import DashboardProcess
+from support.servers import KVZMQ, ServerProcess, wait_until
+
+import kvzmq
+
+PATHS = ("/", "/clients", "/static/main.js", "/events", "/api/clients", "/api/rows", "/nothing")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("table") / "data") as running:
+        with kvzmq.connect(running.url) as table:
+            table.insert_many({f"row{number}": "x" * 1000 for number in range(1000)})
+        yield running
+
+
+@pytest.fixture(scope="module")
+def dashboard(server: ServerProcess) -> Iterator[DashboardProcess]:
+    with DashboardProcess(server.url) as running:
+        yield running
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_name_that_leads_here_is_refused_on_every_path(dashboard: DashboardProcess, path: str) -> None:
+    """DNS rebinding: the browser still sends the name of the site. Seen red with any Host let through."""
+    for host in ("evil.example", f"evil.example:{dashboard.port}", "127.0.0.1.evil.example", "localhost.evil.example",
+                 "10.0.0.1", "user@127.0.0.1", "", "[::2]", "127.0.0.1/evil"):  # fmt: skip
+        answer = dashboard.get(path, Host=host)
+        assert answer.status in (400, 421), (host, answer.status)
+        assert b"kvzmq-" not in answer.body and b"row1" not in answer.body
+    for host in (f"127.0.0.1:{dashboard.port}", f"localhost:{dashboard.port}", "LOCALHOST", "[::1]:1"):
+        assert dashboard.get(path, Host=host).status in (200, 404), host
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_page_of_another_site_gets_nothing(dashboard: DashboardProcess, path: str) -> None:
+    """Seen red with the origin looked at for events alone."""
+    own = f"127.0.0.1:{dashboard.port}"
+    for origin in (
+        "http://evil.example",
+        "null",
+        "file://",
+        f"http://localhost:{dashboard.port + 1}",
+        f"http://{own}.x",
+    ):
+        answer = dashboard.get(path, Host=own, Origin=origin)
+        assert answer.status == 403 and "access-control-allow-origin" not in answer.headers, origin
+    for site in ("cross-site", "same-site"):
+        assert dashboard.get(path, Host=own, Sec_Fetch_Site=site, Sec_Fetch_Mode="no-cors").status == 403
+    assert dashboard.get(path, Host=own, Origin=f"http://{own}", Sec_Fetch_Site="same-origin").status in (200, 404)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_answer_has_a_strict_policy(dashboard: DashboardProcess, path: str) -> None:
+    for answer in (dashboard.get(path), dashboard.get(path, Host="evil.example")):
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+        assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["x-frame-options"] == "DENY"
+        assert (
+            not {name for name in answer.headers if name.startswith("access-control-")}
+            and "server" not in answer.headers
+        )
+
+
+def test_it_only_reads(dashboard: DashboardProcess) -> None:
+    for method in ("PUT", "DELETE", "PATCH", "OPTIONS"):
+        for path in PATHS:
+            assert dashboard.get(path, method).status in (403, 405), (method, path)
+    for path in PATHS:
+        assert dashboard.get(path, "POST", b"x").status in (403, 404, 405), path
+
+
+def test_files_are_only_those_of_the_page(dashboard: DashboardProcess) -> None:
+    for path in ("/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/charts/../../etc/passwd",
+                 "/static/%00", "/static/", "/charts/package.json", "//etc/passwd"):  # fmt: skip
+        assert dashboard.get(path).status in (400, 404, 421), path
+
+
+def test_what_is_asked_for_is_bounded_and_checked(dashboard: DashboardProcess) -> None:
+    for path in ("/api/rows?prefix=" + "x" * 70_000, "/api/row", "/api/query?subkey=a", "/api/changes?after=-1",
+                 "/api/changes?after=%F0%9F%98%80"):  # fmt: skip
+        assert dashboard.get(path).status in (400, 414, 431), path[:40]
+    page = dashboard.get("/api/rows?prefix=row")
+    assert page.status == 200 and len(page.body) < 1 << 20
+
+
+def test_where_others_reach_it_everybody_shows_a_token(server: ServerProcess, tmp_path: Path) -> None:
+    refused = subprocess.run(
+        [*KVZMQ, "-c", server.url, "dashboard", "--bind", "0.0.0.0:0"], capture_output=True, text=True, timeout=60
+    )
+    assert refused.returncode == 3 and "--token-file" in refused.stderr
+    token = tmp_path / "token"
+    token.write_text("correct-horse-battery-staple\n")
+    shown = "Bearer correct-horse-battery-staple"
+    token.chmod(0o600)
+    with DashboardProcess(server.url, "--token-file", str(token), "--allow-host", "kv.example") as guarded:
+        for path in PATHS:
+            assert guarded.get(path).status == 401, path
+            assert guarded.get(path, Authorization="Bearer wrong").status == 401
+            assert guarded.get(f"{path}?token=wrong").status == 401
+            assert guarded.get(path, Authorization=shown).status in (200, 404)
+            assert guarded.get(path, Host="evil.example", Authorization=shown).status == 421
+        entered = guarded.get("/?token=correct-horse-battery-staple")
+        cookie = entered.headers["set-cookie"]
+        assert entered.status == 303 and entered.headers["location"] == "/"
+        assert "httponly" in cookie.lower() and "samesite=strict" in cookie.lower() and "correct" not in cookie
+        assert guarded.get("/", Cookie=cookie.partition(";")[0]).status == 200
+        assert guarded.get("/", Cookie=cookie.partition(";")[0], Host="kv.example").status == 200
+        assert guarded.get("/", Cookie="kvzmq-dashboard=0").status == 401
+        assert "correct" not in guarded.stderr
+
+
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def follow(dashboard: DashboardProcess, receive_bytes: int = 0) -> socket.socket:
+    """Return a connection that has asked for the events."""
+    connection = socket.socket()
+    if receive_bytes:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    connection.connect(("127.0.0.1", dashboard.port))
+    connection.sendall(f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{dashboard.port}\r\n\r\n".encode())
+    return connection
+
+
+def test_browsers_that_do_not_read_are_bounded_and_the_others_go_on(dashboard: DashboardProcess) -> None:
+    """They are ended after a while, and meanwhile cost little. Seen red with a queue for each browser."""
+    before_bytes, before = resident_bytes(dashboard.pid), descriptors(dashboard.pid)
+    deaf = [follow(dashboard, 4096) for _ in range(30)]
+    reading = follow(dashboard)
+    ticks, deadline_s = 0, time.monotonic() + 30
+    while ticks < 10:
+        assert time.monotonic() < deadline_s, "the one that reads is held up"
+        ready, _, _ = select.select([reading], [], [], 1.0)
+        ticks += reading.recv(1 << 20).count(b"event: tick") if ready else 0
+    assert resident_bytes(dashboard.pid) - before_bytes < 32 << 20
+    for connection in deaf:
+        connection.close()
+    reading.close()
+    wait_until(lambda: descriptors(dashboard.pid) <= before + 2, what="closing what has gone")
+
+
+def test_followers_beyond_the_bound_are_told_to_come_later(dashboard: DashboardProcess) -> None:
+    before = descriptors(dashboard.pid)
+    followers = [follow(dashboard) for _ in range(80)]
+    statuses = [connection.recv(12)[9:12] for connection in followers]
+    assert statuses.count(b"200") == 64 and statuses.count(b"503") == 16
+    assert dashboard.get("/").status == 200
+    for connection in followers:
+        connection.close()
+    wait_until(lambda: descriptors(dashboard.pid) <= before + 2, what="closing what has gone")
+    with follow(dashboard) as again:
+        assert again.recv(12)[9:12] == b"200"
+
+
+def test_it_stops_on_sigterm_with_browsers_connected(server: ServerProcess) -> None:
+    """At once and without a word. Seen red with streams that had to be cancelled: a traceback for each."""
+    with DashboardProcess(server.url) as own:
+        with follow(own) as follower:
+            assert b"200 OK" in follower.recv(4096)
+            assert own.terminate() in (0, -15)
+        assert "Traceback" not in own.stderr, own.stderr
+
+
+def test_it_starts_before_the_server_and_says_that_it_is_silent(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as late:
+        late.kill()
+        with DashboardProcess(late.url) as early:
+            assert early.get("/").status == 200
+            assert early.get("/api/clients").body.startswith(b'{"clients":null')
+            late.start()
+            wait_until(lambda: b"requests_per_s" in early.get("/api/clients").body, what="its figures")
