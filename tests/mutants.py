@@ -1829,7 +1829,6 @@ MUTANTS: list[Mutant] = [
         "tests/integration/test_cli_transfer.py::"
         "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
     ),
-<<<<<<< HEAD
     # ---- checkpoints on etcd
     Mutant(
         "a piece of a checkpoint put without the lock", "store/etcd/checkpoints.py",
@@ -1963,7 +1962,7 @@ MUTANTS: list[Mutant] = [
         "            tail = read_tail(self.client, self._keys, timeout_s=self._barrier_s)",
         "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=self._barrier_s))",
         "tests/fault/test_cluster_kill.py::test_a_server_that_was_stopped_answers_no_lookup_from_its_past", 4,
-=======
+    ),
     # ---- monitors and the slow log
     Mutant(
         "a monitor buffers without a bound", "server/monitors.py",
@@ -2048,7 +2047,6 @@ MUTANTS: list[Mutant] = [
         "        self.dispatcher.monitors.end_those_of(access.changed)\n",
         "",
         "tests/unit/test_curve_router.py::test_a_monitor_ends_when_the_rights_of_its_client_change", 14,
->>>>>>> monitor
     ),
 ]
 # fmt: on
