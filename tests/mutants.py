@@ -938,7 +938,7 @@ MUTANTS: list[Mutant] = [
            PLAIN + "test_what_a_peer_does_not_take_is_bounded", 9),
     Mutant("plain socket: PONGs pile up", "client/core/plain_socket.py",
            "        if connection.waiting and self._stage is _OPEN and not self._unsent:\n", "        if connection.waiting and self._stage is _OPEN:\n",
-           PLAIN + "test_pings_without_end_cost_neither_memory_nor_the_callers_time", 9),
+           PLAIN + "test_pings_without_end_cost_no_memory_and_keep_nobody_waiting", 9),
     Mutant("plain socket: an interrupt leaves the connection as it is", "client/core/plain_socket.py",
            "        if not self._intact:\n            self._drop(", "        if False:\n            self._drop(",
            PLAIN + "test_an_interrupt_anywhere_leaves_whole_frames_or_another_connection", 10),
