@@ -185,7 +185,7 @@ def test_no_history_loses_repeats_or_hides_a_group(
     """Guarantees 1, 2, 4, 5, 7 and 11.
 
     Seen red without the comparison, without the barrier, with groups in the order of their keys, with an append that
-    does not wait for those before it, with a missing group skipped, and with a trimmed key taken for one that never was.
+    does not wait for those before it, with a missing group skipped, and with a trimmed key taken for none ever put.
     """
     for module, name, value in (
         (etcd_log, "BARRIER_S_MAX", 0.2),

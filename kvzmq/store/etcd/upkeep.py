@@ -41,6 +41,11 @@ from kvzmq.store.store import Store
 LOG_BYTES_MIN = 64 << 20
 """No checkpoint is written before the log has grown by this much, unless another threshold is set."""
 
+LOG_GROUPS_MIN = 20_000
+CHECKPOINT_BYTES_PER_GROUP = 4 << 10
+"""A checkpoint is written, too, when there are more groups than this, and more than one for so many bytes of the
+checkpoint: a restart read 30,000 groups of one small request each in 5 s, so their number counts, not their length."""
+
 MARGIN_S = 60.0
 """How long groups are kept that a checkpoint holds, seconds: that long a server may be stopped or cut off and find the
 groups it has missed. One that is further behind starts again from the checkpoint."""
@@ -313,7 +318,11 @@ class Upkeep:
         grown = self._log.log_bytes - self._bytes_before
         if self._after_bytes is not None:
             return grown >= self._after_bytes
-        return grown > max(LOG_BYTES_MIN, 0 if self._head is None else self._head.bytes)
+        checkpoint_bytes = 0 if self._head is None else self._head.bytes
+        groups = self._log.group - self._log_in_head
+        return grown > max(LOG_BYTES_MIN, checkpoint_bytes) or groups > max(
+            LOG_GROUPS_MIN, checkpoint_bytes // CHECKPOINT_BYTES_PER_GROUP
+        )
 
     # ---- the child
 
