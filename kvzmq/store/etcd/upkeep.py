@@ -197,7 +197,7 @@ class Watched(Protocol):
     """The bytes of the groups that this server has applied after the checkpoint it began with."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what `stats` says of the log."""
+        """Return what `stats` says of it."""
 
 
 class Upkeep:
