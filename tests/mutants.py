@@ -1897,7 +1897,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "the log trimmed without a margin", "store/etcd/upkeep.py",
-        "if self._clock() - each[0] >= self._settings.margin_s]", "]",
+        "if self._clock() - each[0] >= margin_s]", "]",
         UPKEEP + "test_the_log_is_trimmed_a_margin_after_a_checkpoint_was_seen", 9,
     ),
     Mutant(
