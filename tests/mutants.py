@@ -2048,6 +2048,21 @@ MUTANTS: list[Mutant] = [
         "",
         "tests/unit/test_curve_router.py::test_a_monitor_ends_when_the_rights_of_its_client_change", 14,
     ),
+    Mutant(
+        "one refusal of several copies taken for all", "client/core/outgoing.py",
+        "        return self.refused == self.sent", "        return self.refused > 0",
+        SESSION + "test_a_refusal_for_now_by_one_of_several_servers_is_never_taken_for_the_truth", 11,
+    ),
+    Mutant(
+        "a refusal for good after one for now taken for all", "client/core/session.py",
+        "            certain = request.sent == request.refused + 1", "            certain = request.refused > 0 or request.sent == 1",
+        SESSION + "test_a_refusal_for_now_by_one_of_several_servers_is_never_taken_for_the_truth", 11,
+    ),
+    Mutant(
+        "a watch never tells that another table answers", "client/core/push_channel.py",
+        "        if not self.endpoints.has_alternatives or self._changes > self.endpoints.count:", "        if False:",
+        SEVERAL + "test_a_watch_goes_past_another_table_and_ends_where_no_other_server_has_its_own[blocking]", 12,
+    ),
 ]
 # fmt: on
 
