@@ -14,6 +14,7 @@ from benchmarks.results import NONE, OVER, PYZMQ, Results, Spread, ratio_of, spr
 from benchmarks.run.storage import QUERIES_TOGETHER
 
 OVER_PYZMQ = f"kvzmq{OVER}{PYZMQ}"
+_CURVE = f"kvzmq-curve{OVER}{PYZMQ}"
 
 Ratio = Callable[[Results], Spread]
 Text = Callable[[Results], str]
@@ -233,6 +234,11 @@ def _single(contender: str, operation: str, clients: int) -> dict[str, object]:
     return {"contender": contender, "operation": operation, "clients": clients}
 
 
+def _call(contender: str, operation: str, clients: int) -> dict[str, object]:
+    """As `_single`, in an experiment that has batches, too."""
+    return {**_single(contender, operation, clients), "batch": 1}
+
+
 def _batch(contender: str, operation: str) -> dict[str, object]:
     return {"contender": contender, "operation": operation, "batch": 1000}
 
@@ -297,6 +303,18 @@ TARGETS = (
             _cost("kvzmq", OVER_PYZMQ, 1), at_most=True),
     Target("client's processor time of a lookup, 8 clients", "kvzmq over pyzmq", 0.4,
             _cost("kvzmq", OVER_PYZMQ, 8), at_most=True),
+    Target("lookup with CURVE, one blocking client", "kvzmq in plain, over pyzmq", 0.8,
+            _rates("curve", _call(_CURVE, "lookup", 1), _call(OVER_PYZMQ, "lookup", 1))),
+    Target("lookup with CURVE, 8 blocking clients", "kvzmq in plain, over pyzmq", 0.8,
+            _rates("curve", _call(_CURVE, "lookup", 8), _call(OVER_PYZMQ, "lookup", 8))),
+    Target("batch of 1,000 durable inserts with CURVE", "kvzmq in plain, over pyzmq", 0.8,
+            _rates("curve", _batch(_CURVE, "insert"), _batch(OVER_PYZMQ, "insert"))),
+    Target("lookup, one blocking client, with a page of metrics", "a server that measures nothing", 0.98,
+            _rates("metrics", _single("kvzmq-metrics", "lookup", 1), _single("kvzmq-unobserved", "lookup", 1))),
+    Target("lookup, 8 blocking clients, with a page of metrics", "a server that measures nothing", 0.98,
+            _rates("metrics", _single("kvzmq-metrics", "lookup", 8), _single("kvzmq-unobserved", "lookup", 8))),
+    Target("durable insert, 8 blocking clients, with a page of metrics", "a server that measures nothing", 0.98,
+            _rates("metrics", _single("kvzmq-metrics", "insert", 8), _single("kvzmq-unobserved", "insert", 8))),
     Target("processor time from start to first answer", "kvzmq over pyzmq", 0.6,
             _startup("cpu_s"), at_most=True),
     Target("time from start to first answer", "kvzmq over pyzmq", 0.6,
