@@ -204,11 +204,11 @@ def _from_log(data: Path, key: str) -> History:
     since = "since the last compaction"
     if gaps:
         since += f"; {len(gaps)} places of the log cannot be read, `kvzmq check {data}` says more"
-    return History("log", since, [_of_log(entry) for entry in reversed(latest)], count > CHANGES_MAX)
+    return History("log", since, [_of_log(entry, key) for entry in reversed(latest)], count > CHANGES_MAX)
 
 
-def _of_log(entry: AuditEntry) -> Change:
-    text, whole = text_of(entry.arguments())
+def _of_log(entry: AuditEntry, key: str) -> Change:
+    text, whole = _what(entry, key)
     return Change(
         entry.operation,
         text,
@@ -218,3 +218,16 @@ def _of_log(entry: AuditEntry) -> Change:
         seq=entry.seq,
         group=entry.group,
     )
+
+
+def _what(entry: AuditEntry, key: str) -> tuple[str | None, bool]:
+    """Return what an operation says of one of its keys: the value, None if it removes it, or else all arguments."""
+    arguments = entry.arguments()
+    match entry.operation:
+        case "insert":
+            return text_of(arguments[1])
+        case "insert_many" if isinstance(arguments[0], dict) and key in arguments[0]:
+            return text_of(arguments[0][key])
+        case "remove" | "remove_many":
+            return None, True
+    return text_of(arguments)

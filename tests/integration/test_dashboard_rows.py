@@ -77,9 +77,14 @@ def test_the_log_tells_times_and_sessions_too(tmp_path: Path) -> None:
         (part,) = (await rows.history("key"))["parts"]
         assert part.source == "log" and len(part.changes) == CHANGES_MAX and part.more
         assert all(change.time_s and change.session and change.seq for change in part.changes)
+        latest = [(change.operation, change.text) for change in part.changes[:4]]
+        assert latest == [("remove", None), ("increment", '["key", 2]'), ("insert_many", "7"), ("insert", "209")]
 
     with ServerProcess(tmp_path / "data") as server:
         with kvzmq.connect(server.url) as table:
             for number in range(CHANGES_MAX + 10):
                 table["key"] = number
+            table.insert_many({"another": 1, "key": 7})
+            table.increment("key", 2)
+            table.remove("key")
         asked(server.url, test, tmp_path / "data")

@@ -43,7 +43,7 @@ const CHARTS = [
   { title: "Step", about: "time of a step, on average", format: time, stacked: true,
     lines: lines(["step.receive", "receive"], ["step.execute", "execute"], ["step.commit", "sync"], ["step.send", "send"]) },
   { title: "Group commit", about: "changes a sync, requests a step", format: count,
-    lines: lines(["changes_per_sync", "changes a sync"], ["requests_per_step", "requests a step"]) },
+    lines: lines(["changes_per_sync", "changes/sync"], ["requests_per_step", "requests/step"]) },
   { title: "Sync", about: "how long the disk takes, logarithmic", format: time, log: true,
     lines: lines(["sync.p50", "p50"], ["sync.p99", "p99"], ["append.p99", "append p99"]) },
   { title: "Steps", about: "of the loop, and syncs, a second", format: count,
@@ -137,6 +137,7 @@ class Pace {
 
 export function mount(root, { points }) {
   let length = 300;
+  let hasChosen = false;
   let fixed = null; // [from, to] while zoomed or paused
   let paused = false;
   const newest = () => points.state?.now_s ?? Date.now() / 1000;
@@ -170,6 +171,7 @@ export function mount(root, { points }) {
 
   function choose(seconds) {
     length = seconds;
+    hasChosen = true;
     fixed = paused ? [newest() - length, newest()] : null;
     drawAll();
   }
@@ -212,6 +214,8 @@ export function mount(root, { points }) {
   }
 
   function drawAll(kind) {
+    const kept = points.rings.fine.times;
+    if (!hasChosen && kept.length) length = kept.at(-1) - kept[0] < 90 ? 60 : 300; // a young dashboard fills its charts
     buttons.forEach((button, at) => button.setAttribute("aria-pressed", String(SPANS[at][0] === length)));
     pause.setAttribute("aria-pressed", String(paused));
     setText(pause, paused ? "Continue" : "Pause");
