@@ -197,9 +197,10 @@ class Dispatcher:
         if not is_slow and not monitors.is_active:
             answered.clear()
             return
-        self.answered, self._has_waited = [], False
+        has_waited, self._has_waited = self._has_waited, False
+        self.answered = []
         drained_ns = int(1e9 * max((transport.drained_s for transport in self._transports), default=0.0))
-        step = AnsweredStep(self.steps, self.began_ns, drained_ns, ended_ns, self._clock(), answered)
+        step = AnsweredStep(self.steps, self.began_ns, drained_ns, ended_ns, self._clock(), has_waited, answered)
         if slow_log is not None and is_slow:
             slow_log.look(step)
         if monitors.is_active:
@@ -313,7 +314,7 @@ class Dispatcher:
     def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
         held_bytes = 0
-        observed, execute = bool(self.observers) or self.monitors.is_active, step.execute
+        observed, execute = bool(self.observers) or self.monitors.is_looking, step.execute
         self._revision = self.store.table.revision
         for arrival in arrivals:
             request = arrival.request
