@@ -1983,6 +1983,12 @@ MUTANTS: list[Mutant] = [
         "tests/unit/test_monitors.py::test_a_monitor_takes_its_share_of_the_time_and_counts_what_it_did_not_look_at", 9,
     ),
     Mutant(
+        "requests are measured though no monitor looks", "server/dispatcher.py",
+        "bool(self.observers) or self.monitors.is_looking, step.execute",
+        "bool(self.observers) or self.monitors.is_active, step.execute",
+        "tests/unit/test_monitors.py::test_requests_are_measured_only_while_a_monitor_looks", 9,
+    ),
+    Mutant(
         "any number of monitors", "server/monitors.py",
         "        if len(self._monitors) >= MONITORS_MAX:",
         "        if False:",
