@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kvzmq.cli.param_type import ParamType
 from kvzmq.cli.words import Word
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def duration_s(text: str) -> float | None:
     return None if match is None else float(match[1]) * _UNITS_S[match[2]]
 
 
-class _Duration(click.ParamType[float]):
+class _Duration(ParamType[float]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
@@ -70,7 +71,7 @@ ttl_option = click.option("--ttl", "ttl_s", type=DURATION, metavar="TIME",
                           help="Remove the key after this time: 10s, 5m, 2h, 7d, or seconds.")  # fmt: skip
 
 
-class _Value(click.ParamType[str]):
+class _Value(ParamType[str]):
     """An argument for `read_value`: click's own string type would lose the `raw` text of a Word."""
 
     name = "value"
@@ -86,7 +87,7 @@ string_option = click.option(
 )
 
 
-class _Key(click.ParamType[str]):
+class _Key(ParamType[str]):
     """A key; shells complete it with the keys of the server."""
 
     name = "key"
@@ -103,7 +104,7 @@ class _Key(click.ParamType[str]):
 KEY = _Key()
 
 
-class Endpoint(click.ParamType[str]):
+class Endpoint(ParamType[str]):
     """Where a server listens: tcp://HOST:PORT or ipc://PATH, in ZeroMQ's spelling; * is every address or any port."""
 
     name = "URL"
@@ -130,7 +131,7 @@ class Endpoint(click.ParamType[str]):
             self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
 
 
-class Address(click.ParamType[tuple[str, int]]):
+class Address(ParamType[tuple[str, int]]):
     """HOST:PORT, or PORT alone for this machine's loopback."""
 
     name = "HOST:PORT"
@@ -146,7 +147,7 @@ class Address(click.ParamType[tuple[str, int]]):
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
-class CompactAfter(click.ParamType[tuple[str, int]]):
+class CompactAfter(ParamType[tuple[str, int]]):
     """A number of records, or a size such as 64M."""
 
     name = "N|SIZE"
@@ -161,7 +162,7 @@ class CompactAfter(click.ParamType[tuple[str, int]]):
         return ("records", int(match[1])) if unit is None else ("bytes", int(match[1]) * unit)
 
 
-class Size(click.ParamType[int]):
+class Size(ParamType[int]):
     """A number of bytes within bounds, such as 65536, 64K or 1M."""
 
     name = "SIZE"
@@ -225,7 +226,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 3] + "..."
 
 
-class TableInEtcd(click.ParamType["EtcdUrl"]):
+class TableInEtcd(ParamType["EtcdUrl"]):
     """etcd://HOST:PORT,HOST:PORT/NAME."""
 
     name = "URL"

@@ -106,6 +106,11 @@ class Collector:
         self._changed = asyncio.Event()
 
     @property
+    def now_s(self) -> float:
+        """The time of this machine, by which points and marks are dated."""
+        return round(self._clock(), 2)
+
+    @property
     def table(self) -> Reader:
         """The client; another one after a table was replaced by another."""
         return self._table

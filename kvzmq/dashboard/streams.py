@@ -96,6 +96,7 @@ def state_of(collector: Collector) -> dict[str, Any]:
     stats = {} if snapshot is None else snapshot.stats
     return {
         "url": collector.url,
+        "now_s": collector.now_s,
         "silence": collector.silence,
         "silent_since_s": collector.silent_since_s,
         "findings": collector.findings,

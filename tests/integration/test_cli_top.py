@@ -20,7 +20,7 @@ from support.servers import KVZMQ, ServerProcess, wait_until
 
 import kvzmq
 from kvzmq import errors
-from kvzmq.cli.top.gathering import Gathered
+from kvzmq.cli.top.gathering import SAMPLE_CHOSEN_S, Gathered
 from kvzmq.client.asyncio.client import AsyncClient
 
 FOOTER = r"^ q quit  h help"
@@ -120,12 +120,19 @@ def test_a_paused_picture_stays_and_goes_on(server: ServerProcess, load: None) -
     with top(server) as screen:
         screen.wait_for(r"^ insert +[1-9]")
         screen.press("p")
-        paused = screen.wait_for("PAUSED")[1:]
+        paused = screen.wait_for("PAUSED")
         screen.press("s")
-        after = screen.wait_for("by received/s")[1:]
-        assert after[:7] == paused[:7]
+        screen.wait_for("by received/s")
+        clocks = {paused[0][-8:]}
+
+        def two_seconds_later(rows: list[str]) -> bool:
+            clocks.add(rows[0][-8:])  # it goes on, so there were further pictures
+            return len(clocks) >= 3
+
+        after = screen.wait_until(two_seconds_later)
+        assert after[1:8] == paused[1:8]
         screen.press("p")
-        screen.wait_until(lambda rows: rows[1:8] != paused[:7])
+        screen.wait_until(lambda rows: rows[1:8] != paused[1:8])
 
 
 def test_without_characters_for_bars_it_draws_others(server: ServerProcess, load: None) -> None:
@@ -150,7 +157,8 @@ def test_a_sample_shows_the_hottest_prefixes_and_ends_with_its_key(server: Serve
         assert table.stats()["monitors"] == 1
         screen.press("m")
         screen.wait_until(lambda rows: not any("hottest" in row for row in rows))
-        wait_until(lambda: table.stats()["monitors"] == 0, what="the end of the sample")
+        # Sooner than a sample ends by itself, as it is to be thinner.
+        wait_until(lambda: table.stats()["monitors"] == 0, SAMPLE_CHOSEN_S - 0.5, "the end of the sample")
 
 
 def test_an_older_server_says_why_there_is_no_sample() -> None:
@@ -257,6 +265,7 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it(server: ServerProcess) -
         for _ in range(2):
             shell.press("\x1a")
             shell.wait_for("Stopped")
+            assert shell.shows_what_was_before
             # The shell sets the terminal for its own line, so look at what a program of it finds.
             shell.press("stty -a | tr ';' '\\n'\n")
             shell.wait_for(r"(^|\s)icanon")

@@ -27,6 +27,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with ServerProcess(tmp_path_factory.mktemp("table") / "data", bridge=True) as running:
         with kvzmq.connect(running.url) as table:
             table.insert_many({f"robots/{number:03}": {"name": f"r{number}", "x": number} for number in range(150)})
+            for again in range(300):  # so that the revision is far from the number of rows
+                table.insert("robots/000", {"name": "r0", "x": again})
             table.insert(f"evil/{SCRIPT}", {"text": SCRIPT, SCRIPT: 1})
             table.insert("evil/bytes", b"\x00\xff<b>")
             table.insert("long/text", "x" * 50_000)
@@ -138,7 +140,7 @@ def test_charts_are_drawn_and_can_be_paused_and_zoomed(page: Browser) -> None:
 
 
 def test_the_last_minutes_are_there_when_a_page_opens(page: Browser, dashboard: DashboardProcess) -> None:
-    """The dashboard keeps them. Seen red with a stream that began with nothing."""
+    """The dashboard keeps them."""
     before = page.evaluate("performance.timeOrigin")
     page.open(dashboard.url)
     page.wait_for(LIVE)
@@ -204,7 +206,7 @@ def test_a_row_has_its_history_and_large_values_are_folded(page: Browser, server
     go(page, "table")
     with kvzmq.connect(server.url) as table:
         for value in ("first", "second", "third"):
-            table.insert("history/one", value)
+            table.insert("history/one", f"{value} {'long ' * 100}")
     page.find("#prefix").send_keys("history/\n")
     page.wait_for("document.querySelectorAll('.rows .row').length === 1")
     page.click(".rows .row")
@@ -244,7 +246,7 @@ def test_changes_are_shown_as_they_are_made(page: Browser, server: ServerProcess
 
 
 def test_every_page_fits_a_phone_and_a_desk_in_both_schemes(page: Browser) -> None:
-    """Seen red with a table that makes its page wider."""
+    """Seen red with tiles of a fixed width."""
     for size in (NARROW, WIDE):
         for scheme in ("dark", "light"):
             page.resize(size, scheme)
@@ -287,7 +289,7 @@ def test_nothing_moves_while_values_run(page: Browser) -> None:
         " each.value)).observe({type: 'layout-shift'}))"
     )
     page.wait_for("new Promise(done => setTimeout(() => done(true), 5000))")
-    assert page.evaluate("window.shift") < 0.02
+    assert page.evaluate("window.shift") < 0.001
 
 
 def test_values_that_are_wrong_and_addresses_that_are_not_there_are_said(
@@ -327,7 +329,7 @@ def test_a_server_that_is_killed_and_started_is_told_of_and_found_again(tmp_path
 
 
 def test_twenty_tabs_at_once_are_all_live(browser: Browser, dashboard: DashboardProcess, load: threading.Event) -> None:
-    """Over the six connections that a browser has to a host. Seen red with an event stream for each tab."""
+    """Over the six connections that a browser has to a host."""
     browser.open(dashboard.url)
     first = browser.driver.current_window_handle
     tabs = [first, *(browser.open_tab(dashboard.url) for _ in range(19))]

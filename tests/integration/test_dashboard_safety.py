@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import select
 import socket
 import subprocess
@@ -142,8 +144,22 @@ def follow(dashboard: DashboardProcess, receive_bytes: int = 0) -> socket.socket
     return connection
 
 
+def test_the_first_event_has_all_that_was_kept(dashboard: DashboardProcess) -> None:
+    """A page shows the last hour as soon as it opens. Seen red with a stream that began with the latest point."""
+
+    def points() -> int:
+        with follow(dashboard) as connection:
+            seen = b""
+            while b"\n\n" not in seen.partition(b"event: hello")[2]:
+                seen += connection.recv(1 << 16)
+        hello = json.loads(re.search(rb"event: hello\s+data: (.*)\n", seen)[1])  # type: ignore[index]
+        return len(hello["fine"]["times"])
+
+    wait_until(lambda: points() >= 5, what="five points at once")
+
+
 def test_browsers_that_do_not_read_are_bounded_and_the_others_go_on(dashboard: DashboardProcess) -> None:
-    """They are ended after a while, and meanwhile cost little. Seen red with a queue for each browser."""
+    """They are ended after a while, and meanwhile cost little."""
     before_bytes, before = resident_bytes(dashboard.pid), descriptors(dashboard.pid)
     deaf = [follow(dashboard, 4096) for _ in range(30)]
     reading = follow(dashboard)

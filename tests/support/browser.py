@@ -158,11 +158,15 @@ class Browser:
         """Return from where the page has loaded anything."""
         return set(self.evaluate("performance.getEntriesByType('resource').map(each => new URL(each.name).origin)"))
 
-    def screenshot(self, below: str | None = None) -> bytes:
-        """Return what is seen, as PNG; without what is empty below an element, if its CSS is given."""
+    def screenshot(self, above: str | None = None) -> bytes:
+        """Return what is seen, as PNG; without what is empty below the parts of an element, if its CSS is given."""
         width, height = self._size
-        if below is not None:
-            ends = self.evaluate("document.querySelector(arguments[0]).getBoundingClientRect().bottom", below)
+        if above is not None:
+            ends = self.evaluate(
+                "Math.max(...[...document.querySelector(arguments[0]).children].map("
+                "each => each.getBoundingClientRect().bottom))",
+                above,
+            )
             height = min(height, int(ends) + _MARGIN)
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         taken: Mapping[str, str] = self.command("Page.captureScreenshot", format="png", clip=clip)

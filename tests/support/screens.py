@@ -27,8 +27,8 @@ import pyte
 from support.servers import take_ctrl_c
 
 TIMEOUT_S = 30.0
-LEFT = "\x1b[?1049l"
-"""With what a program leaves the alternate screen."""
+_ENTERED, _LEFT = b"\x1b[?1049h", b"\x1b[?1049l"
+"""With what a program enters the alternate screen, and leaves it."""
 
 
 class ScreenProcess:
@@ -69,11 +69,14 @@ class ScreenProcess:
         return [line.rstrip() for line in self._screen.display]
 
     @property
+    def shows_what_was_before(self) -> bool:
+        """Whether the program has left the alternate screen."""
+        return self.raw.rfind(_LEFT) > self.raw.rfind(_ENTERED)
+
+    @property
     def is_given_back(self) -> bool:
         """Whether the terminal is as it was before the program."""
-        return termios.tcgetattr(self._fd) == self.attributes and self.raw.rfind(LEFT.encode()) > self.raw.rfind(
-            b"\x1b[?1049h"
-        )
+        return termios.tcgetattr(self._fd) == self.attributes and self.shows_what_was_before
 
     def press(self, keys: str) -> None:
         os.write(self._fd, keys.encode())

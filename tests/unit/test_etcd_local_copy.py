@@ -15,6 +15,7 @@ from kvzmq.store.etcd.local_copy import (
     LocalCopy,
     Seen,
     begin_generation,
+    check_index,
     check_seen,
     read_generation,
 )
@@ -151,3 +152,15 @@ def test_a_generation_stays_until_an_operator_begins_a_new_one() -> None:
     assert read_generation(keys, NAME) == first
     second = begin_generation(keys, NAME)
     assert read_generation(keys, NAME) == second != first
+
+
+def test_an_etcd_that_has_begun_anew_is_refused_until_somebody_says_to_go_on() -> None:
+    """Seen red without a note of its index."""
+    keys = FakeKeys()
+    for index in (5, 5, 1000, 1001):
+        check_index(keys, NAME, index)
+    for _ in range(2):
+        with pytest.raises(errors.LogWentBack, match="--new-epoch"):
+            check_index(keys, NAME, 12)
+    check_index(keys, NAME, 12, is_accepted=True)
+    check_index(keys, NAME, 13)

@@ -11,11 +11,12 @@ import click
 from kvzmq.cli import REFUSED_TO_START
 from kvzmq.cli.arguments import PORT_MAX
 from kvzmq.cli.connection import Connection, TableCommand
+from kvzmq.cli.param_type import ParamType
 
 _NEEDS = ("starlette", "uvicorn", "nicegui")
 
 
-class _Address(click.ParamType[tuple[str, int]]):
+class _Address(ParamType[tuple[str, int]]):
     """HOST:PORT; port 0 takes a free one."""
 
     name = "HOST:PORT"

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import click
 
+from kvzmq.cli.param_type import ParamType
 from kvzmq.server.access import NAME_FORM, is_name
 
 
-class _Name(click.ParamType[str]):
+class _Name(ParamType[str]):
     """The name of a client or a server."""
 
     name = "NAME"

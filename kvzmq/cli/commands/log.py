@@ -15,6 +15,7 @@ from kvzmq.cli import show
 from kvzmq.cli.arguments import duration_s
 from kvzmq.cli.commands.check import utc
 from kvzmq.cli.connection import json_option
+from kvzmq.cli.param_type import ParamType
 from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.store.offline.audit import AuditEntry, AuditFilter, entries
 from kvzmq.store.offline.reading import Reading
@@ -25,7 +26,7 @@ _KEYS_WIDTH = 16
 _HEADS = ("time (UTC)", "group", "session", "client", "seq", "operation", "keys")
 
 
-class _Moment(click.ParamType[int]):
+class _Moment(ParamType[int]):
     """A time in UTC, or how long ago; microseconds since 1970."""
 
     name = "TIME"

@@ -10,12 +10,13 @@ import click
 from kvzmq import errors
 from kvzmq.cli import DONE, STORAGE_FAILED, UNREACHABLE
 from kvzmq.cli.connection import Connection, TableCommand, json_option
+from kvzmq.cli.param_type import ParamType
 
 if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
 
 
-class _Lineage(click.ParamType[str]):
+class _Lineage(ParamType[str]):
     """A lineage, or how one begins."""
 
     name = "HEX"

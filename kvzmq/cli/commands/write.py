@@ -12,6 +12,7 @@ import click
 from kvzmq import errors
 from kvzmq.cli.arguments import DURATION, KEY, VALUE, is_stdin, read_value, string_option, ttl_option
 from kvzmq.cli.connection import Connection, TableCommand, json_option
+from kvzmq.cli.param_type import ParamType
 from kvzmq.units import count
 
 _PAGE_ROWS = 1000
@@ -230,7 +231,7 @@ def _set_default_for(connection: Connection, key: str, default: object, ttl_s: f
             continue  # it has gone since: what is absent can be set
 
 
-class _Number(click.ParamType[float]):
+class _Number(ParamType[float]):
     name = "number"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:

@@ -7,6 +7,7 @@ import { bytes, clock } from "./format.js";
 import { colour, isDark } from "./theme.js";
 
 const HUES = 8;
+const COARSE = window.matchMedia("(pointer: coarse)");
 const SERIES_MAX = 7;
 
 let library = null;
@@ -34,6 +35,7 @@ export class Chart {
       this.canvas, this.legend,
     );
     this.visible = false;
+    this.drawn = null;
     this.chart = null;
     this.lines = [];
     this.observer = new IntersectionObserver(([entry]) => {
@@ -43,6 +45,7 @@ export class Chart {
     this.observer.observe(this.element);
     this.resizing = new ResizeObserver(() => this.chart?.resize());
     this.resizing.observe(this.canvas);
+    (window.requestIdleCallback ?? setTimeout)(() => this.start());
   }
 
   async start() {
@@ -50,13 +53,16 @@ export class Chart {
     if (this.ended || this.chart) return;
     this.chart = echarts.init(this.canvas, null, { renderer: "canvas" });
     this.chart.group = "overview";
-    echarts.connect("overview");
+    echarts.connect("overview"); // for the line below the pointer; its figures are those of one chart
+    this.canvas.addEventListener("pointerenter", () => { this.hovered = true; });
+    this.canvas.addEventListener("pointerleave", () => { this.hovered = false; });
     this.restyle();
     this.chart.on("datazoom", (event) => {
       const { startValue, endValue } = event.batch?.[0] ?? event;
-      if (startValue !== undefined && endValue !== undefined && endValue > startValue) {
-        this.view.zoom(startValue / 1000, endValue / 1000);
-      }
+      if (startValue === undefined || !(endValue > startValue)) return;
+      // The span is the page's: it sets the axes of all charts, and the chart's own zoom is taken back.
+      this.chart.dispatchAction({ type: "dataZoom", start: 0, end: 100 });
+      this.view.zoom(startValue / 1000, endValue / 1000);
     });
     this.chart.getZr().on("dblclick", () => this.view.zoom(null, null));
   }
@@ -94,7 +100,9 @@ export class Chart {
       },
       toolbox: { show: true, itemSize: 0, right: -100, feature: { dataZoom: { yAxisIndex: "none" } } },
     });
-    this.chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    if (!COARSE.matches) {  // a finger scrolls the page
+      this.chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    }
     this.drawn = null;
     this.draw();
   }
@@ -103,11 +111,11 @@ export class Chart {
     const { lines } = this.options;
     this.lines = (typeof lines === "function" ? lines(this.points) : lines).slice(0, SERIES_MAX);
     this.#drawLegend();
-    if (!this.visible) return;
     if (!this.chart) {
-      this.start();
+      if (this.visible) this.start();
       return;
     }
+    if (!this.visible && this.drawn !== null) return;  // drawn once, so that it is there when it comes into sight
     const [from, to] = this.view.span();
     const { times, columns } = this.points.ring(this.view.reach());
     const begin = Math.max(0, lowerBound(times, from) - 1);
@@ -156,6 +164,7 @@ export class Chart {
   }
 
   #tooltip(found) {
+    if (!this.hovered) return "";
     const rows = found.filter((each) => each.seriesName && each.value?.[1] !== null && each.value?.[1] !== undefined);
     if (!rows.length) return "";
     const width = Math.max(...rows.map((each) => each.seriesName.length));

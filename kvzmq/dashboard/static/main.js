@@ -69,7 +69,7 @@ function drawNotices(state) {
   if (link === "lost") {
     notices.push({
       name: "gone", text: "The dashboard does not answer: what you see is no longer true.",
-      command: "Start kvzmq dashboard again; this page goes on by itself.",
+      command: "Start kvzmq dashboard again, and this page goes on by itself; where it asks for a token, open the address with the token again.",
     });
   } else if (state?.silence) {
     notices.push({

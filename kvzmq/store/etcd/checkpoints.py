@@ -423,7 +423,7 @@ def trim(held: Lock, keys: Keys, name: str, position: int) -> int:
 
 
 def trimmable(keys: Keys, name: str, position: int) -> tuple[list[tuple[str, str]], int]:
-    """Return ranges of keys of groups put until then, with their pieces, and how many groups; a part of them."""
+    """Return ranges of keys of groups put until then, with their pieces, and how many groups; some at a time."""
     deletes: list[tuple[str, str]] = []
     groups = 0
     for first, last, count in _ranges_until(keys, name, position):

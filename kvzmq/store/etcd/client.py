@@ -112,7 +112,7 @@ class EtcdNoSpace(EtcdUnknown):
     """The quota of the database is used up.
 
     The fate of the change is unknown: etcd checks before it proposes the change and again as it applies it, with the
-    same error, and the second check applies the change all the same (quotaApplierV3 in server/etcdserver/apply.go).
+    same error, and the second check applies the change all the same (quotaApplierV3 in etcdserver/apply.go).
     """
 
 
@@ -141,11 +141,20 @@ _TOKEN_ENDED = ("invalid auth token", "user name is empty", "revision in header 
 """What a new token mends: the old one has expired, none was sent, or the users were changed since."""
 
 
+NO_SPACE = (
+    "the quota of its database is used up, and it takes no change until there is room. A server frees what it can by "
+    "itself, within a minute; `kvzmq doctor` says more"
+)
+"""What whoever writes is told then."""
+
+
 def error_of(error: grpc.RpcError, address: str) -> EtcdError:
     """Return what an error of gRPC means for the change it carried."""
     code, details = error.code(), error.details() or ""
     found = next((found for text, found in _BY_DETAILS if text in details), None) or _BY_CODE.get(code, EtcdUnknown)
     text = details.removeprefix("etcdserver: ") or code.name.lower().replace("_", " ")
+    if found is EtcdNoSpace:
+        text = NO_SPACE
     return found(f"etcd at {address}: {text}")
 
 

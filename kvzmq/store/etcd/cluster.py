@@ -10,6 +10,7 @@ from kvzmq.store.etcd.checkpoints import Found
 from kvzmq.store.etcd.client import (
     EtcdClient,
     EtcdCompacted,
+    EtcdError,
     delete_op,
     is_absent,
     put_op,
@@ -19,6 +20,9 @@ from kvzmq.store.etcd.space import Status
 
 CALL_S_MAX = 10.0
 """How long a call may take, seconds; one carries up to a piece of a checkpoint."""
+
+STATUS_S_MAX = 2.0
+"""How long a member may take to say how far it is; the others are asked then."""
 
 DEFRAGMENT_S_MAX = 600.0
 """How long one member may take to write its file anew."""
@@ -84,6 +88,22 @@ class Cluster:
     def status(self, address: str) -> Status:
         """Return what a member says of its file."""
         return status_of(self._client.status(address, timeout_s=CALL_S_MAX))
+
+    def index(self) -> int:
+        """Return how far etcd's own log is, by the member that is furthest.
+
+        Raises:
+            EtcdError: no member says
+        """
+        found, last = 0, None
+        for address in self.addresses:
+            try:
+                found = max(found, self._client.status(address, timeout_s=STATUS_S_MAX).raftIndex)
+            except EtcdError as error:
+                last = error
+        if last is not None and not found:
+            raise last
+        return found
 
     def defragment(self, address: str) -> None:
         """Have a member write its file anew."""

@@ -182,7 +182,7 @@ def _name_of(head: Head) -> str:
     return f"{head.id}{_SUFFIX}"
 
 
-# ---- generations
+# ---- generations, and etcd's own age
 
 
 def generation_key(name: str) -> str:
@@ -206,6 +206,41 @@ def begin_generation(keys: Keys, name: str) -> str:
     generation = os.urandom(16).hex()
     keys.transact([], put=[(generation_key(name), generation.encode())])
     return generation
+
+
+def index_key(name: str) -> str:
+    """Return the key that holds how far etcd's own log was when a server started last."""
+    return f"{name}/raft-index"
+
+
+def check_index(keys: Keys, name: str, index: int, is_accepted: bool = False) -> None:
+    """Check that etcd itself has not begun anew, and note how far it is.
+
+    The index of etcd's own log only grows, but a cluster made from a snapshot begins with a small one, while the note,
+    which is in the snapshot, tells how far the cluster was from which that was taken. So this finds out what no server
+    remembers, unless the new cluster has done more since than the old one had.
+
+    Args:
+        index: of etcd's log now, the largest that a member tells
+        is_accepted: whether somebody has said to go on
+
+    Raises:
+        LogWentBack: it has begun anew
+    """
+    key = index_key(name)
+    while True:
+        _, found = keys.get(key)
+        noted = found[key].value if key in found else None
+        if noted is not None and index < int(noted) and not is_accepted:
+            raise errors.LogWentBack(
+                f"etcd has gone back in time: its log is at index {index:,}, and was at {int(noted):,} when a server "
+                f"of {name} started last. Was it put back from a snapshot? Changes made since that was taken are lost; "
+                "start one server once with --new-epoch to go on without them"
+            )
+        if noted is not None and index == int(noted):
+            return
+        if keys.transact([(key, noted)], put=[(key, b"%d" % index)]) is not None:
+            return
 
 
 def check_seen(seen: Union[Seen, None], generation: str, epochs: Epochs, revision: int) -> None:

@@ -33,12 +33,6 @@ SETTLE_LOOKS_MAX = 120
 """How often, and how many times, a member is asked whether it still frees what was compacted. It frees 1,000 keys at a
 time, with pauses of 10 ms or more between."""
 
-ADVICE = (
-    "etcd's quota is used up, and it refuses every change until there is room: a server frees what it can by itself, "
-    "within a minute; `kvzmq doctor` says more, and docs/operations.md what to do by hand"
-)
-"""What clients are told whose changes are refused for it."""
-
 
 class Status(NamedTuple):
     """What a member says of its file.

@@ -41,6 +41,11 @@ from kvzmq.store.store import Store
 LOG_BYTES_MIN = 64 << 20
 """No checkpoint is written before the log has grown by this much, unless another threshold is set."""
 
+LOG_GROUPS_MIN = 20_000
+CHECKPOINT_BYTES_PER_GROUP = 4 << 10
+"""A checkpoint is written, too, when there are more groups than this, and more than one for so many bytes of the
+checkpoint: a restart read 30,000 groups of one small request each in 5 s, so their number counts, not their length."""
+
 MARGIN_S = 60.0
 """How long groups are kept that a checkpoint holds, seconds: that long a server may be stopped or cut off and find the
 groups it has missed. One that is further behind starts again from the checkpoint."""
@@ -129,6 +134,8 @@ class Lookout:
         """Of the member with the largest file, as it was at the latest look at all of them."""
         self.trouble: str | None = None
         """Why the latest look got no answer, or None."""
+        self.is_urgent = False
+        """Whether the members are asked for their size at each look; set by whoever finds that changes are refused."""
         self._keys = keys
         self._members = members
         self._name = name
@@ -145,7 +152,7 @@ class Lookout:
         while not self._stopped.is_set():
             try:
                 self.latest = self.look()
-                if looks % STATUS_LOOKS == 0 or (self.status is not None and self.status.no_space):
+                if looks % STATUS_LOOKS == 0 or self.is_urgent:
                     self.status = self._largest()
                 self.trouble = None
             except errors.KvzmqError as error:
@@ -183,6 +190,9 @@ class Watched(Protocol):
     group: int
     log_bytes: int
     """The bytes of the groups that this server has applied after the checkpoint it began with."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what `stats` says of it."""
 
 
 class Upkeep:
@@ -255,6 +265,8 @@ class Upkeep:
     def poll(self) -> None:
         """Take note of what has ended or changed, and begin what is due, without waiting."""
         self._note_seen()
+        status = self._lookout.status
+        self._lookout.is_urgent = self._store.trouble is not None or (status is not None and status.no_space)
         look = self._lookout.latest
         if look is not None:
             self._note_head(look)
@@ -306,7 +318,11 @@ class Upkeep:
         grown = self._log.log_bytes - self._bytes_before
         if self._after_bytes is not None:
             return grown >= self._after_bytes
-        return grown > max(LOG_BYTES_MIN, 0 if self._head is None else self._head.bytes)
+        checkpoint_bytes = 0 if self._head is None else self._head.bytes
+        groups = self._log.group - self._log_in_head
+        return grown > max(LOG_BYTES_MIN, checkpoint_bytes) or groups > max(
+            LOG_GROUPS_MIN, checkpoint_bytes // CHECKPOINT_BYTES_PER_GROUP
+        )
 
     # ---- the child
 
@@ -418,6 +434,7 @@ class Upkeep:
             "compactions_failed": self.failed,
             "compaction_trouble": self.trouble,
             "etcd_trouble": self._lookout.trouble,
+            **self._log.describe(),
             **space.describe(self._lookout.status, self._settings.quota_bytes),
         }
 
