@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 BENCH_STAMP := $(VENV)/installed-bench
 DIST_STAMP := $(VENV)/installed-dist
 
-.PHONY: demo test test-quick test-faults mutants abort-hunt screenshots lint dist bench report clean
+.PHONY: demo demo-cluster test test-quick test-faults mutants abort-hunt screenshots lint dist bench report clean
 
 $(STAMP): pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,10 @@ $(DIST_STAMP): $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python clients/demo.py
+
+demo-cluster: $(DIST_STAMP)
+	.ci/install-debian-packages etcd=etcd-server
+	$(BIN)/python clients/demo_cluster.py
 
 # Three at a time on any machine: most tests wait for a server, a disk or a clock at any moment.
 WORKERS ?= 3

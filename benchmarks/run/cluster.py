@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results import Writer
 from benchmarks.run.etcd_nodes import EtcdNodes
 from benchmarks.run.experiments import ROWS, VALUE_BYTES, Turn, turn_of
 from benchmarks.run.measuring import FEW_ROUNDS, LOAD_FIELDS, Bench, client_of
@@ -42,7 +43,8 @@ class Several(Running):
 
     def __init__(self, peer: Peer, servers: Sequence[tuple[Process, dict[str, Any]]], directory: Path) -> None:
         self.servers = [process for process, _ in servers]
-        urls = [address["url"] for _, address in servers]
+        self.addresses = [address for _, address in servers]
+        urls = [address["url"] for address in self.addresses]
         super().__init__(peer, self.servers[0], {"url": urls[0], "urls": urls}, directory)
 
     def cpu_s(self) -> float:
@@ -71,6 +73,7 @@ def cluster(bench: Bench) -> None:
             shared = Several(SHARED, nodes.start_servers(f"table{count}", count), bench.base)
             stack.callback(shared.stop)
             contenders.append((count, shared, ours))
+            turns.append(_at_one(bench, writer, shared, count))
         alone = stack.enter_context(bench.running(ALONE.name))[ALONE.name]
         alone.address["urls"] = [alone.address["url"]]
         contenders.append((0, alone, ours))
@@ -92,6 +95,21 @@ def cluster(bench: Bench) -> None:
                     )
                 )  # fmt: skip
         bench.take_turns(turns, "cluster")
+
+
+def _at_one(bench: Bench, writer: Writer, shared: Several, count: int) -> Turn:
+    """Return what has all clients look up at one of several servers, each round at another one."""
+    running = Several(shared.peer, list(zip(shared.servers, shared.addresses)), shared.directory)
+
+    def turn(at: int) -> None:
+        running.address["urls"] = [shared.addresses[at % count]["url"]]
+        measure(at)
+
+    measure = turn_of(
+        bench, writer, running, ("session lookup",), "call_cluster", _clients(bench, IN_FLIGHT[-1]),
+        in_flight=IN_FLIGHT[-1], clients=IN_FLIGHT[-1], servers=f"1 of {count}",
+    )  # fmt: skip
+    return turn
 
 
 @contextlib.contextmanager
@@ -131,7 +149,7 @@ def following(bench: Bench) -> None:
             servers.stop()
 
 
-def _follow(bench: Bench, writer: Any, servers: Several) -> Turn:
+def _follow(bench: Bench, writer: Writer, servers: Several) -> Turn:
     roles = ("event received", "insert answered")
 
     def turn(at: int) -> None:
@@ -167,7 +185,7 @@ def kills(bench: Bench) -> None:
         bench.take_turns(turns, "kills", min(FEW_ROUNDS, bench.size.rounds))
 
 
-def _kill(bench: Bench, writer: Any, nodes: EtcdNodes, what: str) -> Turn:
+def _kill(bench: Bench, writer: Writer, nodes: EtcdNodes, what: str) -> Turn:
     def turn(at: int) -> None:
         name = f"killed-{what.replace(' ', '-')}-{at}"
         servers = Several(SHARED, nodes.start_servers(name, 2), bench.base)

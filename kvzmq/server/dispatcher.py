@@ -147,7 +147,7 @@ class Dispatcher:
         if self.observers:
             self._stamp(arrivals)
         scans = _any_may_wait(arrivals)
-        if scans or self.ahead:
+        if scans or self.ahead.queues:
             released, admitted = self.ahead.release(), self.ahead.admit(arrivals)
             if len(admitted) < len(arrivals):
                 self._stamp(arrivals)
@@ -167,7 +167,7 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Do what is due without a request: remove rows, build indexes, push events, ask about an unknown group."""
-        if self._unknown is not None or (self.ahead and not self.ahead.wait_s(1.0)):
+        if self._unknown is not None or (self.ahead.queues and not self.ahead.wait_s(1.0)):
             self.dispatch([])
             return
         if self.deferral:
@@ -209,7 +209,8 @@ class Dispatcher:
 
     def wait_s(self, timeout_s: float) -> float:
         """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has to be called."""
-        timeout_s = self.ahead.wait_s(timeout_s)
+        if self.ahead.queues:
+            timeout_s = self.ahead.wait_s(timeout_s)
         if self._unknown is not None:
             timeout_s = min(timeout_s, RESOLVE_S)
         elif self.deferral.is_busy:

@@ -61,7 +61,8 @@ class SeenQueue:
     def __init__(self, store: Store, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock_s = clock_s
-        self._queues: dict[_Peer, _Queue] = {}  # the one that has waited longest first
+        self.queues: dict[_Peer, _Queue] = {}
+        """The waiting requests of each peer, the one that has waited longest first; empty where nothing waits."""
         self._count = 0
         self._bytes = 0
         self._revision = 0  # at the last release
@@ -71,11 +72,11 @@ class SeenQueue:
 
     def wait_s(self, timeout_s: float) -> float:
         """Return how long the loop may wait, `timeout_s` at most, before `release` has to be called."""
-        if not self._queues:
+        if not self.queues:
             return timeout_s
         if self._store.revision != self._revision:
             return 0.0
-        due_s = min(queue.due_s for queue in self._queues.values())
+        due_s = min(queue.due_s for queue in self.queues.values())
         return min(timeout_s, max(0.0, due_s - self._clock_s()))
 
     def admit(self, arrivals: Sequence[Arrival]) -> list[Arrival]:
@@ -83,7 +84,7 @@ class SeenQueue:
         admitted: list[Arrival] = []
         for arrival in arrivals:
             peer = arrival.transport, arrival.peer
-            queue = self._queues.get(peer)
+            queue = self.queues.get(peer)
             if queue is None:
                 if not self._is_ahead(arrival):
                     admitted.append(arrival)
@@ -92,13 +93,13 @@ class SeenQueue:
                     self._refuse(arrival)
                     admitted.append(arrival)
                     continue
-                queue = self._queues[peer] = _Queue(self._clock_s() + SEEN_S)
+                queue = self.queues[peer] = _Queue(self._clock_s() + SEEN_S)
             queue.arrivals.append(arrival)
             self._account(queue, arrival, 1)
             if len(queue.arrivals) > WAITING_OF_ONE_MAX or queue.bytes > WAITING_BYTES_OF_ONE_MAX:
                 admitted += self._give_up(peer)
             elif self._count > WAITING_MAX or self._bytes > WAITING_BYTES_MAX:
-                admitted += self._give_up(next(iter(self._queues)))
+                admitted += self._give_up(next(iter(self.queues)))
         return admitted
 
     def release(self) -> list[Arrival]:
@@ -107,7 +108,7 @@ class SeenQueue:
         moved = self._store.revision != self._revision
         self._revision = self._store.revision
         released: list[Arrival] = []
-        for peer, queue in list(self._queues.items()):
+        for peer, queue in list(self.queues.items()):
             if moved or queue.due_s <= now_s:
                 self._take(peer, queue, now_s, released)
         return released
@@ -122,10 +123,10 @@ class SeenQueue:
                 queue.due_s = now_s  # of those behind it, too: they have waited, or would all wait in turn
             self._account(queue, arrival, -1)
             released.append(queue.arrivals.popleft())
-        del self._queues[peer]
+        del self.queues[peer]
 
     def _give_up(self, peer: _Peer) -> list[Arrival]:
-        queue = self._queues.pop(peer)
+        queue = self.queues.pop(peer)
         for arrival in queue.arrivals:
             self._account(queue, arrival, -1)
             if self._is_ahead(arrival):

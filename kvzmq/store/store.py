@@ -307,8 +307,10 @@ class Store:
         if frames or (table.expiries.deadlines and table.is_due(time_us)):
             self._commit(step, frames, time_us, by)
         else:
-            if requests:
+            if self.is_shared:
                 self._read_newest(step, requests)
+            elif requests:
+                self.log.barrier()  # nobody else appends to it: that it can be trusted is all there is to know
             table.pass_time(time_us)
         if step.state is _REJECTED and self.is_shared:
             self._read_newest(step, requests)
@@ -317,13 +319,10 @@ class Store:
 
     def _read_newest(self, step: Step, requests: Sequence[Request]) -> None:
         """Apply what others have appended, if a request of the step needs that."""
-        if self.is_shared:
-            if not any(map(needs_newest, requests)):
-                return
-            if self._monotonic() < self._barrier_again_s or not self._ask_log():
-                step.state = _CUT_OFF
-        else:
-            self.log.barrier()
+        if not any(map(needs_newest, requests)):
+            return
+        if self._monotonic() < self._barrier_again_s or not self._ask_log():
+            step.state = _CUT_OFF
 
     def _ask_log(self) -> bool:
         self.barriers += 1

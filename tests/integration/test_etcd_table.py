@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from support.commands import command
 from support.etcd_cluster import EtcdCluster
-from support.servers import ServerProcess, wait_until
+from support.servers import ServerProcess, take_ctrl_c, wait_until
 
 import kvzmq
 
@@ -152,3 +153,17 @@ def test_ping_tells_of_a_table_in_etcd(servers: list[ServerProcess]) -> None:
     result = command("-c", servers[0].url, "ping", "--explain", "--json")
     assert result.exit_code == 0 and json.loads(result.stdout)["answers"]
     wait_until(lambda: command("-c", servers[1].url, "stats", "--json").exit_code == 0)
+
+
+@pytest.mark.unmeasured
+def test_the_demo_loses_nothing_with_a_server_and_etcd_s_leader_killed() -> None:
+    demo = Path(__file__).resolve().parents[2] / "clients" / "demo_cluster.py"
+    done = subprocess.run(
+        [sys.executable, str(demo), "--seconds", "1"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        preexec_fn=take_ctrl_c,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing lost, nothing counted twice" in done.stdout
