@@ -53,6 +53,9 @@ class Watched:
     group = 0
     log_bytes = 0
 
+    def describe(self) -> dict[str, Any]:
+        return {}
+
 
 class StillLookout(Lookout):
     """What etcd says is what the test sets."""
