@@ -118,7 +118,7 @@ def recover(
         # What is free in a file is not known exactly before it is written anew: pages that were freed last still count.
         if _when_compacted(members, address, sleep).file_bytes > DEFRAGMENT_SHARE * quota_bytes:
             members.defragment(address)
-    after_bytes = max(status.file_bytes for status in _statuses(members).values())
+    after_bytes = max(members.status(address).file_bytes for address in found)
     disarmed = after_bytes <= DISARM_SHARE * quota_bytes
     if disarmed:
         members.disarm()
