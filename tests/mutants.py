@@ -49,6 +49,9 @@ class Mutant(NamedTuple):
     guarantee: int
 
 
+KEPT = "tests/unit/test_etcd_checkpoints.py::"
+UPKEEP = "tests/unit/test_etcd_upkeep.py::"
+COPIED = "tests/unit/test_etcd_local_copy.py::"
 LINEAGE = "tests/integration/test_lineage.py::"
 READS = "tests/unit/test_reads.py::"
 SEVERAL = "tests/integration/test_several_servers.py::"
@@ -791,6 +794,16 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_scrape.py::test_other_machines_do_not_reach_it_unless_that_is_said", 9),
     Mutant("a slow disk is compared with nothing", "observing/doctor.py", "p99_s > SLOWER_TIMES * first[\"p99_s\"]", "False",
            "tests/unit/test_doctor.py::test_what_is_wrong_is_said_in_a_sentence_with_a_command", 9),
+    Mutant("figures of two runs of a server are compared", "observing/rates.py", "names = (\"pid\", \"lineage\", \"epoch\", \"version\")", "names = (\"pid\", \"lineage\", \"version\")",
+           "tests/unit/test_rates.py::test_a_server_that_was_started_anew_has_no_rates_yet", 13),
+    Mutant("prefixes are counted without limit", "observing/prefixes.py", "len(self._counts) >= PREFIXES_MAX", "False",
+           "tests/unit/test_top.py::test_prefixes_are_bounded_and_the_hot_ones_stay", 9),
+    Mutant("a client's name draws on the terminal", "cli/top/drawing.py", "(show.printable(client[\"name\"]), -name_columns)", "(client[\"name\"], -name_columns)",
+           "tests/unit/test_top.py::test_names_that_clients_have_chosen_cannot_draw", 10),
+    Mutant("top ends with its server", "cli/top/gathering.py", "        except (errors.KvzmqError, OSError) as error:\n            self.missed(str(error))", "        except ZeroDivisionError as error:\n            self.missed(str(error))",
+           "tests/integration/test_cli_top.py::test_a_server_that_dies_and_comes_back_is_told_of", 13),
+    Mutant("a page shows a text as HTML", "dashboard/static/dom.js", "if (text !== null) element.textContent = text;", "if (text !== null) element.innerHTML = text;",
+           "tests/integration/test_dashboard_pages.py::test_a_row_with_a_script_in_key_and_value_stays_text", 10),
     Mutant("a disk in memory passes", "bench/disk.py", "    if report.file_system in KEEPS_NOTHING:", "    if False:",
            "tests/unit/test_bench_disk.py::test_a_disk_passes_by_its_usual_and_its_slow_syncs", 9),
     Mutant("errors beside a stats outgrow the reply", "server/dispatcher.py", "budget.charge_text(str(error))", "str(error)",
@@ -1649,18 +1662,18 @@ MUTANTS: list[Mutant] = [
         READS + "test_progress_of_a_watch_counts_what_others_have_acknowledged", 4,
     ),
     Mutant(
-        "an append to etcd without a comparison", "store/etcd/etcd_log.py",
+        "an append to etcd without a comparison", "store/etcd/appends.py",
         "            compare=[was_changed_at(self._server_key, self._registered_at)],\n            success=[\n                put_op(self._server_key",
         "            compare=[],\n            success=[\n                put_op(self._server_key",
         ETCD + "test_an_append_whose_answer_is_lost_is_sent_again_and_in_the_log_once", 5,
     ),
     Mutant(
-        "an append to etcd that is looked for and not fenced", "store/etcd/etcd_log.py",
+        "an append to etcd that is looked for and not fenced", "store/etcd/appends.py",
         "            success=[delete_op(self._server_key)],", "            success=[range_op(self._server_key)],",
         ETCD + "test_a_group_that_never_got_there_is_refused_and_cannot_get_there_later", 11,
     ),
     Mutant(
-        "an etcd key that was trimmed taken for one that never was", "store/etcd/etcd_log.py",
+        "an etcd key that was trimmed taken for one that never was", "store/etcd/appends.py",
         '        if own and own[0].value == b"%d" % self._seq:', "        if False:",
         ETCD + "test_a_group_of_unknown_fate_that_was_trimmed_meanwhile_is_not_appended_again", 5,
     ),
@@ -1686,12 +1699,12 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "an append to etcd returned before what others had appended has come", "store/etcd/etcd_log.py",
-        "        if self._landed is None or self._landed[0] != self.group + 1:", "        if self._landed is None:",
+        "        if landed is None or landed[0] != self.group + 1:", "        if landed is None:",
         ETCD + "test_the_order_is_that_of_the_appends_whatever_the_keys_are_called", 2,
     ),
     Mutant(
         "what comes behind a group of unknown fate on etcd handed out before it", "store/etcd/etcd_log.py",
-        "        return self._return_before(feed.number + 1 if self._landed is None else self._landed[0])",
+        "        return self._return_before(feed.number + 1 if landed is None else landed[0])",
         "        return self._return_before(feed.number + 1)",
         ETCD + "test_what_comes_behind_a_group_of_unknown_fate_waits_for_it", 2,
     ),
@@ -1756,22 +1769,6 @@ MUTANTS: list[Mutant] = [
         " or not self.hello.knows_seen:", ":",
         SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
     ),
-    Mutant(
-        "of two servers that begin a table the last one's lineage counts", "store/table.py",
-        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
-        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
-    ),
-    Mutant(
-        "servers that share a log are taken for copies", "cli/explain.py",
-        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
-        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
-    ),
-    Mutant(
-        "what is written during a copy is not read again", "cli/commands/copy.py",
-        "            if not changed:", "            if True:",
-        "tests/integration/test_cli_transfer.py::"
-        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
-    ),
     Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
            "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
     Mutant("the pages of others may ask the dashboard", "dashboard/safety.py", "        if not _is_own(headers, host):", "        if False:",
@@ -1796,6 +1793,10 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dashboard_shown.py::test_what_cannot_be_seen_is_escaped", 9),
     Mutant("lanes never doubt", "dashboard/lanes.py", "        if bar.began_us < before.ended_us - OVERLAP_US:", "        if False:",
            "tests/unit/test_dashboard_shown.py::test_requests_that_did_not_execute_alone_are_noticed", 4),
+    Mutant("any number of prefixes are watched for browsers", "dashboard/changes.py", "            if len(self._watched) >= WATCHES_MAX:", "            if False:",
+           "tests/unit/test_dashboard_changes.py::test_the_number_of_prefixes_is_bounded", 9),
+    Mutant("prefixes are watched for browsers that are gone", "dashboard/changes.py", "            if now_s - watched.asked_s > IDLE_S:", "            if False:",
+           "tests/unit/test_dashboard_changes.py::test_a_watch_that_nobody_asks_for_ends", 9),
     Mutant(
         "of two servers that begin a table the last one's lineage counts", "store/table.py",
         "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
@@ -1826,6 +1827,225 @@ MUTANTS: list[Mutant] = [
         "a watch never tells that another table answers", "client/core/push_channel.py",
         "        if not self.endpoints.has_alternatives or self._changes > self.endpoints.count:", "        if False:",
         SEVERAL + "test_a_watch_goes_past_another_table_and_ends_where_no_other_server_has_its_own[blocking]", 12,
+    ),
+    # ---- checkpoints on etcd
+    Mutant(
+        "a piece of a checkpoint put without the lock", "store/etcd/checkpoints.py",
+        "held.transact(put=[(chunk_key(name, held.id, chunks), data)])",
+        "keys.transact([], put=[(chunk_key(name, held.id, chunks), data)])",
+        KEPT + "test_a_writer_that_stops_at_any_call_and_wakes_up_later_changes_nothing", 8,
+    ),
+    Mutant(
+        "a checkpoint switched without the lock", "store/etcd/checkpoints.py",
+        "held.transact(put=[(key, msgspec.json.encode(head))], equal=[(key, before)])",
+        "keys.transact([], put=[(key, msgspec.json.encode(head))])",
+        KEPT + "test_a_writer_that_stops_at_any_call_and_wakes_up_later_changes_nothing", 8,
+    ),
+    Mutant(
+        "a checkpoint switched before it is all there", "store/etcd/checkpoints.py",
+        "    remove_garbage(held, keys, name)\n    chunks = crc = offset = 0\n",
+        "    remove_garbage(held, keys, name)\n    chunks = crc = offset = 0\n"
+        "    held.transact(put=[(key, msgspec.json.encode(Head(held.id, content.group, 0, 0, 0, 0)))])\n",
+        KEPT + "test_a_writer_that_ends_at_any_call_leaves_the_old_checkpoint_or_the_new_one", 8,
+    ),
+    Mutant(
+        "the old checkpoint deleted before the new one is there", "store/etcd/checkpoints.py",
+        "        if head is None or id != head.id:\n            held.transact", "        if True:\n            held.transact",
+        KEPT + "test_a_writer_that_ends_at_any_call_leaves_the_old_checkpoint_or_the_new_one", 8,
+    ),
+    Mutant(
+        "half-written checkpoints left in etcd", "store/etcd/checkpoints.py",
+        "            held.transact(delete=[(pieces, end_of(pieces))])\n", "",
+        KEPT + "test_a_writer_that_ends_at_any_call_leaves_the_old_checkpoint_or_the_new_one", 9,
+    ),
+    Mutant(
+        "the lock of a checkpoint taken over from one who is at work", "store/etcd/checkpoints.py",
+        "        if clock() - since_s >= stale_s:", "        if True:",
+        KEPT + "test_a_lock_that_is_put_again_is_respected_and_an_abandoned_one_taken_over", 8,
+    ),
+    Mutant(
+        "a lock that was taken with a lost answer not known", "store/etcd/checkpoints.py",
+        "        if present is not None and present.value == id.encode():", "        if False:",
+        KEPT + "test_transactions_that_are_executed_twice_do_no_harm", 8,
+    ),
+    Mutant(
+        "a checkpoint from etcd not compared with its head", "store/etcd/checkpoints.py",
+        "    if (offset, crc) != (head.bytes, head.crc):", "    if False:",
+        KEPT + "test_a_checkpoint_that_is_not_what_was_written_is_refused", 7,
+    ),
+    Mutant(
+        "an older checkpoint written over a newer one", "store/etcd/checkpoints.py",
+        "decode_head(name, before).group >= content.group:", "False:",
+        KEPT + "test_a_checkpoint_that_holds_less_than_the_present_one_is_not_written", 8,
+    ),
+    Mutant(
+        "groups trimmed that the checkpoint does not hold", "store/etcd/checkpoints.py",
+        "    if head is None or decode_head(name, head.value).position < position:", "    if head is None:",
+        KEPT + "test_trimming_deletes_the_groups_up_to_a_number_of_every_server", 1,
+    ),
+    Mutant(
+        "groups trimmed whenever they were put", "store/etcd/checkpoints.py",
+        "RANGE_KEYS_MAX, put_until=position):", "RANGE_KEYS_MAX):",
+        KEPT + "test_trimming_deletes_the_groups_up_to_a_number_of_every_server", 1,
+    ),
+    Mutant(
+        "the pieces of a group trimmed that is being appended", "store/etcd/checkpoints.py",
+        'deletes += [(first, f"{last}\\0"), (pieces, end_of(f"{pieces}{seq}/"))]',
+        'deletes += [(first, f"{last}\\0"), (pieces, end_of(pieces))]',
+        KEPT + "test_trimming_takes_the_pieces_of_long_groups_along_and_leaves_those_of_later_ones", 1,
+    ),
+    Mutant(
+        "the log trimmed without a margin", "store/etcd/upkeep.py",
+        "if self._clock() - each[0] >= self._settings.margin_s]", "]",
+        UPKEEP + "test_the_log_is_trimmed_a_margin_after_a_checkpoint_was_seen", 9,
+    ),
+    Mutant(
+        "all servers write a checkpoint at the same moment", "store/etcd/upkeep.py",
+        "self._clock() + JITTER_S * self._jitter() if", "self._clock() if",
+        UPKEEP + "test_a_log_that_has_outgrown_the_checkpoint_gets_a_new_one_after_a_while_of_its_own", 9,
+    ),
+    Mutant(
+        "a backup of the checkpoint that was in etcd", "store/etcd/upkeep.py",
+        "if head is not None and head.group >= group and self._copy.has(head):",
+        "if head is not None and self._copy.has(head):",
+        UPKEEP + "test_a_backup_waits_for_a_checkpoint_that_holds_everything", 15,
+    ),
+    Mutant(
+        "a copy of a checkpoint looked at for its length alone", "store/etcd/local_copy.py",
+        "        return crc == head.crc", "        return True",
+        COPIED + "test_a_damaged_copy_is_fetched_again", 7,
+    ),
+    Mutant(
+        "any copy of a checkpoint is the newest", "store/etcd/local_copy.py",
+        "            return os.stat(self.path / _name_of(head)).st_size == head.bytes",
+        "            return bool(list(self.path.glob('*.ckpt'))) or bool(os.stat(self.path / _name_of(head)))",
+        COPIED + "test_the_newest_checkpoint_is_fetched_once_and_is_the_only_one_kept", 2,
+    ),
+    Mutant(
+        "what a server has served of etcd's table not compared", "store/etcd/local_copy.py",
+        "if is_lineage and epochs.contains(epoch, seen.revision) and seen.revision <= revision:", "if True:",
+        COPIED + "test_a_history_that_lacks_what_was_seen_is_refused", 12,
+    ),
+    Mutant(
+        "the revision that was served of etcd's table not compared", "store/etcd/local_copy.py",
+        " and seen.revision <= revision:", ":",
+        COPIED + "test_a_history_that_lacks_what_was_seen_is_refused", 12,
+    ),
+    Mutant(
+        "an etcd that was put back is served", "store/etcd/local_copy.py",
+        "if noted is not None and index < int(noted) and not is_accepted:", "if False:",
+        COPIED + "test_an_etcd_that_has_begun_anew_is_refused_until_somebody_says_to_go_on", 12,
+    ),
+    Mutant(
+        "a half-written checkpoint deleted under the feet of its writer", "store/etcd/space.py",
+        '    members.delete(lock_key(name), lock_key(name) + "\\0")\n', "",
+        KEPT + "test_half_written_checkpoints_are_removed_without_a_lock_at_any_moment_of_their_writer", 8,
+    ),
+    Mutant(
+        "a used-up quota of etcd without defragmentation", "store/etcd/space.py",
+        "            members.defragment(address)\n", "            pass\n",
+        "tests/integration/test_etcd_upkeep.py::test_a_quota_that_is_used_up_is_recovered", 9,
+    ),
+    Mutant(
+        "a used-up quota of etcd without compaction", "store/etcd/space.py",
+        "    members.compact(keys.get()[0])\n", "",
+        "tests/integration/test_etcd_upkeep.py::test_a_quota_that_is_used_up_is_recovered", 9,
+    ),
+    Mutant(
+        "etcd's alarm left raised", "store/etcd/space.py",
+        "        members.disarm()\n", "        pass\n",
+        "tests/integration/test_etcd_upkeep.py::test_a_quota_that_is_used_up_is_recovered", 9,
+    ),
+    Mutant(
+        "a server that was stopped answers from its past", "store/etcd/etcd_log.py",
+        "            tail = read_tail(self.client, self._keys, timeout_s=self._barrier_s)",
+        "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=self._barrier_s))",
+        "tests/fault/test_cluster_kill.py::test_a_server_that_was_stopped_answers_no_lookup_from_its_past", 4,
+    ),
+    # ---- monitors and the slow log
+    Mutant(
+        "a monitor buffers without a bound", "server/monitors.py",
+        "        if self.buffered_bytes + len(encoded) > BUFFER_BYTES_MAX:",
+        "        if False:",
+        "tests/unit/test_monitors.py::test_who_never_reads_costs_a_bounded_buffer_and_its_drops_are_counted", 9,
+    ),
+    Mutant(
+        "what a monitor drops is not counted", "server/monitors.py",
+        "            self.dropped += 1\n            return",
+        "            return",
+        "tests/unit/test_monitors.py::test_who_never_reads_costs_a_bounded_buffer_and_its_drops_are_counted", 9,
+    ),
+    Mutant(
+        "monitors take all the time they want", "server/monitors.py",
+        "            self._left_ns -= spent_ns - began_ns\n",
+        "            pass\n",
+        "tests/unit/test_monitors.py::test_a_monitor_takes_its_share_of_the_time_and_counts_what_it_did_not_look_at", 9,
+    ),
+    Mutant(
+        "any number of monitors", "server/monitors.py",
+        "        if len(self._monitors) >= MONITORS_MAX:",
+        "        if False:",
+        "tests/unit/test_monitors.py::test_there_are_only_so_many_monitors", 9,
+    ),
+    Mutant(
+        "a monitor is sent any number of bytes unheard", "server/monitors.py",
+        "monitor.unheard_bytes >= UNHEARD_BYTES_MAX or not",
+        "not",
+        "tests/unit/test_monitors.py::test_nothing_more_is_sent_to_who_gives_no_heartbeat", 9,
+    ),
+    Mutant(
+        "a monitor needs no heartbeat", "server/monitors.py",
+        "            if now_s - monitor.heard_s > SILENCE_S_MAX and",
+        "            if False and",
+        "tests/unit/test_monitors.py::test_a_monitor_without_heartbeats_ends_and_says_so", 9,
+    ),
+    Mutant(
+        "who has gone leaves its monitors", "server/monitors.py",
+        "            except errors.PeerGone:\n                self._end(monitor)",
+        "            except errors.PeerGone:\n                pass",
+        "tests/unit/test_monitors.py::test_a_peer_that_has_gone_takes_its_monitors_along", 9,
+    ),
+    Mutant(
+        "a monitor of a prefix is told of other keys", "server/answers.py",
+        "        if touches(op, prefix):",
+        "        if True:",
+        "tests/unit/test_monitors.py::test_a_monitor_of_a_prefix_is_told_nothing_of_other_keys", 9,
+    ),
+    Mutant(
+        "times are kept for nobody", "server/loop.py",
+        "        keeps_times = dispatcher.slow_log is not None or dispatcher.monitors.is_active\n",
+        "        keeps_times = True\n",
+        "tests/unit/test_monitors.py::test_a_server_without_monitors_attaches_nothing", 9,
+    ),
+    Mutant(
+        "what waits for an index is not stamped", "server/dispatcher.py",
+        "            if len(admitted) < count:\n                self._stamp(arrivals)\n",
+        "",
+        "tests/unit/test_slow_log.py::test_a_request_that_waited_for_an_index_is_slow_by_what_it_waited", 9,
+    ),
+    Mutant(
+        "quick steps hide who has waited long", "server/dispatcher.py",
+        " or self._has_waited",
+        "",
+        "tests/unit/test_slow_log.py::test_a_request_that_waited_for_an_index_is_slow_by_what_it_waited", 9,
+    ),
+    Mutant(
+        "what is slow in a step has one time", "server/dispatcher.py",
+        "            if observed or isinstance(request, Refusal) or not request.is_quick:",
+        "            if observed or isinstance(request, Refusal) or request.served or request.scans:",
+        "tests/unit/test_slow_log.py::test_who_waited_for_a_slow_one_is_told_apart_from_it", 9,
+    ),
+    Mutant(
+        "the slow log grows without a bound", "server/slow_log.py",
+        "heapq.heappushpop(self._slowest, entry)",
+        "heapq.heappush(self._slowest, entry)",
+        "tests/unit/test_slow_log.py::test_the_log_is_bounded_and_keeps_the_slowest_and_the_latest", 9,
+    ),
+    Mutant(
+        "monitors outlive a change of rights", "server/loop.py",
+        "        self.dispatcher.monitors.end_those_of(access.changed)\n",
+        "",
+        "tests/unit/test_curve_router.py::test_a_monitor_ends_when_the_rights_of_its_client_change", 14,
     ),
 ]
 # fmt: on

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.report import (
     aims,
+    cluster,
     comparison,
     group_commit,
     growing,
@@ -13,6 +14,7 @@ from benchmarks.report import (
     limits,
     many_clients,
     remarks,
+    service,
     startup,
     transports,
     watches,
@@ -56,10 +58,12 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("What the bridge costs or saves against ROUTER", transports.write),
     ("Beside what people use instead", comparison.write),
     ("From the start of a program to its first answer", startup.write),
+    ("Secured, watched and backed up", service.write),
     ("Growth: rows, memory, recovery, queries", growing.write),
     ("Compaction", growing.compaction),
     ("Latency", latency.write),
     ("Watches", watches.write),
+    ("Several servers, their log on an etcd cluster", cluster.write),
     ("Limits: what the disk, ROUTER and epoll give with no table behind them", limits.write),
     ("What surprised", remarks.surprises),
     ("What these figures do not show", remarks.caveats),

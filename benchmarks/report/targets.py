@@ -14,6 +14,7 @@ from benchmarks.results import NONE, OVER, PYZMQ, Results, Spread, ratio_of, spr
 from benchmarks.run.storage import QUERIES_TOGETHER
 
 OVER_PYZMQ = f"kvzmq{OVER}{PYZMQ}"
+_CURVE = f"kvzmq-curve{OVER}{PYZMQ}"
 
 Ratio = Callable[[Results], Spread]
 Text = Callable[[Results], str]
@@ -233,6 +234,11 @@ def _single(contender: str, operation: str, clients: int) -> dict[str, object]:
     return {"contender": contender, "operation": operation, "clients": clients}
 
 
+def _call(contender: str, operation: str, clients: int) -> dict[str, object]:
+    """As `_single`, in an experiment that has batches, too."""
+    return {**_single(contender, operation, clients), "batch": 1}
+
+
 def _batch(contender: str, operation: str) -> dict[str, object]:
     return {"contender": contender, "operation": operation, "batch": 1000}
 
@@ -247,6 +253,25 @@ def _window(contender: str, operation: str) -> dict[str, object]:
 
 def _perf(contender: str, clients: int) -> dict[str, object]:
     return {"contender": contender, "transport": "bridge", "operation": "insert", "client": "sum", "clients": clients}
+
+
+def _cluster(servers: int | str, operation: str, in_flight: int = 256) -> dict[str, object]:
+    return {"contender": "kvzmq-etcd", "servers": servers, "operation": operation, "in_flight": in_flight, "batch": 1}
+
+
+def _hearing(results: Results) -> Spread:
+    return results.spread("cluster_following", "p50_ms", role="event received")
+
+
+def _gap(killed: str) -> Source:
+    """Return how much longer than etcd's own client nobody was served, seconds: the longest round of ours."""
+
+    def measure(results: Results) -> Spread:
+        ours = results.by_round("cluster_kills", "gap_s", killed=killed, client="kvzmq-etcd")
+        theirs = results.by_round("cluster_kills", "gap_s", killed=killed, client="etcd-grpc")
+        return spread(ours[at] - theirs[at] for at in ours if at in theirs)
+
+    return Source("cluster_kills", measure)
 
 
 def _rate(experiment: str, wanted: Mapping[str, object]) -> Source:
@@ -278,6 +303,18 @@ TARGETS = (
             _cost("kvzmq", OVER_PYZMQ, 1), at_most=True),
     Target("client's processor time of a lookup, 8 clients", "kvzmq over pyzmq", 0.4,
             _cost("kvzmq", OVER_PYZMQ, 8), at_most=True),
+    Target("lookup with CURVE, one blocking client", "kvzmq in plain, over pyzmq", 0.8,
+            _rates("curve", _call(_CURVE, "lookup", 1), _call(OVER_PYZMQ, "lookup", 1))),
+    Target("lookup with CURVE, 8 blocking clients", "kvzmq in plain, over pyzmq", 0.8,
+            _rates("curve", _call(_CURVE, "lookup", 8), _call(OVER_PYZMQ, "lookup", 8))),
+    Target("batch of 1,000 durable inserts with CURVE", "kvzmq in plain, over pyzmq", 0.8,
+            _rates("curve", _batch(_CURVE, "insert"), _batch(OVER_PYZMQ, "insert"))),
+    Target("lookup, one blocking client, with a page of metrics", "a server that measures nothing", 0.98,
+            _rates("metrics", _single("kvzmq-metrics", "lookup", 1), _single("kvzmq-unobserved", "lookup", 1))),
+    Target("lookup, 8 blocking clients, with a page of metrics", "a server that measures nothing", 0.98,
+            _rates("metrics", _single("kvzmq-metrics", "lookup", 8), _single("kvzmq-unobserved", "lookup", 8))),
+    Target("durable insert, 8 blocking clients, with a page of metrics", "a server that measures nothing", 0.98,
+            _rates("metrics", _single("kvzmq-metrics", "insert", 8), _single("kvzmq-unobserved", "insert", 8))),
     Target("processor time from start to first answer", "kvzmq over pyzmq", 0.6,
             _startup("cpu_s"), at_most=True),
     Target("time from start to first answer", "kvzmq over pyzmq", 0.6,
@@ -341,6 +378,27 @@ TARGETS = (
             _rate("batches", _batch("kvzmq", "insert")), unit="/s"),
     Target("64 outstanding single inserts, one client", "inserts a second", 20_000,
             _rate("in_flight", _window("kvzmq", "insert")), unit="/s"),
+    *(
+        Target(f"durable insert, {servers} server{'s' if servers > 1 else ''} on etcd, 256 in flight",
+               "puts into etcd by gRPC, 256 in flight", 5,
+               _rates("cluster", _cluster(servers, "insert"),
+                      {"contender": "etcd-grpc", "operation": "insert", "in_flight": 256}))
+        for servers in (1, 2, 3)
+    ),
+    *(
+        Target(f"session lookups at one of {servers} servers on etcd, 256 in flight",
+               "one server whose log is on the disk", 0.9,
+               _rates("cluster", _cluster(f"1 of {servers}", "session lookup"),
+                      {"contender": "kvzmq", "operation": "session lookup", "in_flight": 256, "batch": 1}))
+        for servers in (1, 2, 3)
+    ),
+    Target("a watcher at another server hears of an insert, median", "milliseconds", 10,
+           Source("cluster_following", _hearing), at_most=True, unit=" ms"),
+    *(
+        Target(f"nobody served after the {killed} is killed", "longer than etcd's own client, seconds", 1,
+               _gap(killed), at_most=True, unit=" s")
+        for killed in ("kvzmq server", "etcd follower", "etcd leader")
+    ),
 )  # fmt: skip
 """All aims with a number."""
 
@@ -351,4 +409,5 @@ def format_figure(target: Target, figure: float) -> str:
         return "-"
     if target.unit == "/s":
         return f"{figure:,.0f}/s"
-    return f"{figure:.2f}x" if figure < 10 else f"{figure:.1f}x"
+    unit = target.unit
+    return f"{figure:.2f}{unit}" if figure < 10 else f"{figure:.1f}{unit}"

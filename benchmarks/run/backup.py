@@ -18,11 +18,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.run.measuring import FEW_ROUNDS, Bench
 from benchmarks.run.processes import Process, free_port
 
 ROWS = 1_000_000
@@ -154,6 +155,28 @@ def _phases(times: Sequence[float], samples: Sequence[tuple[float, float]]) -> l
             Phase(name, end_s - begin_s, len(took), took[len(took) // 2], took[len(took) * 99 // 100], took[-1])
         )
     return found
+
+
+FIELDS = ("round", "rows", "writers", "backup_s", "bytes", "phase", "seconds", "inserts", "p50_ms", "p99_ms", "max_ms")
+"""The columns: a row for each phase of a run; `backup_s` and `bytes` are the whole backup's."""
+
+
+def backup(bench: Bench) -> None:
+    """Take a backup of a large table while others write."""
+    rows, seconds = (20_000, 1.0) if bench.size.name == "quick" else (ROWS, SECONDS)
+    with bench.writer("backup", FIELDS) as writer:
+        for at in range(1, min(FEW_ROUNDS, bench.size.rounds) + 1):
+            found = measure(rows, seconds, WRITERS)
+            for phase in found.phases:
+                writer.add(
+                    round=at, rows=rows, writers=WRITERS, backup_s=found.backup_s, bytes=found.bytes, phase=phase.name,
+                    seconds=phase.seconds, inserts=phase.inserts, p50_ms=phase.p50_ms, p99_ms=phase.p99_ms,
+                    max_ms=phase.max_ms,
+                )  # fmt: skip
+            bench.say(f"    backup: round {at}, {found.backup_s:.1f} s")
+
+
+EXPERIMENTS: dict[str, Callable[[Bench], None]] = {"backup": backup}
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.run import work
 from benchmarks.run.async_drivers import run_lasting_tasks, run_tasks
+from benchmarks.run.cluster_drivers import call_cluster, insert_through_faults
 from benchmarks.run.open_tables import Address, Ready, Sample, close_all, identify, inserted, open_table
 from benchmarks.run.tables import TABLES
 
@@ -363,6 +364,7 @@ def run_threads(
 
 
 __all__ = [
+    "call_cluster",
     "call_in_turn",
     "call_queries",
     "call_until",
@@ -373,6 +375,7 @@ __all__ = [
     "fill",
     "fill_groups",
     "follow",
+    "insert_through_faults",
     "run_lasting_tasks",
     "run_tasks",
     "run_threads",

@@ -47,10 +47,10 @@ def turn_of(
     return turn
 
 
-def _clients(
+def clients_of(
     count: int, seconds: float, value_bytes: int = VALUE_BYTES, rows: int = ROWS
 ) -> Callable[[str], list[dict[str, Any]]]:
-    """Return the arguments of `call_in_turn` for so many clients."""
+    """Return the arguments of `call_in_turn` for so many clients, by operation."""
     return lambda operation: [
         {"operation": operation, "client": client, "rows": rows, "value_bytes": value_bytes, "seconds": seconds}
         for client in range(count)
@@ -82,7 +82,7 @@ def clients(bench: Bench) -> None:
         for name, running in servers.items():
             bench.fill(running, ROWS, VALUE_BYTES)
             for count in (1, WORKERS):
-                arguments = _clients(count, bench.size.seconds)
+                arguments = clients_of(count, bench.size.seconds)
                 turns.append(turn_of(bench, writer, running, contenders[name], "call_in_turn", arguments))
         bench.take_turns(turns, "clients")
 
@@ -176,14 +176,15 @@ def batches(bench: Bench) -> None:
                         running,
                         ("insert", "lookup"),
                         "call_with_batches",
-                        _batch(bench, batch),
+                        batches_of(bench, batch),
                         batch=batch,
                     )
                 )
         bench.take_turns(turns, "batches")
 
 
-def _batch(bench: Bench, batch: int) -> Callable[[str], list[dict[str, Any]]]:
+def batches_of(bench: Bench, batch: int) -> Callable[[str], list[dict[str, Any]]]:
+    """Return the arguments of `call_with_batches` for one client, by operation."""
     return lambda operation: [
         {
             "operation": operation,
@@ -240,7 +241,7 @@ def ycsb(bench: Bench) -> None:
         for running in servers.values():
             bench.fill(running, work.YCSB_ROWS, work.YCSB_VALUE_BYTES)
             for count in (1, WORKERS):
-                arguments = _clients(count, bench.size.seconds, work.YCSB_VALUE_BYTES, work.YCSB_ROWS)
+                arguments = clients_of(count, bench.size.seconds, work.YCSB_VALUE_BYTES, work.YCSB_ROWS)
                 turns.append(turn_of(bench, writer, running, tuple(work.YCSB_WRITES), "call_in_turn", arguments))
         bench.take_turns(turns, "YCSB", min(FEW_ROUNDS, bench.size.rounds))
 
@@ -258,7 +259,7 @@ def values(bench: Bench) -> None:
                 turns: list[Turn] = []
                 for running in servers.values():
                     bench.fill(running, _VALUE_ROWS, length)
-                    arguments = _clients(1, bench.size.seconds, length, _VALUE_ROWS)
+                    arguments = clients_of(1, bench.size.seconds, length, _VALUE_ROWS)
                     turns.append(turn_of(bench, writer, running, ("insert", "lookup"), "call_in_turn", arguments))
                 bench.take_turns(turns, f"values of {length} bytes", min(FEW_ROUNDS, bench.size.rounds))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from benchmarks.results import OVER, PYZMQ, USUAL_TRANSPORT
 from benchmarks.run.processes import DidNotStart, Process, accepts, free_port
@@ -113,10 +115,10 @@ class Peer(NamedTuple):
         return Running(self, process, address, directory)
 
 
-def start_kvzmq(directory: Path, *options: str) -> tuple[Process, dict[str, Any]]:
+def start_kvzmq(directory: Path, *options: str, program: Sequence[str] = KVZMQ) -> tuple[Process, dict[str, Any]]:
     """Start a kvzmq server with its bridge; options are added to the command line."""
     command = [
-        *KVZMQ,
+        *program,
         "server",
         "--data",
         "table",
@@ -135,6 +137,34 @@ def start_kvzmq(directory: Path, *options: str) -> tuple[Process, dict[str, Any]
 
 def _start_kvzmq_one_by_one(directory: Path) -> tuple[Process, dict[str, Any]]:
     return start_kvzmq(directory, "--no-group-commit")
+
+
+def _start_kvzmq_curve(directory: Path) -> tuple[Process, dict[str, Any]]:
+    """Start a server with CURVE; the URL says the keys, so that every client of it has them."""
+    keys = {name: directory / f"{name}.key_secret" for name in ("server", "client")}
+    lines = {
+        name: subprocess.run(
+            [*KVZMQ, "keygen", name, "--dir", str(directory)], check=True, capture_output=True, text=True
+        ).stdout.split()
+        for name in keys
+    }
+    clients = directory / "clients"
+    clients.write_text(f"client {lines['client'][1]} read,write,admin\n")
+    process, address = start_kvzmq(directory, "--curve-key", str(keys["server"]), "--clients", str(clients))
+    parameters = {"server_key": lines["server"][1], "curve_key": str(keys["client"])}
+    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in parameters.items())
+    return process, {**address, "url": f"{address['url']}?{query}"}
+
+
+def _start_kvzmq_unobserved(directory: Path) -> tuple[Process, dict[str, Any]]:
+    """Start a server that measures nothing: without the observer behind `stats` and metrics."""
+    without = "from kvzmq.cli.serving import building; building.Metrics = lambda: None; "
+    return start_kvzmq(directory, program=(*KVZMQ[:-1], without + KVZMQ[-1]))
+
+
+def _start_kvzmq_with_metrics(directory: Path) -> tuple[Process, dict[str, Any]]:
+    """Start a server that also makes the page for Prometheus, every few seconds by itself."""
+    return start_kvzmq(directory, "--metrics", "127.0.0.1:0")
 
 
 def _wait_for_port(process: Process, port: int) -> tuple[Process, dict[str, Any]]:
@@ -232,6 +262,34 @@ PEERS: dict[str, Peer] = {
     for peer in (
         Peer("kvzmq", "kvzmq", "kvzmq", DURABLE, "kvzmq", start_kvzmq, transport=USUAL_TRANSPORT),
         Peer("kvzmq-bridge", "kvzmq, bridge", "kvzmq's bridge", DURABLE, "kvzmq-bridge", start_kvzmq),
+        Peer(
+            "kvzmq-curve",
+            "kvzmq with CURVE",
+            "kvzmq with CURVE",
+            DURABLE,
+            "kvzmq-pyzmq",
+            _start_kvzmq_curve,
+            transport=PYZMQ,
+        ),
+        Peer(
+            "kvzmq-unobserved",
+            "kvzmq that measures nothing",
+            "kvzmq without measuring itself",
+            DURABLE,
+            "kvzmq",
+            _start_kvzmq_unobserved,
+            transport=USUAL_TRANSPORT,
+        ),
+        Peer(
+            "kvzmq-metrics",
+            "kvzmq --metrics",
+            "kvzmq with a page of metrics",
+            DURABLE,
+            "kvzmq",
+            _start_kvzmq_with_metrics,
+            needs=("module:prometheus_client",),
+            transport=USUAL_TRANSPORT,
+        ),
         Peer(
             "kvzmq-one-by-one",
             "kvzmq --no-group-commit",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.run import experiments, startup, storage, testperf, watches
+from benchmarks.run import backup, cluster, curve, experiments, metrics, startup, storage, testperf, watches
 from benchmarks.run.facts import write_facts
 from benchmarks.run.measuring import SIZES, WORKERS, Bench
 from benchmarks.run.processes import temporary_directory
@@ -26,7 +26,15 @@ NOT_A_DISK = ("tmpfs", "ramfs")
 def everything() -> dict[str, Callable[[Bench], None]]:
     """Return all experiments by name, in the order in which they run."""
     return (
-        testperf.EXPERIMENTS | experiments.EXPERIMENTS | startup.EXPERIMENTS | watches.EXPERIMENTS | storage.EXPERIMENTS
+        testperf.EXPERIMENTS
+        | experiments.EXPERIMENTS
+        | startup.EXPERIMENTS
+        | watches.EXPERIMENTS
+        | curve.EXPERIMENTS
+        | metrics.EXPERIMENTS
+        | backup.EXPERIMENTS
+        | storage.EXPERIMENTS
+        | cluster.EXPERIMENTS
     )
 
 
@@ -81,6 +89,11 @@ def _disk() -> Path:
         if file_system(place)[0] not in NOT_A_DISK and os.access(place, os.W_OK):
             return place
     raise SystemExit("no directory on a disk found: name one with --files DIR")
+
+
+def main_of(experiment: str) -> None:
+    """Run one experiment from the command line, with the options of a run."""
+    main(["--only", experiment, *sys.argv[1:]])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

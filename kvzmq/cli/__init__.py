@@ -35,6 +35,8 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "doctor": ("kvzmq.cli.commands.doctor:doctor", "Say what is wrong, or will be, and what mends it."),
         "dashboard": ("kvzmq.cli.commands.dashboard:dashboard", "Show the server as a page, for a browser."),
         "clients": ("kvzmq.cli.commands.clients:clients", "List who is connected, or end a connection."),
+        "monitor": ("kvzmq.cli.commands.monitor:monitor", "Follow the requests that the server answers."),
+        "slowlog": ("kvzmq.cli.commands.slowlog:slowlog", "Show the requests that took longest, and why."),
     },
     "Table": {
         "insert": ("kvzmq.cli.commands.write:insert", "Set a key to a value."),

@@ -42,6 +42,7 @@ _TYPES: Mapping[str, str] = {
 }
 _KEY_CHARS_MAX = 65_536
 _DIGITS_MAX = 18
+UPLOAD_S_MAX = 60.0
 _GZIP_BYTES_MIN = 512
 
 _encode_json = msgspec.json.Encoder().encode
@@ -152,7 +153,11 @@ class _Asked:
             return {"served": None if lanes.trace is None else lanes.trace.name}
         first_step = _number(request, "step")
         if request.method == "POST":
-            text = (await _body(request, TRACE_BYTES_MAX)).decode("utf-8", "replace")
+            try:
+                body = await asyncio.wait_for(_body(request, TRACE_BYTES_MAX), UPLOAD_S_MAX)
+            except asyncio.TimeoutError:
+                raise BadRequest(f"the trace did not come within {UPLOAD_S_MAX:g} s") from None
+            text = body.decode("utf-8", "replace")
             name = printable(_text(request, "name", "a trace"))
             return await asyncio.to_thread(of_text, io.StringIO(text), name, first_step)
         if lanes.trace is None:

@@ -115,7 +115,7 @@ class _Watched:
     def __init__(self, table: Callable[[], Reader], prefix: str) -> None:
         self._table = table
         self._prefix = prefix
-        self._kept: deque[Changed] = deque(maxlen=KEPT_MAX)
+        self._kept: deque[tuple[int, float, Event]] = deque(maxlen=KEPT_MAX)  # number, time seen, change
         self._last = 0
         self._trouble: str | None = None
         self.asked_s = 0.0
@@ -124,7 +124,8 @@ class _Watched:
     def after(self, number: int | None) -> Latest:
         if number is None or number > self._last:
             number = self._last
-        found = [change for change in self._kept if change.number > number]
+        # Made for who asks, not for each change: of thousands a second most are never seen.
+        found = [_changed(*kept) for kept in self._kept if kept[0] > number]
         return Latest(self._last, self._last - number - len(found), found, self._trouble)
 
     async def _follow(self) -> None:
@@ -140,11 +141,12 @@ class _Watched:
 
     def _add(self, event: Event) -> None:
         self._last += 1
-        text, whole = ("", True) if event.removed else text_of(event.value)
-        kind = "removed" if event.removed else kind_of(event.value)
-        self._kept.append(
-            Changed(
-                self._last, round(time.time(), 3), event.revision, event.key, printable(event.key), event.removed,
-                kind, text, whole,
-            )
-        )  # fmt: skip
+        self._kept.append((self._last, time.time(), event))
+
+
+def _changed(number: int, time_s: float, event: Event) -> Changed:
+    text, whole = ("", True) if event.removed else text_of(event.value)
+    return Changed(
+        number, round(time_s, 3), event.revision, event.key, printable(event.key), event.removed,
+        "removed" if event.removed else kind_of(event.value), text, whole,
+    )  # fmt: skip

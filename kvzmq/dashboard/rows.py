@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,10 @@ CHANGES_MAX = 200
 """How many changes of a row are shown, the latest."""
 
 _KEPT_SINCE = re.compile(r"kept since revision (\d+)")
-_LOOK_S = 5.0
+LOOK_S_MAX = 5.0
+"""How long the server's changes are looked through for those of a row."""
+
+_PAUSE_S = 0.2
 
 
 class Shown(msgspec.Struct):
@@ -134,34 +138,48 @@ class Rows:
         return {"parts": [logged] if len(logged.changes) >= len(told.changes) else [logged, told]}
 
     async def _from_server(self, key: str) -> History:
-        since = 0
+        table = self._table()
+        await table.ping()
+        upto, since = table.revision, 0
         while True:
-            watch = self._table().watch(key, from_revision=since)
-            changes: deque[Change] = deque(maxlen=CHANGES_MAX)
-            count = 0
             try:
-                await watch.start(_LOOK_S)
-                await watch.progress(_LOOK_S)
-                while True:
-                    event = await watch.get(0)
-                    if event.key == key:
-                        count += 1
-                        text, whole = (None, True) if event.removed else text_of(event.value)
-                        changes.append(Change("removed" if event.removed else "set", text, whole, event.revision))
+                changes, count = await self._watched(key, since, upto)
             except errors.RevisionGone as error:
                 kept = _KEPT_SINCE.search(str(error))
                 if kept is None or int(kept[1]) <= since:
                     raise
                 since = int(kept[1])
-            except errors.Timeout:
-                return History(
-                    "server",
-                    f"after revision {since:,}",
-                    list(reversed(changes)),
-                    count > CHANGES_MAX,
-                )
-            finally:
-                await watch.close()
+            else:
+                return History("server", f"after revision {since:,}", list(reversed(changes)), count > CHANGES_MAX)
+
+    async def _watched(self, key: str, since: int, upto: int) -> tuple[Sequence[Change], int]:
+        """Return the latest changes of a key between two revisions, and how many there were.
+
+        The watch is of all keys that begin so: they are read one by one, and never kept.
+        """
+        changes: deque[Change] = deque(maxlen=CHANGES_MAX)
+        count, caught_up, until_s = 0, False, time.monotonic() + LOOK_S_MAX
+        watch = self._table().watch(key, from_revision=since)
+        try:
+            await watch.start(LOOK_S_MAX)
+            while time.monotonic() < until_s:
+                try:
+                    event = await watch.get(0 if caught_up else _PAUSE_S)
+                except errors.Timeout:
+                    if caught_up:
+                        break
+                    await watch.progress(LOOK_S_MAX)
+                    caught_up = True
+                    continue
+                if event.revision > upto:
+                    break
+                if event.key == key:
+                    count += 1
+                    text, whole = (None, True) if event.removed else text_of(event.value)
+                    changes.append(Change("removed" if event.removed else "set", text, whole, event.revision))
+        finally:
+            await watch.close()
+        return changes, count
 
 
 def shown(key: str, value: Any, chars_max: int = PREVIEW_CHARS_MAX, indent: bool = False) -> Shown:
@@ -186,11 +204,11 @@ def _from_log(data: Path, key: str) -> History:
     since = "since the last compaction"
     if gaps:
         since += f"; {len(gaps)} places of the log cannot be read, `kvzmq check {data}` says more"
-    return History("log", since, [_of_log(entry) for entry in reversed(latest)], count > CHANGES_MAX)
+    return History("log", since, [_of_log(entry, key) for entry in reversed(latest)], count > CHANGES_MAX)
 
 
-def _of_log(entry: AuditEntry) -> Change:
-    text, whole = text_of(entry.arguments())
+def _of_log(entry: AuditEntry, key: str) -> Change:
+    text, whole = _what(entry, key)
     return Change(
         entry.operation,
         text,
@@ -200,3 +218,16 @@ def _of_log(entry: AuditEntry) -> Change:
         seq=entry.seq,
         group=entry.group,
     )
+
+
+def _what(entry: AuditEntry, key: str) -> tuple[str | None, bool]:
+    """Return what an operation says of one of its keys: the value, None if it removes it, or else all arguments."""
+    arguments = entry.arguments()
+    match entry.operation:
+        case "insert":
+            return text_of(arguments[1])
+        case "insert_many" if isinstance(arguments[0], dict) and key in arguments[0]:
+            return text_of(arguments[0][key])
+        case "remove" | "remove_many":
+            return None, True
+    return text_of(arguments)

@@ -15,6 +15,9 @@ _BACKLOG = 128
 _STOP_S = 1
 """How long browsers have to take note of the end."""
 
+HEAD_BYTES_MAX = 1 << 20
+"""How long a request may be without its body: the longest key, each character of it as three bytes in hexadecimal."""
+
 CONNECTIONS_MAX = 256
 """How many connections there may be at once; the ones beyond are answered 503."""
 
@@ -87,5 +90,6 @@ def serve(
         timeout_graceful_shutdown=_STOP_S,
         proxy_headers=False,
         backlog=_BACKLOG,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
     )
     Server(config).run(sockets=[listening])

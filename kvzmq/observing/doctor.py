@@ -31,6 +31,9 @@ FREE_SHARE_MIN = 0.1
 COPIES_OF_TABLE = 2
 """How much room there has to be: of the disk, and for further copies of log and checkpoint; a compaction writes one."""
 
+ETCD_SHARE_MAX = 0.75
+"""How much of etcd's quota may be in use; the server warns from there on as well."""
+
 UNREAD_BYTES_MAX = 1 << 20
 """What a client may have left unread: a page or two that it is just reading."""
 
@@ -188,6 +191,28 @@ def _disk_filling(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
+def _etcd(evidence: Evidence) -> Iterator[Finding]:
+    """The room and the reach of the etcd that has the log; a server with its log on a disk does not tell any."""
+    used, quota = _of(evidence, "etcd_in_use_bytes"), _of(evidence, "etcd_quota_bytes")
+    trouble = _of(evidence, "etcd_trouble")
+    if trouble:
+        yield Finding("etcd_silent", f"the server gets no answer from etcd: {trouble}", "etcdctl endpoint status")
+    if _of(evidence, "etcd_no_space"):
+        yield Finding(
+            "etcd_full",
+            f"etcd's quota of {size(quota or 0)} is used up, and it takes no change; servers free what they can",
+            "etcdctl alarm list; if it stays: a larger --quota-backend-bytes, then etcdctl alarm disarm",
+        )
+    elif used and quota and used > ETCD_SHARE_MAX * quota:
+        yield Finding(
+            "etcd_filling",
+            f"{size(used)} of etcd's quota of {size(quota)} are in use; a checkpoint, "
+            f"{size(_of(evidence, 'checkpoint_bytes') or 0)}, is written beside the one before it, and when the quota "
+            "is used up no change is possible",
+            "start etcd's members with a larger --quota-backend-bytes, 8 GiB at most; or remove rows",
+        )
+
+
 def _unread(evidence: Evidence) -> Iterator[Finding]:
     deaf = [one for one in evidence.clients if (one["unread_bytes"] or 0) > UNREAD_BYTES_MAX or one["replies_dropped"]]
     deaf.sort(key=lambda one: -(one["unread_bytes"] or 0))
@@ -289,8 +314,8 @@ def _old_version(evidence: Evidence) -> Iterator[Finding]:
 
 
 CHECKS: Sequence[Callable[[Evidence], Iterator[Finding]]] = (
-    _silent, _cannot_write, _damaged, _compaction, _disk_slow, _disk_filling, _unread, _memory, _descriptors, _clock,
-    _file_system, _permissions, _old_version,
+    _silent, _cannot_write, _damaged, _compaction, _disk_slow, _disk_filling, _etcd, _unread, _memory, _descriptors,
+    _clock, _file_system, _permissions, _old_version,
 )  # fmt: skip
 
 

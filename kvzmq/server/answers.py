@@ -24,7 +24,7 @@ NAMES_KEPT_MAX = 4096
 """How many names of clients are kept: to make one takes 1 us or more."""
 
 
-class AnsweredGroup(NamedTuple):
+class AnsweredGroup(msgspec.Struct, frozen=True, gc=False):  # one a step; a NamedTuple is made by a call of Python
     """Requests that were executed and answered together.
 
     arrivals         the requests, in the order of their execution

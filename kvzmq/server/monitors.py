@@ -128,18 +128,18 @@ class Monitors:
 
     Args:
         clock: seconds that only grow
-        now_ns: nanoseconds that only grow, by which the time spent on monitors is measured
+        spent_ns: the loop's processor time, nanoseconds: on a busy machine, what others have used does not count
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, now_ns: Callable[[], int] = time.perf_counter_ns
+        self, clock: Callable[[], float] = time.monotonic, spent_ns: Callable[[], int] = time.thread_time_ns
     ) -> None:
         self._clock = clock
-        self._now_ns = now_ns
+        self._spent_ns = spent_ns
         self._monitors: dict[int, _Monitor] = {}
         self._names = Names()
         self._left_ns = BURST_NS
-        self._earned_ns = now_ns()
+        self._earned_s = clock()
         self._buffered_s = 0.0  # since when something is buffered
         self._has_buffered = self._is_stalled = False
         self.is_active = False
@@ -193,9 +193,9 @@ class Monitors:
 
     def look(self, step: AnsweredStep) -> None:
         """Buffer what the monitors want of a step that has ended; or count it as dropped, for want of time."""
-        began_ns = self._now_ns()
-        self._left_ns = min(BURST_NS, self._left_ns + int(SHARE * (began_ns - self._earned_ns)))
-        self._earned_ns = began_ns
+        began_ns, now_s = self._spent_ns(), self._clock()
+        self._left_ns = min(BURST_NS, self._left_ns + int(1e9 * SHARE * (now_s - self._earned_s)))
+        self._earned_s = now_s
         for monitor in sorted(self._monitors.values(), key=lambda monitor: monitor.dropped):
             if step.number <= monitor.step:
                 continue
@@ -205,11 +205,11 @@ class Monitors:
             for answered in step.requests():
                 if monitor.passes(answered, self._names):
                     monitor.add(answered.record(self._names, monitor.prefix))
-            now_ns = self._now_ns()
-            self._left_ns -= now_ns - began_ns
-            began_ns = now_ns
+            spent_ns = self._spent_ns()
+            self._left_ns -= spent_ns - began_ns
+            began_ns = spent_ns
         if not self._has_buffered and any(monitor.buffer for monitor in self._monitors.values()):
-            self._has_buffered, self._buffered_s = True, self._clock()
+            self._has_buffered, self._buffered_s = True, now_s
 
     def wait_s(self) -> float:
         """Return in how many seconds `pump` has to be called."""
@@ -219,8 +219,9 @@ class Monitors:
 
     def pump(self, revision: int) -> None:
         """Push what has been buffered for long enough, heartbeats and errors."""
-        began_ns, now_s = self._now_ns(), self._clock()
+        now_s = self._clock()
         is_due = self._has_buffered and now_s - self._buffered_s >= (RETRY_S if self._is_stalled else PUSH_S)
+        began_ns = self._spent_ns() if is_due else 0
         if is_due:
             self._has_buffered = self._is_stalled = False
         for monitor in list(self._monitors.values()):
@@ -237,7 +238,7 @@ class Monitors:
             except errors.PeerGone:
                 self._end(monitor)
         if is_due:
-            self._left_ns -= self._now_ns() - began_ns
+            self._left_ns -= self._spent_ns() - began_ns
 
     def _push_buffered(self, monitor: _Monitor, revision: int, now_s: float) -> None:
         while monitor.buffer:

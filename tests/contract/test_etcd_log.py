@@ -15,9 +15,10 @@ from support.stepped import Stepped
 from support.witness import dump_of
 
 from kvzmq import errors
-from kvzmq.store.etcd import etcd_log, feed, layout
+from kvzmq.store.etcd import appends, feed, layout
+from kvzmq.store.etcd.appends import AppendState
 from kvzmq.store.etcd.client import EtcdClient, delete_op, prefix_end, put_op
-from kvzmq.store.etcd.etcd_log import AppendState, EtcdLog
+from kvzmq.store.etcd.etcd_log import EtcdLog
 from kvzmq.store.log import SEMANTICS, Checkpoint
 
 MEMBERS = 3
@@ -38,7 +39,7 @@ def groups_of(table: EtcdTable) -> list[Checkpoint | bytes]:
 
 def resolved(log: EtcdLog) -> Sequence[bytes]:
     """Ask until the log can say, and return what it says."""
-    for _ in range(int(PATIENCE_S / etcd_log.RESOLVE_S_MAX)):
+    for _ in range(int(PATIENCE_S / appends.RESOLVE_S_MAX)):
         try:
             return log.resolve()
         except errors.AppendUnknown:
@@ -157,7 +158,7 @@ def test_while_etcd_does_not_answer_nothing_blocks_for_long(table: EtcdTable) ->
         began_s = time.monotonic()
         with pytest.raises(errors.AppendUnknown):
             log.resolve()
-        assert time.monotonic() - began_s < 10 * etcd_log.RESOLVE_S_MAX
+        assert time.monotonic() - began_s < 10 * appends.RESOLVE_S_MAX
     assert log.receive() == []
     log.client.mend()
     with pytest.raises(errors.WriteRejected):
@@ -176,14 +177,15 @@ def test_where_no_member_listens_a_change_is_certainly_not_applied(etcd_name: st
         list(nobody.recover())
     log = table.follow()
     log.append(b"one")
-    nobody.client.close()
-    log.client, real = FaultyClient([f"127.0.0.1:{free_port()}"]), log.client
+    nobody.close()
+    real = log.client
+    log.client = log._appends.client = FaultyClient([f"127.0.0.1:{free_port()}"])
     with pytest.raises(errors.WriteRejected, match=r"not applied: .*failed to connect"):
         log.append(b"two")
     with pytest.raises(errors.LogUnreachable, match="failed to connect"):
         log.barrier()
     log.client.close()
-    log.client = real
+    log.client = log._appends.client = real
     log.append(b"three")
     assert groups_of(table) == [b"one", b"three"]
 
@@ -253,7 +255,7 @@ def test_a_long_group_whose_pieces_cannot_be_put_is_refused_and_leaves_nothing(
     """Guarantee 11. The server serves while they are on their way."""
     log = table.follow()
     log.append(b"one")
-    monkeypatch.setattr(etcd_log, "PIECES_S_MAX", 0.0)
+    monkeypatch.setattr(appends, "PIECES_S_MAX", 0.0)
     log.client.lose_requests(1)
     with pytest.raises(errors.WriteRejected, match="Write less at a time"):
         log.append(bytes(3 << 20))
@@ -292,7 +294,8 @@ def test_what_comes_behind_a_group_of_unknown_fate_waits_for_it(table: EtcdTable
     assert select.select(log.descriptors(), [], [], PATIENCE_S)[0]
     until_s = time.monotonic() + PATIENCE_S
     found: list[bytes] = []
-    while log.describe()["etcd_group_delivered"] < 4 and time.monotonic() < until_s:
+    while log.group + log.describe()["etcd_groups_waiting"] < 4:
+        assert time.monotonic() < until_s
         found += log.receive()
     found += log.receive()
     found += resolved(log)

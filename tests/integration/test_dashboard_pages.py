@@ -206,7 +206,7 @@ def test_a_row_has_its_history_and_large_values_are_folded(page: Browser, server
     go(page, "table")
     with kvzmq.connect(server.url) as table:
         for value in ("first", "second", "third"):
-            table.insert("history/one", value)
+            table.insert("history/one", f"{value} {'long ' * 100}")
     page.find("#prefix").send_keys("history/\n")
     page.wait_for("document.querySelectorAll('.rows .row').length === 1")
     page.click(".rows .row")
@@ -246,7 +246,7 @@ def test_changes_are_shown_as_they_are_made(page: Browser, server: ServerProcess
 
 
 def test_every_page_fits_a_phone_and_a_desk_in_both_schemes(page: Browser) -> None:
-    """Seen red with a table that makes its page wider."""
+    """Seen red with tiles of a fixed width."""
     for size in (NARROW, WIDE):
         for scheme in ("dark", "light"):
             page.resize(size, scheme)
@@ -289,7 +289,7 @@ def test_nothing_moves_while_values_run(page: Browser) -> None:
         " each.value)).observe({type: 'layout-shift'}))"
     )
     page.wait_for("new Promise(done => setTimeout(() => done(true), 5000))")
-    assert page.evaluate("window.shift") < 0.02
+    assert page.evaluate("window.shift") < 0.001
 
 
 def test_values_that_are_wrong_and_addresses_that_are_not_there_are_said(
@@ -329,7 +329,7 @@ def test_a_server_that_is_killed_and_started_is_told_of_and_found_again(tmp_path
 
 
 def test_twenty_tabs_at_once_are_all_live(browser: Browser, dashboard: DashboardProcess, load: threading.Event) -> None:
-    """Over the six connections that a browser has to a host. Seen red with an event stream for each tab."""
+    """Over the six connections that a browser has to a host."""
     browser.open(dashboard.url)
     first = browser.driver.current_window_handle
     tabs = [first, *(browser.open_tab(dashboard.url) for _ in range(19))]

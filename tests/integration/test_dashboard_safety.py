@@ -159,7 +159,7 @@ def test_the_first_event_has_all_that_was_kept(dashboard: DashboardProcess) -> N
 
 
 def test_browsers_that_do_not_read_are_bounded_and_the_others_go_on(dashboard: DashboardProcess) -> None:
-    """They are ended after a while, and meanwhile cost little. Seen red with a queue for each browser."""
+    """They are ended after a while, and meanwhile cost little."""
     before_bytes, before = resident_bytes(dashboard.pid), descriptors(dashboard.pid)
     deaf = [follow(dashboard, 4096) for _ in range(30)]
     reading = follow(dashboard)

@@ -5,6 +5,7 @@ Builds once for all tests; needs the package index, or pip's cache of it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.servers import take_ctrl_c
+from support import cables
+from support.machines import Machine, type_blocks
+from support.servers import free_port, take_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("kvzmq", "pyproject.toml", "setup.py", "README.md", "LICENSE")
@@ -100,3 +103,29 @@ def test_the_installed_command_serves_and_asks(installed: Path, tmp_path: Path) 
         server.kill()
         server.communicate()
     assert run(kvzmq, "check", tmp_path / "data").endswith("no damage\n")
+
+
+def test_a_newcomer_gets_from_pip_to_a_server_that_is_secured_watched_backed_up_and_restored(
+    dist: Path, tmp_path: Path
+) -> None:
+    """By what the documents show, as it stands there, on two machines without a checkout."""
+    security, operations = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("security", "operations"))
+    (wheel,) = dist.glob("*.whl")
+    places = {
+        "10.0.0.5:5570": f"{cables.HERE}:{free_port()}", "127.0.0.1:9570": f"127.0.0.1:{free_port()}",
+        "/opt/kvzmq": str(tmp_path / "kvzmq"), "kvzmq-VERSION-py3-none-any.whl": str(wheel),
+        "python3 -m venv": f"{sys.executable} -m venv",
+    }  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        away, _ = stack.enter_context(cables.cable())
+        server = stack.enter_context(contextlib.closing(Machine(tmp_path / "server", [], None)))
+        client = stack.enter_context(contextlib.closing(Machine(tmp_path / "client", away, None)))
+        type_blocks(operations, {"install": server}, places, TIMEOUT_S)
+        client.type(f"export PATH={tmp_path / 'kvzmq' / 'bin'}:$PATH")
+        type_blocks(security, {"server": server, "client": client}, places)
+        type_blocks(operations, {"server": server, "client": client}, places)
+        said = server.said
+        assert "answers in" in said and "\nkvzmq_rows 1.0\n" in said and "operator@" in said
+        assert "\tinsert\tconfig/colour\tbob\n" in said
+        assert client.said.count("\n7\n") == 2, "before, and again after the restore"
+    assert any((tmp_path / "server" / "table").glob("replaced-*"))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
-from support.servers import KVZMQ, ServerProcess, wait_until
+from support.servers import KVZMQ, ServerProcess, free_port, wait_until
 from support.wire import WireClient
 
 from kvzmq.cli import main
@@ -57,6 +59,24 @@ def test_the_settings_file_is_one(tmp_path: Path) -> None:
         assert ctx.params["tcp"] == ("127.0.0.1", 5571) and ctx.params["trace_path"] == "/var/log/kvzmq/trace"
 
 
+def test_the_settings_of_a_server_on_a_cluster_are_ones() -> None:
+    with settings_of(["--config", str(OPS / "kvzmq-cluster.toml")]) as ctx:
+        assert len(ctx.params["log_url"].addresses) == 3 and ctx.params["log_url"].name == "table"
+        assert ctx.params["etcd_quota_bytes"] == 8 << 30
+
+
+def test_systemd_takes_the_unit_of_a_server_on_a_cluster(tmp_path: Path) -> None:
+    """The unit with its drop-in: it restarts whatever the reason but wrong usage."""
+    verified = tmp_path / "kvzmq.service"
+    verified.write_text((OPS / "kvzmq.service").read_text().replace(INSTALLED, sys.executable))
+    (tmp_path / "kvzmq.service.d").mkdir()
+    shutil.copy(OPS / "kvzmq-cluster.conf", tmp_path / "kvzmq.service.d" / "cluster.conf")
+    command = [program("systemd-analyze", "systemd"), "verify", str(verified)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "RestartPreventExitStatus=\nRestartPreventExitStatus=2\n" in (OPS / "kvzmq-cluster.conf").read_text()
+
+
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     """`systemd-analyze verify` says nothing of it, once its program is there."""
     verified = tmp_path / "kvzmq.service"
@@ -66,6 +86,52 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     verified.write_text(verified.read_text().replace("Type=notify", "Type=notfiy"))
     assert "notfiy" in subprocess.run(command, capture_output=True, text=True, timeout=60).stderr, "it checks nothing"
+
+
+def test_systemd_finds_the_unit_hardened() -> None:
+    """An exposure of 2 of 10 at most, as `systemd-analyze security` counts; seen red without the filter of calls."""
+    command = [program("systemd-analyze", "systemd"), "security", "--offline=yes", "--threshold=20"]
+    done = subprocess.run([*command, str(OPS / "kvzmq.service")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-300:]
+
+
+def test_the_units_commands_start_reload_and_stop_a_server(tmp_path: Path) -> None:
+    """Typed as systemd would, with its socket and watchdog, and the settings of ops/ but for the places."""
+    found = unit()
+    settings = (OPS / "kvzmq.toml").read_text()
+    settings = settings.replace("/var/lib/kvzmq", str(tmp_path / "data")).replace(":5570", f":{free_port()}")
+    (tmp_path / "kvzmq.toml").write_text(settings)
+    command = found["ExecStart"][0].replace("/etc/kvzmq/kvzmq.toml", str(tmp_path / "kvzmq.toml"))
+    assert command.startswith(f"{INSTALLED} ")
+    environment = {
+        **os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"),
+        "WATCHDOG_USEC": str(int(found["WatchdogSec"][0]) * 1_000_000),
+    }  # fmt: skip
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, contextlib.ExitStack() as stack:
+        manager.bind(environment["NOTIFY_SOCKET"])
+        manager.settimeout(60)
+        heard: list[str] = []
+
+        def hear(word: str) -> None:
+            while not any(word in line for line in heard):
+                heard.extend(manager.recv(4096).decode().splitlines())
+
+        server = subprocess.Popen(
+            [*KVZMQ, *shlex.split(command)[1:]], env=environment, cwd="/", umask=int(found["UMask"][0], 8),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        hear("READY=1")
+        hear("STATUS=0 rows")
+        heard.clear()
+        subprocess.run(shlex.split(found["ExecReload"][0].replace("$MAINPID", str(server.pid))), check=True)
+        hear("RELOADING=1")
+        hear("READY=1")
+        server.terminate()
+        hear("STOPPING=1")
+        assert server.wait(60) == 0
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["table.txn"]
 
 
 def test_the_unit_starts_what_there_is_and_hears_of_it() -> None:

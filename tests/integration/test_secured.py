@@ -15,6 +15,7 @@ from urllib.parse import quote
 import pytest
 from support.client_shells import Blocking, LoopThread
 from support.curve import ALICE, BOB, BOB_AGAIN, OTHER_SERVER, SERVER, STRANGER, Keys
+from support.screens import ScreenProcess
 from support.servers import KVZMQ, DidNotStart, ServerProcess, free_port, wait_until
 
 import kvzmq
@@ -350,6 +351,17 @@ def test_a_backup_is_for_who_may_administer(place: Place, tmp_path: Path) -> Non
     taken = place.run(ALICE, "backup", str(tmp_path / "alices"))
     assert taken.returncode == 0, taken.stderr
     assert (tmp_path / "alices").exists() and not (tmp_path / "bobs").exists()
+
+
+def test_top_is_for_who_may_administer(place: Place) -> None:
+    shown = place.run(ALICE, "top", "--once", "--json", "-i", "0.2", "--sample")
+    assert shown.returncode == 0 and '"prefixes":' in shown.stdout, shown.stderr
+    refused = place.run(BOB, "top", "--once")
+    assert refused.returncode == 4 and "bob may not stats" in refused.stderr
+    keys = ("--curve-key", str(place.files[BOB]), "--server-key", SERVER.public)
+    with ScreenProcess([*KVZMQ, "-c", place.server.url, *keys, "top"]) as screen:
+        assert screen.wait_for_exit() == 4 and screen.is_given_back
+        assert any("bob may not stats" in row for row in screen.rows)
 
 
 def test_bench_measures_a_secured_server(place: Place) -> None:

@@ -112,6 +112,27 @@ def test_a_watch_ends_when_the_rights_of_its_client_change(table: SecuredStepped
     assert bob.replies() == []
 
 
+def test_a_monitor_ends_when_the_rights_of_its_client_change(table: SecuredStepped) -> None:
+    table.write_clients(f"alice {ALICE.public} read,write\nbob {BOB.public} read,admin config/\n")
+    monitors = table.server.dispatcher.monitors
+    monitors._left_ns = 10**15
+    alice, bob = table.peer(ALICE), table.peer(BOB)
+    assert ask(table, alice, ["monitor"])[0][0] == NOT_ALLOWED
+    assert ask(table, bob, ["monitor"])[0][0] == NOT_ALLOWED, "its rights end with the prefix"
+    ((_, number),) = ask(table, bob, ["monitor", "", "", "config/"])
+    ask(table, alice, ["insert", "config/a", 1], ["insert", "secret", 2])
+    table.now_s += 0.1
+    ((_, _, (_, code, (records, _))),) = table.replies(bob, 1)
+    assert code == 0 and [op for record in records for op in record[5]] == [["insert", "config/a"]]
+    assert records[0][3].startswith("alice@zmq:")
+    table.write_clients(f"alice {ALICE.public} read,write\n")
+    ask(table, alice, ["insert", "config/a", 3])
+    table.now_s += 0.1
+    *_, last = table.replies(bob, 1)
+    assert last[2] == [number, errors.WatchIdle.code, "the rights of this client have changed: ask again"]
+    assert not monitors.is_active
+
+
 def test_a_broken_file_changes_nothing(table: SecuredStepped) -> None:
     bob = table.peer(BOB)
     ((_, number),) = ask(table, bob, ["watch", "config/"])

@@ -66,6 +66,9 @@ def test_a_server_without_trouble_has_no_finding() -> None:
         ({"disk": syncs(0.08, 0.05)}, "disk_slow", ["disk is slow", "0.08 s"]),
         ({"disk": syncs(0.08, None)}, "disk_slow", ["disk is slow"]),
         ({"disk_free_bytes": 5 * GIB}, "disk_filling", ["5.0 GiB of 100.0 GiB are left"]),
+        ({"etcd_in_use_bytes": 2 * GIB, "etcd_quota_bytes": 2 * GIB}, "etcd_filling", ["2.0 GiB of etcd"]),
+        ({"etcd_no_space": True, "etcd_quota_bytes": 2 * GIB}, "etcd_full", ["2.0 GiB is used up"]),
+        ({"etcd_trouble": "deadline exceeded"}, "etcd_silent", ["no answer", "deadline exceeded"]),
         ({"disk_free_bytes": 15 * GIB, "checkpoint_bytes": 10 * GIB}, "disk_filling", ["22.0 GiB more"]),
         (
             {"clients": [client(unread_bytes=5 << 20)]},

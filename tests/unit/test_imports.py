@@ -194,6 +194,24 @@ for name in sys.argv[1:]:
 """
 
 
+LOADS_TO_LOOK_UP = """
+import sys
+import kvzmq
+kvzmq.connect("tcp://127.0.0.1:1")
+loaded = {"zmq", "asyncio", "kvzmq.client.core.push_state", "kvzmq.protocol.validation"} & sys.modules.keys()
+if loaded:
+    sys.exit(f"a client loads {sorted(loaded)} before it needs them")
+"""
+
+
+def test_a_client_loads_what_it_needs_for_its_first_answer_and_no_more() -> None:
+    """Each costs a twentieth or more of the time until then. Seen red with the watch imported at the top."""
+    loading = subprocess.run(
+        [sys.executable, "-c", LOADS_TO_LOOK_UP], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert loading.returncode == 0, loading.stderr
+
+
 def test_protocol_and_store_never_load_zmq() -> None:
     """Whatever way it takes, in a fresh process; seen red with one that imports `kvzmq.Client`."""
     names = [name for name in sorted(MODULES) if below(name, "kvzmq.errors", "kvzmq.protocol", "kvzmq.store")]

@@ -277,19 +277,22 @@ def test_a_monitor_takes_its_share_of_the_time_and_counts_what_it_did_not_look_a
     """Seen red with the time that is spent not taken from what is left."""
     watching, peer = monitor(table), table.zmq()
     listening = table.server.dispatcher.monitors
-    now_ns = [0]
+    spent_ns = [0]
 
-    def tick() -> int:
-        now_ns[0] += 1_000_000  # each look at the clock is a millisecond later
-        return now_ns[0]
+    def spend() -> int:
+        spent_ns[0] += 1_000_000  # each look takes a millisecond
+        return spent_ns[0]
 
-    listening._now_ns = tick
-    listening._left_ns = listening._earned_ns = 0
+    listening._spent_ns = spend
+    listening._left_ns = 0
     for number in range(100):
+        table.now_s += 0.005  # of which the share is a tenth of a millisecond
         table.call(peer, "insert", f"k{number}", 1)
     payloads = take(table, watching, 1)
-    told = sum(len(payload.records) for payload in payloads)
-    assert 0 < told < 20 and payloads[-1].dropped >= 100 - told - 10
+    told = [record for payload in payloads for record in payload.records]
+    assert 0 < len(told) < 20
+    assert keys(told)[-1] == f"k{len(told) + sum(record.dropped for record in told) - 1}", "all others are counted"
+    assert payloads[-1].dropped >= sum(record.dropped for record in told) > 60
 
 
 def test_there_are_only_so_many_monitors(table: Stepped) -> None:

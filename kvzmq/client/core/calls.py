@@ -12,7 +12,6 @@ from kvzmq import errors
 from kvzmq.client.core import values
 from kvzmq.client.core.call import Call, Result
 from kvzmq.protocol import encoding, messages, operations
-from kvzmq.protocol.monitoring import decode_requests
 
 
 class _Absent:
@@ -330,6 +329,8 @@ class Calls:
 
     def slow_requests(self, limit: int) -> Call:
         """Build the question for the slow log."""
+        from kvzmq.protocol.monitoring import decode_requests  # whose decoders others need not wait for
+
         call = _call(("slow_requests", limit), lambda results: decode_requests(payload_of(results[0])))
         call.alone = True
         return call

@@ -27,21 +27,19 @@ from kvzmq.client.core.batch import Pipeline, Transaction, sent
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import BACKUP_ENDED, BACKUP_POLL_S, RAISE, SLOW_REQUESTS, Calls
 from kvzmq.client.core.endpoints import Endpoints
-from kvzmq.client.core.monitor_state import MonitoredRequest, MonitorState
-from kvzmq.client.core.push_channel import PushChannel
 from kvzmq.client.core.reads import LINEARIZABLE, Reads, check_reads
 from kvzmq.client.core.targets import Target, parse_targets
 from kvzmq.client.core.timeouts import TIMEOUT_S, check_timeout
 from kvzmq.client.core.transports import Opener, check_transport
 from kvzmq.client.core.values import check_prefix
-from kvzmq.client.core.watch_state import WatchState
 from kvzmq.client.sync.connection import Connection
-from kvzmq.client.sync.monitor import Monitor
 from kvzmq.client.sync.views import Copies, Copy, Items, Keys, Values
-from kvzmq.client.sync.watch import Watch
 
 if TYPE_CHECKING:
+    from kvzmq.client.core.monitor_state import MonitoredRequest
     from kvzmq.client.core.pyzmq_socket import Context
+    from kvzmq.client.sync.monitor import Monitor
+    from kvzmq.client.sync.watch import Watch
 
 T = TypeVar("T")
 
@@ -334,6 +332,11 @@ class Client(MutableMapping[str, Any]):
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
+        # Here, as most programs watch nothing: a twentieth of the instructions from Python's start to a first answer.
+        from kvzmq.client.core.push_channel import PushChannel
+        from kvzmq.client.core.watch_state import WatchState
+        from kvzmq.client.sync.watch import Watch
+
         state = WatchState(make_call, self._calls.prefix, from_revision, epoch, connection.lineage)
         channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket, connection.note_seen)
         watch = Watch(channel, connection.timeout_s if timeout is None else check_timeout(timeout))
@@ -400,6 +403,10 @@ class Client(MutableMapping[str, Any]):
         connection = self._connection
         if self._closed:
             raise ValueError(f"the {self._kind} is closed")
+        from kvzmq.client.core.monitor_state import MonitorState
+        from kvzmq.client.core.push_channel import PushChannel
+        from kvzmq.client.sync.monitor import Monitor
+
         state = MonitorState(self._calls.monitor(client, op, prefix, slower_than_s, sample), connection.lineage)
         channel = PushChannel(state, Endpoints(connection.targets), connection.open_socket)
         monitor = Monitor(channel, connection.timeout_s if timeout is None else check_timeout(timeout))

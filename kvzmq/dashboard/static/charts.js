@@ -7,6 +7,7 @@ import { bytes, clock } from "./format.js";
 import { colour, isDark } from "./theme.js";
 
 const HUES = 8;
+const COARSE = window.matchMedia("(pointer: coarse)");
 const SERIES_MAX = 7;
 
 let library = null;
@@ -34,6 +35,7 @@ export class Chart {
       this.canvas, this.legend,
     );
     this.visible = false;
+    this.drawn = null;
     this.chart = null;
     this.lines = [];
     this.observer = new IntersectionObserver(([entry]) => {
@@ -43,6 +45,7 @@ export class Chart {
     this.observer.observe(this.element);
     this.resizing = new ResizeObserver(() => this.chart?.resize());
     this.resizing.observe(this.canvas);
+    (window.requestIdleCallback ?? setTimeout)(() => this.start());
   }
 
   async start() {
@@ -97,7 +100,9 @@ export class Chart {
       },
       toolbox: { show: true, itemSize: 0, right: -100, feature: { dataZoom: { yAxisIndex: "none" } } },
     });
-    this.chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    if (!COARSE.matches) {  // a finger scrolls the page
+      this.chart.dispatchAction({ type: "takeGlobalCursor", key: "dataZoomSelect", dataZoomSelectActive: true });
+    }
     this.drawn = null;
     this.draw();
   }
@@ -106,11 +111,11 @@ export class Chart {
     const { lines } = this.options;
     this.lines = (typeof lines === "function" ? lines(this.points) : lines).slice(0, SERIES_MAX);
     this.#drawLegend();
-    if (!this.visible) return;
     if (!this.chart) {
-      this.start();
+      if (this.visible) this.start();
       return;
     }
+    if (!this.visible && this.drawn !== null) return;  // drawn once, so that it is there when it comes into sight
     const [from, to] = this.view.span();
     const { times, columns } = this.points.ring(this.view.reach());
     const begin = Math.max(0, lowerBound(times, from) - 1);

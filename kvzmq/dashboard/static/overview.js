@@ -43,7 +43,7 @@ const CHARTS = [
   { title: "Step", about: "time of a step, on average", format: time, stacked: true,
     lines: lines(["step.receive", "receive"], ["step.execute", "execute"], ["step.commit", "sync"], ["step.send", "send"]) },
   { title: "Group commit", about: "changes a sync, requests a step", format: count,
-    lines: lines(["changes_per_sync", "changes a sync"], ["requests_per_step", "requests a step"]) },
+    lines: lines(["changes_per_sync", "changes/sync"], ["requests_per_step", "requests/step"]) },
   { title: "Sync", about: "how long the disk takes, logarithmic", format: time, log: true,
     lines: lines(["sync.p50", "p50"], ["sync.p99", "p99"], ["append.p99", "append p99"]) },
   { title: "Steps", about: "of the loop, and syncs, a second", format: count,
@@ -137,6 +137,7 @@ class Pace {
 
 export function mount(root, { points }) {
   let length = 300;
+  let hasChosen = false;
   let fixed = null; // [from, to] while zoomed or paused
   let paused = false;
   const newest = () => points.state?.now_s ?? Date.now() / 1000;
@@ -154,7 +155,7 @@ export function mount(root, { points }) {
   const charts = CHARTS.map((options) => new Chart(points, view, options));
   const buttons = SPANS.map(([seconds, label]) =>
     el("button", { type: "button", text: label, "aria-pressed": "false", on: { click: () => choose(seconds) } }));
-  const pause = el("button", { type: "button", id: "pause", text: "Pause", "aria-pressed": "false", title: "Space",
+  const pause = el("button", { type: "button", id: "pause", text: "Pause", "aria-pressed": "false", title: "Space; arrow keys move, + and - zoom",
                                on: { click: toggle } });
   const reset = el("button", { type: "button", id: "reset", text: "Reset zoom", disabled: true, title: "Escape",
                                on: { click: () => view.zoom(null, null) } });
@@ -170,6 +171,7 @@ export function mount(root, { points }) {
 
   function choose(seconds) {
     length = seconds;
+    hasChosen = true;
     fixed = paused ? [newest() - length, newest()] : null;
     drawAll();
   }
@@ -182,10 +184,21 @@ export function mount(root, { points }) {
 
   function onKey(event) {
     if (event.target.closest("button, input, a, textarea")) return;
-    if (event.key === " ") {
-      event.preventDefault();
-      toggle();
-    } else if (event.key === "Escape") view.zoom(null, null);
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const [from, to] = view.span();
+    const length_now = to - from;
+    const act = {
+      " ": toggle,
+      Escape: () => view.zoom(null, null),
+      "+": () => view.zoom(from + length_now / 4, to - length_now / 4),
+      "=": () => view.zoom(from + length_now / 4, to - length_now / 4),
+      "-": () => view.zoom(from - length_now / 2, Math.min(to + length_now / 2, newest())),
+      ArrowLeft: () => view.zoom(from - length_now / 4, to - length_now / 4),
+      ArrowRight: () => view.zoom(from + length_now / 4, to + length_now / 4),
+    }[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
   }
   document.addEventListener("keydown", onKey);
 
@@ -201,6 +214,8 @@ export function mount(root, { points }) {
   }
 
   function drawAll(kind) {
+    const kept = points.rings.fine.times;
+    if (!hasChosen && kept.length) length = kept.at(-1) - kept[0] < 90 ? 60 : 300; // a young dashboard fills its charts
     buttons.forEach((button, at) => button.setAttribute("aria-pressed", String(SPANS[at][0] === length)));
     pause.setAttribute("aria-pressed", String(paused));
     setText(pause, paused ? "Continue" : "Pause");

@@ -7,13 +7,15 @@ import { ask, repeat } from "./stream.js";
 const EVERY_MS = 500;
 const FEED_MAX = 100;
 const FLASH_MS = 900;
+const LIVE_CHANGES_MAX = 1000;
 
-export function mount(root, { go }) {
+export function mount(root, { points }) {
   const address = new URLSearchParams(location.search);
   let rows = [];
   let more = false;
   let chosen = null; // the key of the row that is shown whole
-  let live = true;
+  // Each change costs the server a little for who follows it: of a busy table that is for the reader to decide.
+  let live = address.has("prefix") || (points.latest("changes") ?? 0) < LIVE_CHANGES_MAX;
   let prefix = "";
   let number = null; // of the latest change seen below the prefix
   let ended = false;
@@ -32,7 +34,7 @@ export function mount(root, { go }) {
   const query = el("form", { class: "ask", on: { submit: (event) => { event.preventDefault(); find(); } } },
     el("label", { for: "subkey", text: "Query" }), subkey,
     el("label", { for: "subvalue", class: "hidden", text: "Value" }), subvalue, el("button", { text: "Find" }));
-  const liveButton = el("button", { type: "button", id: "live", text: "Live", "aria-pressed": "true", on: { click: toggleLive } });
+  const liveButton = el("button", { type: "button", id: "live", text: "Live", "aria-pressed": String(live), on: { click: toggleLive } });
   const note = el("p", { class: "facts", role: "status" });
 
   // ---- the parts
@@ -243,7 +245,7 @@ export function mount(root, { go }) {
         el("span", { class: "mono of", text: change.removed ? "removed" : change.text })),
       () => {});
     const below = prefix ? `below ${JSON.stringify(prefix)}` : "of all rows";
-    setText(feedAbout, live ? `${below}, as they are made${missed ? `; ${whole(missed)} not shown` : ""}` : "not followed");
+    setText(feedAbout, live ? `${below}, as they are made${missed ? `; ${whole(missed)} not shown` : ""}` : "not followed: the button Live does that");
   }
 
   const stop = repeat(EVERY_MS, async () => {
@@ -264,6 +266,7 @@ export function mount(root, { go }) {
     }
   });
 
+  drawFeed();
   if (address.has("subkey")) find();
   else load();
   return {

@@ -112,7 +112,7 @@ class EtcdNoSpace(EtcdUnknown):
     """The quota of the database is used up.
 
     The fate of the change is unknown: etcd checks before it proposes the change and again as it applies it, with the
-    same error, and the second check applies the change all the same (quotaApplierV3 in server/etcdserver/apply.go).
+    same error, and the second check applies the change all the same (quotaApplierV3 in etcdserver/apply.go).
     """
 
 

@@ -41,6 +41,11 @@ from kvzmq.store.store import Store
 LOG_BYTES_MIN = 64 << 20
 """No checkpoint is written before the log has grown by this much, unless another threshold is set."""
 
+LOG_GROUPS_MIN = 20_000
+CHECKPOINT_BYTES_PER_GROUP = 4 << 10
+"""A checkpoint is written, too, when there are more groups than this, and more than one for so many bytes of the
+checkpoint: a restart read 30,000 groups of one small request each in 5 s, so their number counts, not their length."""
+
 MARGIN_S = 60.0
 """How long groups are kept that a checkpoint holds, seconds: that long a server may be stopped or cut off and find the
 groups it has missed. One that is further behind starts again from the checkpoint."""
@@ -186,6 +191,9 @@ class Watched(Protocol):
     log_bytes: int
     """The bytes of the groups that this server has applied after the checkpoint it began with."""
 
+    def describe(self) -> dict[str, Any]:
+        """Return what `stats` says of it."""
+
 
 class Upkeep:
     """Decides what is to be done for the log, and has it done.
@@ -310,7 +318,11 @@ class Upkeep:
         grown = self._log.log_bytes - self._bytes_before
         if self._after_bytes is not None:
             return grown >= self._after_bytes
-        return grown > max(LOG_BYTES_MIN, 0 if self._head is None else self._head.bytes)
+        checkpoint_bytes = 0 if self._head is None else self._head.bytes
+        groups = self._log.group - self._log_in_head
+        return grown > max(LOG_BYTES_MIN, checkpoint_bytes) or groups > max(
+            LOG_GROUPS_MIN, checkpoint_bytes // CHECKPOINT_BYTES_PER_GROUP
+        )
 
     # ---- the child
 
@@ -422,6 +434,7 @@ class Upkeep:
             "compactions_failed": self.failed,
             "compaction_trouble": self.trouble,
             "etcd_trouble": self._lookout.trouble,
+            **self._log.describe(),
             **space.describe(self._lookout.status, self._settings.quota_bytes),
         }
 

@@ -1,0 +1,37 @@
+"""`kvzmq slowlog`: the requests that took longest."""
+
+from __future__ import annotations
+
+import click
+
+from kvzmq.cli.connection import Connection, TableCommand, json_option
+from kvzmq.protocol.operations import SLOW_REQUESTS_MAX
+
+
+@click.command(cls=TableCommand)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, SLOW_REQUESTS_MAX),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="How many to show, the slowest first.",
+)
+@json_option
+@click.pass_obj
+def slowlog(connection: Connection, limit: int, as_json: bool) -> None:
+    """Show the requests that took longest, and where their time went.
+
+    The server keeps requests that took as long as `kvzmq server --slow-log-ms`: the slowest since it was started, and
+    the latest. Columns as of `kvzmq monitor`: time spent queued, executed, synced (waiting for the disk) and sent.
+    """
+    from kvzmq.cli import records, show
+
+    found = connection.table.slow_requests(limit)
+    if as_json:
+        show.put(map(records.as_json, found))
+    elif show.on_terminal():
+        show.table(records.HEADS, map(records.as_cells, found), right=records.RIGHT)
+        show.note(f"{len(found)} slow request{'' if len(found) == 1 else 's'}")
+    else:
+        show.put(map(records.as_fields, found))

@@ -1,0 +1,89 @@
+"""How records of requests are printed by `kvzmq monitor` and `kvzmq slowlog`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import Any
+
+from kvzmq.cli import show
+from kvzmq.protocol.monitoring import MonitoredRequest
+from kvzmq.units import brief, size
+
+HEADS = (
+    "received", "took", "queued", "executed", "synced", "sent", "client", "operation", "key", "answer", "request",
+    "reply",
+)  # fmt: skip
+"""The columns on a terminal."""
+
+RIGHT = (1, 2, 3, 4, 5, 10, 11)
+"""Those that are numbers."""
+
+
+def operation(record: MonitoredRequest) -> str:
+    """Return the name of the first operation, with `+N` if there are N more; "-" if none could be read."""
+    if not record.operations:
+        return "-"
+    more = record.operation_count - 1
+    return f"{record.operations[0].name}+{more}" if more else record.operations[0].name
+
+
+def key(record: MonitoredRequest) -> str | None:
+    """Return the first key or prefix, or None."""
+    return next((op.key for op in record.operations if op.key is not None), None)
+
+
+def as_json(record: MonitoredRequest) -> bytes:
+    """Return a record as a line of JSON: its fields by name, and `error` and `took_s`."""
+    fields: dict[str, Any] = {name: getattr(record, name) for name in record.__struct_fields__}
+    fields["operations"] = [op._asdict() for op in record.operations]
+    return show.encode_json(fields | {"error": record.error, "took_s": record.took_s})
+
+
+def as_fields(record: MonitoredRequest) -> bytes:
+    """Return a record as a pipe gets it: fields with tabs between them, times in seconds."""
+    first = key(record)
+    fields = [
+        _instant(record.received_us, "microseconds").encode(), str(record.step).encode(), record.client.encode(),
+        operation(record).encode(), b"-" if first is None else show.bare_field(first), (record.error or "OK").encode(),
+        *(str(number).encode() for number in (record.revision_after, record.request_bytes, record.reply_bytes)),
+        *(f"{seconds:.6f}".encode() for seconds in (
+            record.queued_s, record.executed_s, record.synced_s, record.sent_s
+        )),
+    ]  # fmt: skip
+    return b"\t".join(fields)
+
+
+def as_cells(record: MonitoredRequest) -> list[str]:
+    """Return a record as a terminal gets it, a text for each of HEADS."""
+    first = key(record)
+    return [
+        _instant(record.received_us, "milliseconds")[11:-1],
+        *(brief(seconds) for seconds in (
+            record.took_s, record.queued_s, record.executed_s, record.synced_s, record.sent_s
+        )),
+        show.printable(record.client), operation(record), "" if first is None else show.printable(first),
+        record.error or "OK", size(record.request_bytes), size(record.reply_bytes),
+    ]  # fmt: skip
+
+
+def _instant(us: int, unit: str) -> str:
+    return datetime.fromtimestamp(us / 1e6, timezone.utc).isoformat(timespec=unit).replace("+00:00", "Z")
+
+
+WIDTHS = (12, 8, 8, 8, 8, 8, 14, 15, 20, 12)
+"""How wide the columns of a live view are; those of sizes are left out, and the key takes what the terminal has."""
+
+_KEY = HEADS.index("key")
+
+
+def live_line(cells: Iterable[str], columns: int) -> str:
+    """Return a line of a live view, as wide as the terminal: a longer key or name is cut."""
+    spare = columns - sum(WIDTHS) - len(WIDTHS) + 1
+    widths = [max(8, width + spare) if at == _KEY else width for at, width in enumerate(WIDTHS)]
+    shown = []
+    for at, (cell, width) in enumerate(zip(cells, widths)):
+        cell = cell.replace("\n", "\\n")
+        cell = cell if len(cell) <= width else cell[: width - 1] + "…"
+        shown.append(cell.rjust(width) if at in RIGHT else cell.ljust(width))
+    return " ".join(shown).rstrip()
