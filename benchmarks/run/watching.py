@@ -13,6 +13,9 @@ a watcher uses for itself is missing to the clients, so the server's own process
     top, top with sample    in a terminal of 80 x 24, once a second
     monitor ...             told of every request, or of some; into nothing
 
+Before that, without any load: which part of a processor the server spends on each watcher, with the clients connected.
+Processor time depends less on what else runs; at most so much is missing to the clients of a server that is busy.
+
 The page is measured in Chromium: bytes over the wire, and the time until the first figure is shown.
 """
 
@@ -94,6 +97,27 @@ def measure(rounds: int, seconds: float, clients: int, names: Sequence[str]) -> 
                 before = after
     for name, ratios in found.items():
         yield Cost(name, [throughput for throughput, _ in ratios], [cpu for _, cpu in ratios])
+
+
+def measure_idle(seconds: float, clients: int, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+    """Yield for each watcher which part of a processor the server spends while he alone asks something."""
+    import kvzmq
+
+    with (
+        tempfile.TemporaryDirectory(prefix="kvzmq-watching-") as scratch,
+        _server(Path(scratch)) as url,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(clients):
+            stack.enter_context(kvzmq.connect(url, timeout=TIMEOUT_S)).ping()
+        asking = stack.enter_context(kvzmq.connect(url, timeout=TIMEOUT_S))
+        for name in names:
+            with WATCHERS[name](url, Path(scratch)):
+                time.sleep(ATTACHED_S)
+                before = asking.stats()
+                time.sleep(seconds)
+                after = asking.stats()
+            yield name, (after["cpu_s"] - before["cpu_s"]) / (after["uptime_s"] - before["uptime_s"])
 
 
 def _sample(url: str, seconds: float) -> Sample:
@@ -321,7 +345,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--watchers", nargs="+", choices=list(WATCHERS), default=list(WATCHERS))
     parser.add_argument("--without-page", action="store_true")
     chosen = parser.parse_args(arguments)
-    print(f"{'watched by':<24}{'throughput':>11}{'from':>8}{'to':>8}{'cpu an operation':>19}")
+    print(f"{'nobody asks but':<24}{'of a processor':>15}")
+    for name, share in measure_idle(4 * chosen.seconds, chosen.clients, chosen.watchers):
+        print(f"{name:<24}{share:>15.4f}")
+    print(f"\n{'watched by':<24}{'throughput':>11}{'from':>8}{'to':>8}{'cpu an operation':>19}")
     for cost in measure(chosen.rounds, chosen.seconds, chosen.clients, chosen.watchers):
         middle, low, high = statistics.median(cost.throughput), min(cost.throughput), max(cost.throughput)
         print(f"{cost.watcher:<24}{middle:>11.3f}{low:>8.3f}{high:>8.3f}{statistics.median(cost.cpu):>19.3f}")

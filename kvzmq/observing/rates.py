@@ -26,6 +26,9 @@ PHASES = ("receive", "execute", "commit", "send")
 """The parts of a timed step, in their order; `commit` is the log's: append and sync."""
 
 
+_NEW_CLIENT: Mapping[str, Any] = {"requests": 0, "received_bytes": 0, "taken_bytes": 0}
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """What a server said of itself, and of its clients, at one time."""
 
@@ -53,11 +56,15 @@ class OperationRates(msgspec.Struct, frozen=True):
 
 
 class ClientRates(msgspec.Struct, frozen=True):
-    """One client: what `clients` says of it, and what it has sent a second; bytes are None where they are not known."""
+    """One client: what `clients` says of it, what the server has received from it a second, and what it has taken.
+
+    Bytes are None where they are not known.
+    """
 
     client: Mapping[str, Any]
     requests_per_s: float
     received_bytes_per_s: float | None
+    taken_bytes_per_s: float | None
 
 
 class Rates(msgspec.Struct, frozen=True):
@@ -171,15 +178,19 @@ def _client_rates(
     for one in after:
         was = earlier.get(one["name"])
         if was is None or was["requests"] > one["requests"]:  # a connection that has begun since, perhaps just now
-            was, over_s = {"requests": 0, "received_bytes": 0}, max(span_s, one["connected_s"] or 0.0)
+            was, over_s = _NEW_CLIENT, max(span_s, one["connected_s"] or 0.0)
         else:
             over_s = span_s
-        received, received_before = one["received_bytes"], was["received_bytes"]
         yield ClientRates(
             one,
             (one["requests"] - was["requests"]) / over_s,
-            None if received is None or received_before is None else max(0, received - received_before) / over_s,
+            _grown_per_s(was.get("received_bytes"), one.get("received_bytes"), over_s),
+            _grown_per_s(was.get("taken_bytes"), one.get("taken_bytes"), over_s),
         )
+
+
+def _grown_per_s(before: int | None, after: int | None, over_s: float) -> float | None:
+    return None if before is None or after is None else max(0, after - before) / over_s
 
 
 def _between(before: Mapping[str, Any], after: Mapping[str, Any], bounds: Sequence[int]) -> Histogram:

@@ -83,10 +83,6 @@ def go(browser: Browser, name: str) -> None:
     browser.wait_for("document.querySelector('#main').dataset.page === arguments[0]", name)
 
 
-def number(text: str) -> int:
-    return int(text.replace(",", ""))
-
-
 # ---- each page
 
 
@@ -243,6 +239,18 @@ def test_changes_are_shown_as_they_are_made(page: Browser, server: ServerProcess
                 break
             page.wait_for("new Promise(done => setTimeout(() => done(true), 100))")
     page.wait_for("document.querySelector('.rows .row .of').textContent.includes('changed')")
+
+
+def test_lanes_show_that_requests_execute_one_at_a_time(page: Browser) -> None:
+    go(page, "lanes")
+    page.click("#take")
+    page.wait_for("document.querySelector('.facts-tiles')?.childElementCount > 0")
+    page.wait_for("!document.querySelector('#take').disabled")
+    facts = dict(zip(page.texts(".facts-tiles dt"), page.texts(".facts-tiles dd")))
+    assert facts["Each executed alone"] == "yes" and int(facts["Requests"].replace(",", "")) > 0
+    page.find(".lanes-canvas").click()
+    page.press("\ue014")  # the arrow to the right: the next request
+    page.wait_for("/insert|lookup|stats|clients|monitor/.test(document.querySelector('.detail-line').textContent)")
 
 
 def test_every_page_fits_a_phone_and_a_desk_in_both_schemes(page: Browser) -> None:

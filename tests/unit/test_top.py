@@ -38,7 +38,8 @@ def snapshot(uptime_s: float, clients: int = 3, name: str = "zmq:", **figures: A
     listed = tuple(
         {
             "name": f"{name}{number:08x}", "transport": "router", "address": f"127.0.0.1:{40000 + number}",
-            "connected_s": 10.0 * number, "requests": int(uptime_s) * (number + 1) * 10, "received_bytes": None,
+            "connected_s": 10.0 * number, "requests": int(uptime_s) * (number + 1) * 10,
+            "received_bytes": None, "taken_bytes": 5,
             "unread_bytes": 1 << (10 + number % 5), "replies_dropped": 0, "watches": number % 3,
         }
         for number in range(clients)
@@ -136,7 +137,7 @@ def test_sorting_goes_around_all_columns() -> None:
         firsts.append(view.clients(found)[0].client["name"])
         view.press("s")
     assert view.client_order == next(iter(CLIENT_ORDERS))
-    assert firsts[0] == "zmq:00000007" and firsts[2] == "zmq:00000004" and firsts[3] == "zmq:00000002"
+    assert firsts[0] == "zmq:00000007" and firsts[3] == "zmq:00000004" and firsts[4] == "zmq:00000002"
     view.press("o")
     assert [name for name, _ in view.operations(found)] == ["insert", "lookup", "size"]
 

@@ -20,7 +20,7 @@ from rich.text import Text
 from kvzmq.cli import show
 from kvzmq.cli.top.gathering import Gathered
 from kvzmq.cli.top.view import HELP, View
-from kvzmq.observing.rates import PHASES, Rates, Snapshot
+from kvzmq.observing.rates import PHASES, ClientRates, Rates, Snapshot
 from kvzmq.units import brief, count, duration, rate, size
 
 COLUMNS_MIN, LINES_MIN = 60, 16
@@ -252,22 +252,34 @@ def _operations(gathered: Gathered, rates: Rates, view: View, screen: Size) -> I
 def _clients(rates: Rates, view: View, screen: Size) -> Iterator[Text]:
     found = view.clients(rates)
     view.skipped = min(view.skipped, max(0, len(found) - 1))
-    name_columns = max(19, min(40, screen.columns - 70))
+    name_columns = max(19, min(40, screen.columns - 80))
     head = count(len(found), "client") if not view.skipped else f"from {view.skipped + 1:,} of {len(found):,}"
-    heads = ((head, -name_columns), ("requests/s", 11), ("received/s", 11), ("unread", 10), ("watches", 8))
-    yield Text(f"{_columns(*heads)}  by {view.client_order}", _HEAD)
+    heads = [(head, -name_columns), *((name, width) for name, width, _ in _CLIENT_COLUMNS)]
+    shown = len(heads) if screen.columns >= _WATCHES_FROM_COLUMNS else -1
+    yield Text(f"{_columns(*heads[:shown])}  by {view.client_order}", _HEAD)
     for one in found[view.skipped :]:
-        client = one.client
-        received, unread = one.received_bytes_per_s, client["unread_bytes"]
-        cells = (
-            (show.printable(client["name"]), -name_columns), (rate(one.requests_per_s), 11),
-            ("?" if received is None else _size(received), 11), ("?" if unread is None else _size(unread), 10),
-            (str(client["watches"] or ""), 8),
-        )  # fmt: skip
-        address = client["address"] or "?"
-        where = "" if client["name"].endswith(address) else f" {show.printable(address)}"
-        drawn = Text(_columns(*cells), "" if one.requests_per_s else _DIM)
-        yield drawn.append(f"  {client['transport']}{where}", _DIM)
+        cells = [(show.printable(one.client["name"]), -name_columns)]
+        cells += [(written(one), width) for _, width, written in _CLIENT_COLUMNS]
+        address = one.client["address"] or "?"
+        where = "" if one.client["name"].endswith(address) else f" {show.printable(address)}"
+        drawn = Text(_columns(*cells[:shown]), "" if one.requests_per_s else _DIM)
+        yield drawn.append(f"  {one.client['transport']}{where}", _DIM)
+
+
+_CLIENT_COLUMNS: Sequence[tuple[str, int, Callable[[ClientRates], str]]] = (
+    ("requests/s", 11, lambda one: rate(one.requests_per_s)),
+    ("received/s", 11, lambda one: _known_size(one.received_bytes_per_s)),
+    ("taken/s", 11, lambda one: _known_size(one.taken_bytes_per_s)),
+    ("unread", 10, lambda one: _known_size(one.client["unread_bytes"])),
+    ("watches", 8, lambda one: str(one.client["watches"] or "")),
+)
+"""What is shown of a client besides its name: head, width, and how it is written; the last where there is room."""
+
+_WATCHES_FROM_COLUMNS = 90
+
+
+def _known_size(amount: float | None) -> str:
+    return "?" if amount is None else _size(amount)
 
 
 def _prefixes(gathered: Gathered, view: View, screen: Size) -> Iterator[Text]:

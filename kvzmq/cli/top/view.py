@@ -15,6 +15,7 @@ INTERVALS_S = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 CLIENT_ORDERS: Mapping[str, Callable[[ClientRates], float]] = {
     "requests/s": lambda one: -one.requests_per_s,
     "received/s": lambda one: -(one.received_bytes_per_s or 0.0),
+    "taken/s": lambda one: -(one.taken_bytes_per_s or 0.0),
     "unread": lambda one: -(one.client["unread_bytes"] or 0),
     "watches": lambda one: -(one.client["watches"] or 0),
     "connected": lambda one: -(one.client["connected_s"] or 0.0),
