@@ -1797,6 +1797,8 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dashboard_changes.py::test_the_number_of_prefixes_is_bounded", 9),
     Mutant("prefixes are watched for browsers that are gone", "dashboard/changes.py", "            if now_s - watched.asked_s > IDLE_S:", "            if False:",
            "tests/unit/test_dashboard_changes.py::test_a_watch_that_nobody_asks_for_ends", 9),
+    Mutant("the dashboard prints its token into a log", "cli/commands/dashboard.py", "        if not sys.stdout.isatty():", "        if False:",
+           "tests/integration/test_dashboard_start.py::test_where_others_reach_it_there_is_no_start_without_a_token", 14),
     Mutant(
         "of two servers that begin a table the last one's lineage counts", "store/table.py",
         "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
