@@ -798,7 +798,7 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_rates.py::test_a_server_that_was_started_anew_has_no_rates_yet", 13),
     Mutant("prefixes are counted without limit", "observing/prefixes.py", "len(self._counts) >= PREFIXES_MAX", "False",
            "tests/unit/test_top.py::test_prefixes_are_bounded_and_the_hot_ones_stay", 9),
-    Mutant("a client's name draws on the terminal", "cli/top/drawing.py", "(show.printable(client[\"name\"]), -name_columns)", "(client[\"name\"], -name_columns)",
+    Mutant("a client's name draws on the terminal", "cli/top/drawing.py", "(show.printable(one.client[\"name\"]), -name_columns)", "(one.client[\"name\"], -name_columns)",
            "tests/unit/test_top.py::test_names_that_clients_have_chosen_cannot_draw", 10),
     Mutant("top ends with its server", "cli/top/gathering.py", "        except (errors.KvzmqError, OSError) as error:\n            self.missed(str(error))", "        except ZeroDivisionError as error:\n            self.missed(str(error))",
            "tests/integration/test_cli_top.py::test_a_server_that_dies_and_comes_back_is_told_of", 13),
