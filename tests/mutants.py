@@ -938,7 +938,7 @@ MUTANTS: list[Mutant] = [
            PLAIN + "test_what_a_peer_does_not_take_is_bounded", 9),
     Mutant("plain socket: PONGs pile up", "client/core/plain_socket.py",
            "        if connection.waiting and self._stage is _OPEN and not self._unsent:\n", "        if connection.waiting and self._stage is _OPEN:\n",
-           PLAIN + "test_pings_without_end_cost_neither_memory_nor_the_callers_time", 9),
+           PLAIN + "test_pings_without_end_cost_no_memory_and_keep_nobody_waiting", 9),
     Mutant("plain socket: an interrupt leaves the connection as it is", "client/core/plain_socket.py",
            "        if not self._intact:\n            self._drop(", "        if False:\n            self._drop(",
            PLAIN + "test_an_interrupt_anywhere_leaves_whole_frames_or_another_connection", 10),
@@ -1897,7 +1897,7 @@ MUTANTS: list[Mutant] = [
     ),
     Mutant(
         "the log trimmed without a margin", "store/etcd/upkeep.py",
-        "if self._clock() - each[0] >= self._settings.margin_s]", "]",
+        "if self._clock() - each[0] >= margin_s]", "]",
         UPKEEP + "test_the_log_is_trimmed_a_margin_after_a_checkpoint_was_seen", 9,
     ),
     Mutant(
@@ -1983,6 +1983,12 @@ MUTANTS: list[Mutant] = [
         "tests/unit/test_monitors.py::test_a_monitor_takes_its_share_of_the_time_and_counts_what_it_did_not_look_at", 9,
     ),
     Mutant(
+        "requests are measured though no monitor looks", "server/dispatcher.py",
+        "bool(self.observers) or self.monitors.is_looking, step.execute",
+        "bool(self.observers) or self.monitors.is_active, step.execute",
+        "tests/unit/test_monitors.py::test_requests_are_measured_only_while_a_monitor_looks", 9,
+    ),
+    Mutant(
         "any number of monitors", "server/monitors.py",
         "        if len(self._monitors) >= MONITORS_MAX:",
         "        if False:",
@@ -2047,6 +2053,21 @@ MUTANTS: list[Mutant] = [
         "        self.dispatcher.monitors.end_those_of(access.changed)\n",
         "",
         "tests/unit/test_curve_router.py::test_a_monitor_ends_when_the_rights_of_its_client_change", 14,
+    ),
+    Mutant(
+        "one refusal of several copies taken for all", "client/core/outgoing.py",
+        "        return self.refused == self.sent", "        return self.refused > 0",
+        SESSION + "test_a_refusal_for_now_by_one_of_several_servers_is_never_taken_for_the_truth", 11,
+    ),
+    Mutant(
+        "a refusal for good after one for now taken for all", "client/core/session.py",
+        "            certain = request.sent == request.refused + 1", "            certain = request.refused > 0 or request.sent == 1",
+        SESSION + "test_a_refusal_for_now_by_one_of_several_servers_is_never_taken_for_the_truth", 11,
+    ),
+    Mutant(
+        "a watch never tells that another table answers", "client/core/push_channel.py",
+        "        if not self.endpoints.has_alternatives or self._changes > self.endpoints.count:", "        if False:",
+        SEVERAL + "test_a_watch_goes_past_another_table_and_ends_where_no_other_server_has_its_own[blocking]", 12,
     ),
 ]
 # fmt: on

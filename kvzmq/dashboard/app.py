@@ -204,6 +204,7 @@ async def _body(request: Request, bytes_max: int) -> bytes:
 _STATUS: Mapping[type[Exception], int] = {
     BadRequest: 400,
     BadTraceLine: 400,
+    ValueError: 400,  # of the client: a key or a prefix that cannot be
     TooManyPrefixes: 503,
     errors.Timeout: 504,
     errors.KvzmqError: 502,

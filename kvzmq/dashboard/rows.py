@@ -107,7 +107,7 @@ class Rows:
         """Return the rows whose value is a map in which `subkey` is `subvalue`: JSON, or else a text."""
         try:
             wanted = msgspec.json.decode(subvalue)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             wanted = subvalue
         found = await self._table().query(subkey, wanted)
         return {

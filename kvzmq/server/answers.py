@@ -4,7 +4,7 @@ Most steps are quick, and it is known too late that one was not. So while a step
 it begins and when it has ended, and for each request that is not quick (`Request.is_quick`), before and after; how long
 drain, append and sync took is measured anyway. Of the quick requests between two that were measured it is known when
 the first of them began and the last ended, and that is what their records say: 1,000 of them take a few milliseconds.
-While there is a monitor every request is measured. Times are nanoseconds of `time.perf_counter_ns`.
+While a monitor looks every request is measured. Times are nanoseconds of `time.perf_counter_ns`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class AnsweredStep(NamedTuple):
     drained_ns  when its requests had been taken in
     ended_ns    when its replies had been handed over
     ended_us    the same, microseconds since 1970 UTC
+    has_waited  whether some of its requests had come with earlier steps
     groups      in their order
     """
 
@@ -59,6 +60,7 @@ class AnsweredStep(NamedTuple):
     drained_ns: int
     ended_ns: int
     ended_us: int
+    has_waited: bool
     groups: Sequence[AnsweredGroup]
 
     def requests(self) -> Iterator[Answered]:

@@ -110,7 +110,8 @@ class Dispatcher:
         self._measured: list[tuple[Arrival, int, int]] = []  # of the group that executes, see AnsweredGroup
         self._revision = self._executed_ns = 0  # the same
         self._has_waited = False  # whether the step executes requests of earlier ones
-        self._in_groups = not group_commit  # whether the step may have several groups
+        self._singly = not group_commit
+        self._in_groups = self._singly  # whether the step may have several groups
         self._clock = clock
         self._monotonic = monotonic
         self._describe = describe
@@ -147,13 +148,16 @@ class Dispatcher:
             self._stamp(arrivals)
         scans = _any_may_wait(arrivals)
         if scans or self.ahead.queues:
-            arrivals = self.ahead.release() + self.ahead.admit(arrivals)
+            released, admitted = self.ahead.release(), self.ahead.admit(arrivals)
+            if len(admitted) < len(arrivals):
+                self._stamp(arrivals)
+            self._has_waited = self._has_waited or bool(released)
+            arrivals = released + admitted
             scans = _any_scans(arrivals)
         if self._unknown is not None:
             arrivals = self._resolve(self._unknown, arrivals)
             scans = _any_scans(arrivals)
         if scans or self.deferral:
-            self._in_groups = True
             self._run_in_groups(arrivals)
         else:
             self._run_all(arrivals, self._clock())
@@ -187,16 +191,16 @@ class Dispatcher:
         Args:
             ended_ns: when that was
         """
-        answered = self.answered
+        answered, self._in_groups = self.answered, self._singly
         slow_log, monitors = self.slow_log, self.monitors
         is_slow = slow_log is not None and (ended_ns - self.began_ns >= slow_log.slower_than_ns or self._has_waited)
         if not is_slow and not monitors.is_active:
             answered.clear()
             return
-        self.answered, self._has_waited = [], False
-        self._in_groups = self._run_all == self._run_singly
+        has_waited, self._has_waited = self._has_waited, False
+        self.answered = []
         drained_ns = int(1e9 * max((transport.drained_s for transport in self._transports), default=0.0))
-        step = AnsweredStep(self.steps, self.began_ns, drained_ns, ended_ns, self._clock(), answered)
+        step = AnsweredStep(self.steps, self.began_ns, drained_ns, ended_ns, self._clock(), has_waited, answered)
         if slow_log is not None and is_slow:
             slow_log.look(step)
         if monitors.is_active:
@@ -234,6 +238,7 @@ class Dispatcher:
     def _run_in_groups(self, arrivals: Sequence[Arrival]) -> None:
         """Run the deferred requests that are ready, then `arrivals`, in as many groups as their scans need."""
         began_s = 0.0
+        self._in_groups = True
         time_us = self._clock()
         if self.store.is_due(time_us):
             self._run([], time_us)  # first: these removals, too, are changes that the indexes of a scan have to apply
@@ -273,7 +278,8 @@ class Dispatcher:
         self._run_admitted(self.deferral.release(time_us), time_us)
 
     def _run_admitted(self, arrivals: Sequence[Arrival], time_us: int) -> None:
-        self._has_waited = self._has_waited or bool(arrivals)
+        if arrivals:
+            self._in_groups = self._has_waited = True
         while arrivals:
             count = self._count_together(arrivals)
             self._run_all(arrivals[:count], time_us)
@@ -309,7 +315,7 @@ class Dispatcher:
     def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
         held_bytes = 0
-        observed, execute = bool(self.observers) or self.monitors.is_active, step.execute
+        observed, execute = bool(self.observers) or self.monitors.is_looking, step.execute
         self._revision = self.store.table.revision
         for arrival in arrivals:
             request = arrival.request
@@ -432,11 +438,13 @@ class Dispatcher:
             self._wait(unknown, arrivals)
             return []
         self._unknown, self.is_full = None, False
+        self._in_groups = self._has_waited = True
         self._execute(unknown.step, unknown.arrivals)
         self._run_admitted(unknown.admitted, self._clock())
         return unknown.arrived + arrivals
 
     def _wait(self, unknown: UnknownStep, arrivals: Sequence[Arrival]) -> None:
+        self._stamp(arrivals)
         for arrival in arrivals:
             reply = (
                 None if unknown.blocks(arrival) or self.deferral.blocks(arrival) else self._answer_meanwhile(arrival)

@@ -235,6 +235,8 @@ class Server:
         ready = dict(poller.poll(self._wait_ms(timeout_s)))
         # Not only for slow steps: that a step was slow is known when it is too late to see why.
         keeps_times = dispatcher.slow_log is not None or dispatcher.monitors.is_active
+        if dispatcher.monitors.is_active:
+            dispatcher.monitors.begin_step()
         dispatcher.began_ns = time.perf_counter_ns() if keeps_times else 0
         timed = self._phases if self._phases is not None and self._phases.is_due else None
         if timed is not None:

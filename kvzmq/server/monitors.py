@@ -1,8 +1,9 @@
 """Monitors: records of the requests that are answered, pushed to clients that want to see them. Lossy, never slow.
 
 When no monitor is there nothing is done for them. When there is one, what a step has answered is looked at when its
-replies have left, and for SHARE of the loop's time at most: a step for which no time is left is not looked at, and
-its requests are counted as dropped. What is looked at comes in whole steps, so that a picture of it is true.
+replies have left, and for SHARE of the loop's time at most: a step for which no time is left is neither measured nor
+looked at, and its requests are counted as dropped. What is looked at comes in whole steps, so that a picture of it is
+true.
 
 Each monitor has a bounded buffer of encoded records. It is pushed when it has waited for PUSH_S; while its peer has no
 room, or has not been heard of after UNHEARD_BYTES_MAX, what the buffer cannot take is counted as dropped as well.
@@ -13,6 +14,7 @@ monitor ends with WatchIdle. It is sent something at least every HEARTBEAT_S.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Container, Hashable
 
@@ -50,6 +52,12 @@ SHARE = 0.02
 
 BURST_NS = 5_000_000
 """How much of this time may be saved up."""
+
+RESUMED_NS = BURST_NS // 2
+"""How much of it there has to be, once none was left, before a step is looked at again: so several in a row are."""
+
+MEASURED_NS = 500
+"""What measuring a request of a step that is looked at is counted for: two reads of the clock, and a detour."""
 
 
 class _Monitor:
@@ -142,6 +150,8 @@ class Monitors:
         self._earned_s = clock()
         self._buffered_s = 0.0  # since when something is buffered
         self._has_buffered = self._is_stalled = False
+        self.is_looking = False
+        """Whether every request of the step that goes on is to be measured."""
         self.is_active = False
         """Whether there are any."""
 
@@ -188,20 +198,32 @@ class Monitors:
     def _end(self, monitor: _Monitor) -> None:
         self._monitors.pop(monitor.number, None)
         self.is_active = bool(self._monitors)
+        self.is_looking = self.is_looking and self.is_active
 
     # ---- what is pushed
 
-    def look(self, step: AnsweredStep) -> None:
-        """Buffer what the monitors want of a step that has ended; or count it as dropped, for want of time."""
-        began_ns, now_s = self._spent_ns(), self._clock()
+    def begin_step(self) -> None:
+        """Decide whether there is time to look at the step that begins: then each of its requests is measured."""
+        now_s = self._clock()
         self._left_ns = min(BURST_NS, self._left_ns + int(1e9 * SHARE * (now_s - self._earned_s)))
         self._earned_s = now_s
+        self.is_looking = self._left_ns > (0 if self.is_looking else RESUMED_NS)
+
+    def look(self, step: AnsweredStep) -> None:
+        """Buffer what the monitors want of a step that has ended; or count it as dropped, for want of time."""
+        longest_ns = math.inf if step.has_waited else step.ended_ns - step.began_ns
+        count = sum(len(group.arrivals) for group in step.groups)
+        began_ns = 0
         for monitor in sorted(self._monitors.values(), key=lambda monitor: monitor.dropped):
-            if step.number <= monitor.step:
+            if step.number <= monitor.step or monitor.slower_than_ns > longest_ns:
                 continue
-            if self._left_ns <= 0:
-                monitor.dropped += sum(len(group.arrivals) for group in step.groups)
+            # What is wanted only if it took long is known well enough without measuring every request.
+            if self._left_ns <= 0 or not (self.is_looking or monitor.slower_than_ns):
+                monitor.dropped += count
                 continue
+            if not began_ns:
+                began_ns = self._spent_ns()
+                self._left_ns -= MEASURED_NS * count if self.is_looking else 0
             for answered in step.requests():
                 if monitor.passes(answered, self._names):
                     monitor.add(answered.record(self._names, monitor.prefix))
@@ -209,7 +231,7 @@ class Monitors:
             self._left_ns -= spent_ns - began_ns
             began_ns = spent_ns
         if not self._has_buffered and any(monitor.buffer for monitor in self._monitors.values()):
-            self._has_buffered, self._buffered_s = True, now_s
+            self._has_buffered, self._buffered_s = True, self._clock()
 
     def wait_s(self) -> float:
         """Return in how many seconds `pump` has to be called."""

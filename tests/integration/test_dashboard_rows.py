@@ -36,6 +36,7 @@ def test_rows_come_in_pages_that_miss_none(tmp_path: Path) -> None:
         found = await rows.query("n", "5")
         assert [row.key for row in found["rows"]] == ["a/0005"] and found["count"] == 1
         assert (await rows.query("name", "bare text"))["count"] == 1
+        assert (await rows.query("name", "[" * 100_000))["count"] == 0, "as JSON it would be too deep"
 
     with ServerProcess(tmp_path / "data") as server, kvzmq.connect(server.url) as table:
         table.insert_many({f"a/{number:04}": {"n": number} for number in range(2 * PAGE_ROWS_MAX + 7)})

@@ -73,11 +73,13 @@ def test_twine_has_nothing_to_say_against_it(dist: Path) -> None:
 def test_wheel_and_sdist_hold_the_package_and_nothing_else(dist: Path) -> None:
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     ours = {
-        path.relative_to(ROOT).as_posix() for path in (ROOT / "kvzmq").rglob("*") if path.suffix in (".py", ".typed")
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "kvzmq").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
     with zipfile.ZipFile(wheel) as file:
         packed = {name for name in file.namelist() if ".dist-info/" not in name}
-    assert packed == ours
+    assert packed == ours and "kvzmq/dashboard/static/index.html" in packed
     with tarfile.open(sdist) as file:
         assert ours <= {name.partition("/")[2] for name in file.getnames()}
 

@@ -119,6 +119,17 @@ def test_a_quota_that_is_used_up_is_recovered(tmp_path: Path) -> None:
             head is not None
             and checkpoints.chunk_key(name, head.id, 0) in cluster.get(checkpoints.chunk_key(name, head.id, 0))[1]
         ), "the whole one is still there"
+        fill("old", 2)
+        down = next(node for node in etcd.nodes if not node.is_leader)
+        down.kill()
+        assert space.recover(cluster, cluster, name, quota_bytes).disarmed, "although a member is down"
+        down.start()  # and raises the alarm again, as its file is what it was
+        etcd.wait_until(lambda: down.metric("etcd_server_has_leader"), 30, "the member back")
+        etcd.wait_until(
+            lambda: down.healthy or cluster.status(down.address).no_space, 30, "a member that knows its room"
+        )
+        assert space.recover(cluster, cluster, name, quota_bytes).disarmed
+        etcd.wait_until_healthy()
         fill(f"{name}/log/b/", 1000, bytes(50_000))
         found = space.recover(cluster, cluster, name, quota_bytes)
         assert not found.disarmed and "larger --quota-backend-bytes" in str(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
@@ -246,6 +247,28 @@ def test_a_project_leads_to_another_of_its_servers(servers: SharedServers, shell
         stop.set()
         thread.join(TIMEOUT_S)
         catalog.close()
+
+
+@pytest.mark.parametrize("shell", ["blocking", "asyncio"])
+def test_a_watch_goes_past_another_table_and_ends_where_no_other_server_has_its_own(
+    servers: SharedServers, shell: str
+) -> None:
+    """Guarantee 12. Red when the first server that it met with another table ended it."""
+    with SharedServers(1) as others, open_shell(shell, servers.url, TIMEOUT_S) as home:
+        home.insert("k", 1)
+        lineage = servers[0].store.identity()["lineage"]
+        url = f"{servers[0].url},{others.url}"
+        with contextlib.ExitStack() as tables:
+            table = tables.enter_context(open_shell(shell, url, TIMEOUT_S))
+            while table.stats()["lineage"] != lineage:  # it has come to the other table first
+                table = tables.enter_context(open_shell(shell, url, TIMEOUT_S))
+            for _ in range(4):  # each begins at a random one of the two
+                with table.watch("k", 0) as watch:
+                    assert watch.get(TIMEOUT_S).value == 1
+            with table.watch("k") as watch:
+                servers[0].kill()
+                with pytest.raises(kvzmq.TableChanged):
+                    watch.get(TIMEOUT_S)
 
 
 def test_another_table_under_one_of_the_urls_is_told_not_used(servers: SharedServers) -> None:

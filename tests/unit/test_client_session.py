@@ -204,7 +204,7 @@ class SessionUnderLosses(RuleBasedStateMachine):
     @rule(data=st.data(), twice=st.booleans())
     def deliver(self, data: st.DataObject, twice: bool) -> None:
         frame = self.down.pop(data.draw(st.integers(0, len(self.down) - 1)))
-        if twice:
+        if twice and self.may_repeat(frame):
             self.down.append(frame)
         self.session.receive(frame)
 
@@ -253,6 +253,10 @@ class SessionUnderLosses(RuleBasedStateMachine):
         self.up = [frame for frame in self.up if msg_seq(frame) != 1]
         self.server.forget_sessions()
 
+    def may_repeat(self, frame: bytes) -> bool:
+        """Whether a reply may come twice: no transport does that, and a client that counts refusals relies on it."""
+        return True
+
     # ---- what must hold
 
     @invariant()
@@ -300,6 +304,37 @@ class SessionUnderLosses(RuleBasedStateMachine):
         self.ended_calls_tell_the_truth()
 
 
+class SharedSessionUnderLosses(SessionUnderLosses):
+    """The same at servers that share a log, which refuse for now: the model's table is theirs, its order the log's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session.hello.is_shared = True
+
+    @rule(code=st.sampled_from([18, 22]))
+    def refuse_for_now(self, code: int) -> None:
+        self.server.refuse_with = code
+
+    @precondition(lambda self: self.connected)
+    @rule(outcomes=st.lists(st.sampled_from([0, 16, 18, 22]), min_size=2, max_size=4))
+    def send_copies(self, outcomes: list[int]) -> None:
+        """One after the other: executed, and the reply is lost, or refused with a code."""
+        self.flush()
+        for code in outcomes:
+            self.server.refuse_with = code
+            while self.up:
+                reply = self.server.serve(self.up.pop(0))
+                if code:
+                    self.session.receive(reply, self.now_s)
+            self.session.resend_soon()
+            self._send(self.session.overdue(self.now_s))
+        self.server.refuse_with = 0
+
+    def may_repeat(self, frame: bytes) -> bool:
+        results = msgpack.decode_value(frame)[2]
+        return len(results) != 1 or results[0][0] not in (18, 22)
+
+
 def msg_seq(frame: bytes) -> int:
     seq: int = msgpack.decode_value(frame)[1]
     return seq
@@ -318,6 +353,17 @@ def test_a_call_ends_once_truly_and_writes_at_most_once(full: bool, count: Calla
     machine.settings = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
     machine("runTest").runTest()
     count("steps of the client's core against the model", examples * steps)
+
+
+def test_a_refusal_for_now_by_one_of_several_servers_is_never_taken_for_the_truth(
+    full: bool, count: Callable[[str, int], None]
+) -> None:
+    """Guarantee 11. Seen red with one refusal of two copies taken for all (`OutgoingRequest.certain`)."""
+    examples, steps = (5000, 80) if full else (300, 50)
+    machine = SharedSessionUnderLosses.TestCase
+    machine.settings = settings(max_examples=examples, stateful_step_count=steps, deadline=None)
+    machine("runTest").runTest()
+    count("steps of the client's core against the model of several servers", examples * steps)
 
 
 # ---- one thing at a time

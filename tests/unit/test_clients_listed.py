@@ -183,7 +183,7 @@ def test_a_probe_is_not_taken_for_the_peer_that_asked(table: Stepped, monkeypatc
 
     noted: list[zmq.Frame] = []
     with monkeypatch.context() as patched:
-        patched.setattr(table.router, "_socket", Scripted())
+        patched.setattr(table.router, "_receive", Scripted().recv)
         patched.setattr(zmq, "zmq_poll", lambda *_: script)
         patched.setattr(table.router._peers, "note", lambda arrivals, last, requests: noted.append(last))
         arrivals = table.router.drain()

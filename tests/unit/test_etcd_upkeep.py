@@ -53,6 +53,9 @@ class Watched:
     group = 0
     log_bytes = 0
 
+    def describe(self) -> dict[str, Any]:
+        return {"etcd_member": "h:1"}
+
 
 class StillLookout(Lookout):
     """What etcd says is what the test sets."""
@@ -166,6 +169,28 @@ def test_the_log_is_trimmed_a_margin_after_a_checkpoint_was_seen(bench: Bench) -
     bench.show(head("b", 9), trimmed=107, revision=3000)
     assert bench.poll(50.0) == ()
     assert bench.poll(10.0) == ("trim", "109", "2000")
+
+
+def test_when_the_quota_fills_the_log_is_shortened_early_and_without_a_margin(bench: Bench) -> None:
+    """Seen red with the margin kept, and with the usual length."""
+    bench.show(head("a", 7), revision=1000)
+    bench.poll()
+    bench.log.log_bytes = QUOTA // 32 + 1
+    assert bench.poll(JITTER_S) == ()
+    bench.lookout.status = Status(QUOTA, int(FULL_SHARE * QUOTA) + 1, 0, False)
+    assert bench.poll() == ("trim", "107", "1000")
+    bench.end()
+    bench.show(head("a", 7), trimmed=107)
+    bench.poll(3.0)
+    assert bench.poll(JITTER_S) == ("checkpoint", "7")
+
+
+def test_a_small_quota_gets_a_short_log(bench: Bench) -> None:
+    bench.show(None)
+    bench.lookout.status = Status(0, 0, 16 << 20, False)
+    bench.log.log_bytes = (2 << 20) + 1
+    bench.poll()
+    assert bench.poll(JITTER_S) == ("checkpoint", "0")
 
 
 def test_a_quota_that_is_used_up_comes_first(bench: Bench) -> None:

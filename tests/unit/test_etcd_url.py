@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from kvzmq.store.etcd import url
 from kvzmq.store.etcd.client import EtcdClient, prefix_end
 from kvzmq.store.etcd.url import EtcdUrl, Security, parse_url, read_security
 
@@ -36,12 +38,20 @@ def test_an_address_names_members_and_a_table(text: str, addresses: tuple[str, .
         ("etcd://a:1/a//b", "cannot be the name"),
         ("etcd://a:1/a/", "cannot be the name"),
         ("etcd://a:1/a b", "cannot be the name"),
+        ("etcd://a:1/lab/log", "'log' may only be its first part"),
         ("etcd://a:1/" + "a" * 201, "cannot be the name"),
     ],
 )
 def test_another_form_is_refused_with_what_to_write(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse_url(text)
+
+
+def test_no_table_has_its_keys_among_those_of_another() -> None:
+    """Turned red by a key of the log or of checkpoints whose word is not reserved."""
+    source = "".join(path.read_text() for path in Path(url.__file__).parent.glob("*.py"))
+    words = set(re.findall(r'f"\{(?:self\._)?name\}/([a-z-]+)', source))
+    assert len(words) >= 6 and words <= url.RESERVED
 
 
 def test_a_password_is_refused_in_an_address_and_shown_nowhere() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
+from support.calls import noting
 from support.stepped import Stepped, ZmqPeer
 
+from kvzmq.protocol.messages import Request
 from kvzmq.protocol.monitoring import MonitoredRequest, Records
 from kvzmq.server import deferral, monitors
 from kvzmq.server.metrics import Metrics
@@ -293,6 +296,46 @@ def test_a_monitor_takes_its_share_of_the_time_and_counts_what_it_did_not_look_a
     assert 0 < len(told) < 20
     assert keys(told)[-1] == f"k{len(told) + sum(record.dropped for record in told) - 1}", "all others are counted"
     assert payloads[-1].dropped >= sum(record.dropped for record in told) > 60
+
+
+def test_requests_are_measured_only_while_a_monitor_looks(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen red with all of them measured as long as there is a monitor."""
+    watching, peer = monitor(table), table.zmq()
+    dispatcher = table.server.dispatcher
+    measured: list[object] = []
+    monkeypatch.setattr(dispatcher, "_answer", noting(lambda *_: measured.append(1), dispatcher._answer))
+    table.call(peer, "lookup", "a")
+    assert len(measured) == 1 and dispatcher.monitors.is_looking
+    dispatcher.monitors._left_ns = -1
+    table.call(peer, "lookup", "b")
+    assert len(measured) == 1 and not dispatcher.monitors.is_looking
+    dispatcher.monitors._left_ns = FOREVER_NS
+    table.call(peer, "lookup", "c")
+    found = records(table, watching, 2)
+    assert keys(found) == ["a", "c"] and [record.dropped for record in found] == [0, 1]
+
+
+def test_what_took_long_is_told_from_steps_that_were_not_measured(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And steps that were quick cost such a monitor nothing: they are not counted as dropped."""
+    watching, peer = monitor(table, "", "", "", 0.02), table.zmq()
+    table.server.dispatcher.monitors._left_ns = 1  # too little to begin to look again
+    table.call(peer, "lookup", "quick")
+    execute = table.store.table.execute
+
+    def slowly(request: Request) -> Any:
+        until_s = time.perf_counter() + 0.03
+        while time.perf_counter() < until_s:
+            pass
+        return execute(request)
+
+    monkeypatch.setattr(table.store.table, "execute", slowly)
+    table.call(peer, "lookup", "slow")
+    monkeypatch.undo()
+    payloads = take(table, watching, 1)
+    (found,) = [record for payload in payloads for record in payload.records]
+    assert keys([found]) == ["slow"] and found.executed_s >= 0.03 and payloads[-1].dropped == 0
 
 
 def test_there_are_only_so_many_monitors(table: Stepped) -> None:

@@ -14,9 +14,9 @@ class AsyncMonitor(AsyncStream[MonitoredRequest, MonitorState]):
     has grown.
     """
 
-    kind = "monitor"
-    item = "request"
-    forked = "this monitor belongs to the process that made it: make one here"
+    _kind = "monitor"
+    _item = "request"
+    _forked = "this monitor belongs to the process that made it: make one here"
 
     async def get(self, timeout: float | None = None) -> MonitoredRequest:
         """Return the next request, waiting `timeout` seconds at most, or without end if None.

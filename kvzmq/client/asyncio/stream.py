@@ -34,11 +34,11 @@ class AsyncStream(Generic[T, S]):
     It begins when it is first asked for something, or at once with `async with`.
     """
 
-    kind = "stream"
+    _kind = "stream"
     """What it is called in messages."""
-    item = "event"
+    _item = "event"
     """What one thing that comes is called."""
-    forked = ""
+    _forked = ""
     """What a forked child is told: two processes on one socket would take each other's events."""
 
     def __init__(self, channel: PushChannel[S], timeout_s: float) -> None:
@@ -63,7 +63,7 @@ class AsyncStream(Generic[T, S]):
         while not self._state.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
-                raise self._channel.no_answer(f"the {self.kind} has not begun in time")
+                raise self._channel.no_answer(f"the {self._kind} has not begun in time")
             await self._wait(deadline_s, lambda: self._state.started)
         self._begun = True
 
@@ -81,18 +81,18 @@ class AsyncStream(Generic[T, S]):
                 return events.popleft()
             self._raise_error()
             if time.monotonic() >= deadline_s:
-                raise errors.Timeout(f"no {self.item} within {timeout} seconds")
+                raise errors.Timeout(f"no {self._item} within {timeout} seconds")
             await self._wait(deadline_s, lambda: bool(events))
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise ValueError(f"the {self.kind} is closed") if self._closed else RuntimeError(self.forked)
+            raise ValueError(f"the {self._kind} is closed") if self._closed else RuntimeError(self._forked)
 
     def _raise_error(self) -> None:
         if self._state.error is not None:
             raise self._state.error
         if self._closed:
-            raise ValueError(f"the {self.kind} is closed")
+            raise ValueError(f"the {self._kind} is closed")
 
     async def _wait(self, deadline_s: float, reached: Callable[[], bool]) -> None:
         """Look after the connection, then wait until something comes, a moment at most."""
@@ -179,4 +179,4 @@ class AsyncStream(Generic[T, S]):
         await self.close()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {self.kind} cannot be pickled")
+        raise TypeError(f"a {self._kind} cannot be pickled")

@@ -16,9 +16,9 @@ class AsyncWatch(AsyncStream[Event, WatchState]):
     It begins when it is first asked for a change, or at once with `async with`.
     """
 
-    kind = "watch"
-    item = "change"
-    forked = FORKED
+    _kind = "watch"
+    _item = "change"
+    _forked = FORKED
 
     async def get(self, timeout: float | None = None) -> Event:
         """Return the next change, waiting `timeout` seconds at most, or without end if None.

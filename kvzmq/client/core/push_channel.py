@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from kvzmq import errors
 from kvzmq.client.core.channel import Channel, OpenSocket
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.outgoing import REFUSED_S, REFUSED_S_MAX
@@ -40,6 +41,7 @@ class PushChannel(Channel, Generic[S]):
         self.state = state
         self._note_seen = note_seen
         self._refusing = 0  # how many times in a row a server has refused for now
+        self._changes = 0  # how many times in a row another table answered
         self._again_s = math.inf  # when to ask this one again, or the next one, after it has
         self._sent_s = 0.0
         self._heard_s = 0.0  # or, if later, when this program was busy with something else
@@ -97,11 +99,22 @@ class PushChannel(Channel, Generic[S]):
             for frame in frames(self.socket):
                 self._heard_s = now_s
                 self.state.receive(frame)
-            if self.state.refused:
+            if self.state.changed is not None:
+                self._note_changed(self.state.changed, now_s)
+            elif self.state.refused:
                 self._note_refused(now_s)
             elif self.state.started and self._heard_s == now_s:
-                self._refusing = 0
+                self._refusing = self._changes = 0
                 self._note_seen(self.state.position or 0)
+
+    def _note_changed(self, error: errors.TableChanged, now_s: float) -> None:
+        """Try the other servers, once round: one of them may have the table that is meant."""
+        self._changes += 1
+        if not self.endpoints.has_alternatives or self._changes > self.endpoints.count:
+            self.state.error = error
+        else:
+            self.state.changed, self.state.refused = None, True
+            self._again_s = now_s
 
     def _note_refused(self, now_s: float) -> None:
         if self._again_s == math.inf:

@@ -75,6 +75,8 @@ class PushState(Generic[T]):
         """Why nothing more will come."""
         self.refused = False
         """Whether the server of this connection cannot do it for now: another may, or this one later."""
+        self.changed: errors.TableChanged | None = None
+        """That another table answers on this connection: the end, unless another server has the one that is meant."""
         self.lineage = lineage
         self._seq = 0
         self._started_by = -1  # the number of the request that starts it on this connection
@@ -90,6 +92,7 @@ class PushState(Generic[T]):
     def request(self, now_s: float) -> bytes:
         """Return the frame that asks for it on a new connection."""
         self.started = self.refused = False
+        self.changed = None
         self._asked_s = now_s
         frame = self._frame([_HELLO, *self._ops()])
         self._started_by = self._seq
@@ -134,6 +137,8 @@ class PushState(Generic[T]):
             self._begin(revision, info, payload_of(results[1]))
         except errors.Unavailable:
             self.refused = True
+        except errors.TableChanged as error:
+            self.changed = error
         except errors.KvzmqError as error:
             self.error = error
         else:

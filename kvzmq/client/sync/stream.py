@@ -30,11 +30,11 @@ class Stream(Iterator[T], Generic[T, S]):
     Close it, or use it in a `with` block.
     """
 
-    kind = "stream"
+    _kind = "stream"
     """What it is called in messages."""
-    item = "event"
+    _item = "event"
     """What one thing that comes is called."""
-    forked = ""
+    _forked = ""
     """What a forked child is told: two processes on one socket would take each other's events."""
 
     def __init__(self, channel: PushChannel[S], timeout_s: float) -> None:
@@ -57,7 +57,7 @@ class Stream(Iterator[T], Generic[T, S]):
         while not self._state.started:
             self._raise_error()
             if time.monotonic() >= deadline_s:
-                raise self._channel.no_answer(f"the {self.kind} has not begun in time")
+                raise self._channel.no_answer(f"the {self._kind} has not begun in time")
             self._wait(deadline_s)
 
     def _get(self, timeout: float | None) -> T:
@@ -73,7 +73,7 @@ class Stream(Iterator[T], Generic[T, S]):
                 return events.popleft()
             self._raise_error()
             if time.monotonic() >= deadline_s and not self._channel.unread:
-                raise errors.Timeout(f"no {self.item} within {timeout} seconds")
+                raise errors.Timeout(f"no {self._item} within {timeout} seconds")
 
     def fileno(self) -> int:
         """Return a descriptor for zmq.Poller, select, or a loop's add_reader: readable when there may be something.
@@ -91,11 +91,11 @@ class Stream(Iterator[T], Generic[T, S]):
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise ValueError(f"the {self.kind} is closed") if self._closed else RuntimeError(self.forked)
+            raise ValueError(f"the {self._kind} is closed") if self._closed else RuntimeError(self._forked)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError(f"the {self.kind} is closed")
+            raise ValueError(f"the {self._kind} is closed")
 
     def _raise_error(self) -> None:
         if self._state.error is not None:
@@ -158,4 +158,4 @@ class Stream(Iterator[T], Generic[T, S]):
         self.close()
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {self.kind} cannot be pickled")
+        raise TypeError(f"a {self._kind} cannot be pickled")

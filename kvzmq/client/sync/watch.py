@@ -17,9 +17,9 @@ class Watch(Stream[Event, WatchState]):
     in a `with` block.
     """
 
-    kind = "watch"
-    item = "change"
-    forked = FORKED
+    _kind = "watch"
+    _item = "change"
+    _forked = FORKED
 
     def get(self, timeout: float | None = None) -> Event:
         """Return the next change, waiting `timeout` seconds at most, or without end if None.

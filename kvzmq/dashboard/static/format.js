@@ -17,10 +17,11 @@ export function count(number) {
   return number === 0 ? "0" : digits(number);
 }
 
-/** 85 µs, 1.24 ms, 2.50 s */
+/** 500 ns, 85 µs, 1.24 ms, 2.50 s */
 export function time(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds === 0) return "0";
+  if (seconds < 1e-6) return `${digits(seconds * 1e9)} ns`;
   if (seconds < 1e-3) return `${digits(seconds * 1e6)} µs`;
   if (seconds < 1) return `${digits(seconds * 1e3)} ms`;
   return `${digits(seconds)} s`;

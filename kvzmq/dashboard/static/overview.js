@@ -44,7 +44,7 @@ const CHARTS = [
     lines: lines(["step.receive", "receive"], ["step.execute", "execute"], ["step.commit", "sync"], ["step.send", "send"]) },
   { title: "Group commit", about: "changes a sync, requests a step", format: count,
     lines: lines(["changes_per_sync", "changes/sync"], ["requests_per_step", "requests/step"]) },
-  { title: "Sync", about: "how long the disk takes, logarithmic", format: time, log: true,
+  { title: "Sync", about: "waiting for the log, logarithmic", format: time, log: true,
     lines: lines(["sync.p50", "p50"], ["sync.p99", "p99"], ["append.p99", "append p99"]) },
   { title: "Steps", about: "of the loop, and syncs, a second", format: count,
     lines: lines(["steps", "steps"], ["syncs", "syncs"]) },

@@ -22,7 +22,7 @@ CALL_S_MAX = 10.0
 """How long a call may take, seconds; one carries up to a piece of a checkpoint."""
 
 STATUS_S_MAX = 2.0
-"""How long a member may take to say how far it is; the others are asked then."""
+"""How long a member may take to tell of itself; the others are asked then."""
 
 DEFRAGMENT_S_MAX = 600.0
 """How long one member may take to write its file anew."""
@@ -87,7 +87,7 @@ class Cluster:
 
     def status(self, address: str) -> Status:
         """Return what a member says of its file."""
-        return status_of(self._client.status(address, timeout_s=CALL_S_MAX))
+        return status_of(self._client.status(address, timeout_s=STATUS_S_MAX))
 
     def index(self) -> int:
         """Return how far etcd's own log is, by the member that is furthest.

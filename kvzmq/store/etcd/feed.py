@@ -34,6 +34,9 @@ BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
 """How soon a stream that has ended is begun again, and how rarely at last."""
 
+CLOSE_S_MAX = 2.0
+"""How long `close` waits for the thread, which may wait for an answer of etcd."""
+
 _ENTRY_BYTES = 200
 """What a group costs beside its bytes."""
 
@@ -160,7 +163,7 @@ class Feed:
             stream = self._stream
         if stream is not None:
             stream.cancel()
-        self._thread.join()
+        self._thread.join(CLOSE_S_MAX)
 
     # ---- the thread
 
@@ -179,6 +182,10 @@ class Feed:
             except errors.KvzmqError as error:
                 self._fail(error)
                 return
+            except ValueError:  # gRPC's, of a channel that was closed
+                if not self._closed:
+                    raise
+                return
             backoff_s = BACKOFF_S_MIN if self._position != before else min(backoff_s * 2, BACKOFF_S_MAX)
             self._move_on()
             with self._changed:
@@ -192,7 +199,8 @@ class Feed:
     def _fail(self, error: errors.KvzmqError) -> None:
         with self._changed:
             self.failed = error
-            self._bell.ring()
+            if not self._closed:
+                self._bell.ring()
             self._changed.notify_all()
 
     def _move_on(self) -> None:
@@ -268,6 +276,7 @@ class Feed:
             self._queue.append(group)
             self._bytes += len(group.content) + _ENTRY_BYTES
             self.number, self._position = group.number, group.position
-            self._bell.ring()
+            if not self._closed:
+                self._bell.ring()
             if self._waiters:
                 self._changed.notify_all()

@@ -6,12 +6,14 @@ trimmed. So what was put before is found by listing keys, and put in order by th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from kvzmq import errors
 from kvzmq.store.etcd import messages_pb2 as pb
-from kvzmq.store.etcd.client import EtcdClient, prefix_end, range_op
+from kvzmq.store.etcd.client import EtcdClient, EtcdUnknown, EtcdUnreachable, prefix_end, range_op
 from kvzmq.store.etcd.layout import Keys, Pieces, check, decode
 
 LISTED_MAX = 10_000
@@ -22,6 +24,13 @@ READ_MAX = 100
 
 READ_BYTES = 1 << 20
 """How many bytes of groups are aimed at in one answer."""
+
+
+TRIES_MAX = 5
+TRY_AGAIN_S = 0.2
+"""How often all members are asked for the same groups, and how long the pause between is."""
+
+Answer = TypeVar("Answer")
 
 
 class Group(NamedTuple):
@@ -125,11 +134,21 @@ def _read(client: EtcdClient, group_keys: Sequence[bytes], revision: int) -> lis
     operations = [range_op(key) for key in group_keys]
     for operation in operations:
         operation.request_range.revision = revision
-    response = client.txn((), operations, repeatable=True)
+    response = _insist(lambda: client.txn((), operations, repeatable=True))
     found = [each.response_range.kvs[0].value for each in response.responses if each.response_range.kvs]
     if len(found) != len(group_keys):
         raise errors.LogTrimmed("groups were trimmed while they were being read")
     return found
+
+
+def _insist(ask: Callable[[], Answer]) -> Answer:
+    """Return the answer of etcd, after a few tries: while it elects a leader, none of its members has one."""
+    for _ in range(TRIES_MAX - 1):
+        try:
+            return ask()
+        except (EtcdUnknown, EtcdUnreachable):
+            time.sleep(TRY_AGAIN_S)
+    return ask()
 
 
 def read_content(client: EtcdClient, keys: Keys, key: bytes, value: bytes) -> tuple[int, bytes]:
@@ -144,7 +163,8 @@ def read_content(client: EtcdClient, keys: Keys, key: bytes, value: bytes) -> tu
         return semantics, content
     parts = []
     for number in range(content.pieces):
-        found = client.range(keys.chunk(key, number)).kvs
+        piece = keys.chunk(key, number)
+        found = _insist(partial(client.range, piece)).kvs
         if not found:
             raise errors.LogTrimmed(
                 f"etcd key {keys.chunk(key, number).decode()} is missing: a piece of a group is gone"

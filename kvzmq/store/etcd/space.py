@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from kvzmq.store.etcd.checkpoints import Keys, data_prefix, end_of, lock_key, read_head, trimmable
+from kvzmq.store.etcd.client import EtcdError
 from kvzmq.units import size
 
 QUOTA_BYTES = 2 << 30
@@ -107,21 +108,39 @@ def recover(
     Args:
         quota_bytes: the quota, if the members do not tell it
     """
-    found = [members.status(address) for address in members.addresses]
-    quota_bytes = max(status.quota_bytes for status in found) or quota_bytes
-    before_bytes = max(status.file_bytes for status in found)
+    found = _statuses(members)
+    quota_bytes = max(status.quota_bytes for status in found.values()) or quota_bytes
+    before_bytes = max(status.file_bytes for status in found.values())
     remove_garbage_by_force(keys, members, name)
     trim_by_force(keys, members, name)
     members.compact(keys.get()[0])
-    for address in members.addresses:
+    for address in found:
         # What is free in a file is not known exactly before it is written anew: pages that were freed last still count.
         if _when_compacted(members, address, sleep).file_bytes > DEFRAGMENT_SHARE * quota_bytes:
             members.defragment(address)
-    after_bytes = max(members.status(address).file_bytes for address in members.addresses)
+    after_bytes = max(status.file_bytes for status in _statuses(members).values())
     disarmed = after_bytes <= DISARM_SHARE * quota_bytes
     if disarmed:
         members.disarm()
     return Recovered(before_bytes, after_bytes, quota_bytes, disarmed)
+
+
+def _statuses(members: Members) -> dict[str, Status]:
+    """Return what the members say that answer: one that is down raises the alarm again when it is back, if it has to.
+
+    Raises:
+        EtcdError: none does
+    """
+    found: dict[str, Status] = {}
+    silent: EtcdError | None = None
+    for address in members.addresses:
+        try:
+            found[address] = members.status(address)
+        except EtcdError as error:
+            silent = error
+    if silent is not None and not found:
+        raise silent
+    return found
 
 
 def _when_compacted(members: Members, address: str, sleep: Callable[[float], object]) -> Status:

@@ -41,6 +41,11 @@ from kvzmq.store.store import Store
 LOG_BYTES_MIN = 64 << 20
 """No checkpoint is written before the log has grown by this much, unless another threshold is set."""
 
+LOG_SHARE = 8
+LOG_SHARE_FILLING = 32
+"""A checkpoint is written when the log has grown by this part of etcd's quota, where that is less than LOG_BYTES_MIN;
+and by a smaller part when the quota fills."""
+
 LOG_GROUPS_MIN = 20_000
 CHECKPOINT_BYTES_PER_GROUP = 4 << 10
 """A checkpoint is written, too, when there are more groups than this, and more than one for so many bytes of the
@@ -301,10 +306,22 @@ class Upkeep:
                 return ("checkpoint", str(self._log_in_head))
         if head is not None and not self._copy.has(head):
             return ("copy",)
-        old = [each for each in self._heads if self._clock() - each[0] >= self._settings.margin_s]
+        margin_s = 0.0 if self._is_filling else self._settings.margin_s
+        old = [each for each in self._heads if self._clock() - each[0] >= margin_s]
         if old and old[-1][1] > self._trimmed:
             return ("trim", str(old[-1][1]), str(old[-1][2]))
         return ()
+
+    @property
+    def _quota_bytes(self) -> int:
+        status = self._lookout.status
+        return (status.quota_bytes if status is not None else 0) or self._settings.quota_bytes
+
+    @property
+    def _is_filling(self) -> bool:
+        """Whether so much of the quota is in use that the log is shortened early, and no margin is kept."""
+        status = self._lookout.status
+        return status is not None and status.in_use_bytes >= space.FULL_SHARE * self._quota_bytes
 
     @property
     def _log_in_head(self) -> int:
@@ -319,8 +336,11 @@ class Upkeep:
         if self._after_bytes is not None:
             return grown >= self._after_bytes
         checkpoint_bytes = 0 if self._head is None else self._head.bytes
+        if self._is_filling and grown > self._quota_bytes // LOG_SHARE_FILLING:
+            return True
         groups = self._log.group - self._log_in_head
-        return grown > max(LOG_BYTES_MIN, checkpoint_bytes) or groups > max(
+        log_bytes_min = min(LOG_BYTES_MIN, self._quota_bytes // LOG_SHARE)
+        return grown > max(log_bytes_min, checkpoint_bytes) or groups > max(
             LOG_GROUPS_MIN, checkpoint_bytes // CHECKPOINT_BYTES_PER_GROUP
         )
 
@@ -407,7 +427,7 @@ class Upkeep:
         status = self._lookout.status
         if status is None:
             return
-        quota_bytes = status.quota_bytes or self._settings.quota_bytes
+        quota_bytes = self._quota_bytes
         share = status.in_use_bytes / quota_bytes
         if share >= self._warned_share:
             _log.warning(

@@ -12,6 +12,9 @@ PORT = 2379
 
 NAME_CHARS_MAX = 200
 
+RESERVED = frozenset(("log", "chunk", "tail", "server", "checkpoint", "trimmed", "generation", "raft-index"))
+"""What the keys of a table go on with behind its name: the table lab/log would lie in the log of the table lab."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 
@@ -50,6 +53,9 @@ def parse_url(text: str) -> EtcdUrl:
             f"{name!r} cannot be the name of a table: up to {NAME_CHARS_MAX} letters, digits, dots, hyphens and "
             "underscores, in parts separated by single slashes"
         )
+    for part in name.split("/")[1:]:
+        if part in RESERVED:
+            raise ValueError(f"{name!r} cannot be the name of a table: {part!r} may only be its first part")
     return EtcdUrl(tuple(_parse_address(address, form) for address in hosts.split(",")), name)
 
 
