@@ -189,7 +189,7 @@ def test_a_row_with_a_script_in_key_and_value_stays_text(page: Browser) -> None:
     page.find("#prefix").send_keys("evil/\n")
     page.wait_for("document.querySelectorAll('.rows .row').length === 2")
     for row in (1, 0):
-        page.find_all(".rows .row")[row].click()
+        page.click(".rows .row", row)
         page.wait_for("document.querySelectorAll('.rows .row')[arguments[0]].ariaSelected === 'true'", row)
     page.wait_for("document.querySelector('.detail h2').textContent.includes('<script>')")
     page.wait_for("document.querySelector('.detail pre').textContent.includes('<img src=x')")

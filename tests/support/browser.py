@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import JavascriptException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
@@ -107,13 +107,18 @@ class Browser:
         return self.driver.execute_script(f"return ({expression});", *arguments)
 
     def wait_for(self, expression: str, *arguments: Any, timeout_s: float = TIMEOUT_S) -> Any:
-        """Return the value of an expression as soon as it is true."""
+        """Return the value of an expression as soon as it is true; while it has none it is not."""
         deadline_s = time.monotonic() + timeout_s
-        while not (found := self.evaluate(expression, *arguments)):
+        while True:
+            try:
+                found, trouble = self.evaluate(expression, *arguments), ""
+            except JavascriptException as error:  # an element that is not there yet has no text
+                found, trouble = None, error.msg or ""
+            if found:
+                return found
             if time.monotonic() > deadline_s:
-                raise AssertionError(f"not true in time: {expression} {arguments or ''}\n{self.text('body')}")
+                raise AssertionError(f"not true in time: {expression} {arguments or ''} {trouble}\n{self.text('body')}")
             time.sleep(0.02)
-        return found
 
     def find(self, css: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, css)
@@ -133,10 +138,16 @@ class Browser:
 
     # ---- doing
 
-    def click(self, css: str) -> None:
-        """Click an element as soon as it is there."""
-        self.wait_for("document.querySelector(arguments[0])", css)
-        self.find(css).click()
+    def click(self, css: str, at: int = 0) -> None:
+        """Click an element as soon as it is there, the first of these or another one; again if it was replaced."""
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while True:
+            self.wait_for("document.querySelectorAll(arguments[0]).length > arguments[1]", css, at)
+            try:
+                self.find_all(css)[at].click()
+                return
+            except StaleElementReferenceException:
+                assert time.monotonic() < deadline_s, f"{css} is replaced all the time"
 
     def press(self, *keys: str) -> None:
         """Press keys, wherever the focus is."""
