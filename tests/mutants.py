@@ -1769,22 +1769,6 @@ MUTANTS: list[Mutant] = [
         " or not self.hello.knows_seen:", ":",
         SESSION + "test_a_server_of_an_earlier_version_is_asked_as_it_understands_it", 16,
     ),
-    Mutant(
-        "of two servers that begin a table the last one's lineage counts", "store/table.py",
-        "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",
-        READS + "test_of_two_servers_that_begin_a_table_the_first_one_s_lineage_counts", 12,
-    ),
-    Mutant(
-        "servers that share a log are taken for copies", "cli/explain.py",
-        "        if copies > 1 and lineage not in shared:", "        if copies > 1:",
-        "tests/integration/test_cli_explain.py::test_servers_of_one_table_are_listed_with_how_far_they_are_behind", 12,
-    ),
-    Mutant(
-        "what is written during a copy is not read again", "cli/commands/copy.py",
-        "            if not changed:", "            if True:",
-        "tests/integration/test_cli_transfer.py::"
-        "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
-    ),
     Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
            "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
     Mutant("the pages of others may ask the dashboard", "dashboard/safety.py", "        if not _is_own(headers, host):", "        if False:",
@@ -1813,6 +1797,8 @@ MUTANTS: list[Mutant] = [
            "tests/unit/test_dashboard_changes.py::test_the_number_of_prefixes_is_bounded", 9),
     Mutant("prefixes are watched for browsers that are gone", "dashboard/changes.py", "            if now_s - watched.asked_s > IDLE_S:", "            if False:",
            "tests/unit/test_dashboard_changes.py::test_a_watch_that_nobody_asks_for_ends", 9),
+    Mutant("the dashboard prints its token into a log", "cli/commands/dashboard.py", "        if not sys.stdout.isatty():", "        if False:",
+           "tests/integration/test_dashboard_start.py::test_where_others_reach_it_there_is_no_start_without_a_token", 14),
     Mutant(
         "of two servers that begin a table the last one's lineage counts", "store/table.py",
         "        if op.lineage is not None and self.epochs.lineage is None:", "        if op.lineage is not None:",

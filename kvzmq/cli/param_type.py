@@ -1,4 +1,4 @@
-"""Click's base class of types of parameters, which says what a type converts to: generic with every click since 8.2.
+"""Click's base class of types of parameters, which says what a type converts to: generic with every click since 8.2.1.
 
 Click's own is since 8.4; for the type checker it is that one.
 """

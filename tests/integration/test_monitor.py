@@ -186,9 +186,9 @@ def test_a_stopped_monitor_disturbs_nobody_and_loses_what_it_missed(server: Serv
 
 def monitoring(server: ServerProcess, table: kvzmq.Client, *options: str) -> subprocess.Popen[bytes]:
     """Start `kvzmq monitor`; when this returns the server has begun it."""
-    before = table.stats()["monitors"]
+    wait_until(lambda: table.stats()["monitors"] == 0)  # those of earlier tests are noticed to have gone
     follower = process("-c", server.url, "monitor", *options)
-    wait_until(lambda: table.stats()["monitors"] == before + 1)
+    wait_until(lambda: table.stats()["monitors"] == 1)
     return follower
 
 

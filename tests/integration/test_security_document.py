@@ -51,7 +51,7 @@ def test_the_clients_file_of_the_document_is_one() -> None:
 def test_the_rights_of_the_document_are_those_there_are() -> None:
     section = DOCUMENT.partition("\n| right | may |\n")[2].partition("\n\n")[0]
     rows = dict(re.findall(r"^\| `([a-z,]+)` \| (.*) \|$", section, re.MULTILINE))
-    assert set(rows) == {*RIGHTS, "read,write"}
+    assert set(rows) == {*RIGHTS, "read,write"} and "| `read,admin`, all keys |" in section
     for word in re.findall(r"[a-z]+_[a-z_]+", section):
         assert word in OPERATIONS, word
     assert LOOK_S == 1.0, "read again within a second or two"

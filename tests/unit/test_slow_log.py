@@ -17,8 +17,8 @@ from kvzmq.server.metrics import Metrics
 from kvzmq.server.slow_log import SlowLog
 from kvzmq.store.log import Log
 
-SLOW_S = 0.06
-"""How long what is slow takes; half of it makes a request slow."""
+SLOW_S = 0.15
+"""How long what is slow takes; half of it makes a request slow. A busy machine must not make the others slow."""
 
 PHASES = ("queued_s", "executed_s", "synced_s", "sent_s")
 
@@ -156,9 +156,9 @@ def test_who_waited_for_a_slow_one_is_told_apart_from_it(table: Stepped, monkeyp
     monkeypatch.undo()
     found = {one.operations[0].key: one for one in slow_requests(table)}
     check_phases(found["slow"], "executed_s")
-    waited = [one for key, one in found.items() if key != "slow"]
-    assert len(waited) == 2 and all(one.executed_s < SLOW_S / 2 for one in waited)
-    assert all(max(one.queued_s, one.synced_s, one.sent_s) >= SLOW_S for one in waited)
+    for waited in (found["before"], found["after"]):
+        assert waited.executed_s < SLOW_S / 2
+        assert max(waited.queued_s, waited.synced_s, waited.sent_s) >= SLOW_S
 
 
 def test_a_request_that_waited_for_an_index_is_slow_by_what_it_waited(

@@ -208,6 +208,7 @@ export function mount(root, { points }) {
     const parts = [`kvzmq ${stats.version}`, `process ${stats.pid}`];
     if (!silence) parts.push(`up ${span(stats.uptime_s)}`);
     if (stats.lineage) parts.push(`lineage ${stats.lineage.slice(0, 8)}`);
+    if (!silence && points.state.findings.length === 0) parts.push("no alarms");
     const mark = points.marks.at(-1);
     if (mark) parts.push(`${clock(mark.time_s)} ${mark.text.split(":")[0]}`);
     setText(facts, parts.join("  ·  "));
