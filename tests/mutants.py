@@ -1931,17 +1931,17 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a used-up quota of etcd without defragmentation", "store/etcd/space.py",
         "            members.defragment(address)\n", "            pass\n",
-        "tests/integration/test_etcd_upkeep.py::test_a_quota_that_is_used_up_is_recovered", 9,
+        "tests/integration/test_etcd_upkeep_real.py::test_a_quota_that_is_used_up_is_recovered", 9,
     ),
     Mutant(
         "a used-up quota of etcd without compaction", "store/etcd/space.py",
         "    members.compact(keys.get()[0])\n", "",
-        "tests/integration/test_etcd_upkeep.py::test_a_quota_that_is_used_up_is_recovered", 9,
+        "tests/integration/test_etcd_upkeep_real.py::test_a_quota_that_is_used_up_is_recovered", 9,
     ),
     Mutant(
         "etcd's alarm left raised", "store/etcd/space.py",
         "        members.disarm()\n", "        pass\n",
-        "tests/integration/test_etcd_upkeep.py::test_a_quota_that_is_used_up_is_recovered", 9,
+        "tests/integration/test_etcd_upkeep_real.py::test_a_quota_that_is_used_up_is_recovered", 9,
     ),
     Mutant(
         "a head that was put with a lost answer not known", "store/etcd/checkpoints.py",
