@@ -69,7 +69,8 @@ def number_after(name: str, rows: list[str]) -> float:
 def test_a_picture_has_all_its_parts(server: ServerProcess, load: None, columns: int, lines: int) -> None:
     with top(server, columns=columns, lines=lines) as screen:
         screen.wait_for(r"^ insert +[1-9]")
-        rows = screen.wait_for(r"[▁▂▃▄▅▆▇█]{3}")
+        screen.wait_for(r"[▁▂▃▄▅▆▇█]{3}")
+        rows = screen.wait_until(lambda rows: re.search(FOOTER, rows[-1]), "the end of a picture")
         assert server.url in rows[0] and len(rows) == lines and re.search(FOOTER, rows[-1])
         for part in ("requests", "changes/sync", "cpu", "step +receive", "operation +per s", r"2 clients +requests/s"):
             assert any(re.search(rf"^ {part}", row) for row in rows), part
