@@ -1931,17 +1931,37 @@ MUTANTS: list[Mutant] = [
     Mutant(
         "a used-up quota of etcd without defragmentation", "store/etcd/space.py",
         "            members.defragment(address)\n", "            pass\n",
-        "tests/integration/test_etcd_upkeep.py::test_a_quota_that_is_used_up_is_recovered", 9,
+        "tests/integration/test_etcd_upkeep_real.py::test_a_quota_that_is_used_up_is_recovered", 9,
     ),
     Mutant(
         "a used-up quota of etcd without compaction", "store/etcd/space.py",
         "    members.compact(keys.get()[0])\n", "",
-        "tests/integration/test_etcd_upkeep.py::test_a_quota_that_is_used_up_is_recovered", 9,
+        "tests/integration/test_etcd_upkeep_real.py::test_a_quota_that_is_used_up_is_recovered", 9,
     ),
     Mutant(
         "etcd's alarm left raised", "store/etcd/space.py",
         "        members.disarm()\n", "        pass\n",
-        "tests/integration/test_etcd_upkeep.py::test_a_quota_that_is_used_up_is_recovered", 9,
+        "tests/integration/test_etcd_upkeep_real.py::test_a_quota_that_is_used_up_is_recovered", 9,
+    ),
+    Mutant(
+        "a head that was put with a lost answer not known", "store/etcd/checkpoints.py",
+        "        if read_head(keys, name) != head:\n            raise", "        raise",
+        KEPT + "test_transactions_that_are_executed_twice_do_no_harm", 8,
+    ),
+    Mutant(
+        "any number of short groups before a checkpoint", "store/etcd/upkeep.py",
+        "or groups > max(", "or 0 * groups > max(",
+        UPKEEP + "test_many_groups_get_a_checkpoint_however_short_they_are", 9,
+    ),
+    Mutant(
+        "a margin kept while etcd's quota fills", "store/etcd/upkeep.py",
+        "margin_s = 0.0 if self._is_filling else self._settings.margin_s", "margin_s = self._settings.margin_s",
+        UPKEEP + "test_when_the_quota_fills_the_log_is_shortened_early_and_without_a_margin", 9,
+    ),
+    Mutant(
+        "groups of the checkpoint kept in an etcd without room", "store/etcd/space.py",
+        "trimmable(keys, name, head.position)[0]", "trimmable(keys, name, 0)[0]",
+        KEPT + "test_groups_that_the_checkpoint_holds_are_trimmed_without_a_lock", 9,
     ),
     Mutant(
         "a server that was stopped answers from its past", "store/etcd/etcd_log.py",

@@ -28,7 +28,7 @@ def test_what_is_cut_off_refuses_or_waits_and_is_equal_again_when_healed(
     """The server that is cut off answers pings, stats and reads of what it has; it neither changes anything nor gives
     a linearizable read. The others go on. Healed, it has what they have done, without a restart.
 
-    Seen red with: a barrier that takes only what has come.
+    Seen red with: a server that takes an earlier answer of etcd's for the present.
     """
     cuts = 10 if full else 1
     work = Workload(clients=2, depth=2, seed=4)

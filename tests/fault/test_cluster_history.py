@@ -26,8 +26,6 @@ Count = Callable[[str, int], None]
 def test_a_quota_that_is_used_up_refuses_changes_and_recovers_by_itself(tmp_path: Path, count: Count) -> None:
     """Someone else fills etcd; the changes that are refused were not made, those acknowledged stay. What they have
     deleted is given back by the servers.
-
-    Seen red with: no defragmentation; a change taken for refused that is in the log.
     """
     quota = 16 << 20
     with EtcdCluster(tmp_path / "etcd", "--quota-backend-bytes", str(quota)) as etcd:
@@ -130,8 +128,6 @@ def stops(server: ServerProcess) -> None:
 def test_a_watch_across_servers_equals_the_table_through_kills(tmp_path: Path, full: bool, count: Count) -> None:
     """A client of three servers watches and copies, while another one writes through them, and servers, nodes and
     connections are killed. Nothing is missed or seen twice.
-
-    Seen red with: a watch that begins again at the other server's present.
     """
     rounds = 20 if full else 4
     chance = random.Random(8)

@@ -38,8 +38,6 @@ def test_kill_9_of_servers_and_of_the_leader_loses_nothing_and_repeats_nothing(
     """Four clients on three servers. In each round a server or etcd's leader is killed under load; the clients of a
     killed server send what has no reply again, at another one. Then every server has what was acknowledged, each
     request whole and once.
-
-    Seen red with: a retry that is not recognised at another server; groups applied in the order of their keys.
     """
     rounds = 30 if full else 4
     chance = random.Random(1)
@@ -102,7 +100,7 @@ def test_what_clients_of_three_servers_see_is_linearizable_through_kills(
 ) -> None:
     """Each client at a server of its own, on five keys; servers are killed or stopped, and etcd's leader is killed.
 
-    Seen red with: a barrier that asks nobody; lookups from a server's memory of what it had answered.
+    Seen red with: a server that takes an earlier answer of etcd's for the present.
     """
     seconds = 120 if full else 15
     chance = random.Random(3)
@@ -155,7 +153,7 @@ def test_a_server_that_was_stopped_answers_no_lookup_from_its_past(
 ) -> None:
     """The lookup is sent while the server is stopped, after a change at another one was acknowledged.
 
-    Seen red with: a barrier that takes only what has come; an answer of etcd's from before the stop.
+    Seen red with: an answer of etcd's from before the stop.
     """
     rounds = 200 if full else 20
     with (
@@ -178,10 +176,7 @@ def test_a_server_that_was_stopped_answers_no_lookup_from_its_past(
 def test_two_servers_that_change_the_same_keys_lose_and_repeat_nothing(
     etcd_cluster: EtcdCluster, etcd_name: str, tmp_path: Path, count: Count
 ) -> None:
-    """Increments are exact, and of compare-and-set with one expected value one succeeds.
-
-    Seen red with: groups applied when they are sent, not in the order of the log.
-    """
+    """Increments are exact, and of compare-and-set with one expected value one succeeds."""
     increments = 150
     wins: list[int] = []
     with Fleet(tmp_path, etcd_cluster, etcd_name, 2) as fleet:
@@ -213,8 +208,6 @@ def test_a_server_that_was_down_or_stopped_while_the_log_was_trimmed_comes_back_
 ) -> None:
     """One that was down starts from the checkpoint. One that was stopped goes on: with the groups it missed, if these
     are still there, else from the checkpoint, by itself.
-
-    Seen red with: a gap in the groups that is not noticed.
     """
     options = ("--compact-after", "100", "--etcd-margin", margin_s)
     with Fleet(tmp_path, etcd_cluster, etcd_name, 3, *options) as fleet:

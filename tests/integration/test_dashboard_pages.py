@@ -360,10 +360,14 @@ def test_servers_of_a_catalog_are_shown_with_their_tables(tmp_path: Path, browse
     with contextlib.ExitStack() as stack:
         catalog = subprocess.Popen(
             [*KVZMQ, "catalog", "--host", "127.0.0.1", "--port", str(port)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_the_tests,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=end_with_the_tests,
         )  # fmt: skip
         stack.callback(catalog.wait, 30)
         stack.callback(catalog.kill)
+        assert catalog.stdout is not None
+        stack.callback(catalog.stdout.close)
+        # A server that is there first would announce itself again after a minute.
+        assert catalog.stdout.readline().startswith(b"Listening")
         named = ("--catalog", f"127.0.0.1:{port}", "--project")
         servers = [
             stack.enter_context(ServerProcess(tmp_path / name, *named, name)) for name in ("zebra", "<b>horse</b>")

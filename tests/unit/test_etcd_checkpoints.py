@@ -262,7 +262,7 @@ def test_a_checkpoint_that_holds_less_than_the_present_one_is_not_written(keys: 
 
 
 def test_trimming_deletes_the_groups_up_to_a_number_of_every_server(keys: FakeKeys, file_of: FileOf) -> None:
-    """Seen red with trimming to the checkpoint's last group whatever was asked, and in the order of the keys."""
+    """Seen red with groups trimmed whenever they were put, and with some that the checkpoint does not hold."""
     chance = random.Random(1)
     servers = {server: 0 for server in "zyabc"}
     numbers = []
@@ -352,7 +352,7 @@ def test_half_written_checkpoints_are_removed_without_a_lock_at_any_moment_of_th
 
 
 def test_groups_that_the_checkpoint_holds_are_trimmed_without_a_lock(keys: FakeKeys, file_of: FileOf) -> None:
-    """When etcd takes no put. Seen red with the groups behind it trimmed as well."""
+    """When etcd takes no put. Seen red with nothing trimmed."""
     trim_by_force(keys, Deletes(keys), NAME)
     numbers = [keys.append(NAME, f"server{seq % 3}", seq) for seq in range(30)]
     write(keys, file_of(content(1, 0.1)), numbers[19])
@@ -363,7 +363,6 @@ def test_groups_that_the_checkpoint_holds_are_trimmed_without_a_lock(keys: FakeK
 def test_a_writer_at_any_moment_of_their_removal_without_a_lock_writes_a_whole_checkpoint(
     keys: FakeKeys, file_of: FileOf
 ) -> None:
-    """Seen red with the pieces listed after the lock is deleted, and the head read before."""
     for calls in range(12):
         keys = FakeKeys()
         write(keys, file_of(content(1)), 1)

@@ -119,7 +119,7 @@ def test_nothing_is_begun_before_etcd_has_said_anything(bench: Bench) -> None:
 
 
 def test_a_log_that_has_outgrown_the_checkpoint_gets_a_new_one_after_a_while_of_its_own(bench: Bench) -> None:
-    """Servers begin at different moments. Seen red without that while, and with a checkpoint at every poll."""
+    """Servers begin at different moments. Seen red without that while."""
     bench.show(None)
     bench.log.log_bytes = LOG_BYTES_MIN
     assert bench.poll() == ()
@@ -172,7 +172,7 @@ def test_the_log_is_trimmed_a_margin_after_a_checkpoint_was_seen(bench: Bench) -
 
 
 def test_when_the_quota_fills_the_log_is_shortened_early_and_without_a_margin(bench: Bench) -> None:
-    """Seen red with the margin kept, and with the usual length."""
+    """Seen red with the margin kept."""
     bench.show(head("a", 7), revision=1000)
     bench.poll()
     bench.log.log_bytes = QUOTA // 32 + 1
