@@ -21,6 +21,9 @@ from support.servers import ServerProcess
 FULL = os.environ.get("KVZMQ_FULL", "") not in ("", "0")
 """Whether the whole matrix runs."""
 
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+"""Before any test module imports gRPC: else a server that a test forks may abort before it is one. See store.etcd."""
+
 hypothesis.settings.register_profile(
     "kvzmq", deadline=None, suppress_health_check=list(hypothesis.HealthCheck), print_blob=True, database=None
 )
