@@ -276,7 +276,7 @@ export function mount(root) {
       ink.fillStyle = hue(lane);
       ink.fillRect(LABEL - 8, y(lane) + 6, 3, LANE - 12);
       ink.fillStyle = colour("text");
-      ink.fillText(name.length > 15 ? `${name.slice(0, 14)}…` : name, LABEL - 14, y(lane) + LANE / 2);
+      ink.fillText(name.length > 15 ? `…${name.slice(-14)}` : name, LABEL - 14, y(lane) + LANE / 2);
     });
   }
 
