@@ -15,9 +15,10 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     "table": ("keys", "revision", "lineage", "epoch", "sessions", "expiring_keys", "indexes", "table_time_s"),
     "memory": ("memory_*", "resident_bytes", "row_bytes", "index_bytes", "session_bytes", "history_bytes"),
     "requests": ("steps", "requests", "requests_refused", "requests_waiting", "operations"),
-    "log": ("commits", "requests_committed", "log_*", "last_group", "storage_trouble", "disk_*"),
-    "compaction": ("compaction*", "checkpoint_bytes", "backups"),
-    "clients": ("clients", "watches", "descriptors*", "router_*", "tcp_*"),
+    "log": ("commits", "requests_committed", "log_*", "last_group", "storage_trouble", "barrier*", "disk_*"),
+    "etcd": ("etcd_*",),
+    "compaction": ("compaction*", "checkpoint_*", "trimmed_position", "backups"),
+    "clients": ("clients", "watches", "monitors", "descriptors*", "router_*", "tcp_*"),
 }
 """Which names belong together; * stands for any end."""
 
