@@ -29,7 +29,7 @@ def preface(plots: Sequence[str]) -> str:
     """Say what this is and how to read it."""
     return paragraph(
         "Written by `make report` from what it has measured, benchmarks/results/*.csv. Figures are medians over the",
-        "rounds of a run. Each experiment is a run by itself, not all were made on the same day: compare within a table.",
+        "rounds of a run. Each experiment is a run by itself, some were made on another day: compare within a table.",
         "A change counts when it is on the disk, unless a table says otherwise.",
         f"Plots: {join(plots)}." if plots else "",
     )
