@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.servers import ServerProcess
+from support.servers import ServerProcess, wait_until
 
 sys.path.append(str(Path(__file__).parents[2]))  # at the end: a planted fault's copy of the package comes first
 from benchmarks.run import hostile_peers
@@ -31,19 +31,23 @@ OVERHEAD_BYTES = 64 << 20
 
 
 @pytest.fixture
-def attack(tmp_path: Path, count: Callable[[str, int], None]) -> Iterator[Callable[[str], hostile_peers.Outcome]]:
-    with ServerProcess(tmp_path / "data", bridge=True, environment=GIVE_BACK) as server:
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path / "data", bridge=True, environment=GIVE_BACK) as running:
+        yield running
 
-        def run(name: str) -> hostile_peers.Outcome:
-            known = hostile_peers.Server(server.url, server.port, server.pid, REQUEST_BYTES_MAX)
-            outcome = hostile_peers.measure(name, known, SECONDS, lambda: server.running)
-            count(f"{name}: longest wait, ms", int(outcome.longest_s * 1000))
-            count(f"{name}: memory, KiB", outcome.memory_bytes >> 10)
-            assert outcome.alive, server.stderr
-            assert outcome.longest_s < WAIT_S_MAX and outcome.requests > 5
-            return outcome
 
-        yield run
+@pytest.fixture
+def attack(server: ServerProcess, count: Callable[[str, int], None]) -> Callable[[str], hostile_peers.Outcome]:
+    def run(name: str) -> hostile_peers.Outcome:
+        known = hostile_peers.Server(server.url, server.port, server.pid, REQUEST_BYTES_MAX)
+        outcome = hostile_peers.measure(name, known, SECONDS, lambda: server.running)
+        count(f"{name}: longest wait, ms", int(outcome.longest_s * 1000))
+        count(f"{name}: memory, KiB", outcome.memory_bytes >> 10)
+        assert outcome.alive, server.stderr
+        assert outcome.longest_s < WAIT_S_MAX and outcome.requests > 5
+        return outcome
+
+    return run
 
 
 @pytest.mark.parametrize("name", ["unread", "pages", "lines"])
@@ -70,9 +74,14 @@ def test_peers_that_do_not_read_hold_no_more_than_their_budget(attack: Callable[
     assert attack("unread_large").memory_bytes < 190 * hostile_peers.ROWS * hostile_peers.ROW_BYTES + OVERHEAD_BYTES
 
 
-def test_long_identities_are_not_kept(attack: Callable[[str], hostile_peers.Outcome]) -> None:
-    """Red when 700 connections of 8 MB of identity each left 5.3 GB: libzmq holds three of a connection's own."""
-    assert attack("identities").memory_bytes < 700 * REQUEST_BYTES_MAX
+def test_long_identities_are_not_kept(server: ServerProcess, attack: Callable[[str], hostile_peers.Outcome]) -> None:
+    """Red when 700 connections of 8 MB of identity each left 5.3 GB: libzmq holds three of a connection's own.
+
+    How many of them it holds at a time is up to how soon it notices that they have ended: all, on a slow machine.
+    """
+    before_bytes = hostile_peers.memory_bytes(server.pid)
+    assert attack("identities").memory_bytes < 700 * 3 * REQUEST_BYTES_MAX + OVERHEAD_BYTES
+    wait_until(lambda: hostile_peers.memory_bytes(server.pid) - before_bytes < OVERHEAD_BYTES)
 
 
 def test_idle_connections_keep_no_newcomer_waiting(attack: Callable[[str], hostile_peers.Outcome]) -> None:

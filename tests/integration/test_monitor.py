@@ -161,9 +161,8 @@ def test_a_monitor_of_another_table_ends_with_a_clear_word(tmp_path: Path) -> No
 
 def test_a_stopped_monitor_disturbs_nobody_and_loses_what_it_missed(server: ServerProcess, table: kvzmq.Client) -> None:
     """A process that is stopped reads nothing and gives no heartbeat: 50,000 requests go by."""
-    follower = process("-c", server.url, "monitor", "--op", "increment", "--json")
+    follower = monitoring(server, table, "--op", "increment", "--json")
     assert follower.stdout is not None
-    wait_until(lambda: table.stats()["monitors"] == 1)
     table.increment("n")
     assert json.loads(line_of(follower))["operations"] == [{"name": "increment", "key": "n"}]
     os.kill(follower.pid, signal.SIGSTOP)

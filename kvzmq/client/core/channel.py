@@ -128,5 +128,9 @@ class Channel:
 
     def _connects_too_long(self, now_s: float) -> bool:
         """Say whether there should be a connection by now."""
-        failed = self._failure is not None and self._failure.change is not Change.SILENT
-        return now_s - self._opened_s > (FAILED_S if failed else CONNECT_S)
+        return now_s - self._opened_s > (FAILED_S if self._has_failed else CONNECT_S)
+
+    @property
+    def _has_failed(self) -> bool:
+        """Whether a try to connect has ended, rather than not yet come to anything."""
+        return self._failure is not None and self._failure.change is not Change.SILENT

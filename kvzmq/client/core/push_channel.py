@@ -41,7 +41,7 @@ class PushChannel(Channel, Generic[S]):
         self.state = state
         self._note_seen = note_seen
         self._refusing = 0  # how many times in a row a server has refused for now
-        self._changes = 0  # how many times in a row another table answered
+        self._changes = 0  # how many times in a row another table answered, and nobody who may have the one meant
         self._again_s = math.inf  # when to ask this one again, or the next one, after it has
         self._sent_s = 0.0
         self._heard_s = 0.0  # or, if later, when this program was busy with something else
@@ -83,14 +83,21 @@ class PushChannel(Channel, Generic[S]):
         Returns:
             whether it seems gone: close the channel then, and open it again
         """
+        unknown = False  # whether this server may have the table that is meant
         if self.state.refused and self.endpoints.has_alternatives:
             gone = now_s >= self._again_s
         elif self.connected:
             gone = now_s - self._heard_s > SILENCE_S_MAX
+            unknown = True
         else:
             gone = self.endpoints.has_alternatives and self._connects_too_long(now_s)
+            unknown = not self._has_failed
         if gone:
             self.endpoints.next()
+            self.state.refused = False  # of the next one nothing is known yet: it has its time to connect
+            self._again_s = math.inf
+            if unknown:
+                self._changes = 0
         return gone
 
     def receive_all(self, now_s: float) -> None:
@@ -118,6 +125,7 @@ class PushChannel(Channel, Generic[S]):
 
     def _note_refused(self, now_s: float) -> None:
         if self._again_s == math.inf:
+            self._changes = 0
             at_once = self._refusing == 0 and self.endpoints.has_alternatives
             self._again_s = now_s + (0.0 if at_once else min(REFUSED_S * 2**self._refusing, REFUSED_S_MAX))
             self._refusing = min(self._refusing + 1, 10)
