@@ -118,4 +118,6 @@ MUTANTS = [
            "tests/unit/test_tcp_transport.py::test_who_sends_on_behind_a_wrong_token_is_told_before_the_end", 14),
     Mutant("a refused peer may send for ever", "server/transport/tcp.py", "            if not received_bytes or connection.received_bytes > DRAINED_BYTES_MAX:\n", "            if not received_bytes:\n",
            "tests/unit/test_tcp_transport.py::test_who_never_stops_sending_behind_a_wrong_token_is_closed_at_last", 14),
+    Mutant("a stranger's first line is waited for like any other", "server/transport/tcp_connection.py", "if token is None else TOKEN_BYTES_MAX + 1", "if True else TOKEN_BYTES_MAX + 1",
+           "tests/unit/test_tcp_transport.py::test_a_first_line_longer_than_any_token_is_not_waited_for", 9),
 ]
