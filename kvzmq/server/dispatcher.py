@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -22,6 +22,7 @@ from kvzmq.server import watches
 from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
+from kvzmq.server.known_clients import KnownClients
 from kvzmq.server.monitors import Monitors
 from kvzmq.server.observer import Executed, Observer
 from kvzmq.server.seen import SeenQueue
@@ -120,7 +121,8 @@ class Dispatcher:
         self._unknown: UnknownStep | None = None
         self.is_full = False
         """Whether no more requests can be taken in, as too many wait for the log."""
-        self._described: bytes | None = None
+        self._described: bytes | None = None  # what was looked up for the request that is being served
+        self._known: KnownClients | None = None
         self._request_bytes_max = request_bytes_max
         self._served: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
             operations.Hello: self._hello,
@@ -491,7 +493,7 @@ class Dispatcher:
         results: list[tuple[int, Any]] = []
         table, budget = self.store.table, self.store.table.budget
         budget.begin(len(request.ops), table.semantics, table.revision)
-        self._described = None
+        self._described = self._known = None
         for op in request.ops:
             try:
                 serve = self._served.get(type(op))
@@ -509,8 +511,10 @@ class Dispatcher:
         return number
 
     def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
+        budget = self.store.table.budget
+        budget.check()  # before they are sorted and encoded
         found = () if self.slow_log is None else self.slow_log.requests(op.limit)
-        return self.store.table.budget.charge(msgpack.encode_value(found))
+        return budget.charge(msgpack.encode_value(found))
 
     def _stats(self, arrival: Arrival, op: operations.Stats) -> Raw:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
@@ -527,23 +531,17 @@ class Dispatcher:
         return self.store.table.budget.charge(msgpack.encode_value(self.backups.read(op.id, op.offset)))
 
     def _clients(self, arrival: Arrival, op: operations.Clients) -> Raw:
-        known = self._known_clients()
-        names = sorted(name for name in known if name > op.after)[: op.limit]
-        watches_of = self.watches.count_by_client()
-        found = []
-        for name in names:
-            transport, client = known[name]
-            found.append(transport.describe(client) | {"watches": watches_of.get(name, 0)})
-        return self.store.table.budget.charge(msgpack.encode_value(found))
+        budget = self.store.table.budget
+        budget.check()  # before the kernel is asked of each
+        return budget.charge(msgpack.encode_value(self._known_clients().describe(op.after, op.limit)))
 
-    def _known_clients(self) -> dict[str, tuple[Transport, Hashable]]:
-        return {
-            name: (transport, client) for transport in self._transports for name, client in transport.clients().items()
-        }
+    def _known_clients(self) -> KnownClients:
+        if self._known is None:
+            self._known = KnownClients(self._transports, self.watches.count_by_client())
+        return self._known
 
     def _kick(self, arrival: Arrival, op: operations.Kick) -> bool:
-        found = self._known_clients().get(op.name)
-        if found is None or not found[0].kick(found[1]):
+        if not self._known_clients().kick(op.name):
             return False
         _log.info("%s was kicked by %s", op.name, arrival.transport.name(arrival.peer))
         return True
