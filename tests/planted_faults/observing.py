@@ -62,4 +62,6 @@ MUTANTS = [
            "tests/unit/test_dashboard_changes.py::test_the_number_of_prefixes_is_bounded", 9),
     Mutant("prefixes are watched for browsers that are gone", "dashboard/changes.py", "            if now_s - watched.asked_s > IDLE_S:", "            if False:",
            "tests/unit/test_dashboard_changes.py::test_a_watch_that_nobody_asks_for_ends", 9),
+    Mutant("the dashboard tells whole sessions", "dashboard/rows.py", "entry.session.hex()[:SESSION_DIGITS]", "entry.session.hex()",
+           "tests/integration/test_dashboard_rows.py::test_the_log_tells_times_and_sessions_too", 14),
 ]
