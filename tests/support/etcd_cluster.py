@@ -27,18 +27,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from support.servers import end_with_the_tests, free_port
+from support.servers import PATIENCE_S, end_with_the_tests, free_port
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = PATIENCE_S
 """How long a cluster may take until it has a leader: the machine may be busy."""
 
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = PATIENCE_S
 
 ROOT_PASSWORD = "open sesame"
 """Of the user root, with auth."""
 
 _LOG_BYTES_SHOWN = 3000
-_CTL_TIMEOUT_S = 60.0
+_CTL_TIMEOUT_S = PATIENCE_S
 
 
 class Tls(NamedTuple):
@@ -140,7 +140,7 @@ class EtcdNode:
         self.signal(signal.SIGCONT)
 
     def metric(self, name: str) -> float | None:
-        """Return one of its metrics, or None if it does not answer at once."""
+        """Return one of its metrics, or None if it does not answer."""
         for line in (self._get("metrics") or "").splitlines():
             if line.startswith(f"{name} "):
                 return float(line.split()[1])
