@@ -11,11 +11,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
 import pytest
-from support.servers import KVZMQ, PATIENCE_S, ServerProcess, free_port, wait_until
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess, end_with_the_tests, free_port, wait_until
 from support.wire import WireClient
 
 from kvzmq.cli import main
@@ -115,12 +116,14 @@ def test_the_units_commands_start_reload_and_stop_a_server(tmp_path: Path) -> No
         heard: list[str] = []
 
         def hear(word: str) -> None:
-            while not any(word in line for line in heard):
+            deadline_s = time.monotonic() + PATIENCE_S
+            while not any(word in line for line in heard):  # a status comes now and then, whatever happens
+                assert time.monotonic() < deadline_s, f"no {word} in {heard}"
                 heard.extend(manager.recv(4096).decode().splitlines())
 
         server = subprocess.Popen(
             [*KVZMQ, *shlex.split(command)[1:]], env=environment, cwd="/", umask=int(found["UMask"][0], 8),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_the_tests,
         )  # fmt: skip
         stack.callback(server.wait)
         stack.callback(server.kill)
