@@ -24,7 +24,7 @@ from support.servers import free_port, take_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("kvzmq", "pyproject.toml", "setup.py", "README.md", "LICENSE")
-TIMEOUT_S = 300
+TIMEOUT_S = 900
 
 pytestmark = pytest.mark.xdist_group("dist")  # so that one worker builds, once
 pytest.importorskip("build", reason="`make test` installs it; by hand: pip install -e '.[test,dist]'")
