@@ -50,7 +50,7 @@ RULES = {
     "kvzmq.curve": ("kvzmq.errors",),
     "kvzmq.protocol": ("kvzmq.errors", "kvzmq.protocol"),
     "kvzmq.protocol.declaration": (),
-    "kvzmq.protocol.operations": ("kvzmq.errors", "kvzmq.protocol.declaration"),
+    "kvzmq.protocol.operations": ("kvzmq.errors", "kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
     "kvzmq.protocol.messages": ("kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
     "kvzmq.protocol.validation": ("kvzmq.errors", "kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
     "kvzmq.protocol.encoding": ("kvzmq.protocol.declaration",),
