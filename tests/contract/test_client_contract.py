@@ -892,6 +892,6 @@ def test_every_public_name_has_a_docstring() -> None:
         if not inspect.isclass(thing):
             continue
         assert thing.__doc__, name
-        for member, value in vars(thing).items():
+        for member, value in inspect.getmembers(thing):
             if not member.startswith("_") and (callable(value) or isinstance(value, property)):
                 assert inspect.getdoc(value), f"{name}.{member}"
