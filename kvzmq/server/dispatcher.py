@@ -7,27 +7,24 @@ durable the replies are handed to the transports, in the same order. The dispatc
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Raw
-
-from kvzmq import __version__, errors
+from kvzmq import errors
 from kvzmq.protocol import messages, msgpack, operations
-from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LARGE_BYTES_MIN, Refusal, Reply, Request
-from kvzmq.server import watches
 from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
 from kvzmq.server.monitors import Monitors
 from kvzmq.server.observer import Executed, Observer
 from kvzmq.server.seen import SeenQueue
+from kvzmq.server.served import ServedOperations
 from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
+from kvzmq.server.watches import Watches
 from kvzmq.store.store import HeldReply, Step, StepState, Store
 
 WAITING_BYTES_MAX = 1 << 20
@@ -35,8 +32,6 @@ WAITING_BYTES_MAX = 1 << 20
 
 EXPIRY_S = 0.01
 """The shortest wait for a row to expire: rows that become due within it are removed together."""
-
-_log = logging.getLogger(__name__)
 
 _NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
 
@@ -86,10 +81,13 @@ class Dispatcher:
     ) -> None:
         self.store = store
         self._name_of = name_of
-        self.backups = Backups() if backups is None else backups
-        self.watches = watches.Watches(store.table, monotonic)
+        self.watches = Watches(store.table, monotonic)
         self.monitors = Monitors(monotonic)
         self.slow_log = slow_log
+        self.served = ServedOperations(
+            store, self.watches, self.monitors, slow_log, Backups() if backups is None else backups, describe,
+            request_bytes_max, transports,
+        )  # fmt: skip
         store.keeps_times = slow_log is not None
         self.deferral = Deferral(store, monotonic)
         self.ahead = SeenQueue(store, monotonic)
@@ -114,27 +112,11 @@ class Dispatcher:
         self._in_groups = self._singly  # whether the step may have several groups
         self._clock = clock
         self._monotonic = monotonic
-        self._describe = describe
         self._transports = transports
         self._run_all = self._run if group_commit else self._run_singly
         self._unknown: UnknownStep | None = None
         self.is_full = False
         """Whether no more requests can be taken in, as too many wait for the log."""
-        self._described: bytes | None = None
-        self._request_bytes_max = request_bytes_max
-        self._served: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
-            operations.Hello: self._hello,
-            operations.Stats: self._stats,
-            operations.Backup: self._backup,
-            operations.Clients: self._clients,
-            operations.Kick: self._kick,
-            operations.Watch: self._watch,
-            operations.WatchQuery: self._watch_query,
-            operations.Monitor: self._monitor,
-            operations.SlowRequests: self._slow_requests,
-            operations.Progress: self._progress,
-            operations.Unwatch: self._unwatch,
-        }
 
     def dispatch(self, arrivals: list[Arrival]) -> None:
         """Execute one step's arrivals and send their replies; none leaves before the step is durable.
@@ -376,7 +358,7 @@ class Dispatcher:
 
     def _execute_one(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
         if request.served:
-            return step.hold(step.refuse_cut_off(request) or self._serve(arrival, request))
+            return step.hold(step.refuse_cut_off(request) or self.served.answer(arrival, request, self.steps))
         return step.execute(request)
 
     def _admit(self, arrival: Arrival, request: Request | Refusal) -> Request | Refusal:
@@ -475,108 +457,12 @@ class Dispatcher:
         if needs_no_table(request):
             self.requests += 1
             self.operations += len(request.ops)
-            return self._serve(arrival, request)
+            return self.served.answer(arrival, request, self.steps)
         if request.seen is not None and (not request.scans or self.deferral.is_still_ready(request)):
             self.requests += 1
             self.operations += len(request.ops)
-            return self._serve(arrival, request) if request.served else self.store.read(request)
+            return self.served.answer(arrival, request, self.steps) if request.served else self.store.read(request)
         if not request.writes:
             return None
         message = f"not applied: what became of an earlier change is not known yet: {self.store.trouble}"
         return self.store.find_cached(request) or self._refuse(Refusal(request.seq, errors.WriteRejected.code, message))
-
-    # ---- operations that concern the server or the connection
-
-    def _serve(self, arrival: Arrival, request: Request) -> Reply:
-        results: list[tuple[int, Any]] = []
-        table, budget = self.store.table, self.store.table.budget
-        budget.begin(len(request.ops), table.semantics, table.revision)
-        self._described = None
-        for op in request.ops:
-            try:
-                serve = self._served.get(type(op))
-                results.append((errors.OK, serve(arrival, op) if serve is not None else table.read(op)))
-            except errors.OperationError as error:
-                table.note_failed(op, error.code)
-                results.append((error.code, budget.charge_text(str(error))))
-        self.watches.forget(arrival)
-        return Reply(request.seq, table.revision, budget.encode(results))
-
-    def _monitor(self, arrival: Arrival, op: operations.Monitor) -> int:
-        number = self.watches.take_number()
-        self.monitors.add(arrival, number, op, self.steps)
-        self.store.keeps_times = True
-        return number
-
-    def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
-        found = () if self.slow_log is None else self.slow_log.requests(op.limit)
-        return self.store.table.budget.charge(msgpack.encode_value(found))
-
-    def _stats(self, arrival: Arrival, op: operations.Stats) -> Raw:
-        if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
-            self._described = msgpack.encode_value(self._describe())
-        return self.store.table.budget.charge(self._described)
-
-    def _backup(self, arrival: Arrival, op: operations.Backup) -> int | Raw | None:
-        if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:
-            raise errors.BackupFailed(
-                "backup goes in a request of its own: reading more than a piece would hold others up"
-            )
-        if op.offset is None:
-            return self.backups.begin(op.id)
-        return self.store.table.budget.charge(msgpack.encode_value(self.backups.read(op.id, op.offset)))
-
-    def _clients(self, arrival: Arrival, op: operations.Clients) -> Raw:
-        known = self._known_clients()
-        names = sorted(name for name in known if name > op.after)[: op.limit]
-        watches_of = self.watches.count_by_client()
-        found = []
-        for name in names:
-            transport, client = known[name]
-            found.append(transport.describe(client) | {"watches": watches_of.get(name, 0)})
-        return self.store.table.budget.charge(msgpack.encode_value(found))
-
-    def _known_clients(self) -> dict[str, tuple[Transport, Hashable]]:
-        return {
-            name: (transport, client) for transport in self._transports for name, client in transport.clients().items()
-        }
-
-    def _kick(self, arrival: Arrival, op: operations.Kick) -> bool:
-        found = self._known_clients().get(op.name)
-        if found is None or not found[0].kick(found[1]):
-            return False
-        _log.info("%s was kicked by %s", op.name, arrival.transport.name(arrival.peer))
-        return True
-
-    def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
-        if op.info is not None and op.info.heartbeat_s is not None:
-            self.watches.expect_heartbeats(arrival, op.info.heartbeat_s)
-        return {
-            "version": __version__,
-            **self.store.identity(),
-            "revision": self.store.revision,
-            "request_bytes_max": self._request_bytes_max,
-            "heartbeat_s": messages.HEARTBEAT_S,
-            "seen": True,
-            "shared": self.store.is_shared,
-        }
-
-    def _watch(self, arrival: Arrival, op: operations.Watch) -> Any:
-        return self._start_watch(arrival, watches.by_prefix(op.prefix), op)
-
-    def _watch_query(self, arrival: Arrival, op: operations.WatchQuery) -> Any:
-        return self._start_watch(arrival, watches.by_query(op.subkey, op.subvalue), op)
-
-    def _start_watch(
-        self, arrival: Arrival, filter_: watches.Filter, op: operations.Watch | operations.WatchQuery
-    ) -> int | list[Any]:
-        number = self.watches.add(arrival, filter_, op.from_revision, op.epoch, marks=op.epoch != "")
-        identity = self.store.identity()
-        return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
-
-    def _progress(self, arrival: Arrival, op: operations.Progress) -> bool:
-        return self.watches.ask_progress(arrival, op.watch) or self.monitors.note_heartbeat(arrival, op.watch)
-
-    def _unwatch(self, arrival: Arrival, op: operations.Unwatch) -> None:
-        self.watches.remove(arrival, op.watch)
-        self.monitors.remove(arrival, op.watch)

@@ -53,7 +53,7 @@ MUTANTS = [
         COSTLY + "test_looking_through_rows_waits_for_those_that_are_due_unless_nothing_can_be_written", 4,
     ),
     Mutant(
-        "stats made for each operation", "server/dispatcher.py",
+        "stats made for each operation", "server/served.py",
         "        if self._described is None:", "        if True:",
         COSTLY + "test_stats_asked_often_in_one_request_are_made_once", 9,
     ),
@@ -93,11 +93,11 @@ MUTANTS = [
            "tests/unit/test_scrape.py::test_the_metrics_need_the_token_and_health_does_not", 9),
     Mutant("metrics open to other machines", "server/scrape.py", "        if not open_to_others and not", "        if False and not",
            "tests/unit/test_scrape.py::test_other_machines_do_not_reach_it_unless_that_is_said", 9),
-    Mutant("errors beside a stats outgrow the reply", "server/dispatcher.py", "budget.charge_text(str(error))", "str(error)",
+    Mutant("errors beside a stats outgrow the reply", "server/served.py", "budget.charge_text(str(error))", "str(error)",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("dispatcher commits each request alone", "server/dispatcher.py", "self._run_all = self._run if group_commit else", "self._run_all = self._run if False else",
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
-    Mutant("stats gives every operation the room of a reply", "server/dispatcher.py", "                serve = self._served.get(type(op))\n", "                budget.begin(len(request.ops), table.semantics, table.revision)\n                serve = self._served.get(type(op))\n",
+    Mutant("stats gives every operation the room of a reply", "server/served.py", "                method = self.methods.get(type(op))\n", "                budget.begin(len(request.ops), table.semantics, table.revision)\n                method = self.methods.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("an event without room is skipped", "server/watches.py", "payload, more):\n                return False\n", "payload, more):\n                pass\n",
            "tests/unit/test_watches.py::test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing", 4),
@@ -250,13 +250,13 @@ MUTANTS = [
         BACKUPS + "test_so_many_backups_are_open_and_a_vanished_one_makes_room", 9,
     ),
     Mutant(
-        "any number of pieces in a request", "server/dispatcher.py",
+        "any number of pieces in a request", "server/served.py",
         "        if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:", "        if False:",
         BACKUPS + "test_a_backup_goes_in_a_request_of_its_own", 9,
     ),
     Mutant(
         "a watch begins at a server that is cut off", "server/dispatcher.py",
-        "step.refuse_cut_off(request) or self._serve", "self._serve",
+        "step.refuse_cut_off(request) or self.served", "self.served",
         READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 16,
     ),
     Mutant(
