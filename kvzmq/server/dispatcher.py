@@ -16,7 +16,7 @@ from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.messages import LARGE_BYTES_MIN, Refusal, Reply, Request
 from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
-from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
+from kvzmq.server.deferral import Deferral, count_together, refuse_unbuilt
 from kvzmq.server.monitors import Monitors
 from kvzmq.server.observer import Executed, Observer
 from kvzmq.server.seen import SeenQueue
@@ -228,7 +228,7 @@ class Dispatcher:
             began_s = self._monotonic()
             self._run_waiting()
         while arrivals:
-            count = self._count_together(arrivals)
+            count = count_together(arrivals)
             time_us = self._clock()
             admitted = self.deferral.admit(arrivals[:count], time_us)
             if len(admitted) < count:
@@ -236,24 +236,6 @@ class Dispatcher:
             self._run_all(admitted, time_us)
             arrivals = arrivals[count:]
         self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
-
-    def _count_together(self, arrivals: Sequence[Arrival]) -> int:
-        """Return how many of the first arrivals go into one group.
-
-        The indexes of a scan have to apply at once what was written before it in its group, so a group ends before a
-        scan when much was written. A request that writes and scans begins a group if anything was written before it,
-        so that its result does not depend on the other requests of its step, and replay gives the same.
-        """
-        written = 0
-        for count, arrival in enumerate(arrivals):
-            request = arrival.request
-            if isinstance(request, Refusal):
-                continue
-            if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):
-                return count
-            if request.writes:
-                written += len(request.frame)
-        return len(arrivals)
 
     def _run_waiting(self) -> None:
         time_us = self._clock()
@@ -263,7 +245,7 @@ class Dispatcher:
         if arrivals:
             self._in_groups = self._has_waited = True
         while arrivals:
-            count = self._count_together(arrivals)
+            count = count_together(arrivals)
             self._run_all(arrivals[:count], time_us)
             arrivals = arrivals[count:]
 

@@ -43,8 +43,8 @@ MUTANTS = [
         COSTLY + "test_a_request_whose_indexes_are_too_large_together_is_refused", 9,
     ),
     Mutant(
-        "much written and looked through in one group", "server/dispatcher.py",
-        "            if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):", "            if False:",
+        "much written and looked through in one group", "server/deferral.py",
+        "        if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):", "        if False:",
         COSTLY + "test_a_step_that_wrote_much_looks_through_rows_after_the_indexes_have_followed", 9,
     ),
     Mutant(
