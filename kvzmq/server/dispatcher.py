@@ -25,7 +25,8 @@ from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
 from kvzmq.server.watches import Watches
-from kvzmq.store.store import HeldReply, Step, StepState, Store
+from kvzmq.store.step import HeldReply, Step, StepState
+from kvzmq.store.store import Store
 
 WAITING_BYTES_MAX = 1 << 20
 """How many bytes of results wait for the sync, and one reply more: a step may ask for a thousand of 8 MiB each."""

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from kvzmq.protocol import operations
 from kvzmq.protocol.messages import Request
 from kvzmq.server.transport import Arrival, Transport
-from kvzmq.store.store import Step
+from kvzmq.store.step import Step
 
 LATE_S = 1.0
 """How long a linearizable read waits for the log, seconds: clients that asked again and again would fill the queue."""

@@ -28,7 +28,8 @@ from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.log import Checkpoint, Log
-from kvzmq.store.store import Step, StepState, Store, compact
+from kvzmq.store.step import Step, StepState
+from kvzmq.store.store import Store, compact
 
 SESSION = b"s" * 16
 Opener = Callable[[], Log]

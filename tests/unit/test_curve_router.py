@@ -279,7 +279,7 @@ def test_names_are_those_of_what_is_logged() -> None:
     store = Store(cast("Log", log))
     again = logged(b"s" * 16, 1, Open())
     store.begin([again], 1, ["alice"]).execute(again)
-    store._step = None
+    store.open_step = None
     write, read = (logged(None, 1, op) for op in (Insert("a", Raw(b"\x01")), Size()))
     requests = [again, read, write, write, write, write, read]
     names = ["alice", "eve", "alice", None, "bob", "bob", "eve"]
