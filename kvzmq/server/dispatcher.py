@@ -23,9 +23,9 @@ from kvzmq.server.seen import SeenQueue
 from kvzmq.server.served import ServedOperations
 from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
-from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
+from kvzmq.server.unknown import RESOLVE_S, UnknownGroup, needs_no_table
 from kvzmq.server.watches import Watches
-from kvzmq.store.step import HeldReply, Step, StepState
+from kvzmq.store.group import Group, GroupState, HeldReply
 from kvzmq.store.store import Store
 
 WAITING_BYTES_MAX = 1 << 20
@@ -115,7 +115,7 @@ class Dispatcher:
         self._monotonic = monotonic
         self._transports = transports
         self._run_all = self._run if group_commit else self._run_singly
-        self._unknown: UnknownStep | None = None
+        self._unknown: UnknownGroup | None = None
         self.is_full = False
         """Whether no more requests can be taken in, as too many wait for the log."""
 
@@ -264,12 +264,12 @@ class Dispatcher:
             self._unknown.admit(arrivals)
             return
         requests = [request for arrival in arrivals if isinstance(request := arrival.request, Request)]
-        step = self.store.begin(requests, time_us, self._name_of and self._senders_of(arrivals))
-        if step.state is StepState.UNKNOWN:
+        group = self.store.begin(requests, time_us, self._name_of and self._senders_of(arrivals))
+        if group.state is GroupState.UNKNOWN:
             self._stamp(arrivals)
-            self._unknown = UnknownStep(step, arrivals, self._monotonic())
+            self._unknown = UnknownGroup(group, arrivals, self._monotonic())
         else:
-            self._execute(step, arrivals)
+            self._execute(group, arrivals)
 
     def _senders_of(self, arrivals: Sequence[Arrival]) -> list[str | None]:
         """Return the names of the clients that have sent requests, for the log; None for who has shown no key."""
@@ -277,15 +277,15 @@ class Dispatcher:
         users = [each.transport.user(each.peer) for each in arrivals if isinstance(each.request, Request)]
         return [self._name_of(user) if user else None for user in users]
 
-    def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
+    def _execute(self, group: Group, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
         held_bytes = 0
-        observed, execute = bool(self.observers) or self.monitors.is_looking, step.execute
+        observed, execute = bool(self.observers) or self.monitors.is_looking, group.execute
         self._revision = self.store.table.revision
         for arrival in arrivals:
             request = arrival.request
             if observed or isinstance(request, Refusal) or not request.is_quick:
-                reply = self._answer(step, arrival, request)
+                reply = self._answer(group, arrival, request)
             else:  # what nearly all are
                 self.requests += 1
                 self.operations += len(request.ops)
@@ -293,12 +293,12 @@ class Dispatcher:
             held_bytes += len(reply.results)
             if held_bytes > WAITING_BYTES_MAX:
                 self._note_executed()
-                replies = step.release()
+                replies = group.release()
                 self._send(unsent, replies)
                 unsent, held_bytes = unsent[len(replies) :], 0
         if held_bytes >= LARGE_BYTES_MIN or self._measured or self._in_groups:
             self._note_executed()
-        self._send(unsent, step.sync())
+        self._send(unsent, group.sync())
 
     def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
         began_ns = time.perf_counter_ns() if self.is_timed else 0
@@ -323,26 +323,26 @@ class Dispatcher:
         if self.began_ns:
             self._executed_ns = time.perf_counter_ns()
 
-    def _answer(self, step: Step, arrival: Arrival, request: Request | Refusal) -> HeldReply:
+    def _answer(self, group: Group, arrival: Arrival, request: Request | Refusal) -> HeldReply:
         began_ns = time.perf_counter_ns() if self.began_ns else 0
         request = self._admit(arrival, request)
         if isinstance(request, Refusal):
-            reply = step.hold(self._refuse(request))
+            reply = group.hold(self._refuse(request))
         else:
             self.requests += 1
             self.operations += len(request.ops)
             if self.observers:
-                reply = self._execute_observed(step, arrival, request)
+                reply = self._execute_observed(group, arrival, request)
             else:
-                reply = self._execute_one(step, arrival, request)
+                reply = self._execute_one(group, arrival, request)
         if began_ns:
             self._measured.append((arrival, began_ns, time.perf_counter_ns()))
         return reply
 
-    def _execute_one(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
+    def _execute_one(self, group: Group, arrival: Arrival, request: Request) -> HeldReply:
         if request.served:
-            return step.hold(step.refuse_cut_off(request) or self.served.answer(arrival, request, self.steps))
-        return step.execute(request)
+            return group.hold(group.refuse_cut_off(request) or self.served.answer(arrival, request, self.steps))
+        return group.execute(request)
 
     def _admit(self, arrival: Arrival, request: Request | Refusal) -> Request | Refusal:
         """Return the request, or the refusal of one that cannot be executed now.
@@ -373,11 +373,11 @@ class Dispatcher:
         for arrival in arrivals:
             arrival.received_ns = arrival.received_ns or received_ns
 
-    def _execute_observed(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
-        runs = step.will_execute(request)
+    def _execute_observed(self, group: Group, arrival: Arrival, request: Request) -> HeldReply:
+        runs = group.will_execute(request)
         before = self.store.revision
         began_ns = time.perf_counter_ns()
-        reply = self._execute_one(step, arrival, request)
+        reply = self._execute_one(group, arrival, request)
         ended_ns = time.perf_counter_ns()
         if runs:
             executed = Executed(
@@ -390,25 +390,25 @@ class Dispatcher:
 
     # ---- while the fate of a group is unknown: the log cannot say whether it has it
 
-    def _resolve(self, unknown: UnknownStep, arrivals: list[Arrival]) -> list[Arrival]:
-        """Ask the log; when it can say, execute the step.
+    def _resolve(self, unknown: UnknownGroup, arrivals: list[Arrival]) -> list[Arrival]:
+        """Ask the log; when it can say, execute it.
 
         Returns:
             the requests to be executed next, in their order: none while the log cannot say; else those that have
             waited, then `arrivals`
         """
-        if not unknown.step.resolve():
+        if not unknown.group.resolve():
             for arrival in unknown.take_late(self._monotonic()):
                 self._answer_late(arrival)
             self._wait(unknown, arrivals)
             return []
         self._unknown, self.is_full = None, False
         self._in_groups = self._has_waited = True
-        self._execute(unknown.step, unknown.arrivals)
+        self._execute(unknown.group, unknown.arrivals)
         self._run_admitted(unknown.admitted, self._clock())
         return unknown.arrived + arrivals
 
-    def _wait(self, unknown: UnknownStep, arrivals: Sequence[Arrival]) -> None:
+    def _wait(self, unknown: UnknownGroup, arrivals: Sequence[Arrival]) -> None:
         self._stamp(arrivals)
         for arrival in arrivals:
             reply = (

@@ -59,20 +59,20 @@ MUTANTS = [
     ),
     Mutant(
         "replies sent while the disk works", "server/dispatcher.py",
-        "        self._send(unsent, step.sync())\n",
-        "        self._send(unsent, step._replies)\n        for arrival in arrivals:\n            arrival.transport.flush()\n"
-        "        step.sync()\n",
+        "        self._send(unsent, group.sync())\n",
+        "        self._send(unsent, group._replies)\n        for arrival in arrivals:\n            arrival.transport.flush()\n"
+        "        group.sync()\n",
         DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
     ),
     Mutant(
         "replies for which there is no room do not wait for the disk", "server/dispatcher.py",
-        "                replies = step.release()\n", "                replies, step._replies = step._replies, []\n",
+        "                replies = group.release()\n", "                replies, group._replies = group._replies, []\n",
         DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
     ),
     Mutant(
         "replies sent although the sync has failed", "server/dispatcher.py",
-        "        self._send(unsent, step.sync())\n",
-        "        try:\n            step.sync()\n        finally:\n            self._send(unsent, step._replies)\n",
+        "        self._send(unsent, group.sync())\n",
+        "        try:\n            group.sync()\n        finally:\n            self._send(unsent, group._replies)\n",
         DISPATCHER + "test_when_the_disk_fails_nothing_is_sent", 6,
     ),
     Mutant(
@@ -179,7 +179,7 @@ MUTANTS = [
     ),
     Mutant(
         "a retry is told as executed", "server/dispatcher.py",
-        "        runs = step.will_execute(request)", "        runs = True",
+        "        runs = group.will_execute(request)", "        runs = True",
         "tests/unit/test_trace.py::test_a_retried_request_is_not_executed_and_has_no_line", 5,
     ),
     Mutant(
@@ -256,7 +256,7 @@ MUTANTS = [
     ),
     Mutant(
         "a watch begins at a server that is cut off", "server/dispatcher.py",
-        "step.refuse_cut_off(request) or self.served", "self.served",
+        "group.refuse_cut_off(request) or self.served", "self.served",
         READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 16,
     ),
     Mutant(
@@ -326,8 +326,8 @@ MUTANTS = [
     ),
     Mutant(
         "requests are measured though no monitor looks", "server/dispatcher.py",
-        "bool(self.observers) or self.monitors.is_looking, step.execute",
-        "bool(self.observers) or self.monitors.is_active, step.execute",
+        "bool(self.observers) or self.monitors.is_looking, group.execute",
+        "bool(self.observers) or self.monitors.is_active, group.execute",
         "tests/unit/test_monitors.py::test_requests_are_measured_only_while_a_monitor_looks", 9,
     ),
     Mutant(

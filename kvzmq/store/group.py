@@ -1,11 +1,11 @@
-"""A step of a store: the requests whose changes are one group, from their append to their replies.
+"""A group: the requests that are executed together, from the append of what they change to their replies.
 
     OPEN ──────────────────────────────────────────┐
     REJECTED, CUT_OFF ── reads alone are executed ─┼─ sync ─> ENDED
     UNKNOWN ── resolve ─> OPEN or REJECTED ────────┘
 
-`Store.begin` appends the group and makes the step; `execute` executes its requests one by one; `sync` gives their
-replies out when the group is durable. There is no other way to a reply that may be sent.
+`Store.begin` appends the group, unless it changes nothing; `execute` executes its requests one by one; `sync` gives
+their replies out when it is durable. There is no other way to a reply that may be sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def needs_newest(request: Request) -> bool:
 
 
 class HeldReply(Protocol):
-    """A reply that may be read but not sent: the changes it shows may not be durable. `Step.sync` returns the Reply."""
+    """A reply that may be read but not sent, as what it shows may not be durable; `Group.sync` returns the Reply."""
 
     @property
     def revision(self) -> int:
@@ -38,14 +38,14 @@ class HeldReply(Protocol):
         """The results, encoded or to be encoded when they are sent."""
 
 
-class StepState(Enum):
-    """The state of a step.
+class GroupState(Enum):
+    """The state of a group.
 
-    OPEN      its group was appended, or it changes nothing: its requests can be executed
-    REJECTED  its group is not in the log: reads can be executed, writes are answered WriteRejected
-    CUT_OFF   its group, if it has one, is not in the log, and the log cannot be asked what others have appended:
+    OPEN      it was appended, or it changes nothing: its requests can be executed
+    REJECTED  it is not in the log: reads can be executed, writes are answered WriteRejected
+    CUT_OFF   it is not in the log, if it changes anything, and the log cannot be asked what others have appended:
               linearizable reads are answered Unavailable, too
-    UNKNOWN   the log cannot say whether it has the group: nothing can be executed before `resolve`
+    UNKNOWN   the log cannot say whether it has it: nothing can be executed before `resolve`
     ENDED     it was synced
     """
 
@@ -56,21 +56,21 @@ class StepState(Enum):
     ENDED = "ended"
 
 
-OPEN, REJECTED, CUT_OFF, UNKNOWN, ENDED = StepState
+OPEN, REJECTED, CUT_OFF, UNKNOWN, ENDED = GroupState
 
 
 class Committing(Protocol):
-    """What a step needs of its store, which nobody else calls."""
+    """What a group needs of its store."""
 
     table: Table
     trouble: str | None
     is_unsynced: bool
     """Whether something was appended since the last sync."""
-    open_step: Step | None
-    """The step that has begun and not ended."""
+    open_group: Group | None
+    """The group that has begun and not ended."""
 
-    def resolve(self, step: Step) -> bool:
-        """Ask the log for the fate of the step's group; True when that is known."""
+    def resolve(self, group: Group) -> bool:
+        """Ask the log for the fate of the group; True when that is known."""
 
     def sync(self) -> None:
         """Return when what was appended is durable."""
@@ -79,10 +79,10 @@ class Committing(Protocol):
         """Return the refusal of a read that needs the newest state, as the log cannot tell it; None for any other."""
 
 
-class Step:
-    """The requests whose changes are one group, from their append to their replies; made by `Store.begin`.
+class Group:
+    """Requests that are executed together, and what they change as one group of the log; made by `Store.begin`.
 
-    Every request of the step that writes has to be executed, in the order of the step and once, because the log has
+    Every request of the group that writes has to be executed, in the order of the group and once, because the log has
     it. Each misuse is an AssertionError.
     """
 
@@ -94,10 +94,10 @@ class Step:
         self._executed = 0  # of the writes
         self._replies: list[Reply] = []
         self.state = OPEN
-        """Its state; only the step and its store change it."""
+        """Its state; only the group and its store change it."""
 
     def resolve(self) -> bool:
-        """Ask the log whether it has the step's group; True when that is known and the step can be executed.
+        """Ask the log whether it has the group; True when that is known and the group can be executed.
 
         Raises:
             StorageFatal: the log cannot be trusted: send nothing, stop
@@ -105,7 +105,7 @@ class Step:
         return self.state is not UNKNOWN or self._store.resolve(self)
 
     def execute(self, request: Request) -> HeldReply:
-        """Execute the step's next request; a retried one gets what it got the first time.
+        """Execute the group's next request; a retried one gets what it got the first time.
 
         A change that could not be appended is not executed, its reply says WriteRejected; and a linearizable read is
         not while the log cannot be asked, its reply says Unavailable.
@@ -118,7 +118,7 @@ class Step:
         if request.writes:
             expected, reply = self._writes[self._executed]
             if expected is not request:
-                raise AssertionError("the step's writes have to be executed in its order, each once")
+                raise AssertionError("the group's writes have to be executed in its order, each once")
             self._executed += 1
             if reply is None and self.state is not OPEN:
                 reply = msgpack.refuse(request.seq, store.table.revision, errors.WriteRejected.code, str(store.trouble))
@@ -129,7 +129,7 @@ class Step:
 
     def _check_executing(self) -> None:
         if self.state is UNKNOWN or self.state is ENDED:
-            raise AssertionError("the step is not open: nothing can be executed in it")
+            raise AssertionError("the group is not open: nothing can be executed in it")
 
     def will_execute(self, request: Request) -> bool:
         """Say whether `execute` of this request, the next one, will run it: not a retry, not one that was rejected."""
@@ -142,12 +142,12 @@ class Step:
         return self._store.refuse_cut_off(request) if self.state is CUT_OFF else None
 
     def hold(self, reply: Reply) -> HeldReply:
-        """Hold a reply that was made elsewhere until the step is durable, as it may show what the step has changed."""
+        """Hold a reply that was made elsewhere until the group is durable, as it may show changes of it."""
         self._replies.append(reply)
         return reply
 
     def release(self) -> list[Reply]:
-        """Wait until the step's group is durable; return the replies of the requests executed so far.
+        """Wait until the group is durable; return the replies of the requests executed so far.
 
         Raises:
             StorageFatal: the disk cannot be trusted: send nothing, stop
@@ -159,7 +159,7 @@ class Step:
         return replies
 
     def sync(self) -> list[Reply]:
-        """Wait until the step's group is durable, end the step, and return the replies not returned yet.
+        """Wait until the group is durable, end it, and return the replies not returned yet.
 
         Raises:
             StorageFatal: the disk cannot be trusted: send nothing, stop
@@ -167,10 +167,10 @@ class Step:
         if self.state is not OPEN:
             self._check_executing()
         if self._executed != len(self._writes):
-            raise AssertionError("not all writes of the step were executed, but the log has them")
+            raise AssertionError("not all writes of the group were executed, but the log has them")
         store = self._store
         if store.is_unsynced:
             store.sync()
         self.state = ENDED
-        store.open_step = None
+        store.open_group = None
         return self._replies
