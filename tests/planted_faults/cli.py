@@ -126,7 +126,7 @@ MUTANTS = [
            "tests/unit/test_keygen.py::test_it_writes_two_files_for_their_owner_alone_as_zmq_auth_reads_them", 14),
     Mutant("keys are written over", "cli/commands/keygen.py", "os.link(path, target)", "os.replace(path, target)",
            "tests/unit/test_keygen.py::test_it_writes_no_key_over", 14),
-    Mutant("any address is listened on without keys", "cli/securing.py", "    if insecure:\n        return\n", "    return\n",
+    Mutant("any address is listened on without keys", "cli/serving/securing.py", "    if insecure:\n        return\n", "    return\n",
            "tests/integration/test_secured.py::test_an_address_that_others_reach_is_refused_without_curve", 14),
     Mutant("the token is not asked for", "cli/serving/building.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),
