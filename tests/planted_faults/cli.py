@@ -15,7 +15,7 @@ MUTANTS = [
     Mutant("top ends with its server", "cli/top/gathering.py", "        except (errors.KvzmqError, OSError) as error:\n            self.missed(str(error))", "        except ZeroDivisionError as error:\n            self.missed(str(error))",
            "tests/integration/test_cli_top.py::test_a_server_that_dies_and_comes_back_is_told_of", 13),
     Mutant(
-        "a file that lost rows is imported", "cli/commands/transfer.py",
+        "a file that lost rows is imported", "cli/rows/lines.py",
         "        if counted != self._lines:", "        if False:",
         "tests/integration/test_cli_transfer.py::test_a_count_that_is_wrong_is_refused_before_anything_is_imported", 11,
     ),
