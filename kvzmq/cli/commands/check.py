@@ -138,7 +138,7 @@ def utc(time_us: int) -> str:
 
 
 def _repair(reading: Reading, report: Report, output: Path, as_json: bool) -> None:
-    from kvzmq.cli.commands.transfer import line_of
+    from kvzmq.cli.rows.lines import line_of
     from kvzmq.store.offline import repair
 
     if reading.in_use:
