@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import mutants
+from planted_faults import MUTANTS
 
 
 def test_every_planted_fault_finds_its_place() -> None:
@@ -13,7 +14,7 @@ def test_every_planted_fault_finds_its_place() -> None:
 
 
 def test_every_planted_fault_names_a_test_that_is_there() -> None:
-    for mutant in mutants.MUTANTS:
+    for mutant in MUTANTS:
         path, _, name = mutant.test.partition("::")
         assert f"def {name.partition('[')[0]}(" in (mutants.ROOT / path).read_text(), mutant.name
 
@@ -22,4 +23,4 @@ def test_the_table_of_planted_faults_is_the_list() -> None:
     """Name, guarantee and test, in the same order; whether it was caught is known only by running it."""
     document = (mutants.ROOT / "docs" / "guarantees.md").read_text()
     rows = re.findall(r"^\| (.+) \| (\d+) \| `(.+)` \| (?:yes )?\|$", document, re.MULTILINE)
-    assert rows == [(mutant.name, str(mutant.guarantee), mutant.test) for mutant in mutants.MUTANTS]
+    assert rows == [(mutant.name, str(mutant.guarantee), mutant.test) for mutant in MUTANTS]
