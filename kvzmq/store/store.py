@@ -28,16 +28,13 @@ from kvzmq.protocol import msgpack
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch, Senders
-from kvzmq.store.group import CUT_OFF, OPEN, REJECTED, UNKNOWN, Group, needs_newest
+from kvzmq.store.barrier import Barrier, needs_newest
+from kvzmq.store.group import CUT_OFF, OPEN, REJECTED, UNKNOWN, Group
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.table import Table, indexes_of
 
 _log = logging.getLogger(__name__)
-
-BARRIER_AGAIN_S = 0.25
-"""How long the log is not asked again what others have appended, after it could not be asked: each time may hold all
-clients up for as long as the log blocks."""
 
 
 class Store:
@@ -52,14 +49,9 @@ class Store:
         self.log = log
         self.is_shared = False
         """Whether others append to the log, too: known once it was recovered."""
-        self.barriers = 0
-        """How often the log was asked what others have appended, for linearizable reads."""
-        self.cut_off: str | None = None
-        """Why the log could not be asked the last time, or None."""
-        self.heard_s = monotonic()
-        """When the log was last known to be within reach, on the clock."""
+        self.barrier = Barrier(log, monotonic)
+        """Asks the log what others have appended, for linearizable reads."""
         self._monotonic = monotonic
-        self._barrier_again_s = 0.0
         self.table = Table()
         self.records = 0
         """Requests in the log since the checkpoint, or since it was sealed."""
@@ -184,24 +176,14 @@ class Store:
 
     def _read_newest(self, group: Group, requests: Sequence[Request]) -> None:
         """Apply what others have appended, if a request of the group needs that."""
-        if not any(map(needs_newest, requests)):
-            return
-        if self._monotonic() < self._barrier_again_s or not self._ask_log():
+        if any(map(needs_newest, requests)) and (self.barrier.is_resting or not self._ask_log()):
             group.state = CUT_OFF
 
     def _ask_log(self) -> bool:
-        self.barriers += 1
-        try:
-            groups = self.log.barrier()
-        except errors.LogUnreachable as error:
-            self.cut_off = str(error)
-            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S
-            return False
-        self.cut_off = None
-        self.heard_s = self._monotonic()
-        for group in groups:
+        groups = self.barrier.ask()
+        for group in groups or ():
             self._replay(group)
-        return True
+        return groups is not None
 
     def ask_log(self) -> bool:
         """Apply what others have appended until now; False if the log cannot tell. Call it between two groups."""
@@ -211,7 +193,7 @@ class Store:
         """Return the refusal of a read that needs the newest state, as the log cannot tell it; None for any other."""
         if not needs_newest(request):
             return None
-        message = f"not executed: this server cannot ask its log what is newest: {self.cut_off or self.trouble}"
+        message = f"not executed: this server cannot ask its log what is newest: {self.barrier.trouble or self.trouble}"
         return msgpack.refuse(request.seq, self.revision, errors.Unavailable.code, message)
 
     def read(self, request: Request) -> Reply:
@@ -263,7 +245,7 @@ class Store:
     def _apply(self, others: Sequence[bytes]) -> None:
         """Apply what the log has before a group's requests: the groups of `others`, then the group's time."""
         if self.is_shared:
-            self.heard_s = self._monotonic()
+            self.barrier.heard_s = self._monotonic()
         for group in others:
             self._replay(group)
         if self.trouble is not None:
@@ -381,8 +363,8 @@ class Store:
             "requests_committed": self.changes,
             "log_records": self.records,
             "log_shared": self.is_shared,
-            "barriers": self.barriers,
-            "barrier_trouble": self.cut_off,
+            "barriers": self.barrier.asked,
+            "barrier_trouble": self.barrier.trouble,
             "storage_trouble": self.trouble,
         }
 

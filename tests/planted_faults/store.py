@@ -177,8 +177,8 @@ MUTANTS = [
         LOG + "test_the_table_s_time_never_runs_back[file]", 2,
     ),
     Mutant(
-        "no barrier before a read", "store/store.py",
-        "            groups = self.log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
+        "no barrier before a read", "store/barrier.py",
+        "            groups = self._log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -311,7 +311,7 @@ MUTANTS = [
     ),
     Mutant(
         "a barrier for reads that need none", "store/store.py",
-        "        if not any(map(needs_newest, requests)):", "        if not requests:",
+        "        if any(map(needs_newest, requests)) and", "        if requests and",
         READS + "test_neither_a_session_read_nor_a_local_one_asks_the_log", 16,
     ),
     Mutant(
@@ -325,8 +325,8 @@ MUTANTS = [
         READS + "test_a_linearizable_read_beside_a_rejected_write_sees_what_others_have_written", 4,
     ),
     Mutant(
-        "a log that cannot be asked is asked in every step", "store/store.py",
-        "            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S\n", "",
+        "a log that cannot be asked is asked in every step", "store/barrier.py",
+        "            self._again_s = self._monotonic() + AGAIN_S\n", "",
         READS + "test_a_log_that_cannot_be_asked_is_left_alone_for_a_moment", 9,
     ),
     Mutant(
