@@ -161,7 +161,7 @@ class Store:
                     frames.append(request.frame)
         by = None if senders is None or not frames else _senders_of(requests, senders, writes)
         group = Group(self, writes)
-        if frames or (table.expiries.deadlines and table.is_due(time_us)):
+        if frames or (table.expiries.deadlines and table.has_due_rows(time_us)):
             self._commit(group, frames, time_us, by)
         else:
             if self.is_shared:
@@ -374,22 +374,22 @@ class Store:
         """Return when the next row expires, microseconds since 1970 UTC, or None."""
         return self.table.expiries.next_us()
 
-    def is_due(self, time_us: int) -> bool:
+    def has_due_rows(self, time_us: int) -> bool:
         """Say whether a group at `time_us` would remove rows."""
-        return self.table.is_due(time_us)
+        return self.table.has_due_rows(time_us)
 
     def pass_time(self, time_us: int) -> None:
         """Set the time of reads, at which no row is due; nothing is logged."""
         self.table.pass_time(time_us)
 
     @property
-    def is_late(self) -> bool:
+    def has_expiry_backlog(self) -> bool:
         """Whether rows are due that the next group can remove; while the log cannot be written, none can."""
-        return self.table.is_late and self.trouble is None
+        return self.table.has_expiry_backlog and self.trouble is None
 
-    def is_overdue(self, time_us: int) -> bool:
+    def leaves_expiry_backlog(self, time_us: int) -> bool:
         """Say whether more rows are due at `time_us` than one group removes, and the log can be written."""
-        return self.trouble is None and self.table.is_overdue(time_us)
+        return self.trouble is None and self.table.leaves_expiry_backlog(time_us)
 
     # ---- indexes
 

@@ -85,11 +85,11 @@ MUTANTS = [
     ),
     Mutant(
         "reads of rows that are due", "store/table.py",
-        "        if self._late and self.expiries.is_past(key, self.time_us):\n            return None", "        if False:\n            return None",
+        "        if self._has_backlog and self.expiries.is_past(key, self.time_us):\n            return None", "        if False:\n            return None",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
-        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._late:", " is operations.Lookup:",
+        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._has_backlog:", " is operations.Lookup:",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
@@ -99,7 +99,7 @@ MUTANTS = [
     ),
     Mutant(
         "writes that meet rows that are due", "store/table.py",
-        "        if self._late and self.expiries.is_past(key, self.time_us):\n            self._drop(key)", "        if False:\n            self._drop(key)",
+        "        if self._has_backlog and self.expiries.is_past(key, self.time_us):\n            self._drop(key)", "        if False:\n            self._drop(key)",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
@@ -168,7 +168,7 @@ MUTANTS = [
     ),
     Mutant(
         "expiry by the local clock", "store/store.py",
-        "        if frames or (table.expiries.deadlines and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
+        "        if frames or (table.expiries.deadlines and table.has_due_rows(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
         LOG + "test_rows_expire_by_a_commit_of_their_own[file]", 2,
     ),
     Mutant(
@@ -258,8 +258,8 @@ MUTANTS = [
            "tests/unit/test_dispatcher.py::test_a_setdefault_without_room_for_its_result_changes_nothing", 2),
     Mutant("a revision is counted twice", "store/table.py", "        self.revision += 1\n        if self._scanning", "        self.revision += 1 + (self.revision % 1000 == 999)\n        if self._scanning",
            "tests/integration/test_interleaving.py::test_each_request_executed_alone", 4),
-    Mutant("late for ever", "store/table.py", "        self._late = False  # rows that were due", "        pass  # rows that were due",
-           "tests/unit/test_costly_requests.py::test_nothing_is_late_when_what_was_due_has_been_written_again", 9),
+    Mutant("an expiry backlog for ever", "store/table.py", "        self._has_backlog = False  # rows that were due", "        pass  # rows that were due",
+           "tests/unit/test_costly_requests.py::test_no_backlog_is_left_when_what_was_due_has_been_written_again", 9),
     Mutant("every epoch reaches for ever", "store/epochs.py", "return revision <= end", "return True",
            LINEAGE + "test_a_watch_is_told_when_the_table_went_on_from_an_older_copy", 12),
     Mutant("epochs not in the checkpoint", "store/sections.py", "    if epochs.lineage is not None:\n        yield", "    if False:\n        yield",
