@@ -164,7 +164,7 @@ class ServedOperations:
     def _start_watch(
         self, arrival: Arrival, filter_: Filter, op: operations.Watch | operations.WatchQuery
     ) -> int | list[Any]:
-        number = self._watches.add(arrival, filter_, op.from_revision, op.epoch, marks=op.epoch != "")
+        number = self._watches.add(arrival, filter_, op.from_revision, op.epoch, boundaries=op.epoch != "")
         identity = self._store.identity()
         return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
 

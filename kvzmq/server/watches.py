@@ -5,8 +5,8 @@ when the transport has room for the peer, or ends with RevisionGone when the cha
 longer kept. So each watch takes a fixed amount of memory and delays no other client: a step spends PUMP_S on
 watches at most and continues in the next step.
 
-The changes of one request are pushed as separate events. To a watch that asked for it (`marks`), all of them but
-the last carry the mark `more`; where the filter skips the last change, an event without a change follows. So a
+The changes of one request are pushed as separate events. To a watch that asked for it (`boundaries`), all of them but
+the last carry the flag `more`; where the filter skips the last change, an event without a change follows. So a
 client can apply the changes of a request together.
 
 A connection with watches is sent something at least every HEARTBEAT_S. When a peer that has promised heartbeats
@@ -136,7 +136,7 @@ class _Watch:
         "progress_asked",
         "epoch",
         "error",
-        "marks",
+        "boundaries",
         "had_room_s",
         "number",
         "mid_request",
@@ -147,14 +147,16 @@ class _Watch:
         "sent_revision",
     )
 
-    def __init__(self, number: int, peer: _Peer, filter_: Filter, position: int, marks: bool, now_s: float) -> None:
-        self.marks = marks  # whether its events say where a request ends
+    def __init__(
+        self, number: int, peer: _Peer, filter_: Filter, position: int, boundaries: bool, now_s: float
+    ) -> None:
+        self.boundaries = boundaries  # whether its events say where a request ends
         self.number = number
         self.peer = peer
         self.filter = filter_
         self.position = position
         self.sent_revision = position  # of the last event that was pushed
-        self.mid_request = False  # the last event had the mark `more`: the request's end is still to be pushed
+        self.mid_request = False  # the last event had the flag `more`: the request's end is still to be pushed
         self.epoch: bytes | None = None  # of the table, as its client knows it
         self.progress_asked = False  # an event without a change is due when it has reached the table's revision
         self.error: errors.KvzmqError | None = None  # the last thing to be pushed, before it ends
@@ -200,13 +202,13 @@ class Watches:
         filter_: Filter,
         from_revision: int | None,
         epoch: str | None = None,
-        marks: bool = False,
+        boundaries: bool = False,
     ) -> int:
         """Start a watch after `from_revision`, or after now, and return its number.
 
         Args:
             epoch: in which `from_revision` was reached, if that is known
-            marks: whether its events say where a request ends
+            boundaries: whether its events say where a request ends
 
         Raises:
             RevisionGone: the changes after that revision are no longer all kept, are not made yet, or belong to
@@ -228,10 +230,10 @@ class Watches:
         peer = self._peer(arrival)
         if len(peer.watches) >= WATCHES_OF_ONE_MAX:
             raise errors.ResultTooLarge(f"this connection has {WATCHES_OF_ONE_MAX} watches already")
-        watch = _Watch(self.take_number(), peer, filter_, position, marks, self._clock())
+        watch = _Watch(self.take_number(), peer, filter_, position, boundaries, self._clock())
         # It begins within a request: the request's end has to be pushed even if the filter skips the rest of it.
         watch.epoch = self._table.epochs.current
-        watch.mid_request = marks and position > 0 and history.last_of_request(position) > position
+        watch.mid_request = boundaries and position > 0 and history.last_of_request(position) > position
         self._watches[watch.number] = peer.watches[watch.number] = watch
         self.behind = self.behind or position < history.revision
         return watch.number
@@ -428,7 +430,7 @@ class Watches:
         """
         payload = watch.filter(change)
         if payload is not None:
-            more = watch.marks and revision < last
+            more = watch.boundaries and revision < last
             if not self._push_event(watch, revision, errors.OK, payload, more):
                 return False
             watch.mid_request = more
@@ -448,7 +450,7 @@ class Watches:
         epoch = self._table.epochs.current
         if watch.epoch == epoch:
             return True
-        if watch.marks and epoch is not None:
+        if watch.boundaries and epoch is not None:
             event = msgpack.encode_epoch(watch.position, watch.number, watch.mid_request, epoch)
             if not self._push(watch, watch.position, event):
                 return False

@@ -103,7 +103,7 @@ MUTANTS = [
            "tests/unit/test_watches.py::test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing", 4),
     Mutant("the watches of who has gone stay", "server/watches.py", "            self._send_heartbeats(now_s)\n", "            pass\n",
            "tests/unit/test_watches.py::test_watches_of_peers_that_have_gone_do_not_pile_up_where_nothing_changes", 9),
-    Mutant("a watch that resumes within a request is not told its end", "server/watches.py", "watch.mid_request = marks and position > 0", "watch.mid_request = False and position > 0",
+    Mutant("a watch that resumes within a request is not told its end", "server/watches.py", "watch.mid_request = boundaries and position > 0", "watch.mid_request = False and position > 0",
            WATCHES + "test_the_end_of_a_request_is_told_to_a_watch_that_goes_on_within_it", 2),
     Mutant("the journal warns of clients that end", "server/journal.py", " and not name.endswith(_NOT_WARNED)", "",
            "tests/integration/test_cli_operator.py::test_what_happens_often_is_said_now_and_then_with_its_number", 11),
@@ -111,7 +111,7 @@ MUTANTS = [
            "tests/integration/test_cli_operator.py::test_a_refusal_that_had_waited_does_not_end_the_server", 10),
     Mutant("broken promises of heartbeats are not noticed", "server/watches.py", "if peer.silence_s_max is not None and now_s", "if False and now_s",
            WATCHES + "test_the_watch_of_who_breaks_the_promise_of_heartbeats_ends_and_says_so", 9),
-    Mutant("half a request is not marked", "server/watches.py", "more = watch.marks and revision < last", "more = False",
+    Mutant("half a request is not marked", "server/watches.py", "more = watch.boundaries and revision < last", "more = False",
            WATCHES + "test_the_events_of_one_request_say_that_others_follow", 2),
     Mutant("the end of a request is not told where it is filtered", "server/watches.py", "elif watch.mid_request and revision == last:", "elif False:",
            WATCHES + "test_the_events_of_one_request_say_that_others_follow", 2),
@@ -303,7 +303,7 @@ MUTANTS = [
     ),
     Mutant(
         "a watch is not told that another server has begun an epoch", "server/watches.py",
-        "        if watch.marks and epoch is not None:", "        if False:",
+        "        if watch.boundaries and epoch is not None:", "        if False:",
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
     ),
     Mutant(
