@@ -20,7 +20,8 @@ from kvzmq.server.backups import Backups
 from kvzmq.server.monitors import Monitors
 from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
-from kvzmq.server.watches import Filter, Watches, by_prefix, by_query
+from kvzmq.server.watch_filters import Filter, by_prefix, by_query
+from kvzmq.server.watches import Watches
 from kvzmq.store.store import Store
 
 _log = logging.getLogger(__name__)

@@ -20,13 +20,11 @@ from collections.abc import Callable, Container, Hashable
 from itertools import islice
 from typing import Any
 
-from msgspec import UNSET, Raw
-
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX, Change
+from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
 from kvzmq.server.transport import Arrival, Transport
-from kvzmq.store.indexes import comparable
+from kvzmq.server.watch_filters import Filter, View
 from kvzmq.store.table import Table
 
 WATCHES_MAX = 10_000
@@ -59,62 +57,6 @@ has reached: so that after a reconnect it does not ask for older changes than ar
 
 HEARTBEAT_CHECK_S = 0.5
 """How often connections are checked: whether a heartbeat is due to them, or one of theirs is overdue."""
-
-
-class _View:
-    """One change as the filters see it: a value is decoded once for all of them."""
-
-    __slots__ = ("_found", "_maps", "after", "before", "key")
-
-    def __init__(self, change: Change) -> None:
-        self.key, self.before, self.after = change
-        self._maps: dict[bool, Any] | None = None  # decoded when first asked for: most filters need only the key
-        self._found: dict[tuple[bool, str], Any]
-
-    def subvalue(self, after: bool, subkey: str) -> Any:
-        """Return the comparable form of what the value before, or after, holds under `subkey`, or UNSET."""
-        if self._maps is None:
-            self._maps, self._found = {}, {}
-        wanted = (after, subkey)
-        if wanted not in self._found:
-            if after not in self._maps:
-                value = self.after if after else self.before
-                self._maps[after] = msgpack.decode_value(value) if value is not None and _is_map(value) else {}
-            found = self._maps[after].get(subkey, UNSET)
-            self._found[wanted] = found if found is UNSET else comparable(found)
-        return self._found[wanted]
-
-
-def _is_map(value: bytes) -> bool:
-    first = value[0]
-    return 0x80 <= first <= 0x8F or first in (0xDE, 0xDF)
-
-
-Filter = Callable[[_View], "tuple[str, list[Raw]] | None"]
-"""From a change to the payload of its event, `(key, [value])` or `(key, [])`; None to skip it."""
-
-
-def by_prefix(prefix: str) -> Filter:
-    """Let through the changes of keys that begin with `prefix`."""
-
-    def event_payload(change: _View) -> tuple[str, list[Raw]] | None:
-        if not change.key.startswith(prefix):
-            return None
-        return change.key, [] if change.after is None else [Raw(change.after)]
-
-    return event_payload
-
-
-def by_query(subkey: str, subvalue: Raw) -> Filter:
-    """Let through the rows that hold `subvalue` under `subkey`, and as removed those that cease to."""
-    wanted = comparable(msgpack.decode_value(subvalue))
-
-    def event_payload(change: _View) -> tuple[str, list[Raw]] | None:
-        if change.after is not None and change.subvalue(True, subkey) == wanted:
-            return change.key, [Raw(change.after)]
-        return (change.key, []) if change.before is not None and change.subvalue(False, subkey) == wanted else None
-
-    return event_payload
 
 
 class _Peer:
@@ -394,7 +336,7 @@ class Watches:
             for revision, change in islice(history.since(position), TURN_CHANGES - position % TURN_CHANGES):
                 if revision > last:
                     last = history.last_of_request(revision)
-                going = self._push_change(going, revision, last, _View(change), stop_s)
+                going = self._push_change(going, revision, last, View(change), stop_s)
                 pushed += len(going)
                 if not going or (pushed >= _CLOCK_EVERY and self._clock() >= stop_s):
                     break
@@ -405,7 +347,7 @@ class Watches:
         return [watch for watch in going if watch.position < history.revision]
 
     def _push_change(
-        self, watches: list[_Watch], revision: int, last: int, change: _View, stop_s: float
+        self, watches: list[_Watch], revision: int, last: int, change: View, stop_s: float
     ) -> list[_Watch]:
         """Push one change to watches, until the time is over; return those that were advanced past it.
 
@@ -422,7 +364,7 @@ class Watches:
                 break
         return advanced
 
-    def _push_to(self, watch: _Watch, revision: int, last: int, change: _View) -> bool:
+    def _push_to(self, watch: _Watch, revision: int, last: int, change: View) -> bool:
         """Advance a watch past one change, with an event if its filter lets it through.
 
         Returns:
