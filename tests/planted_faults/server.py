@@ -169,7 +169,8 @@ MUTANTS = [
     ),
     Mutant(
         "a busy server does not stop", "server/loop.py",
-        "            while not self._stopping:\n                self.step(_IDLE_S)\n", "            while self.step(_IDLE_S) or not self._stopping:\n",
+        "            while not self._stopping:\n                came = self.step(_IDLE_S)\n",
+        "            while (came := self.step(_IDLE_S)) or not self._stopping:\n",
         BUSY + "test_a_busy_server_stops_with_the_step_in_which_sigterm_comes", 9,
     ),
     Mutant(
@@ -395,5 +396,10 @@ MUTANTS = [
         "        self.dispatcher.monitors.end_those_of(access.changed)\n",
         "",
         "tests/unit/test_curve_router.py::test_a_monitor_ends_when_the_rights_of_its_client_change", 14,
+    ),
+    Mutant(
+        "a signal of the program around it keeps the loop awake", "server/loop.py",
+        "if self._signalled or not came:", "if self._signalled:",
+        "tests/unit/test_loop_signals.py::test_the_loop_rests_again_after_a_signal_whoever_handles_it", 9,
     ),
 ]
