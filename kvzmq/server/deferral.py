@@ -63,6 +63,25 @@ def refuse_unbuilt(request: Request) -> Refusal:
     return Refusal(request.seq, code, BEING_BUILT)
 
 
+def count_together(arrivals: Sequence[Arrival]) -> int:
+    """Return how many of the first arrivals go into one group.
+
+    The indexes of a scan have to apply at once what was written before it in its group, so a group ends before a
+    scan when much was written. A request that writes and scans begins a group if anything was written before it,
+    so that its result does not depend on the other requests of its step, and replay gives the same.
+    """
+    written = 0
+    for count, arrival in enumerate(arrivals):
+        request = arrival.request
+        if isinstance(request, Refusal):
+            continue
+        if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):
+            return count
+        if request.writes:
+            written += len(request.frame)
+    return len(arrivals)
+
+
 def _size(arrival: Arrival) -> int:
     return len(arrival.request.frame) if isinstance(arrival.request, Request) else 0
 

@@ -58,7 +58,7 @@ def test_a_quota_that_is_used_up_refuses_changes_and_recovers_by_itself(tmp_path
 
 def fill(etcd: EtcdCluster) -> None:
     """Use up the quota with keys that no server can free."""
-    client = EtcdClient(etcd.addresses.split(","))
+    client = EtcdClient(etcd.addresses)
     with contextlib.closing(client), pytest.raises(EtcdNoSpace):
         for number in range(1000):
             client.put(b"other%03d" % number, bytes(50_000))

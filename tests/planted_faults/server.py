@@ -43,8 +43,8 @@ MUTANTS = [
         COSTLY + "test_a_request_whose_indexes_are_too_large_together_is_refused", 9,
     ),
     Mutant(
-        "much written and looked through in one group", "server/dispatcher.py",
-        "            if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):", "            if False:",
+        "much written and looked through in one group", "server/deferral.py",
+        "        if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):", "        if False:",
         COSTLY + "test_a_step_that_wrote_much_looks_through_rows_after_the_indexes_have_followed", 9,
     ),
     Mutant(
@@ -53,26 +53,26 @@ MUTANTS = [
         COSTLY + "test_looking_through_rows_waits_for_those_that_are_due_unless_nothing_can_be_written", 4,
     ),
     Mutant(
-        "stats made for each operation", "server/dispatcher.py",
+        "stats made for each operation", "server/served.py",
         "        if self._described is None:", "        if True:",
         COSTLY + "test_stats_asked_often_in_one_request_are_made_once", 9,
     ),
     Mutant(
         "replies sent while the disk works", "server/dispatcher.py",
-        "        self._send(unsent, step.sync())\n",
-        "        self._send(unsent, step._replies)\n        for arrival in arrivals:\n            arrival.transport.flush()\n"
-        "        step.sync()\n",
+        "        self._send(unsent, group.sync())\n",
+        "        self._send(unsent, group._replies)\n        for arrival in arrivals:\n            arrival.transport.flush()\n"
+        "        group.sync()\n",
         DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
     ),
     Mutant(
         "replies for which there is no room do not wait for the disk", "server/dispatcher.py",
-        "                replies = step.release()\n", "                replies, step._replies = step._replies, []\n",
+        "                replies = group.release()\n", "                replies, group._replies = group._replies, []\n",
         DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
     ),
     Mutant(
         "replies sent although the sync has failed", "server/dispatcher.py",
-        "        self._send(unsent, step.sync())\n",
-        "        try:\n            step.sync()\n        finally:\n            self._send(unsent, step._replies)\n",
+        "        self._send(unsent, group.sync())\n",
+        "        try:\n            group.sync()\n        finally:\n            self._send(unsent, group._replies)\n",
         DISPATCHER + "test_when_the_disk_fails_nothing_is_sent", 6,
     ),
     Mutant(
@@ -93,11 +93,11 @@ MUTANTS = [
            "tests/unit/test_scrape.py::test_the_metrics_need_the_token_and_health_does_not", 9),
     Mutant("metrics open to other machines", "server/scrape.py", "        if not open_to_others and not", "        if False and not",
            "tests/unit/test_scrape.py::test_other_machines_do_not_reach_it_unless_that_is_said", 9),
-    Mutant("errors beside a stats outgrow the reply", "server/dispatcher.py", "budget.charge_text(str(error))", "str(error)",
+    Mutant("errors beside a stats outgrow the reply", "server/served.py", "budget.charge_text(str(error))", "str(error)",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("dispatcher commits each request alone", "server/dispatcher.py", "self._run_all = self._run if group_commit else", "self._run_all = self._run if False else",
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
-    Mutant("stats gives every operation the room of a reply", "server/dispatcher.py", "                serve = self._served.get(type(op))\n", "                budget.begin(len(request.ops), table.semantics, table.revision)\n                serve = self._served.get(type(op))\n",
+    Mutant("stats gives every operation the room of a reply", "server/served.py", "                method = self.methods.get(type(op))\n", "                budget.begin(len(request.ops), table.semantics, table.revision)\n                method = self.methods.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("an event without room is skipped", "server/watches.py", "payload, more):\n                return False\n", "payload, more):\n                pass\n",
            "tests/unit/test_watches.py::test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing", 4),
@@ -179,7 +179,7 @@ MUTANTS = [
     ),
     Mutant(
         "a retry is told as executed", "server/dispatcher.py",
-        "        runs = step.will_execute(request)", "        runs = True",
+        "        runs = group.will_execute(request)", "        runs = True",
         "tests/unit/test_trace.py::test_a_retried_request_is_not_executed_and_has_no_line", 5,
     ),
     Mutant(
@@ -250,13 +250,13 @@ MUTANTS = [
         BACKUPS + "test_so_many_backups_are_open_and_a_vanished_one_makes_room", 9,
     ),
     Mutant(
-        "any number of pieces in a request", "server/dispatcher.py",
+        "any number of pieces in a request", "server/served.py",
         "        if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:", "        if False:",
         BACKUPS + "test_a_backup_goes_in_a_request_of_its_own", 9,
     ),
     Mutant(
         "a watch begins at a server that is cut off", "server/dispatcher.py",
-        "step.refuse_cut_off(request) or self._serve", "self._serve",
+        "group.refuse_cut_off(request) or self.served", "self.served",
         READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 16,
     ),
     Mutant(
@@ -326,8 +326,8 @@ MUTANTS = [
     ),
     Mutant(
         "requests are measured though no monitor looks", "server/dispatcher.py",
-        "bool(self.observers) or self.monitors.is_looking, step.execute",
-        "bool(self.observers) or self.monitors.is_active, step.execute",
+        "bool(self.observers) or self.monitors.is_looking, group.execute",
+        "bool(self.observers) or self.monitors.is_active, group.execute",
         "tests/unit/test_monitors.py::test_requests_are_measured_only_while_a_monitor_looks", 9,
     ),
     Mutant(

@@ -114,15 +114,15 @@ MUTANTS = [
         CRASH, 8,
     ),
     Mutant(
-        "executed although it could not be written", "store/store.py",
-        "            if reply is None and self.state is not _OPEN:", "            if False:",
+        "executed although it could not be written", "store/group.py",
+        "            if reply is None and self.state is not OPEN:", "            if False:",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
         "applied before the log has it", "store/store.py",
-        "        try:\n            others = self.log.append(group)",
-        "        for request, _ in step._writes:\n            self.table.execute(request)\n"
-        "        try:\n            others = self.log.append(group)",
+        "        try:\n            others = self.log.append(encoded)",
+        "        for request, _ in group._writes:\n            self.table.execute(request)\n"
+        "        try:\n            others = self.log.append(encoded)",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
@@ -205,8 +205,8 @@ MUTANTS = [
     ),
     Mutant(
         "replies sent before the log is written", "store/store.py",
-        "            others = self.log.append(group)",
-        "            late, self._late = getattr(self, '_late', None), group\n"
+        "            others = self.log.append(encoded)",
+        "            late, self._late = getattr(self, '_late', None), encoded\n"
         "            others = self.log.append(late) if late else ()",
         KILLED, 3,
     ),
@@ -273,24 +273,24 @@ MUTANTS = [
     Mutant("an old log is replayed with new limits", "store/budget.py", "{1: (8 << 20) - 1024,", "{1: messages.RESULT_BYTES_MAX,",
            "tests/unit/test_table.py::test_the_semantics_of_a_log_decide_what_its_requests_gave", 2),
     Mutant(
-        "a step gives its replies out before its sync", "store/store.py",
-        "        if store._is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
-        LOG + "test_the_replies_of_a_step_come_when_its_group_is_durable[file]", 3,
+        "a group gives its replies out before its sync", "store/group.py",
+        "        if store.is_unsynced:\n            store.sync()\n        self.state = ENDED", "        self.state = ENDED",
+        LOG + "test_the_replies_of_a_group_come_when_it_is_durable[file]", 3,
     ),
     Mutant(
         "appended while the fate of a group is unknown", "store/store.py",
-        "        if self._step is not None:\n            raise AssertionError(\"a step begins", "        if False:\n            raise AssertionError(\"a step begins",
+        "        if self.open_group is not None:\n            raise AssertionError(\"a group begins", "        if False:\n            raise AssertionError(\"a group begins",
         LOG + "test_nothing_is_appended_while_the_fate_of_a_group_is_unknown", 5,
     ),
     Mutant(
         "an unknown fate taken for a refusal", "store/store.py",
-        "            step.state = _UNKNOWN\n", "            step.state = _REJECTED\n",
-        LOG + "test_a_step_of_unknown_fate_is_executed_or_refused_when_it_is_known[True]", 11,
+        "            group.state = UNKNOWN\n", "            group.state = REJECTED\n",
+        LOG + "test_a_group_of_unknown_fate_is_executed_or_refused_when_it_is_known[True]", 11,
     ),
     Mutant(
-        "writes of a step executed in another order", "store/store.py",
+        "writes of a group executed in another order", "store/group.py",
         "            if expected is not request:", "            if False:",
-        LOG + "test_a_step_that_is_misused_fails_at_once[file]", 2,
+        LOG + "test_a_group_that_is_misused_fails_at_once[file]", 2,
     ),
     Mutant(
         "commits are timed though nobody listens", "store/store.py",
@@ -315,13 +315,13 @@ MUTANTS = [
         READS + "test_neither_a_session_read_nor_a_local_one_asks_the_log", 16,
     ),
     Mutant(
-        "a server that is cut off takes its own table for the newest", "store/store.py",
-        "            if self.state is _CUT_OFF and not request.writes:", "            if False:",
+        "a server that is cut off takes its own table for the newest", "store/group.py",
+        "            if self.state is CUT_OFF and not request.writes:", "            if False:",
         READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 4,
     ),
     Mutant(
         "an append that was rejected taken for a barrier", "store/store.py",
-        "        if step.state is _REJECTED and self.is_shared:", "        if False:",
+        "        if group.state is REJECTED and self.is_shared:", "        if False:",
         READS + "test_a_linearizable_read_beside_a_rejected_write_sees_what_others_have_written", 4,
     ),
     Mutant(

@@ -45,10 +45,10 @@ def commit(log: Log, group: bytes) -> None:
 
 def apply(store: Store, requests: Sequence[Request], time_us: int) -> list[Reply]:
     """Run one step of a store, as the dispatcher does."""
-    step = store.begin(requests, time_us)
+    group = store.begin(requests, time_us)
     for item in requests:
-        step.execute(item)
-    return step.sync()
+        group.execute(item)
+    return group.sync()
 
 
 def raw(value: Any) -> Any:

@@ -545,8 +545,8 @@ def test_stats_asked_often_in_one_request_are_made_once() -> None:
     """Turned red by making them each time: 100,000 of them took seconds."""
     with Stepped() as table:
         made: list[int] = []
-        describe = table.server.dispatcher._describe
-        table.server.dispatcher._describe = noting(lambda: made.append(1), describe)
+        describe = table.server.dispatcher.served._describe
+        table.server.dispatcher.served._describe = noting(lambda: made.append(1), describe)
         peer = table.zmq()
         peer.send(*[["stats"]] * 100)
         assert len(table.replies(peer)[0][2]) == 100 and len(made) == 1
