@@ -50,7 +50,7 @@ def run(server: ServerProcess) -> Any:
 
 
 def test_an_import_begins_where_its_input_stands(server: ServerProcess, table: kvzmq.Client, tmp_path: Path) -> None:
-    """On a terminal, too, where the lines are counted first. Seen red with a count that went back to the file's start."""
+    """On a terminal, too, where the lines are counted first. Seen red with a count that went back to the start."""
     path, first = tmp_path / "rows.jsonl", '{"key": "read by another program", "value": 1}\n'
     path.write_text(first + '{"key": "zebra", "value": 2}\n')
     leader, follower = pty.openpty()
