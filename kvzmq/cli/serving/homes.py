@@ -141,7 +141,7 @@ class ClusterHome:
         from kvzmq.store.etcd.local_copy import begin_generation, check_index, check_seen, read_generation
 
         name = self._settings.name
-        check_index(self._cluster, name, self._cluster.index(), self._is_new_epoch)
+        check_index(self._cluster, name, self._cluster.index_at, self._is_new_epoch)
         begin = begin_generation if self._is_new_epoch else read_generation
         self._generation = begin(self._cluster, name)
         check_seen(self._copy.read_seen(name), self._generation, store.table.epochs, store.revision)
