@@ -15,10 +15,12 @@ from support.stepped import Stepped
 from support.witness import dump_of
 
 from kvzmq import errors
-from kvzmq.store.etcd import appends, feed, layout
+from kvzmq.store.etcd import appends, etcd_log, feed, layout
 from kvzmq.store.etcd.appends import AppendState
 from kvzmq.store.etcd.client import EtcdClient, delete_op, prefix_end, put_op
 from kvzmq.store.etcd.etcd_log import EtcdLog
+from kvzmq.store.etcd.layout import Keys
+from kvzmq.store.etcd.reader import Tail, read_tail
 from kvzmq.store.log import SEMANTICS, Checkpoint
 
 MEMBERS = 3
@@ -365,6 +367,24 @@ def test_a_watch_goes_on_where_etcd_has_forgotten_the_history(table: EtcdTable) 
     assert received(log, 2) == [b"two", bytes(2 << 20)]
     other.append(b"three")
     assert received(log, 1) == [b"three"]
+
+
+def test_a_recovery_during_which_etcd_forgets_the_history_begins_again(
+    table: EtcdTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server starts while another one has etcd compacted. Turned red by looking for trimmed groups alone."""
+    other = table.follow()
+    other.append(b"one")
+
+    def read_and_forget(client: EtcdClient, keys: Keys) -> Tail:
+        monkeypatch.undo()
+        tail = read_tail(client, keys)
+        other.append(b"two")
+        client.compact(client.range(b"x").header.revision)
+        return tail
+
+    monkeypatch.setattr(etcd_log, "read_tail", read_and_forget)
+    assert groups_of(table) == [b"one", b"two"]
 
 
 def fall_behind(log: FaultyLog, other: FaultyLog) -> None:

@@ -178,8 +178,23 @@ MUTANTS = [
     ),
     Mutant(
         "an etcd that was put back is served", "store/etcd/local_copy.py",
-        "if noted is not None and index < int(noted) and not is_accepted:", "if False:",
+        "if noted is not None and index - revision < int(noted.value) - noted.put_at and not is_accepted:", "if False:",
         COPIED + "test_an_etcd_that_has_begun_anew_is_refused_until_somebody_says_to_go_on", 12,
+    ),
+    Mutant(
+        "an etcd that was put back and has changed much since is served", "store/etcd/local_copy.py",
+        "index - revision < int(noted.value) - noted.put_at", "index < int(noted.value)",
+        COPIED + "test_an_etcd_that_has_begun_anew_is_refused_however_much_it_has_changed_since", 12,
+    ),
+    Mutant(
+        "an etcd that goes on while a server looks taken for one that was put back", "store/etcd/local_copy.py",
+        "        index = index_at(revision)\n", "        index = index_at(revision)\n        revision, _ = keys.get(key)\n",
+        COPIED + "test_an_etcd_that_goes_on_is_never_refused", 12,
+    ),
+    Mutant(
+        "a recovery that etcd's compaction overtakes gives up", "store/etcd/etcd_log.py",
+        "except (errors.LogTrimmed, EtcdCompacted):", "except errors.LogTrimmed:",
+        ETCD + "test_a_recovery_during_which_etcd_forgets_the_history_begins_again", 1,
     ),
     Mutant(
         "a half-written checkpoint deleted under the feet of its writer", "store/etcd/space.py",
