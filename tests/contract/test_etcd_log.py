@@ -321,6 +321,24 @@ def test_a_group_of_unknown_fate_that_was_trimmed_meanwhile_is_not_appended_agai
     assert isinstance(checkpoint, Checkpoint) and checkpoint.group == 2 and groups == [b"three"]
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_server_whose_key_somebody_else_has_removed_ends_and_says_nothing_of_its_group(
+    is_open: bool, table: EtcdTable
+) -> None:
+    """Guarantee 11: it may have landed and been trimmed since. Turned red by taking it for one that never was."""
+    log, other = table.follow(), table.follow()
+    log.append(b"one")
+    if is_open:
+        log.client.lose_answers(MEMBERS)
+        begun_unknown(log, b"two")
+        received(other, 2)
+        other.write_checkpoint(Checkpoint(2, iter([b"one and two"])))
+        other.truncate(2)
+    other.client.delete_range(log.keys.server(log.server))
+    with pytest.raises(errors.StorageFatal, match="only this server may remove"):
+        _ = resolved(log) if is_open else log.append(b"two")
+
+
 def test_a_read_waits_for_the_watch_and_is_refused_when_it_lags(table: EtcdTable) -> None:
     """Guarantee 4. Turned red by a barrier that does not wait: a read saw what was there before."""
     log, other = table.follow(), table.follow()

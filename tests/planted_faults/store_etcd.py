@@ -7,6 +7,7 @@ from planted_faults.mutant import Mutant
 KEPT = "tests/unit/test_etcd_checkpoints.py::"
 UPKEEP = "tests/unit/test_etcd_upkeep.py::"
 COPIED = "tests/unit/test_etcd_local_copy.py::"
+FORMER = "tests/unit/test_etcd_former.py::"
 ETCD = "tests/contract/test_etcd_log.py::"
 
 # fmt: off
@@ -190,6 +191,26 @@ MUTANTS = [
         "an etcd that goes on while a server looks taken for one that was put back", "store/etcd/local_copy.py",
         "        index = index_at(revision)\n", "        index = index_at(revision)\n        revision, _ = keys.get(key)\n",
         COPIED + "test_an_etcd_that_goes_on_is_never_refused", 12,
+    ),
+    Mutant(
+        "a server's key that somebody has removed taken for a group that never was", "store/etcd/appends.py",
+        "elif not own and self._removed_at != self._registered_at:", "elif False:",
+        ETCD + "test_a_server_whose_key_somebody_else_has_removed_ends_and_says_nothing_of_its_group", 11,
+    ),
+    Mutant(
+        "the keys of servers that were killed left in etcd", "store/etcd/former.py",
+        "    if former is not None and former.name == name:", "    if False:",
+        FORMER + "test_the_next_server_of_a_directory_removes_the_key_of_the_one_that_was_killed", 9,
+    ),
+    Mutant(
+        "the note of a copied directory believed", "store/etcd/former.py",
+        "if (found.device, found.inode) == (place.st_dev, place.st_ino):", "if True:",
+        FORMER + "test_the_note_of_a_copied_directory_or_of_another_table_is_not_believed", 11,
+    ),
+    Mutant(
+        "pieces removed of a group that lands at that moment", "store/etcd/former.py",
+        "keys.transact([(key, seq)], ", "keys.transact([], ",
+        FORMER + "test_a_group_that_lands_while_its_server_is_succeeded_keeps_its_pieces", 1,
     ),
     Mutant(
         "a recovery that etcd's compaction overtakes gives up", "store/etcd/etcd_log.py",
