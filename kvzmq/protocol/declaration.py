@@ -21,10 +21,10 @@ class Scope(Enum):
     TABLE = "table"
     """The table: executed by `store/table.py`, with the same result whenever the log is replayed."""
     SERVER = "server"
-    """The server itself: executed by the dispatcher."""
+    """The server itself: answered by `server/served.py`."""
     CONNECTION = "connection"
-    """The watches and monitors of the client's connection: executed by the dispatcher. Not available at the bridge,
-    which cannot push events."""
+    """The watches and monitors of the client's connection: answered by `server/served.py`. Not available at the
+    bridge, which cannot push events."""
 
 
 class Access(NamedTuple):
