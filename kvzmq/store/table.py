@@ -319,7 +319,9 @@ class Table:
 
     def _increment(self, op: operations.Increment) -> int | float:
         present = self._get_to_write(op.key)
-        number: Any = 0 if present is None else msgpack.decode_value(present)
+        # Decoded only if it may be a number: 100 increments of a row of 130,000 empty arrays took 2.8 s.
+        may_be_number = present is None or len(present) <= msgpack.NUMBER_BYTES_MAX
+        number: Any = 0 if present is None else msgpack.decode_value(present) if may_be_number else None
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise errors.WrongType(f"the value of {_short(op.key)} is not a number")
         try:

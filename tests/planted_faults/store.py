@@ -34,6 +34,8 @@ MUTANTS = [
         "            if longer > ENCODING_RATIO_MAX * shorter:", "            if False:",
         COSTLY + "test_a_large_value_is_not_decoded_to_be_compared_with_a_small_one", 9,
     ),
+    Mutant("an increment decodes whatever is there", "store/table.py", "present is None or len(present) <= msgpack.NUMBER_BYTES_MAX", "True",
+           COSTLY + "test_an_increment_does_not_decode_what_cannot_be_a_number", 9),
     Mutant(
         "bytes compared not counted over a request", "store/budget.py",
         "        self._compared_bytes += size", "        self._compared_bytes = size",

@@ -132,19 +132,22 @@ class ClusterHome:
         return 0 if self._kept.head is None else self._kept.head.bytes
 
     def check(self, store: Store) -> None:
-        """Check that the table has in its history what this server has served.
+        """Check that the table has in its history what this server has served; remove what it has left, if killed.
 
         Raises:
             LogWentBack: it has not
             EtcdError: etcd does not answer
+            OSError: the directory cannot be written to
         """
+        from kvzmq.store.etcd.former import succeed
         from kvzmq.store.etcd.local_copy import begin_generation, check_index, check_seen, read_generation
 
         name = self._settings.name
-        check_index(self._cluster, name, self._cluster.index(), self._is_new_epoch)
+        check_index(self._cluster, name, self._cluster.index_at, self._is_new_epoch)
         begin = begin_generation if self._is_new_epoch else read_generation
         self._generation = begin(self._cluster, name)
         check_seen(self._copy.read_seen(name), self._generation, store.table.epochs, store.revision)
+        succeed(self._cluster, name, self.log.server, self._copy.path)
 
     def compactor(self, store: Store, after_records: int | None, after_bytes: int | None) -> Compaction:
         from kvzmq.store.etcd.upkeep import Lookout, Upkeep
