@@ -8,6 +8,8 @@ from planted_faults.mutant import Mutant
 MUTANTS = [
     Mutant("a slow disk is compared with nothing", "observing/doctor.py", "p99_s > SLOWER_TIMES * first[\"p99_s\"]", "False",
            "tests/unit/test_doctor.py::test_what_is_wrong_is_said_in_a_sentence_with_a_command", 9),
+    Mutant("a doctor that may not ask finds nothing wrong", "cli/commands/doctor.py", "        evidence.refusal = str(error)", "        pass",
+           "tests/integration/test_secured.py::test_doctor_says_that_it_may_not_ask_and_not_that_nothing_is_wrong", 13),
     Mutant("figures of two runs of a server are compared", "observing/rates.py", "names = (\"pid\", \"lineage\", \"epoch\", \"version\")", "names = (\"pid\", \"lineage\", \"version\")",
            "tests/unit/test_rates.py::test_a_server_that_was_started_anew_has_no_rates_yet", 13),
     Mutant("prefixes are counted without limit", "observing/prefixes.py", "len(self._counts) >= PREFIXES_MAX", "False",
