@@ -297,8 +297,8 @@ def test_units() -> None:
     assert [count(n, "row") for n in (0, 1, 1234)] == ["0 rows", "1 row", "1,234 rows"]
 
 
-def on_terminal(home: Path, *arguments: str) -> str:
-    terminal = Terminal(*arguments, home=home, columns=160)
+def on_terminal(home: Path, *arguments: str, columns: int = 160) -> str:
+    terminal = Terminal(*arguments, home=home, columns=columns)
     try:
         assert terminal.wait_for_exit() == 0
         return re.sub("\x1b\\[[0-9;]*m", "", terminal.seen)
@@ -342,6 +342,9 @@ def test_clients_are_listed_and_kicked_by_name(tmp_path: Path) -> None:
             assert (line[0], line[2], line[4]) == (f"tcp:{address}", address, "1") and len(lines) == 2
             shown = on_terminal(tmp_path, "-c", server.url, "clients")
             assert re.search(rf"{address}\s+bridge", shown) and "2 clients" in shown
+            narrow = on_terminal(tmp_path, "-c", server.url, "clients", columns=80)
+            assert re.search(rf"tcp:{address} +{address} ", narrow) and "left out for want of room: transport" in narrow
+            assert len(narrow.splitlines()) == 3 + 2 + 2  # the head, a line for each client, the count
             assert command("-c", server.url, "clients", "kick", f"tcp:{address}").exit_code == 0
             assert bridge.recv(1000) == b""
         gone = command("-c", server.url, "clients", "kick", f"tcp:{address}")
