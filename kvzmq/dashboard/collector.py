@@ -8,7 +8,6 @@ Nothing is kept on disk.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from kvzmq.dashboard.reader import Reader
 from kvzmq.dashboard.rings import Ring
 from kvzmq.observing.doctor import Evidence, Finding, diagnose
 from kvzmq.observing.rates import PHASES, Rates, Snapshot, compare, is_same_run
+from kvzmq.observing.waiting import ends_within
 from kvzmq.protocol.operations import OPERATIONS
 
 POLL_S = 0.5
@@ -145,8 +145,7 @@ class Collector:
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until the server was asked again, `timeout_s` at most."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        await ends_within(self._changed.wait(), timeout_s)
 
     async def _ask_clients(self) -> Sequence[dict[str, Any]]:
         try:

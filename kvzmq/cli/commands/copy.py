@@ -20,8 +20,10 @@ import click
 from kvzmq import errors
 from kvzmq.cli import NOT_FOUND, show
 from kvzmq.cli.arguments import KEY
-from kvzmq.cli.commands.transfer import BATCH_ROWS, EPOCH, Batch, Found, Row, from_directory, from_server, with_lives
 from kvzmq.cli.connection import Connection, TableCommand
+from kvzmq.cli.rows.batches import BATCH_ROWS, Batch, remove_others
+from kvzmq.cli.rows.lines import EPOCH, Row
+from kvzmq.cli.rows.sources import Found, from_directory, from_server, with_lives
 from kvzmq.protocol import msgpack
 from kvzmq.units import count
 
@@ -74,7 +76,7 @@ def copy(ctx: click.Context, source: str, target: str, prefix: str, replace: boo
         ctx.call_on_close(of.close)
         copied = _copy_server(of.table, table, prefix)
         where = f"as {of.where} was at revision {copied.revision:,}"
-    removed = _remove_others(table, prefix, copied.keys) if replace else 0
+    removed = sum(remove_others(table, copied.keys, prefix)) if replace else 0
     others = f", {removed:,} others removed" if replace else ""
     if not copied.whole:
         show.note(f"kvzmq: {count(len(copied.keys), 'row')} copied{others}, but FROM is written to without a rest: "
@@ -135,11 +137,3 @@ def _send(target: Client, found: Iterable[Found], keys: set[str]) -> None:
         (keys.discard if value is None else keys.add)(key)
     if batch:
         batch.send(target)
-
-
-def _remove_others(target: Client, prefix: str, keys: set[str]) -> int:
-    removed = 0
-    others = (key for key in target.keys(prefix) if key not in keys)
-    while page := list(islice(others, BATCH_ROWS)):
-        removed += target.remove_many(page)
-    return removed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kvzmq import errors
 from kvzmq.server.loop import Compaction
-from kvzmq.store.file.compaction import Compactor, renew
+from kvzmq.store.file.compaction import Compactor, upgrade
 from kvzmq.store.file.file_log import NAME, FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.log import Log
@@ -67,7 +67,7 @@ class DirectoryHome:
 
     def check(self, store: Store) -> None:
         """Begin a new log if the one that was recovered is of an earlier version."""
-        renew(self.log)
+        upgrade(self.log)
 
     def compactor(self, store: Store, after_records: int | None, after_bytes: int | None) -> Compaction:
         return Compactor(store, self.log, after_records, after_bytes)

@@ -40,11 +40,6 @@ RAISE: Any = object()
 OPERATIONS_BYTES_MAX = messages.REQUEST_BYTES_LIMIT - 64
 """What the largest request that any server takes has room for besides its head; most take less."""
 
-BACKUP_POLL_S = 0.05
-"""How often a client asks whether its backup can be read."""
-
-BACKUP_ENDED = "the server's file ended before the backup did: begin again"
-
 _PAGE_CLIENTS = 200
 """How many clients of the server are asked for at a time."""
 
@@ -55,8 +50,10 @@ PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
 
 
+_NO_SUCH_KEY = errors.NoSuchKey.code
+
 _REASONS = {
-    errors.NoSuchKey.code: "no such key",
+    _NO_SUCH_KEY: "no such key",
     errors.ResultTooLarge.code: "the results do not fit one reply: ask for less at a time",
 }
 """What an error says for which the reply had no room."""
@@ -230,17 +227,31 @@ class Calls:
 
         return _call(("transaction", encoded, [op for step in steps for op in step.ops]), finish)
 
-    def pop(self, key: str) -> Call:
-        """Build a lookup and a removal with nothing in between."""
+    def pop(self, key: str, default: Any = RAISE) -> Call:
+        """Build a lookup and a removal with nothing in between, which give `default` if the key is absent."""
         call = self.transaction({}, [self.lookup(key), self.remove(key)])
         both = call.finish
-        call.finish = lambda results: both(results)[0]
+
+        def finish(results: list[Result]) -> Any:
+            if results[0].code == _NO_SUCH_KEY and default is not RAISE:
+                return default
+            return both(results)[0]
+
+        call.finish = finish
         return call
 
     # ---- reads
 
     def lookup(self, key: str, kind: Any = Any) -> Call:
         return _call(("lookup", values.check_key(key, self.prefix)), _plain if kind is Any else _typed(kind))
+
+    def get(self, key: str, default: Any) -> Call:
+        """Build a lookup that gives `default` if the key is absent."""
+
+        def finish(results: list[Result]) -> Any:
+            return default if results[0].code == _NO_SUCH_KEY else _plain(results)
+
+        return _call(("lookup", values.check_key(key, self.prefix)), finish)
 
     def lookup_many(self, keys: Iterable[str], kind: Any = Any) -> list[Call]:
         def finish(results: list[Result]) -> dict[str, Any]:
@@ -253,7 +264,7 @@ class Calls:
         """Build a test for a key: `ttl` fails without it, and sends no value back."""
 
         def finish(results: list[Result]) -> bool:
-            if results[0].code != errors.NoSuchKey.code:
+            if results[0].code != _NO_SUCH_KEY:
                 payload_of(results[0])
             return results[0].code == errors.OK
 
