@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from typing import Any
 
 from kvzmq.cli import show
 from kvzmq.protocol.monitoring import MonitoredRequest
-from kvzmq.units import brief, size
+from kvzmq.units import brief, size, utc
 
 HEADS = (
     "received", "took", "queued", "executed", "synced", "sent", "client", "operation", "key", "answer", "request",
@@ -44,7 +43,7 @@ def as_fields(record: MonitoredRequest) -> bytes:
     """Return a record as a pipe gets it: fields with tabs between them, times in seconds."""
     first = key(record)
     fields = [
-        _instant(record.received_us, "microseconds").encode(), str(record.step).encode(), record.client.encode(),
+        utc(record.received_us, "microseconds").encode(), str(record.step).encode(), record.client.encode(),
         operation(record).encode(), b"-" if first is None else show.bare_field(first), (record.error or "OK").encode(),
         *(str(number).encode() for number in (record.revision_after, record.request_bytes, record.reply_bytes)),
         *(f"{seconds:.6f}".encode() for seconds in (
@@ -58,17 +57,13 @@ def as_cells(record: MonitoredRequest) -> list[str]:
     """Return a record as a terminal gets it, a text for each of HEADS."""
     first = key(record)
     return [
-        _instant(record.received_us, "milliseconds")[11:-1],
+        utc(record.received_us)[11:-1],
         *(brief(seconds) for seconds in (
             record.took_s, record.queued_s, record.executed_s, record.synced_s, record.sent_s
         )),
         show.printable(record.client), operation(record), "" if first is None else show.printable(first),
         record.error or "OK", size(record.request_bytes), size(record.reply_bytes),
     ]  # fmt: skip
-
-
-def _instant(us: int, unit: str) -> str:
-    return datetime.fromtimestamp(us / 1e6, timezone.utc).isoformat(timespec=unit).replace("+00:00", "Z")
 
 
 _WIDTHS = (12, 8, 8, 8, 8, 8, 14, 15, 20, 12, 10, 10)

@@ -115,8 +115,8 @@ class Deferral:
         self._bytes = 0
         self._count = 0
         self._working = False
-        self._overdue_at = (0, -1, True)
-        self._overdue = False
+        self._asked_at = (0, -1, True)
+        self._backlog_left = False
 
     def __len__(self) -> int:
         return self._count
@@ -132,19 +132,19 @@ class Deferral:
 
     def is_ready(self, request: Request, time_us: int) -> bool:
         """Say whether a scan can be executed at `time_us`."""
-        return not self._is_overdue(time_us) and self._store.is_indexed(request)
+        return not self._leaves_backlog(time_us) and self._store.is_indexed(request)
 
-    def _is_overdue(self, time_us: int) -> bool:
+    def _leaves_backlog(self, time_us: int) -> bool:
         """Say whether more rows are due than one group removes; found out once for a time and state of the table."""
         at = (time_us, self._store.revision, self._store.trouble is None)
-        if self._overdue_at != at:
-            self._overdue_at, self._overdue = at, self._store.is_overdue(time_us)
-        return self._overdue
+        if self._asked_at != at:
+            self._asked_at, self._backlog_left = at, self._store.leaves_expiry_backlog(time_us)
+        return self._backlog_left
 
     def is_still_ready(self, request: Request) -> bool:
         """Say whether a scan can still be executed after others of its step were; its indexes catch up if need be."""
         store = self._store
-        if store.is_late:
+        if store.has_expiry_backlog:
             return False
         if not store.is_indexed(request):
             store.build_indexes(request, self._clock_s() + FOLLOW_S, self._clock_s)
@@ -157,13 +157,13 @@ class Deferral:
         weight = taken_bytes = 0
         for peer in list(islice(self._queues, QUEUES_A_STEP_MAX)):
             queue = self._queues[peer]
-            overdue = (
+            is_over_limit = (
                 len(queue.arrivals) > WAITING_OF_ONE_MAX
                 or queue.bytes > WAITING_BYTES_OF_ONE_MAX + _size(queue.arrivals[0])
                 or self._count > WAITING_MAX
                 or self._bytes > WAITING_BYTES_MAX
             )
-            if overdue:
+            if is_over_limit:
                 self._refuse_unready(queue, time_us)
                 left += len(queue.arrivals)
             before = len(released)

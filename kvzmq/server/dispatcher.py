@@ -156,7 +156,7 @@ class Dispatcher:
         if self.deferral:
             self._run_waiting()
         time_us = self._clock()
-        if self.store.is_due(time_us):
+        if self.store.has_due_rows(time_us):
             self._run([], time_us)
         else:
             self.store.pass_time(time_us)
@@ -207,7 +207,7 @@ class Dispatcher:
         due_us = self.store.next_due_us()
         if due_us is None:
             return timeout_s
-        if self.store.is_late and self._unknown is None:
+        if self.store.has_expiry_backlog and self._unknown is None:
             return 0.0
         return min(timeout_s, max(EXPIRY_S, (due_us - self._clock()) / 1e6))
 
@@ -223,7 +223,7 @@ class Dispatcher:
         began_s = 0.0
         self._in_groups = True
         time_us = self._clock()
-        if self.store.is_due(time_us):
+        if self.store.has_due_rows(time_us):
             self._run([], time_us)  # first: these removals, too, are changes that the indexes of a scan have to apply
         if self.deferral:
             began_s = self._monotonic()

@@ -20,7 +20,8 @@ from kvzmq.server.backups import Backups
 from kvzmq.server.monitors import Monitors
 from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
-from kvzmq.server.watches import Filter, Watches, by_prefix, by_query
+from kvzmq.server.watch_filters import Filter, by_prefix, by_query
+from kvzmq.server.watches import Watches
 from kvzmq.store.store import Store
 
 _log = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ class ServedOperations:
     def _start_watch(
         self, arrival: Arrival, filter_: Filter, op: operations.Watch | operations.WatchQuery
     ) -> int | list[Any]:
-        number = self._watches.add(arrival, filter_, op.from_revision, op.epoch, marks=op.epoch != "")
+        number = self._watches.add(arrival, filter_, op.from_revision, op.epoch, boundaries=op.epoch != "")
         identity = self._store.identity()
         return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
 

@@ -17,13 +17,8 @@ from typing import Protocol
 from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import LargeResults, Reply, Request
-from kvzmq.protocol.operations import UNORDERED
+from kvzmq.store.barrier import needs_newest
 from kvzmq.store.table import Table
-
-
-def needs_newest(request: Request) -> bool:
-    """Say whether a request that reads has to see everything acknowledged before, by whichever server."""
-    return request.seen is None and not request.writes and not all(type(op) in UNORDERED for op in request.ops)
 
 
 class HeldReply(Protocol):

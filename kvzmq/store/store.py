@@ -28,16 +28,13 @@ from kvzmq.protocol import msgpack
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch, Senders
-from kvzmq.store.group import CUT_OFF, OPEN, REJECTED, UNKNOWN, Group, needs_newest
+from kvzmq.store.barrier import Barrier, needs_newest
+from kvzmq.store.group import CUT_OFF, OPEN, REJECTED, UNKNOWN, Group
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.table import Table, indexes_of
 
 _log = logging.getLogger(__name__)
-
-BARRIER_AGAIN_S = 0.25
-"""How long the log is not asked again what others have appended, after it could not be asked: each time may hold all
-clients up for as long as the log blocks."""
 
 
 class Store:
@@ -52,14 +49,9 @@ class Store:
         self.log = log
         self.is_shared = False
         """Whether others append to the log, too: known once it was recovered."""
-        self.barriers = 0
-        """How often the log was asked what others have appended, for linearizable reads."""
-        self.cut_off: str | None = None
-        """Why the log could not be asked the last time, or None."""
-        self.heard_s = monotonic()
-        """When the log was last known to be within reach, on the clock."""
+        self.barrier = Barrier(log, monotonic)
+        """Asks the log what others have appended, for linearizable reads."""
         self._monotonic = monotonic
-        self._barrier_again_s = 0.0
         self.table = Table()
         self.records = 0
         """Requests in the log since the checkpoint, or since it was sealed."""
@@ -169,7 +161,7 @@ class Store:
                     frames.append(request.frame)
         by = None if senders is None or not frames else _senders_of(requests, senders, writes)
         group = Group(self, writes)
-        if frames or (table.expiries.deadlines and table.is_due(time_us)):
+        if frames or (table.expiries.deadlines and table.has_due_rows(time_us)):
             self._commit(group, frames, time_us, by)
         else:
             if self.is_shared:
@@ -184,24 +176,14 @@ class Store:
 
     def _read_newest(self, group: Group, requests: Sequence[Request]) -> None:
         """Apply what others have appended, if a request of the group needs that."""
-        if not any(map(needs_newest, requests)):
-            return
-        if self._monotonic() < self._barrier_again_s or not self._ask_log():
+        if any(map(needs_newest, requests)) and (self.barrier.is_resting or not self._ask_log()):
             group.state = CUT_OFF
 
     def _ask_log(self) -> bool:
-        self.barriers += 1
-        try:
-            groups = self.log.barrier()
-        except errors.LogUnreachable as error:
-            self.cut_off = str(error)
-            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S
-            return False
-        self.cut_off = None
-        self.heard_s = self._monotonic()
-        for group in groups:
+        groups = self.barrier.ask()
+        for group in groups or ():
             self._replay(group)
-        return True
+        return groups is not None
 
     def ask_log(self) -> bool:
         """Apply what others have appended until now; False if the log cannot tell. Call it between two groups."""
@@ -211,7 +193,7 @@ class Store:
         """Return the refusal of a read that needs the newest state, as the log cannot tell it; None for any other."""
         if not needs_newest(request):
             return None
-        message = f"not executed: this server cannot ask its log what is newest: {self.cut_off or self.trouble}"
+        message = f"not executed: this server cannot ask its log what is newest: {self.barrier.trouble or self.trouble}"
         return msgpack.refuse(request.seq, self.revision, errors.Unavailable.code, message)
 
     def read(self, request: Request) -> Reply:
@@ -263,7 +245,7 @@ class Store:
     def _apply(self, others: Sequence[bytes]) -> None:
         """Apply what the log has before a group's requests: the groups of `others`, then the group's time."""
         if self.is_shared:
-            self.heard_s = self._monotonic()
+            self.barrier.heard_s = self._monotonic()
         for group in others:
             self._replay(group)
         if self.trouble is not None:
@@ -381,8 +363,8 @@ class Store:
             "requests_committed": self.changes,
             "log_records": self.records,
             "log_shared": self.is_shared,
-            "barriers": self.barriers,
-            "barrier_trouble": self.cut_off,
+            "barriers": self.barrier.asked,
+            "barrier_trouble": self.barrier.trouble,
             "storage_trouble": self.trouble,
         }
 
@@ -392,22 +374,22 @@ class Store:
         """Return when the next row expires, microseconds since 1970 UTC, or None."""
         return self.table.expiries.next_us()
 
-    def is_due(self, time_us: int) -> bool:
+    def has_due_rows(self, time_us: int) -> bool:
         """Say whether a group at `time_us` would remove rows."""
-        return self.table.is_due(time_us)
+        return self.table.has_due_rows(time_us)
 
     def pass_time(self, time_us: int) -> None:
         """Set the time of reads, at which no row is due; nothing is logged."""
         self.table.pass_time(time_us)
 
     @property
-    def is_late(self) -> bool:
+    def has_expiry_backlog(self) -> bool:
         """Whether rows are due that the next group can remove; while the log cannot be written, none can."""
-        return self.table.is_late and self.trouble is None
+        return self.table.has_expiry_backlog and self.trouble is None
 
-    def is_overdue(self, time_us: int) -> bool:
+    def leaves_expiry_backlog(self, time_us: int) -> bool:
         """Say whether more rows are due at `time_us` than one group removes, and the log can be written."""
-        return self.trouble is None and self.table.is_overdue(time_us)
+        return self.trouble is None and self.table.leaves_expiry_backlog(time_us)
 
     # ---- indexes
 

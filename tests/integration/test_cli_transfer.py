@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -46,6 +47,22 @@ def run(server: ServerProcess) -> Any:
 
 
 # ---- whole files
+
+
+def test_an_import_begins_where_its_input_stands(server: ServerProcess, table: kvzmq.Client, tmp_path: Path) -> None:
+    """On a terminal, too, where the lines are counted first. Seen red with a count that went back to the start."""
+    path, first = tmp_path / "rows.jsonl", '{"key": "read by another program", "value": 1}\n'
+    path.write_text(first + '{"key": "zebra", "value": 2}\n')
+    leader, follower = pty.openpty()
+    try:
+        with path.open("rb") as file:
+            os.lseek(file.fileno(), len(first), os.SEEK_SET)
+            command_line = [*KVZMQ, "-c", server.url, "import"]
+            subprocess.run(command_line, stdin=file, stderr=follower, timeout=60, check=True)
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert dict(table) == {"zebra": 2}
 
 
 def test_an_export_to_a_file_ends_with_its_count(run: Any, table: kvzmq.Client, tmp_path: Path) -> None:

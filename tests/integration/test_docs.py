@@ -93,8 +93,12 @@ def test_the_api_page_names_every_method_and_error() -> None:
             ):
                 assert re.search(rf"\b{name}\b", text), f"{kind.__name__}.{name}"
     for name in kvzmq.__all__:
-        if name not in ("__version__", "Transaction", "Pipeline"):
-            assert re.search(rf"`(kvzmq\.)?{name}\b", text), name
+        assert re.search(rf"`(kvzmq\.)?{name}\b", text), name
+    for connect in (kvzmq.connect, kvzmq.connect_async):
+        shown = re.search(rf"`kvzmq\.{connect.__name__}\((.*?)\)", text)
+        assert shown is not None
+        named = [part.partition("=")[0] for part in shown[1].split(", ") if part != "*"]
+        assert named == list(inspect.signature(connect).parameters)
 
 
 def test_every_error_a_client_may_meet_can_be_caught_by_its_name() -> None:

@@ -8,7 +8,7 @@ from planted_faults.mutant import Mutant
 MUTANTS = [
     Mutant("who came while another thread waited is never sent", "client/sync/connection.py",
            "            elif self._waiting or self._closed:\n                self._pass_turn()\n            else:", "            else:",
-           "tests/integration/test_client_threads.py::test_threads_share_messages_and_never_get_each_others_replies", 4),
+           "tests/unit/test_shared_channel.py::test_who_came_while_another_thread_was_answered_is_sent_and_reads", 4),
     Mutant("a thread that is interrupted keeps its turn", "client/sync/connection.py",
            "                self._tick_s = 0.0\n                self._pass_turn()", "                self._tick_s = 0.0",
            "tests/integration/test_client_threads.py::test_an_interrupted_reader_passes_its_turn", 9),

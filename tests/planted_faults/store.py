@@ -34,6 +34,8 @@ MUTANTS = [
         "            if longer > ENCODING_RATIO_MAX * shorter:", "            if False:",
         COSTLY + "test_a_large_value_is_not_decoded_to_be_compared_with_a_small_one", 9,
     ),
+    Mutant("an increment decodes whatever is there", "store/table.py", "present is None or len(present) <= msgpack.NUMBER_BYTES_MAX", "True",
+           COSTLY + "test_an_increment_does_not_decode_what_cannot_be_a_number", 9),
     Mutant(
         "bytes compared not counted over a request", "store/budget.py",
         "        self._compared_bytes += size", "        self._compared_bytes = size",
@@ -85,11 +87,11 @@ MUTANTS = [
     ),
     Mutant(
         "reads of rows that are due", "store/table.py",
-        "        if self._late and self.expiries.is_past(key, self.time_us):\n            return None", "        if False:\n            return None",
+        "        if self._has_backlog and self.expiries.is_past(key, self.time_us):\n            return None", "        if False:\n            return None",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
-        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._late:", " is operations.Lookup:",
+        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._has_backlog:", " is operations.Lookup:",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
@@ -99,7 +101,7 @@ MUTANTS = [
     ),
     Mutant(
         "writes that meet rows that are due", "store/table.py",
-        "        if self._late and self.expiries.is_past(key, self.time_us):\n            self._drop(key)", "        if False:\n            self._drop(key)",
+        "        if self._has_backlog and self.expiries.is_past(key, self.time_us):\n            self._drop(key)", "        if False:\n            self._drop(key)",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
@@ -168,7 +170,7 @@ MUTANTS = [
     ),
     Mutant(
         "expiry by the local clock", "store/store.py",
-        "        if frames or (table.expiries.deadlines and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
+        "        if frames or (table.expiries.deadlines and table.has_due_rows(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
         LOG + "test_rows_expire_by_a_commit_of_their_own[file]", 2,
     ),
     Mutant(
@@ -177,8 +179,8 @@ MUTANTS = [
         LOG + "test_the_table_s_time_never_runs_back[file]", 2,
     ),
     Mutant(
-        "no barrier before a read", "store/store.py",
-        "            groups = self.log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
+        "no barrier before a read", "store/barrier.py",
+        "            groups = self._log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -258,8 +260,8 @@ MUTANTS = [
            "tests/unit/test_dispatcher.py::test_a_setdefault_without_room_for_its_result_changes_nothing", 2),
     Mutant("a revision is counted twice", "store/table.py", "        self.revision += 1\n        if self._scanning", "        self.revision += 1 + (self.revision % 1000 == 999)\n        if self._scanning",
            "tests/integration/test_interleaving.py::test_each_request_executed_alone", 4),
-    Mutant("late for ever", "store/table.py", "        self._late = False  # rows that were due", "        pass  # rows that were due",
-           "tests/unit/test_costly_requests.py::test_nothing_is_late_when_what_was_due_has_been_written_again", 9),
+    Mutant("an expiry backlog for ever", "store/table.py", "        self._has_backlog = False  # rows that were due", "        pass  # rows that were due",
+           "tests/unit/test_costly_requests.py::test_no_backlog_is_left_when_what_was_due_has_been_written_again", 9),
     Mutant("every epoch reaches for ever", "store/epochs.py", "return revision <= end", "return True",
            LINEAGE + "test_a_watch_is_told_when_the_table_went_on_from_an_older_copy", 12),
     Mutant("epochs not in the checkpoint", "store/sections.py", "    if epochs.lineage is not None:\n        yield", "    if False:\n        yield",
@@ -311,7 +313,7 @@ MUTANTS = [
     ),
     Mutant(
         "a barrier for reads that need none", "store/store.py",
-        "        if not any(map(needs_newest, requests)):", "        if not requests:",
+        "        if any(map(needs_newest, requests)) and", "        if requests and",
         READS + "test_neither_a_session_read_nor_a_local_one_asks_the_log", 16,
     ),
     Mutant(
@@ -325,8 +327,8 @@ MUTANTS = [
         READS + "test_a_linearizable_read_beside_a_rejected_write_sees_what_others_have_written", 4,
     ),
     Mutant(
-        "a log that cannot be asked is asked in every step", "store/store.py",
-        "            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S\n", "",
+        "a log that cannot be asked is asked in every step", "store/barrier.py",
+        "            self._again_s = self._monotonic() + AGAIN_S\n", "",
         READS + "test_a_log_that_cannot_be_asked_is_left_alone_for_a_moment", 9,
     ),
     Mutant(

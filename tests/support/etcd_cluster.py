@@ -21,12 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
 
 from EtcdNodes import EtcdFailed, EtcdNode, EtcdNodes, Tls
 
+from support.servers import PATIENCE_S
+
 __all__ = ["ROOT_PASSWORD", "EtcdCluster", "EtcdFailed", "EtcdNode", "Tls", "make_certificates"]
 
 ROOT_PASSWORD = "open sesame"
 """Of the user root, with auth."""
 
-_CTL_TIMEOUT_S = 60.0
+_CTL_TIMEOUT_S = PATIENCE_S
 
 
 class EtcdCluster(EtcdNodes):

@@ -36,7 +36,7 @@ from kvzmq.server.zap import Zap
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.store import Store
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class MemoryLog:

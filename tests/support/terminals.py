@@ -13,7 +13,7 @@ import termios
 import time
 from pathlib import Path
 
-from support.servers import KVZMQ, take_ctrl_c
+from support.servers import KVZMQ, PATIENCE_S, take_ctrl_c
 
 
 class Terminal:
@@ -46,7 +46,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
-    def wait_for(self, pattern: str, timeout_s: float = 30.0) -> str:
+    def wait_for(self, pattern: str, timeout_s: float = PATIENCE_S) -> str:
         """Return what was shown up to the first match of `pattern`, and forget it."""
         deadline_s = time.monotonic() + timeout_s
         while (found := re.search(pattern, self._seen)) is None:
@@ -68,10 +68,10 @@ class Terminal:
         return self.wait_for(pattern, 3.0)
 
     def wait_for_exit(self) -> int:
-        with contextlib.suppress(OSError):
-            while data := os.read(self._fd, 65536):
+        with contextlib.suppress(OSError):  # of a terminal that nobody has open any more
+            while select.select([self._fd], [], [], PATIENCE_S)[0] and (data := os.read(self._fd, 65536)):
                 self._seen += data.decode(errors="replace")
-        return self._process.wait(30)
+        return self._process.wait(PATIENCE_S)
 
     @property
     def seen(self) -> str:

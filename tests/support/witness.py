@@ -128,7 +128,7 @@ class Witnessed:
             self.doubt = (time_us, writes)
             self.store = self.log = None
             return False
-        needed = self.witness.is_due(time_us) or any(self.witness.find_cached(item) is None for item in writes)
+        needed = self.witness.has_due_rows(time_us) or any(self.witness.find_cached(item) is None for item in writes)
         committed = self.store.groups > groups
         failed = needed and not committed
         if failed:

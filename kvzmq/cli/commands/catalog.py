@@ -56,8 +56,8 @@ def catalog(host: str, port: int, lifetime: float) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server = CatalogServer(host, port, lifetime_s=lifetime)
-    except CatalogError as e:
-        click.echo(f"kvzmq catalog: {e}\nIf a catalog runs there, use it, or choose another --port.", err=True)
+    except CatalogError as error:
+        click.echo(f"kvzmq catalog: {error}\nIf a catalog runs there, use it, or choose another --port.", err=True)
         sys.exit(REFUSED_TO_START)
     try:
         click.echo(f"Listening on port {server.port}\nFor people: http://{server.address}/")

@@ -13,6 +13,7 @@ from kvzmq.cli.config import ConfigurableCommand
 from kvzmq.cli.logs import FORMATS
 from kvzmq.cli.serving.options import Options
 from kvzmq.cli.serving.running import serve
+from kvzmq.client.core.urls import URL_DEFAULT
 from kvzmq.protocol import messages
 from kvzmq.server.slow_log import SLOWER_THAN_S
 
@@ -70,7 +71,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
     "binds",
     type=Endpoint(),
     multiple=True,
-    default=("tcp://127.0.0.1:5570",),
+    default=(URL_DEFAULT,),
     show_default=True,
     metavar="URL",
     help="Endpoint for ZeroMQ clients; several times for several. Port 0 takes a free one.",

@@ -197,6 +197,7 @@ def _lines_of(file: IO[bytes]) -> int | None:
     """Count the lines of a regular file, for the progress bar; None if it can be read only once."""
     if not sys.stderr.isatty() or not file.seekable():
         return None
+    begin = file.tell()
     lines = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(1 << 20), b""))
-    file.seek(0)
+    file.seek(begin)
     return lines

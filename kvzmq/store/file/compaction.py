@@ -56,7 +56,7 @@ def compact_sealed(directory: Directory) -> bool:
     return True
 
 
-def renew(log: FileLog) -> None:
+def upgrade(log: FileLog) -> None:
     """Begin a new log if the one that was recovered has earlier semantics (see `store.log.SEMANTICS`).
 
     All requests of a log have the same semantics. If there is a sealed log it is compacted first, however long that
