@@ -11,7 +11,7 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.client.core import values
 from kvzmq.client.core.call import Call, Result
-from kvzmq.protocol import encoding, messages, operations
+from kvzmq.protocol import encoding, limits
 
 
 class _Absent:
@@ -37,13 +37,13 @@ ABSENT = _Absent()
 RAISE: Any = object()
 """Stands for "raise KeyError" where a default may be given."""
 
-OPERATIONS_BYTES_MAX = messages.REQUEST_BYTES_LIMIT - 64
+OPERATIONS_BYTES_MAX = limits.REQUEST_BYTES_LIMIT - 64
 """What the largest request that any server takes has room for besides its head; most take less."""
 
 _PAGE_CLIENTS = 200
 """How many clients of the server are asked for at a time."""
 
-SLOW_REQUESTS = operations.SLOW_REQUESTS_MAX
+SLOW_REQUESTS = limits.SLOW_REQUESTS_MAX
 """How many slow requests a client asks for unless told otherwise: all that a server tells."""
 
 PAGE_ROWS = 1000
@@ -91,7 +91,11 @@ def _typed(kind: Any) -> Callable[[list[Result]], Any]:
     return _plain if kind is Any else lambda results: values.decode(payload_of(results[0]), kind)
 
 
-_WRITES = {method: kind.writes for method, kind in operations.OPERATIONS.items()}
+WRITES = frozenset((
+    "insert", "insert_many", "remove", "remove_many", "compare_and_set", "setdefault", "increment", "expire",
+    "transaction",
+))  # fmt: skip
+"""The methods that write, as far as clients call them; as declared in `protocol`, which is not imported here."""
 
 
 def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _plain) -> Call:
@@ -104,9 +108,9 @@ def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _p
     size = len(data)
     if size > OPERATIONS_BYTES_MAX:
         raise errors.InvalidRequest(
-            f"{size} bytes do not fit a request of {messages.REQUEST_BYTES_LIMIT}: send less at a time"
+            f"{size} bytes do not fit a request of {limits.REQUEST_BYTES_LIMIT}: send less at a time"
         )
-    return Call([Raw(data)], _WRITES[operation[0]], finish, size)
+    return Call([Raw(data)], operation[0] in WRITES, finish, size)
 
 
 def _short(text: object) -> str:
@@ -120,10 +124,8 @@ def _check_ttl(ttl_s: float | None) -> float | None:
     if isinstance(ttl_s, timedelta):
         raise TypeError("ttl_s is a timedelta: give seconds, its total_seconds()")
     ttl_s = values.check_number(ttl_s, "ttl_s", "not a number of seconds, or None for good")
-    if not 0 < ttl_s <= operations.TTL_S_MAX:
-        raise errors.InvalidRequest(
-            f"ttl_s is {ttl_s}: it must be above 0 and at most {operations.TTL_S_MAX:.0f} seconds"
-        )
+    if not 0 < ttl_s <= limits.TTL_S_MAX:
+        raise errors.InvalidRequest(f"ttl_s is {ttl_s}: it must be above 0 and at most {limits.TTL_S_MAX:.0f} seconds")
     return ttl_s
 
 
@@ -134,7 +136,7 @@ def _maybe(value: Any, name: str) -> list[Raw]:
 CHUNK_ROWS = 10_000
 """How many rows or keys one operation of insert_many, lookup_many or remove_many carries at most."""
 
-CHUNK_BYTES = messages.REQUEST_BYTES_MAX // 2
+CHUNK_BYTES = limits.REQUEST_BYTES_MAX // 2
 """How many bytes of rows one insert_many carries at most; a larger single row goes by itself."""
 
 
@@ -372,7 +374,7 @@ def together(calls: Sequence[Call], combine: Callable[[list[Any]], Any]) -> Call
 
     ops = [op for call in calls for op in call.ops]
     size = sum(call.size for call in calls)
-    if size > OPERATIONS_BYTES_MAX or len(ops) > messages.OPERATIONS_MAX:
+    if size > OPERATIONS_BYTES_MAX or len(ops) > limits.OPERATIONS_MAX:
         raise errors.InvalidRequest(f"{len(ops)} operations of {size} bytes do not fit a request: send less at a time")
     return Call(ops, any(call.writes for call in calls), finish, size)
 

@@ -16,7 +16,7 @@ from kvzmq import errors
 from kvzmq.client.core.call import Result
 from kvzmq.client.core.outgoing import RESEND_S
 from kvzmq.protocol import encoding
-from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX
+from kvzmq.protocol.limits import REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX
 
 _HELLO = Raw(encoding.encode_value(("hello",)))
 

@@ -38,8 +38,7 @@ from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
 from kvzmq.client.core.reads import LINEARIZABLE, LOCAL, Reads
 from kvzmq.protocol import encoding
 from kvzmq.protocol.encoding import encode_value
-from kvzmq.protocol.messages import OPERATIONS_MAX, SESSION_BYTES
-from kvzmq.protocol.operations import Open
+from kvzmq.protocol.limits import OPERATIONS_MAX, SESSION_BYTES
 
 IN_FLIGHT_MAX = 32
 """How many requests may be unanswered."""
@@ -56,7 +55,7 @@ _HEAD_BYTES_MAX = 64
 
 _TOO_LARGE = errors.ResultTooLarge.code
 _REFUSED_MIN = errors.REFUSED_MIN
-_OPEN = Raw(encoding.encode_value(Open()))
+_OPEN = Raw(encode_value(("open",)))
 
 
 class _Reply(msgspec.Struct, array_like=True, gc=False):

@@ -13,7 +13,7 @@ from kvzmq.client.core.outgoing import REFUSED_S, REFUSED_S_MAX, OutgoingRequest
 from kvzmq.client.core.reads import LINEARIZABLE, Reads
 from kvzmq.client.core.session import ClientSession
 from kvzmq.client.core.socket import Socket
-from kvzmq.protocol.messages import SILENCE_S_MAX
+from kvzmq.protocol.limits import SILENCE_S_MAX
 
 SILENT_S = 2.0
 """How long a connected server may leave requests unanswered before the next server, if there is one, is tried."""
