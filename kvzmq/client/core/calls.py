@@ -11,7 +11,9 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.client.core import values
 from kvzmq.client.core.call import Call, Result
-from kvzmq.protocol import encoding, limits
+from kvzmq.errors import OK
+from kvzmq.protocol import limits
+from kvzmq.protocol.encoding import decode_value, encode_value
 
 
 class _Absent:
@@ -60,7 +62,7 @@ _REASONS = {
 
 
 def _raise(result: Result) -> NoReturn:
-    reason = encoding.decode_value(result.payload) or _REASONS.get(result.code, "the server gave no reason")
+    reason = decode_value(result.payload) or _REASONS.get(result.code, "the server gave no reason")
     raise errors.error_of(result.code, reason)
 
 
@@ -70,20 +72,20 @@ def payload_of(result: Result) -> Raw:
     Raises:
         KvzmqError: the error the result stands for
     """
-    if result.code != errors.OK:
+    if result.code != OK:
         _raise(result)
     return result.payload
 
 
 def _plain(results: list[Result]) -> Any:
     result = results[0]
-    if result.code != errors.OK:
+    if result.code != OK:
         _raise(result)
-    return encoding.decode_value(result.payload)
+    return decode_value(result.payload)
 
 
 def _nothing(results: list[Result]) -> None:
-    if results[0].code != errors.OK:
+    if results[0].code != OK:
         _raise(results[0])
 
 
@@ -100,7 +102,7 @@ WRITES = frozenset((
 
 def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _plain) -> Call:
     try:
-        data = encoding.encode_value(operation)
+        data = encode_value(operation)
     except UnicodeEncodeError as error:
         raise errors.InvalidRequest(f"{_short(error.object)} has a lone surrogate: not Unicode text") from None
     except OverflowError as error:
@@ -225,7 +227,7 @@ class Calls:
 
         def finish(results: list[Result]) -> list[Any]:
             payloads = iter(values.decode(payload_of(results[0]), list[Raw]))
-            return [step.finish([Result(errors.OK, next(payloads)) for _ in step.ops]) for step in steps]
+            return [step.finish([Result(OK, next(payloads)) for _ in step.ops]) for step in steps]
 
         return _call(("transaction", encoded, [op for step in steps for op in step.ops]), finish)
 
@@ -268,7 +270,7 @@ class Calls:
         def finish(results: list[Result]) -> bool:
             if results[0].code != _NO_SUCH_KEY:
                 payload_of(results[0])
-            return results[0].code == errors.OK
+            return results[0].code == OK
 
         return _call(("ttl", self._key(key)), finish)
 
