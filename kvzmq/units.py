@@ -1,7 +1,9 @@
-"""Sizes and times as people read them."""
+"""Sizes, times, counts and texts as people read them."""
 
 from __future__ import annotations
 
+import json
+from datetime import datetime, timezone
 from itertools import pairwise
 
 _UNITS_S = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
@@ -36,6 +38,15 @@ def brief(seconds: float) -> str:
     return f"{_digits(seconds)} s"
 
 
+def utc(time_us: int, unit: str = "milliseconds") -> str:
+    """Return a time, microseconds since 1970 UTC, as people and programs read it: 2026-01-31T12:00:00.000Z.
+
+    Args:
+        unit: to which it is told, `milliseconds` or `microseconds`
+    """
+    return datetime.fromtimestamp(time_us / 1e6, timezone.utc).isoformat(timespec=unit).replace("+00:00", "Z")
+
+
 def rate(per_s: float) -> str:
     """Return how many there are a second: 0, 0.25, 8.5, 41,234."""
     return f"{per_s:,.0f}" if per_s >= 99.95 or per_s == 0 else _digits(per_s)
@@ -50,3 +61,14 @@ def _digits(value: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number of things: 1 row, 1,234 rows."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """Escape control characters, and characters that reorder text, but for line breaks: for terminals and pages."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]  # JSON leaves DEL as it is

@@ -19,11 +19,10 @@ import click
 
 from kvzmq import __version__, errors
 from kvzmq.client.core.reads import READS, Reads
+from kvzmq.client.core.urls import URL_DEFAULT
 
 DONE, NOT_FOUND, USAGE, REFUSED_TO_START, UNREACHABLE, STORAGE_FAILED = range(6)
 INTERRUPTED, PIPE_CLOSED = 130, 141
-
-DEFAULT_URL = "tcp://127.0.0.1:5570"
 
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Server": {
@@ -225,7 +224,7 @@ def _drop_output() -> None:
     "--connect",
     "url",
     envvar="KVZMQ_URL",
-    default=DEFAULT_URL,
+    default=URL_DEFAULT,
     show_default=True,
     metavar="URL",
     help="The server: tcp://HOST:PORT, ipc:///PATH, catalog://HOST:PORT/PROJECT, or several with commas; "

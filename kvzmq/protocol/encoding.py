@@ -15,6 +15,9 @@ from msgspec import Raw
 if TYPE_CHECKING:
     from kvzmq.protocol.declaration import Operation
 
+NUMBER_BYTES_MAX = 9
+"""The longest number in MessagePack: a head, and 64 bits."""
+
 encode_value: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 """Encode a value as MessagePack; raises TypeError or OverflowError for what MessagePack cannot represent."""
 

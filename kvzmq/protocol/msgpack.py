@@ -16,6 +16,7 @@ from msgspec import Meta, Raw, Struct
 
 from kvzmq import errors
 from kvzmq.protocol import messages, operations, validation
+from kvzmq.protocol.encoding import NUMBER_BYTES_MAX as NUMBER_BYTES_MAX
 from kvzmq.protocol.encoding import decode_value as decode_value
 from kvzmq.protocol.encoding import encode_request as encode_request
 from kvzmq.protocol.encoding import encode_value as encode_value

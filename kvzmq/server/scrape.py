@@ -1,8 +1,13 @@
 """`--metrics`: three pages over HTTP, `/metrics` for Prometheus, `/health` and `/ready` for a service manager.
 
-The loop leaves what `stats` says here once a second; threads answer from that, and never touch the table, a socket
-or the disk of the server. So whoever asks holds nobody up: CONNECTIONS_MAX connections are served at a time, each has
-DEADLINE_S for all it does, and a request has HEAD_BYTES_MAX at most. Nothing but GET, one request a connection.
+The loop leaves what `stats` says here once a second; a thread answers from that, and never touches the table, a socket
+or the disk of the server. So whoever asks holds nobody up: a connection has DEADLINE_S for all it does, a request has
+HEAD_BYTES_MAX at most, the page of metrics is made once for what the loop has left, and connections are accepted so
+many a second. Nothing but GET, one request a connection.
+
+Nor does who connects and says nothing: at CONNECTIONS_MAX the connection that has waited longest gives way to a new
+one. Else a service manager would take the server for stuck, and restart it, because somebody holds its port: with four
+threads that each waited for one request, twenty such connections kept `/health` waiting for more than 20 s.
 
 /health  200 while the loop turns, 503 when it has not for STALE_S: restart it
 /ready   200 when requests are served and the latest write succeeded; 503 with the reason otherwise
@@ -13,12 +18,13 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
+import selectors
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from kvzmq import errors
 from kvzmq.server.transport.listen import listen
@@ -29,8 +35,8 @@ REFRESH_S = 1.0
 STALE_S = 15.0
 """When a loop that has left nothing is taken for stuck: no single request takes so long."""
 
-CONNECTIONS_MAX = 4
-"""How many connections are served at a time; some more wait for their turn."""
+CONNECTIONS_MAX = 64
+"""How many connections may be open at a time; the next one replaces the one that was accepted first."""
 
 DEADLINE_S = 5.0
 """How long a connection may take, from its acceptance to the last byte of the answer."""
@@ -38,8 +44,13 @@ DEADLINE_S = 5.0
 HEAD_BYTES_MAX = 8192
 """The longest request."""
 
-_BACKLOG = 16
+ACCEPTS_MAX, ACCEPT_PAUSE_S = 16, 0.01
+"""How many connections are accepted before the thread pauses, and for how long: who connects again and again is not to
+take the processor from the loop, with which the thread shares it."""
+
+_BACKLOG = 128
 _WAIT_S = 0.5
+_WARN_S = 60.0
 
 SWITCH_S = 0.0005
 """How long a thread that renders keeps the loop from going on, at most; Python's own interval is ten times as long."""
@@ -51,8 +62,20 @@ _TEXT = "text/plain; charset=utf-8"
 _log = logging.getLogger(__name__)
 
 
+class _Connection:
+    """One connection: until when it may take, what has come, and what is left of the answer, None before it is made."""
+
+    __slots__ = ("answer", "deadline_s", "received", "socket")
+
+    def __init__(self, sock: socket.socket, deadline_s: float) -> None:
+        self.socket = sock
+        self.deadline_s = deadline_s
+        self.received = bytearray()
+        self.answer: memoryview | None = None
+
+
 class Scrape:
-    """The pages, and the threads that serve them.
+    """The pages, and the thread that serves them.
 
     Args:
         host, port: where to listen; port 0 takes a free one
@@ -93,14 +116,14 @@ class Scrape:
             )
         self.endpoint = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}/metrics"
         self._listener.listen(_BACKLOG)
-        self._listener.settimeout(_WAIT_S)  # so that a thread sees that it is to end
+        self._listener.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._connections: dict[socket.socket, _Connection] = {}  # the one that was accepted first at the beginning
+        self._warn_again_s = float("-inf")
+        self._rendered: tuple[Mapping[str, Any] | None, bytes] = None, b""
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"kvzmq-metrics-{number}", daemon=True)
-            for number in range(CONNECTIONS_MAX)
-        ]
-        for thread in self._threads:
-            thread.start()
+        threading.Thread(target=self._serve, name="kvzmq-metrics", daemon=True).start()
 
     # ---- the loop's side
 
@@ -114,43 +137,87 @@ class Scrape:
         self._closing = True
         self._listener.close()
 
-    # ---- the threads' side
+    # ---- the thread's side
 
     def _serve(self) -> None:
         while not self._closing:
+            for key, _ in self._selector.select(_WAIT_S):
+                if key.data is None:
+                    self._accept()
+                else:
+                    self._go_on(cast(_Connection, key.data))
+            self._drop_overdue()
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        self._selector.close()
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_MAX):
             try:
-                connection, _ = self._listener.accept()
-            except TimeoutError:
-                continue
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
             except OSError as error:
                 if not self._closing:
-                    _log.warning("cannot accept a connection for metrics: %s", error.strerror)
+                    self._warn(f"cannot accept a connection for metrics: {error.strerror}")
                     time.sleep(_WAIT_S)
-                continue
-            with connection:
-                self._answer(connection, self._clock() + DEADLINE_S)
+                return
+            if len(self._connections) >= CONNECTIONS_MAX:
+                self._drop(next(iter(self._connections.values())))
+            sock.setblocking(False)
+            connection = self._connections[sock] = _Connection(sock, self._clock() + DEADLINE_S)
+            self._selector.register(sock, selectors.EVENT_READ, connection)
+            self._go_on(connection)  # most send their request at once: it is answered before it could have to give way
+        time.sleep(ACCEPT_PAUSE_S)
 
-    def _answer(self, connection: socket.socket, deadline_s: float) -> None:
+    def _warn(self, message: str) -> None:
+        if self._clock() >= self._warn_again_s:
+            self._warn_again_s = self._clock() + _WARN_S
+            _log.warning("%s", message)
+
+    def _go_on(self, connection: _Connection) -> None:
+        """Do for a connection what can be done without waiting."""
+        if connection.socket not in self._connections:
+            return  # it has given way to another in the same turn
         try:
-            head = self._receive(connection, deadline_s)
-            if head is not None:
-                code, kind, body = self._page(head)
-                connection.settimeout(max(0.001, deadline_s - self._clock()))
-                connection.sendall(_response(code, kind, body))
-                connection.shutdown(socket.SHUT_WR)
+            if connection.answer is None:
+                if not self._receive(connection):
+                    return
+                connection.answer = memoryview(_response(*self._page(bytes(connection.received))))
+                self._selector.modify(connection.socket, selectors.EVENT_WRITE, connection)
+            connection.answer = connection.answer[connection.socket.send(connection.answer) :]
+            if connection.answer:
+                return
+            connection.socket.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            return
         except OSError:
-            return  # it has gone, or was too slow
+            pass  # it has gone
+        self._drop(connection)
 
-    def _receive(self, connection: socket.socket, deadline_s: float) -> bytes | None:
-        """Return the head of a request, None if there was none in time."""
-        received = b""
-        while b"\r\n\r\n" not in received and len(received) < HEAD_BYTES_MAX:
-            connection.settimeout(max(0.001, deadline_s - self._clock()))
-            data = connection.recv(HEAD_BYTES_MAX)
-            if not data:
-                return None
-            received += data
-        return received
+    def _receive(self, connection: _Connection) -> bool:
+        """Take in what has come; True if that is the head of a request, or as much of it as is read.
+
+        Raises:
+            OSError: nothing has come, or the peer has gone
+        """
+        data = connection.socket.recv(HEAD_BYTES_MAX)
+        if not data:
+            raise ConnectionResetError
+        connection.received += data
+        return b"\r\n\r\n" in connection.received or len(connection.received) >= HEAD_BYTES_MAX
+
+    def _drop_overdue(self) -> None:
+        now_s = self._clock()
+        for connection in list(self._connections.values()):
+            if connection.deadline_s > now_s:
+                return  # those behind it were accepted later
+            self._drop(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        del self._connections[connection.socket]
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
 
     def _page(self, head: bytes) -> tuple[int, str, bytes]:
         lines = head.partition(b"\r\n\r\n")[0].split(b"\r\n")
@@ -168,9 +235,12 @@ class Scrape:
             return 404, _TEXT, b"there are /metrics, /health and /ready\n"
         if self._token is not None and not hmac.compare_digest(_bearer(lines[1:]), self._token):
             return 401, _TEXT, b"this needs the bearer token\n"
-        if self._figures is None:
+        figures = self._figures
+        if figures is None:
             return 503, _TEXT, b"not ready: the log is being read\n"
-        return 200, self._content_type, self._render(self._figures)
+        if self._rendered[0] is not figures:  # once for what the loop has left, however often it is asked for
+            self._rendered = figures, self._render(figures)
+        return 200, self._content_type, self._rendered[1]
 
     def _health(self) -> tuple[int, str, bytes]:
         silent_s = self._clock() - self._left_s

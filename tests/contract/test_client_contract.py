@@ -755,6 +755,9 @@ def test_a_closed_client_says_so(kind: str, one_server: ServerProcess) -> None:
 BAD_URLS = [
     ("", "is empty"),
     ("localhost:5570", "has no scheme, tcp://localhost:5570 perhaps"),
+    ("tcp:/host:5570", "has no scheme, tcp://host:5570 perhaps"),
+    ("tcp:host:5570", "has no scheme, tcp://host:5570 perhaps"),
+    ("localhost", "has no scheme, tcp://localhost:5570 perhaps"),
     ("tcp://", "has no port"),
     ("tcp://host", "has no port"),
     ("tcp://:5570", "has no host"),
@@ -767,7 +770,8 @@ BAD_URLS = [
     ("tcp://host:²", "has the port"),
     ("tcp://my host:5570", "has a space"),
     ("tcp://::1:5570", "not in brackets"),
-    ("http://host:1", "has the scheme 'http'"),
+    ("http://host:1", "has the scheme 'http', which kvzmq does not know"),
+    ("etcd://host:2379/zoo", "is where servers keep their log"),
     ("TCP://host:1", "has the scheme 'TCP'"),
     ("tcp://a:1,,tcp://b:2", "'' is not a server's URL, it is empty"),
     ("tcp://a:1,tcp://b:99999", "'tcp://b:99999' is not a server's URL, it has the port"),
@@ -898,6 +902,6 @@ def test_every_public_name_has_a_docstring() -> None:
         if not inspect.isclass(thing):
             continue
         assert thing.__doc__, name
-        for member, value in vars(thing).items():
+        for member, value in inspect.getmembers(thing):
             if not member.startswith("_") and (callable(value) or isinstance(value, property)):
                 assert inspect.getdoc(value), f"{name}.{member}"

@@ -37,7 +37,7 @@ def test_what_is_cut_off_refuses_or_waits_and_is_equal_again_when_healed(
         hosts = (HERE, HERE, THERE if node_there else HERE)
         wrappers = ((), (), there if node_there else ())
         with EtcdCluster(tmp_path / "etcd", hosts=hosts, wrappers=wrappers) as etcd:
-            log = ("--log", f"etcd://{etcd.addresses}/t", "--compact-after", "500")
+            log = ("--log", etcd.url("t"), "--compact-after", "500")
             cut = ServerProcess(
                 tmp_path / "cut", *log, binds=[f"ipc://{tmp_path}/socket"], wrapper=there if what != "node" else ()
             )

@@ -125,7 +125,7 @@ def test_connections_that_are_cut_anywhere_leave_a_log_that_says_the_truth(
     comparison: a group was in the log twice."""
     random = Random(1)
     proxies = [Proxy(node.client_port) for node in cluster.nodes]
-    table = EtcdTable(",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies), etcd_name)
+    table = EtcdTable([f"127.0.0.1:{proxy.port}" for proxy in proxies], etcd_name)
     try:
         appender = Appender(table.follow())
         for number in range(400 if full else 60):
@@ -195,8 +195,8 @@ def test_without_room_changes_are_refused_and_reads_are_served(tmp_path: Path, e
 def test_a_cluster_that_asks_who_one_is_is_used_with_certificate_and_password(tmp_path: Path, etcd_name: str) -> None:
     with EtcdCluster(tmp_path / "etcd", tls=True, auth=True) as cluster:
         assert cluster.tls is not None
-        ca, certificate, key = cluster.tls
-        addresses = cluster.addresses.split(",")
+        ca, certificate, key, *_ = cluster.tls
+        addresses = cluster.addresses
 
         def client(password: str = ROOT_PASSWORD) -> EtcdClient:
             return EtcdClient(addresses, read_security(ca, certificate, key, "root", password))

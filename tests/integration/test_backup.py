@@ -233,7 +233,10 @@ def test_a_restore_beside_a_server_is_refused_and_says_what_it_did(tmp_path: Pat
     with ServerProcess(data) as server, kvzmq.connect(server.url) as table:
         table.insert("a", 1)
         run("backup", path, url=server.url)
-        assert "in use by another kvzmq server" in run("restore", path, "--data", data, "--replace", code=3).stderr
+        assert (
+            f"{data} is in use by a kvzmq server: stop it first"
+            in run("restore", path, "--data", data, "--replace", code=3).stderr
+        )
         table.insert("b", 1)
     assert "--replace" in run("restore", path, "--data", data, code=3).stderr
     told = run("restore", path, "--data", data, "--replace").stdout
@@ -258,8 +261,9 @@ def test_a_backup_is_checked_and_a_damaged_one_refused(tmp_path: Path) -> None:
     for wrong in (data[:-1], data[:300], data[:200] + b"!" + data[201:], b"something else", b""):
         path.write_bytes(wrong)
         shown = run("check", path, code=1).stdout
-        assert "DAMAGED  offset" in shown and "take an earlier backup" in shown
-        assert "offset" in run("restore", path, "--data", tmp_path / "new", code=3).stderr
+        assert "DAMAGED  offset" in shown and "take an earlier one" in shown
+        said = "offset" if wrong.startswith(data[:8]) else f"{path} is no backup of kvzmq: it begins with "
+        assert said in run("restore", path, "--data", tmp_path / "new", code=3).stderr
         assert not (tmp_path / "new").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -46,6 +47,22 @@ def run(server: ServerProcess) -> Any:
 
 
 # ---- whole files
+
+
+def test_an_import_begins_where_its_input_stands(server: ServerProcess, table: kvzmq.Client, tmp_path: Path) -> None:
+    """On a terminal, too, where the lines are counted first. Seen red with a count that went back to the start."""
+    path, first = tmp_path / "rows.jsonl", '{"key": "read by another program", "value": 1}\n'
+    path.write_text(first + '{"key": "zebra", "value": 2}\n')
+    leader, follower = pty.openpty()
+    try:
+        with path.open("rb") as file:
+            os.lseek(file.fileno(), len(first), os.SEEK_SET)
+            command_line = [*KVZMQ, "-c", server.url, "import"]
+            subprocess.run(command_line, stdin=file, stderr=follower, timeout=60, check=True)
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert dict(table) == {"zebra": 2}
 
 
 def test_an_export_to_a_file_ends_with_its_count(run: Any, table: kvzmq.Client, tmp_path: Path) -> None:
@@ -257,6 +274,10 @@ def test_copy_takes_a_directory_or_a_server_with_times_to_live_and_bytes(tmp_pat
             assert "2,502 rows copied, of " in command("copy", str(home.data), other.url, "--replace").stderr
             assert dict(table) == rows | {"brief": 1}
         assert command("copy", str(tmp_path / "nothing"), other.url).exit_code == 2
+        same = command("copy", other.url, other.url)
+        assert same.exit_code == 2 and "serve the same table" in same.stderr
+        to_files = command("copy", other.url, str(tmp_path))
+        assert to_files.exit_code == 2 and "start a server on it" in to_files.stderr
 
 
 def test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells(tmp_path: Path) -> None:

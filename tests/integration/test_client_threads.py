@@ -161,12 +161,12 @@ def test_a_lost_reply_is_asked_for_again_also_while_others_are_answered(
     receive = asked.receive
     losses = 1
 
-    def lose_one(frame: bytes, now_s: float = 0.0) -> None:
+    def lose_one(frame: bytes, now_s: float = 0.0) -> bool:
         nonlocal losses
         if b"lost" in frame and losses:
             losses -= 1
-        else:
-            receive(frame, now_s)
+            return False
+        return receive(frame, now_s)
 
     asked.receive = lose_one  # type: ignore[method-assign]
     stop = threading.Event()

@@ -87,3 +87,22 @@ def test_a_server_whose_etcd_cannot_be_reached_says_so(tmp_path: Path) -> None:
         ServerProcess(tmp_path / "data", "--log", "etcd://127.0.0.1:1/t")
     assert refused.value.exit_code == 3
     assert "127.0.0.1:1" in refused.value.stderr and "Traceback" not in refused.value.stderr
+
+
+def test_servers_that_are_killed_leave_no_keys_for_ever(
+    etcd_cluster: EtcdCluster, etcd_name: str, tmp_path: Path
+) -> None:
+    """Each start removes what the kill before has left; a server that stops removes its own."""
+    with Fleet(tmp_path, etcd_cluster, etcd_name, 2) as fleet:
+        for number in range(3):
+            for server in fleet.servers:
+                with kvzmq.connect(server.url, timeout=30.0) as table:
+                    table.insert("k", number)
+                server.restart()
+        with kvzmq.connect(fleet.urls[0], timeout=30.0) as table:
+            table.insert("k", 3)
+        keys = etcd_cluster.ctl("get", "--prefix", "--keys-only", f"{etcd_name}/server/").split()
+        assert len(keys) == 2
+        for server in fleet.servers:
+            assert server.terminate() == 0
+        assert etcd_cluster.ctl("get", "--prefix", "--keys-only", f"{etcd_name}/server/").split() == []

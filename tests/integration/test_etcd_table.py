@@ -25,8 +25,7 @@ def start(etcd_cluster: EtcdCluster, etcd_name: str, tmp_path: Path) -> Iterator
     servers: list[ServerProcess] = []
 
     def start() -> ServerProcess:
-        url = f"etcd://{etcd_cluster.addresses}/{etcd_name}"
-        servers.append(ServerProcess(tmp_path / f"server{len(servers)}", "--log", url))
+        servers.append(ServerProcess(tmp_path / f"server{len(servers)}", "--log", etcd_cluster.url(etcd_name)))
         return servers[-1]
 
     try:

@@ -21,7 +21,7 @@ from kvzmq.store.file.files import DiskDirectory
 
 @contextlib.contextmanager
 def reached(etcd: EtcdCluster) -> Iterator[Cluster]:
-    client = EtcdClient(etcd.addresses.split(","))
+    client = EtcdClient(etcd.addresses)
     try:
         yield Cluster(client)
     finally:

@@ -163,6 +163,15 @@ def test_the_keys_may_stand_in_the_url(place: Place, tmp_path: Path, transport: 
         assert ran.stdout == "2\n", ran
 
 
+def test_doctor_says_that_it_may_not_ask_and_not_that_nothing_is_wrong(place: Place) -> None:
+    """Bob lacks the right admin, and nobody has the stranger's key."""
+    for keys, said in ((BOB, "bob may not stats: that needs the right admin"), (STRANGER, "does not know the key")):
+        ran = place.run(keys, "doctor", "--data", str(place.server.data))
+        assert ran.returncode == 1 and "nothing wrong" not in ran.stdout, ran
+        assert f"{place.server.url} was not looked at: " in ran.stdout and said in ran.stdout, ran
+        assert "    mend: kvzmq --curve-key FILE doctor" in ran.stdout, ran
+
+
 def test_a_list_of_urls_follows_a_server_to_its_new_key(place: Place, tmp_path: Path) -> None:
     """The URL names both endpoints, each with its key; the old one has gone."""
     with ServerProcess(tmp_path / "other", *place.options(OTHER_SERVER)) as server:

@@ -26,7 +26,7 @@ MUTANTS = [
            "tests/unit/test_tcp_transport.py::test_all_connections_together_hold_a_bounded_amount", 9),
     Mutant("bridge keeps stalled connections", "server/transport/tcp.py", "if connection.queued and now_s - connection.moved_s > STALLED_S:", "if False:",
            "tests/unit/test_tcp_transport.py::test_a_stalled_peer_is_dropped_and_an_idle_one_is_not", 9),
-    Mutant("bridge goes on accepting without descriptors", "server/transport/tcp.py", "        self._selector.unregister(self._listener)\n\n    def _receive", "        self._selector.modify(self._listener, selectors.EVENT_READ)\n\n    def _receive",
+    Mutant("bridge goes on accepting without descriptors", "server/transport/tcp_listener.py", "        self._selector.unregister(self._socket)\n", "        self._selector.modify(self._socket, selectors.EVENT_READ)\n",
            "tests/unit/test_tcp_transport.py::test_when_descriptors_run_out_clients_go_on_and_the_loop_rests", 9),
     Mutant("bridge takes in as many lines whatever the replies", "server/transport/tcp.py", "connection.lines_max = 1\n", "pass\n",
            "tests/unit/test_tcp_transport.py::test_many_large_replies_at_once_reach_a_client_that_reads", 10),

@@ -35,7 +35,7 @@ class Fleet:
 
     def __init__(self, directory: Path, etcd: EtcdCluster, name: str, servers: int, *options: str) -> None:
         self.etcd = etcd
-        self.log = f"etcd://{etcd.addresses}/{name}"
+        self.log = etcd.url(name)
         self.servers: list[ServerProcess] = []
         try:
             for number in range(servers):

@@ -377,7 +377,7 @@ def test_a_watch_through_an_envelope_is_refused_with_all_of_its_request(table: S
 
 
 def test_operations_are_served_or_executed_and_none_is_forgotten(table: Stepped) -> None:
-    served = set(table.server.dispatcher._served)
+    served = set(table.server.dispatcher.served.methods)
     executed = set(table.store.table._run)
     servers = {operations.BeginEpoch, operations.Senders}
     assert served == operations.SERVED and served | executed == {*operations.OPERATIONS.values(), *servers}

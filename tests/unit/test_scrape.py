@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import re
@@ -33,10 +34,12 @@ class Pages:
 
     def __init__(self, token: bytes | None = None) -> None:
         self.now_s = 100.0
+        self.rendered = 0
         self.scrape = Scrape("127.0.0.1", 0, self.render, "text/plain", token, clock=lambda: self.now_s)
         self.base = self.scrape.endpoint.removesuffix("/metrics")
 
     def render(self, figures: Mapping[str, Any]) -> bytes:
+        self.rendered += 1
         return json.dumps(dict(figures)).encode()
 
     def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> tuple[int, str]:
@@ -155,13 +158,13 @@ def test_the_metrics_need_the_token_and_health_does_not() -> None:
         pages.scrape.close()
 
 
-def test_who_is_slow_is_dropped_and_only_so_many_are_served_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_slow_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Red when each byte began a deadline of its own."""
     monkeypatch.setattr(scrape_module, "DEADLINE_S", 0.3)
     scrape = Scrape("127.0.0.1", 0, lambda figures: b"", "text/plain")
     port = int(scrape.endpoint.removesuffix("/metrics").rsplit(":", 1)[1])
     threads = threading.active_count()
-    slow = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(3 * CONNECTIONS_MAX)]
+    slow = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(CONNECTIONS_MAX // 2)]
     try:
         for each in slow:
             each.sendall(b"GET /health HTT")
@@ -191,6 +194,43 @@ def test_who_is_slow_is_dropped_and_only_so_many_are_served_at_a_time(monkeypatc
         scrape.close()
         for each in slow:
             each.close()
+
+
+def test_who_connects_and_says_nothing_keeps_nobody_waiting(pages: Pages) -> None:
+    """Red when each connection had to end before another was served: the clock that ends them stands still here."""
+    pages.scrape.refresh({})
+    silent = [pages.connect() for _ in range(2 * CONNECTIONS_MAX)]
+    try:
+        for each in silent[::2]:
+            with contextlib.suppress(OSError):  # it has given way already
+                each.sendall(b"GET /health HTT")
+        for _ in range(3):
+            assert pages.get("/health")[0] == 200
+        ended = 0
+        for each in silent:
+            each.settimeout(20 if ended < CONNECTIONS_MAX else 0.01)
+            with contextlib.suppress(TimeoutError):
+                ended += not _received(each)
+        assert ended >= CONNECTIONS_MAX, "as many are open as the limit says"
+    finally:
+        for each in silent:
+            each.close()
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1)
+    except ConnectionResetError:
+        return b""
+
+
+def test_the_page_of_metrics_is_made_once_for_what_the_loop_has_left(pages: Pages) -> None:
+    """Whoever asks again and again takes no processor from the loop for it. Red with a page made for each request."""
+    for number in range(2):
+        pages.scrape.refresh({"keys": number})
+        for _ in range(3):
+            assert pages.get("/metrics") == (200, f'{{"keys": {number}}}')
+        assert pages.rendered == number + 1
 
 
 def test_other_machines_do_not_reach_it_unless_that_is_said() -> None:
