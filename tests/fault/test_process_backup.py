@@ -87,7 +87,8 @@ def open_checkpoints(server: ServerProcess) -> int:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ImpatientServer]:
     """A server with rows, which gives a busy client time: a second between two pieces may be too little."""
-    with ImpatientServer(tmp_path / "data", start=False) as server:
+    server = ImpatientServer(tmp_path / "data", start=False)
+    with server:
         server.is_impatient = False
         server.start()
         with kvzmq.connect(server.url) as table:
