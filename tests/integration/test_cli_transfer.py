@@ -274,6 +274,10 @@ def test_copy_takes_a_directory_or_a_server_with_times_to_live_and_bytes(tmp_pat
             assert "2,502 rows copied, of " in command("copy", str(home.data), other.url, "--replace").stderr
             assert dict(table) == rows | {"brief": 1}
         assert command("copy", str(tmp_path / "nothing"), other.url).exit_code == 2
+        same = command("copy", other.url, other.url)
+        assert same.exit_code == 2 and "serve the same table" in same.stderr
+        to_files = command("copy", other.url, str(tmp_path))
+        assert to_files.exit_code == 2 and "start a server on it" in to_files.stderr
 
 
 def test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells(tmp_path: Path) -> None:

@@ -52,8 +52,9 @@ class Manager:
 
     def until(self, line: str) -> list[str]:
         """Return the first message with that line."""
-        while line not in (lines := self.receive()):
-            pass
+        deadline_s = time.monotonic() + PATIENCE_S
+        while line not in (lines := self.receive()):  # a status comes now and then, whatever happens
+            assert time.monotonic() < deadline_s, f"no {line}"
         return lines
 
     def forget(self) -> None:

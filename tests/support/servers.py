@@ -104,8 +104,12 @@ def line_of(process: subprocess.Popen[bytes]) -> bytes:
 
 
 def take_ctrl_c() -> None:
-    """Have a child process take SIGINT, also where whoever runs the tests has it ignored: `nohup make test &`."""
+    """Have a child process take SIGINT and SIGHUP, also where whoever runs the tests has them ignored.
+
+    As with `nohup make test &`: a server leaves a signal ignored that it finds so.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def end_with_the_tests() -> None:

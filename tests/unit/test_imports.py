@@ -50,8 +50,18 @@ RULES = {
     "kvzmq.curve": ("kvzmq.errors",),
     "kvzmq.protocol": ("kvzmq.errors", "kvzmq.protocol"),
     "kvzmq.protocol.declaration": (),
-    "kvzmq.protocol.operations": ("kvzmq.errors", "kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
-    "kvzmq.protocol.messages": ("kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
+    "kvzmq.protocol.limits": (),
+    "kvzmq.protocol.operations": (
+        "kvzmq.errors",
+        "kvzmq.protocol.declaration",
+        "kvzmq.protocol.limits",
+        "kvzmq.protocol.operations",
+    ),
+    "kvzmq.protocol.messages": (
+        "kvzmq.protocol.declaration",
+        "kvzmq.protocol.limits",
+        "kvzmq.protocol.operations",
+    ),
     "kvzmq.protocol.validation": ("kvzmq.errors", "kvzmq.protocol.declaration", "kvzmq.protocol.operations"),
     "kvzmq.protocol.encoding": ("kvzmq.protocol.declaration",),
     "kvzmq.protocol.msgpack": (
@@ -117,6 +127,7 @@ RULES = {
         "kvzmq.client",
         "kvzmq.tracing",
         "kvzmq.observing",
+        "kvzmq.units",
         "kvzmq.dashboard",
     ),
     "kvzmq.cli": ("kvzmq",),
@@ -226,7 +237,8 @@ CONNECTS = """
 import sys
 import kvzmq
 kvzmq.connect("tcp://127.0.0.1:5570", transport="plain").close()
-print(*{"zmq", "logging", "kvzmq.catalog", "kvzmq.protocol.msgpack", "kvzmq.protocol.validation"} & sys.modules.keys())
+others = {"zmq", "logging", "kvzmq.catalog", "kvzmq.protocol.operations", "kvzmq.protocol.msgpack"}
+print(*others & sys.modules.keys())
 """
 
 

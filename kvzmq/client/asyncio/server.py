@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from kvzmq.client.asyncio.shell import AsyncShell
-from kvzmq.client.core import procedures
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import SLOW_REQUESTS
+from kvzmq.client.core.procedures import BACKUP_POLL_S, BackupReading, all_clients
 
 if TYPE_CHECKING:
     from kvzmq.client.asyncio.monitor import AsyncMonitor
@@ -33,7 +34,7 @@ class AsyncServerMethods(AsyncShell):
 
     async def clients(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
         """Return what the server knows of each client that is connected, by name."""
-        return await self._perform(procedures.clients(self._calls), timeout)
+        return await self._perform(all_clients(self._calls), timeout)
 
     async def kick(self, name: str, *, timeout: float | None = None) -> bool:
         """End the connection of the client that `clients` calls so; False if there is none. Ours connect again."""
@@ -49,7 +50,9 @@ class AsyncServerMethods(AsyncShell):
 
     async def backup(self, *, timeout: float | None = None) -> AsyncIterator[bytes]:
         """Yield a backup of the whole table in pieces; see Client.backup."""
-        reading = procedures.BackupReading(self._calls)
+        reading = BackupReading(self._calls)
+        while not await self._perform(reading.begin(), timeout):
+            await asyncio.sleep(BACKUP_POLL_S)
         while piece := await self._perform(reading.next_piece(), timeout):
             yield piece
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import TracebackType
 from typing import NoReturn, TypeVar
 
@@ -25,18 +24,14 @@ class AsyncShell(BaseClient[AsyncConnection]):
     async def _perform(self, procedure: Procedure[T], timeout: float | None = None) -> T:
         """Run the calls of a procedure, each for `timeout` seconds at most."""
         try:
-            step = next(procedure)
+            call = next(procedure)
             while True:
-                value = None
                 try:
-                    if isinstance(step, Call):
-                        value = await self._run(step, timeout)
-                    else:
-                        await asyncio.sleep(step)
+                    value = await self._run(call, timeout)
                 except BaseException as error:
-                    step = procedure.throw(error)
+                    call = procedure.throw(error)
                 else:
-                    step = procedure.send(value)
+                    call = procedure.send(value)
         except StopIteration as end:
             result: T = end.value
             return result

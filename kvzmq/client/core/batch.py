@@ -10,7 +10,7 @@ from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.calls import Calls, together
 from kvzmq.client.core.procedures import Procedure
 from kvzmq.client.core.session import SHARED_BYTES_MAX
-from kvzmq.protocol.messages import OPERATIONS_MAX
+from kvzmq.protocol.limits import OPERATIONS_MAX
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """What takes a client several calls, as procedures that both shells run. No I/O, no waiting.
 
-A procedure is a generator: it yields a call, and is sent its value or thrown its error; or it yields a number of
-seconds, to go on after so long. What it returns is the result of the client's method.
+A procedure is a generator: it yields a call, and is sent its value or thrown its error. What it returns is the result
+of the client's method.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator, Iterable, Mapping
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 from kvzmq import errors
 from kvzmq.client.core.call import Call
@@ -17,7 +17,7 @@ from kvzmq.client.core.calls import Calls
 
 T = TypeVar("T")
 
-Procedure = Generator[Union[Call, float], Any, T]
+Procedure = Generator[Call, Any, T]
 
 BACKUP_POLL_S = 0.05
 """How often a client asks whether its backup can be read."""
@@ -65,7 +65,7 @@ def clear(calls: Calls) -> Procedure[None]:
         yield from remove_many(calls, page)
 
 
-def clients(calls: Calls) -> Procedure[list[dict[str, Any]]]:
+def all_clients(calls: Calls) -> Procedure[list[dict[str, Any]]]:
     """Return what the server knows of each client that is connected, by name."""
     found: list[dict[str, Any]] = []
     while page := (yield calls.clients(found[-1]["name"] if found else "")):
@@ -82,21 +82,23 @@ class BackupReading:
         self._length: int | None = None
         self._offset = 0
 
+    def begin(self) -> Procedure[bool]:
+        """Have it made, and return whether it can be read; ask again every BACKUP_POLL_S until then."""
+        self._length = yield self._calls.backup(self._name)
+        return self._length is not None
+
     def next_piece(self) -> Procedure[bytes]:
         """Return the next piece, or b"" after the last.
 
         Raises:
             BackupFailed: the server's file ended before the backup did
         """
-        while self._length is None:
-            self._length = yield self._calls.backup(self._name)
-            if self._length is None:
-                yield BACKUP_POLL_S
+        call = self._calls.backup(self._name, self._offset)
         if self._offset == self._length:
             with contextlib.suppress(errors.KvzmqError):  # what is read is whole; the server lets it go in any case
-                yield self._calls.backup(self._name, self._length)
+                yield call
             return b""
-        piece: bytes = yield self._calls.backup(self._name, self._offset)
+        piece: bytes = yield call
         if not piece:
             raise errors.BackupFailed("the server's file ended before the backup did: begin again")
         self._offset += len(piece)

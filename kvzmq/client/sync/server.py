@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kvzmq.client.core import procedures
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import SLOW_REQUESTS
+from kvzmq.client.core.procedures import BACKUP_POLL_S, BackupReading, all_clients
 from kvzmq.client.sync.shell import Shell
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ServerMethods(Shell):
 
     def clients(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
         """Return what the server knows of each client that is connected, by name."""
-        return self._perform(procedures.clients(self._calls), timeout)
+        return self._perform(all_clients(self._calls), timeout)
 
     def kick(self, name: str, *, timeout: float | None = None) -> bool:
         """End the connection of the client that `clients` calls so; False if there is none. Ours connect again."""
@@ -60,7 +60,9 @@ class ServerMethods(Shell):
         Raises:
             BackupFailed: it cannot be made, or was not read on for a minute, or the server was started anew
         """
-        reading = procedures.BackupReading(self._calls)
+        reading = BackupReading(self._calls)
+        while not self._perform(reading.begin(), timeout):
+            time.sleep(BACKUP_POLL_S)
         while piece := self._perform(reading.next_piece(), timeout):
             yield piece
 

@@ -10,7 +10,7 @@ CONTRIBUTING.md has the steps of adding one.
     logged        what the log holds besides changes of rows
     server        the server itself
     pushes        watches and monitors
-    arguments     what these take: limits, types, checks
+    arguments     what these take: types, weights, checks
 
 Values stay MessagePack bytes (`msgspec.Raw`) from the wire to the table, the log and back. No operation is executed
 here, and how messages are encoded is in `msgpack` and `jsonl`.
@@ -25,7 +25,8 @@ from msgspec import Raw
 
 from kvzmq.protocol.declaration import Operation, Scope, declared, method_of
 
-# All names of the families are names of this package, so that a class is all there is to add for an operation.
+# All names of the families, and the limits, are names of this package: for an operation a class is all there is to add.
+from kvzmq.protocol.limits import *  # noqa: F403
 from kvzmq.protocol.operations.arguments import *  # noqa: F403
 from kvzmq.protocol.operations.logged import *  # noqa: F403
 from kvzmq.protocol.operations.pushes import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""The arguments of operations: their limits and types, and what several operations say of them in the same way.
+"""The arguments of operations: their types, and what several operations say of them in the same way.
 
 What is not a type is a weight, a choice of the values or a check: each the method of the operations that name it.
 """
@@ -12,39 +12,7 @@ from msgspec import Meta, Raw
 
 from kvzmq import errors
 from kvzmq.protocol.declaration import Operation
-
-KEY_CHARS_MAX = 65_536
-"""The longest key, code points."""
-
-TTL_S_MAX = 10 * 366 * 86_400.0
-"""The longest time to live, seconds: about ten years."""
-
-PAGE_ROWS_MAX = 10_000
-"""The most rows in one page of `keys` or `items`."""
-
-CLIENTS_PAGE_MAX = 1000
-"""The most clients in one page of `clients`: the kernel is asked of each, which takes 6 us."""
-
-NAME_CHARS_MAX = 1000
-"""The longest name of a client."""
-
-SLOW_REQUESTS_MAX = 256
-"""The most records in one answer to `slow_requests`."""
-
-SAMPLE_MAX = 1_000_000
-"""The thinnest sample of a monitor: one request of so many."""
-
-ROWS_MAX = 100_000
-"""The most rows or keys in one operation."""
-
-TRANSACTION_MAX = 30_000
-"""The most operations in a transaction, where a row and a key of an operation on many counts as one."""
-
-TABLE_ID_BYTES = 16
-"""The length of a lineage's and of an epoch's identifier."""
-
-BACKUP_CHUNK_BYTES = 256 << 10
-"""How much of a backup a reply holds at most."""
+from kvzmq.protocol.limits import KEY_CHARS_MAX, ROWS_MAX, TTL_S_MAX
 
 BACKUP_WEIGHT = 5000
 """What a piece of a backup counts for among a step's operations: a transport takes in four of them a step, 1 MiB."""

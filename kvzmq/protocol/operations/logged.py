@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from kvzmq.protocol.declaration import Write, no_key
-from kvzmq.protocol.operations.arguments import TABLE_ID_BYTES
+from kvzmq.protocol.limits import TABLE_ID_BYTES
 
 
 class Open(Write, tag="open"):

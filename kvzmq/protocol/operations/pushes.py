@@ -8,9 +8,8 @@ from msgspec import Meta, Raw
 
 from kvzmq import errors
 from kvzmq.protocol.declaration import Operation, Scope, declared, its_prefix, method_of, no_key, the_whole_table
+from kvzmq.protocol.limits import NAME_CHARS_MAX, SAMPLE_MAX
 from kvzmq.protocol.operations.arguments import (
-    NAME_CHARS_MAX,
-    SAMPLE_MAX,
     EpochArgument,
     a_page,
     check_name,

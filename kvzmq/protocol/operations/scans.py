@@ -7,7 +7,8 @@ from typing import Annotated
 from msgspec import Meta, Raw
 
 from kvzmq.protocol.declaration import Operation, its_prefix, the_whole_table
-from kvzmq.protocol.operations.arguments import PAGE_ROWS_MAX, a_page, check_page, check_subkey, its_limit, its_subvalue
+from kvzmq.protocol.limits import PAGE_ROWS_MAX
+from kvzmq.protocol.operations.arguments import a_page, check_page, check_subkey, its_limit, its_subvalue
 
 
 class Size(Operation, tag="size"):

@@ -7,14 +7,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from kvzmq.protocol.declaration import Operation, Scope, no_key, the_whole_table
-from kvzmq.protocol.operations.arguments import (
-    CLIENTS_PAGE_MAX,
-    NAME_CHARS_MAX,
-    SLOW_REQUESTS_MAX,
-    BackupId,
-    a_piece,
-    its_limit,
-)
+from kvzmq.protocol.limits import CLIENTS_PAGE_MAX, NAME_CHARS_MAX, SLOW_REQUESTS_MAX
+from kvzmq.protocol.operations.arguments import BackupId, a_piece, its_limit
 
 
 class Ping(Operation, tag="ping"):

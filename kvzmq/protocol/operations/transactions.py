@@ -10,8 +10,9 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.protocol.declaration import Access, Operation, Write
+from kvzmq.protocol.limits import TRANSACTION_MAX
 from kvzmq.protocol.operations import rows
-from kvzmq.protocol.operations.arguments import TRANSACTION_MAX, Key, Maybe
+from kvzmq.protocol.operations.arguments import Key, Maybe
 
 # For the decoders: a type checker takes it for any operation.
 if TYPE_CHECKING:
