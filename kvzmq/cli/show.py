@@ -8,7 +8,6 @@ row is {"key": ..., "value": ...}, bytes are base64.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -16,6 +15,8 @@ from typing import Any
 
 import click
 import msgspec
+
+from kvzmq.units import printable as printable
 
 _PAGE_ROWS = 1000
 """How many rows a table on the terminal has before the next one is begun."""
@@ -47,13 +48,6 @@ def put(lines: Iterable[bytes]) -> None:
     if buffer:
         out.write(b"\n".join(buffer) + b"\n")
     out.flush()
-
-
-def printable(text: str) -> str:
-    """Escape control characters, and characters that reorder text, for a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def bare(value: Any) -> bytes:

@@ -32,6 +32,6 @@ MUTANTS = [
            "tests/integration/test_client_processes.py::test_a_watch_does_not_say_that_nothing_came_while_something_is_unread", 4),
     Mutant("a watch's descriptor stays with the first socket", "client/sync/stream.py", "            if self._descriptor is not None:\n                self._descriptor.follow(self._channel.socket)", "            pass",
            "tests/integration/test_client_processes.py::test_a_watchs_descriptor_stays_when_its_socket_is_another", 9),
-    Mutant("a namespace closes its parent", "client/sync/client.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
+    Mutant("a namespace closes its parent", "client/sync/shell.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
            "tests/contract/test_client_contract.py::test_a_namespace_ends_alone", 11),
 ]
