@@ -194,6 +194,12 @@ MUTANTS = [
         "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 9,
     ),
     Mutant(
+        "trouble that comes and goes is a line each time", "server/journal.py",
+        "            self._log_trouble(self._trouble_limit.count(1, now_s))", "            self._log_trouble(True)",
+        "tests/integration/test_cli_operator.py"
+        "::test_trouble_that_comes_and_goes_with_each_change_is_not_a_line_each", 9,
+    ),
+    Mutant(
         "every refused request is a line of the log", "server/journal.py",
         "        self._next_s = now_s + EVERY_S", "        self._next_s = now_s",
         "tests/integration/test_cli_operator.py::test_the_log_tells_who_is_refused_and_does_not_grow_with_it", 9,
