@@ -46,7 +46,7 @@ Self = TypeVar("Self", bound="EtcdNodes")
 
 
 class EtcdFailed(Exception):
-    """Say that the nodes did not do what they were told, and what they have logged."""
+    """The nodes did not do what they were told; the message has what they have logged."""
 
 
 class Tls(NamedTuple):

@@ -1,7 +1,8 @@
-"""Sizes, times and counts as people read them."""
+"""Sizes, times, counts and texts as people read them."""
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 from itertools import pairwise
 
@@ -60,3 +61,14 @@ def _digits(value: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return a number of things: 1 row, 1,234 rows."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    """Escape control characters, and characters that reorder text, but for line breaks: for terminals and pages."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]  # JSON leaves DEL as it is

@@ -16,9 +16,10 @@ import coverage
 import hypothesis
 import pytest
 from support.etcd_cluster import EtcdCluster
-from support.servers import ServerProcess
+from support.servers import PATIENCE_S, ServerProcess
 
 import kvzmq
+from kvzmq.client.core import hello, session
 
 FULL = os.environ.get("KVZMQ_FULL", "") not in ("", "0")
 """Whether the whole matrix runs."""
@@ -97,6 +98,13 @@ def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
         request.node.user_properties.append((_COUNT, f"{number:>12,}  {what}  ({request.node.name})"))
 
     return add
+
+
+@pytest.fixture
+def asks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients not ask a server again that is slow to answer, for tests that count what it was asked."""
+    for module in (session, hello):
+        monkeypatch.setattr(module, "RESEND_S", 2 * PATIENCE_S)
 
 
 @pytest.fixture(params=["plain", pytest.param("pyzmq", marks=pytest.mark.full)])

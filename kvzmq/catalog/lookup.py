@@ -192,7 +192,8 @@ def query(host: str, port: int, timeout_s: float = 5.0) -> list[Entry]:
         answer = _get("/query.json", host, port, time.monotonic() + timeout_s)
         return entries_of(answer)
     except (OSError, UnicodeError, OverflowError) as error:
-        raise CatalogUnreachable(f"cannot reach the catalog at {host}:{port}: {error}") from error
+        why = getattr(error, "strerror", None) or error  # without the number that Python puts before it
+        raise CatalogUnreachable(f"cannot reach the catalog at {host}:{port}: {why}") from error
     except ValueError as error:
         raise BadCatalogAnswer(f"what answers at {host}:{port} is no catalog: {error}") from error
 

@@ -29,6 +29,7 @@ from kvzmq.dashboard.safety import Safety
 from kvzmq.dashboard.servers import Servers
 from kvzmq.dashboard.shown import printable
 from kvzmq.dashboard.streams import Streams, TooMany, send_within
+from kvzmq.dashboard.turns import Busy, Turns
 from kvzmq.tracing.interleaving import BadTraceLine
 
 PAGES = ("/", "/clients", "/table", "/lanes", "/servers")
@@ -43,6 +44,9 @@ _TYPES: Mapping[str, str] = {
 _KEY_CHARS_MAX = 65_536
 _DIGITS_MAX = 18
 UPLOAD_S_MAX = 60.0
+UPLOADS_MAX = 2
+"""How many traces are taken in at a time: each may take TRACE_BYTES_MAX several times over, while it is read."""
+
 _GZIP_BYTES_MIN = 512
 
 _encode_json = msgspec.json.Encoder().encode
@@ -99,6 +103,7 @@ class _Asked:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._uploads = Turns("traces", UPLOADS_MAX, 0)
         self.answers: Mapping[str, Callable[[Request], Awaitable[object]]] = {
             "clients": self.clients,
             "rows": self.rows,
@@ -153,19 +158,24 @@ class _Asked:
             return {"served": None if lanes.trace is None else lanes.trace.name}
         first_step = _number(request, "step")
         if request.method == "POST":
-            try:
-                body = await asyncio.wait_for(_body(request, TRACE_BYTES_MAX), UPLOAD_S_MAX)
-            except asyncio.TimeoutError:
-                raise BadRequest(f"the trace did not come within {UPLOAD_S_MAX:g} s") from None
-            text = body.decode("utf-8", "replace")
-            name = printable(_text(request, "name", "a trace"))
-            return await asyncio.to_thread(of_text, io.StringIO(text), name, first_step)
+            async with self._uploads.one():
+                return await _drawn(request, first_step)
         if lanes.trace is None:
             raise BadRequest("no trace: kvzmq dashboard --trace FILE gives it one")
         return await lanes.of_file(first_step)
 
     async def servers(self, _: Request) -> object:
         return await self._parts.servers.find()
+
+
+async def _drawn(request: Request, first_step: int | None) -> object:
+    """Return the picture of the trace in a request's body."""
+    try:
+        body = await asyncio.wait_for(_body(request, TRACE_BYTES_MAX), UPLOAD_S_MAX)
+    except asyncio.TimeoutError:
+        raise BadRequest(f"the trace did not come within {UPLOAD_S_MAX:g} s") from None
+    name = printable(_text(request, "name", "a trace"))
+    return await asyncio.to_thread(of_text, io.StringIO(body.decode("utf-8", "replace")), name, first_step)
 
 
 def _text(request: Request, name: str, absent: str | None) -> Any:
@@ -206,6 +216,7 @@ _STATUS: Mapping[type[Exception], int] = {
     BadTraceLine: 400,
     ValueError: 400,  # of the client: a key or a prefix that cannot be
     TooManyPrefixes: 503,
+    Busy: 503,
     errors.Timeout: 504,
     errors.KvzmqError: 502,
     OSError: 502,

@@ -8,7 +8,6 @@ Nothing is kept on disk.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +19,11 @@ from kvzmq import errors
 from kvzmq.dashboard.reader import Reader
 from kvzmq.dashboard.rings import Ring
 from kvzmq.observing.doctor import Evidence, Finding, diagnose
+from kvzmq.observing.figures import clients_of, figures_of
 from kvzmq.observing.rates import PHASES, Rates, Snapshot, compare, is_same_run
+from kvzmq.observing.waiting import ends_within
 from kvzmq.protocol.operations import OPERATIONS
+from kvzmq.units import printable
 
 POLL_S = 0.5
 """How often the server is asked: it answers in about 0.2 ms, in which it does nothing else."""
@@ -31,6 +33,9 @@ ANSWER_S_MAX = 2.0
 
 FINE_POINTS_MAX = 600
 """Points of POLL_S: five minutes."""
+
+CLIENTS_S_MAX = 10.0
+"""How long the list of clients may take, page by page: it need not end."""
 
 COARSE_EVERY = 10
 COARSE_POINTS_MAX = 720
@@ -129,7 +134,7 @@ class Collector:
         """Ask once, note the answer or that there was none, and wake those who wait for it."""
         asked_s = self._clock()
         try:
-            stats = await self._table.stats(timeout=ANSWER_S_MAX)
+            stats = figures_of(await self._table.stats(timeout=ANSWER_S_MAX))
             if self.polls % CLIENTS_EVERY == 0:
                 self._clients = await self._ask_clients()
         except (errors.KvzmqError, OSError) as error:
@@ -145,15 +150,16 @@ class Collector:
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until the server was asked again, `timeout_s` at most."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        await ends_within(self._changed.wait(), timeout_s)
 
     async def _ask_clients(self) -> Sequence[dict[str, Any]]:
         try:
-            found = await self._table.clients(timeout=ANSWER_S_MAX)
+            found = await asyncio.wait_for(self._table.clients(timeout=ANSWER_S_MAX), CLIENTS_S_MAX)
         except errors.RequestRefused:
             return ()  # a server of an earlier version, which does not list them
-        return sorted(found, key=lambda one: -one["requests"])[:CLIENTS_MAX]
+        except asyncio.TimeoutError:
+            raise errors.Timeout(f"the list of clients did not end within {CLIENTS_S_MAX:g} s") from None
+        return sorted(clients_of(found), key=lambda one: -one["requests"])[:CLIENTS_MAX]
 
     def _no_answer(self, error: Exception, now_s: float) -> None:
         if self.silence is None:
@@ -161,7 +167,7 @@ class Collector:
             self._mark(now_s, "silent", f"no answer: {error}")
             self.fine.add(now_s, {})  # a gap in every line
             self.coarse.add(now_s, {})
-        self.silence = str(error)
+        self.silence = printable(str(error))
         self._before = self._before_coarse = self._with_clients = None
         self.rates = None
         self.findings = diagnose(Evidence(url=self.url, silence=self.silence, asked_s=now_s))

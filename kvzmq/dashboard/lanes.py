@@ -23,6 +23,7 @@ import msgspec
 from kvzmq import errors
 from kvzmq.dashboard.reader import Reader
 from kvzmq.dashboard.shown import printable
+from kvzmq.dashboard.turns import Turns
 from kvzmq.protocol.monitoring import MonitoredRequest
 from kvzmq.tracing import interleaving
 from kvzmq.tracing.trace import THE_SERVER, Line
@@ -33,6 +34,9 @@ REQUESTS_MAX = 2000
 SAMPLE_S_MAX = 5.0
 TRACE_BYTES_MAX = 16 << 20
 """How much of a trace is read: the end of a file, or what is uploaded."""
+
+WAITING_MAX = 4
+"""How many may wait for their picture."""
 
 OVERLAP_US = 1.0
 """By how much two executions may seem to overlap: their times are rounded, and added up from phases."""
@@ -112,14 +116,14 @@ class Lanes:
     def __init__(self, table: Callable[[], Reader], trace: Path | None = None) -> None:
         self._table = table
         self.trace = trace
-        self._one = asyncio.Lock()  # one sample at a time: each takes a little of the server
+        self._turns = Turns("samples and traces", 1, WAITING_MAX)  # each sample takes a little of the server
 
     async def sample(self, seconds: float) -> Picture:
         """Have the server tell of its requests for a while, or until there are REQUESTS_MAX, and draw them."""
         seconds = min(max(seconds, 0.05), SAMPLE_S_MAX)
         found: list[MonitoredRequest] = []
         taken_s = time.time()
-        async with self._one, self._table().monitor() as requests:
+        async with self._turns.one(), self._table().monitor() as requests:
             until_s = time.monotonic() + seconds
             while len(found) < REQUESTS_MAX and (left_s := until_s - time.monotonic()) > 0:
                 try:
@@ -140,7 +144,7 @@ class Lanes:
         """
         trace = self.trace
         assert trace is not None
-        async with self._one:
+        async with self._turns.one():
             return await asyncio.to_thread(lambda: of_text(_end_of(trace), trace.name, first_step, latest=True))
 
 

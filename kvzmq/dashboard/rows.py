@@ -21,6 +21,7 @@ import msgspec
 from kvzmq import errors
 from kvzmq.dashboard.reader import Reader
 from kvzmq.dashboard.shown import PREVIEW_CHARS_MAX, WHOLE_CHARS_MAX, kind_of, printable, text_of
+from kvzmq.dashboard.turns import Turns
 from kvzmq.store.offline.audit import AuditEntry, AuditFilter, entries
 from kvzmq.store.offline.reading import Reading
 
@@ -32,6 +33,11 @@ CHANGES_MAX = 200
 _KEPT_SINCE = re.compile(r"kept since revision (\d+)")
 LOOK_S_MAX = 5.0
 """How long the server's changes are looked through for those of a row."""
+
+COSTLY_MAX = 2
+"""How many queries and histories are asked for at a time: each may concern a large part of the table."""
+
+COSTLY_WAITING_MAX = 16
 
 _PAUSE_S = 0.2
 
@@ -97,6 +103,7 @@ class Rows:
         self._table = table
         self._data = data
         self._reads_log = asyncio.Lock()  # one at a time: a log may be long
+        self._costly = Turns("queries and histories", COSTLY_MAX, COSTLY_WAITING_MAX)
 
     async def page(self, prefix: str, after: str | None) -> dict[str, Any]:
         """Return the rows below a prefix, from the key `after` on, and whether there are more."""
@@ -109,7 +116,8 @@ class Rows:
             wanted = msgspec.json.decode(subvalue)
         except (msgspec.DecodeError, RecursionError):
             wanted = subvalue
-        found = await self._table().query(subkey, wanted)
+        async with self._costly.one():
+            found = await self._table().query(subkey, wanted)
         return {
             "rows": [shown(*row) for row in islice(found, QUERY_ROWS_MAX)],
             "more": False,
@@ -130,7 +138,8 @@ class Rows:
 
     async def history(self, key: str) -> dict[str, list[History]]:
         """Return what is known of a row's changes by source: the log if it may be read, the server if it has more."""
-        told = await self._from_server(key)
+        async with self._costly.one():
+            told = await self._from_server(key)
         if self._data is None:
             return {"parts": [told]}
         async with self._reads_log:

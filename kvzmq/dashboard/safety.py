@@ -116,7 +116,7 @@ class Safety:
             return None
         shown = QueryParams(scope["query_string"]).get("token")
         if shown is not None and hmac.compare_digest(shown.encode(), token):
-            response = RedirectResponse(scope["path"], 303)
+            response = RedirectResponse("/" + scope["path"].lstrip("/"), 303)  # "//name" would lead to another site
             response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="strict", path="/")
             return response
         return _refused(401, "open the address that `kvzmq dashboard` has printed, or add ?token= and the token")
@@ -136,7 +136,10 @@ def _is_own(headers: Headers, host: str) -> bool:
     """Say whether a request comes from the dashboard's own page, from no page, or opens the page."""
     origin = headers.get("origin")
     if origin is not None:
-        split = urlsplit(origin)
+        try:
+            split = urlsplit(origin)
+        except ValueError:  # brackets that hold no address
+            return False
         return split.scheme in ("http", "https") and split.netloc.lower() == host.lower()
     site = headers.get("sec-fetch-site", "none")
     opens_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"

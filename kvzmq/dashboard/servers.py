@@ -16,6 +16,7 @@ from kvzmq import errors
 from kvzmq.catalog import TABLE_TYPES, Entry, query, why_unusable
 from kvzmq.dashboard.reader import Reader
 from kvzmq.dashboard.shown import printable
+from kvzmq.observing.figures import figures_of
 
 SERVERS_MAX = 64
 """How many servers are shown and asked, those announced last."""
@@ -98,14 +99,14 @@ class Servers:
             return server
         try:
             async with self._connect(url) as table:
-                stats = await table.stats(timeout=ASK_S_MAX)
+                stats = figures_of(await table.stats(timeout=ASK_S_MAX))
         except (errors.KvzmqError, OSError, ValueError) as error:
-            server.trouble = str(error)
+            server.trouble = printable(str(error))
             return server
         server.asked = True
-        server.revision, server.keys = stats["revision"], stats["keys"]
+        server.revision, server.keys = stats.get("revision") or 0, stats.get("keys") or 0
         server.lineage, server.epoch = stats.get("lineage") or "", stats.get("epoch") or ""
-        server.clients = stats.get("clients", server.clients)
+        server.clients = stats.get("clients") or server.clients
         return server
 
 

@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from kvzmq.units import printable as printable
+
 PREVIEW_CHARS_MAX = 160
 """How much of a value is shown in a list."""
 
@@ -31,13 +33,6 @@ def text_of(value: Any, chars_max: int = PREVIEW_CHARS_MAX, indent: bool = False
         pieces.append(piece)
         left -= len(piece)
     return printable("".join(pieces)), True
-
-
-def printable(text: str) -> str:
-    """Escape what cannot be seen, but for line breaks."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def kind_of(value: Any) -> str:

@@ -106,14 +106,13 @@ def is_same_run(before: Snapshot, after: Snapshot) -> bool:
     """Say whether both are of one run of one server, so that what it counts has gone on."""
     earlier, later = before.stats, after.stats
     names = ("pid", "lineage", "epoch", "version")
-    return all(earlier.get(name) == later.get(name) for name in names) and later.get("uptime_s", 0) >= earlier.get(
-        "uptime_s", 0
-    )
+    goes_on: bool = _of(later, "uptime_s") >= _of(earlier, "uptime_s")
+    return goes_on and all(earlier.get(name) == later.get(name) for name in names)
 
 
 def compare(before: Snapshot, after: Snapshot) -> Rates | None:
     """Return what happened between two snapshots; None if the server was started anew, or if hardly any time passed."""
-    span_s = after.stats.get("uptime_s", 0.0) - before.stats.get("uptime_s", 0.0)
+    span_s: float = _of(after.stats, "uptime_s") - _of(before.stats, "uptime_s")
     if not is_same_run(before, after) or span_s < SPAN_S_MIN:
         return None
     return _rates(before, after, span_s)

@@ -64,13 +64,13 @@ class ServedOperations:
         self.methods: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
             operations.Hello: self._hello,
             operations.Stats: self._stats,
+            operations.SlowRequests: self._slow_requests,
             operations.Backup: self._backup,
             operations.Clients: self._clients,
             operations.Kick: self._kick,
             operations.Watch: self._watch,
             operations.WatchQuery: self._watch_query,
             operations.Monitor: self._monitor,
-            operations.SlowRequests: self._slow_requests,
             operations.Progress: self._progress,
             operations.Unwatch: self._unwatch,
         }
@@ -97,20 +97,29 @@ class ServedOperations:
         self._watches.forget(arrival)
         return Reply(request.seq, table.revision, budget.encode(results))
 
-    def _monitor(self, arrival: Arrival, op: operations.Monitor) -> int:
-        number = self._watches.take_number()
-        self._monitors.add(arrival, number, op, self._step)
-        self._store.keeps_times = True
-        return number
+    # ---- the server
 
-    def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
-        found = () if self._slow_log is None else self._slow_log.requests(op.limit)
-        return self._store.table.budget.charge(msgpack.encode_value(found))
+    def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
+        if op.info is not None and op.info.heartbeat_s is not None:
+            self._watches.expect_heartbeats(arrival, op.info.heartbeat_s)
+        return {
+            "version": __version__,
+            **self._store.identity(),
+            "revision": self._store.revision,
+            "request_bytes_max": self._request_bytes_max,
+            "heartbeat_s": messages.HEARTBEAT_S,
+            "seen": True,
+            "shared": self._store.is_shared,
+        }
 
     def _stats(self, arrival: Arrival, op: operations.Stats) -> Raw:
         if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
             self._described = msgpack.encode_value(self._describe())
         return self._store.table.budget.charge(self._described)
+
+    def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
+        found = () if self._slow_log is None else self._slow_log.requests(op.limit)
+        return self._store.table.budget.charge(msgpack.encode_value(found))
 
     def _backup(self, arrival: Arrival, op: operations.Backup) -> int | Raw | None:
         if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:
@@ -143,18 +152,7 @@ class ServedOperations:
         _log.info("%s was kicked by %s", op.name, arrival.transport.name(arrival.peer))
         return True
 
-    def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
-        if op.info is not None and op.info.heartbeat_s is not None:
-            self._watches.expect_heartbeats(arrival, op.info.heartbeat_s)
-        return {
-            "version": __version__,
-            **self._store.identity(),
-            "revision": self._store.revision,
-            "request_bytes_max": self._request_bytes_max,
-            "heartbeat_s": messages.HEARTBEAT_S,
-            "seen": True,
-            "shared": self._store.is_shared,
-        }
+    # ---- the connection's watches and monitors
 
     def _watch(self, arrival: Arrival, op: operations.Watch) -> Any:
         return self._start_watch(arrival, by_prefix(op.prefix), op)
@@ -168,6 +166,12 @@ class ServedOperations:
         number = self._watches.add(arrival, filter_, op.from_revision, op.epoch, boundaries=op.epoch != "")
         identity = self._store.identity()
         return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
+
+    def _monitor(self, arrival: Arrival, op: operations.Monitor) -> int:
+        number = self._watches.take_number()
+        self._monitors.add(arrival, number, op, self._step)
+        self._store.keeps_times = True
+        return number
 
     def _progress(self, arrival: Arrival, op: operations.Progress) -> bool:
         return self._watches.ask_progress(arrival, op.watch) or self._monitors.note_heartbeat(arrival, op.watch)

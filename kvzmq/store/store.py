@@ -226,6 +226,11 @@ class Store:
             self._apply(others)
 
     def resolve(self, group: Group) -> bool:
+        """Ask the log for the fate of a group whose append was AppendUnknown; True when that is known.
+
+        Raises:
+            StorageFatal: the log cannot be trusted: send nothing, stop
+        """
         try:
             others = self.log.resolve()
         except errors.AppendUnknown as error:

@@ -19,7 +19,6 @@ import zmq
 from support.servers import PATIENCE_S, ServerProcess, free_port
 
 import kvzmq
-from kvzmq.client.core import hello, session
 
 pytestmark = pytest.mark.usefixtures("transport")
 
@@ -31,13 +30,6 @@ def run(main: Coroutine[Any, Any, Any], timeout_s: float = 2 * PATIENCE_S) -> An
         return await asyncio.wait_for(main, timeout_s)
 
     return asyncio.run(bounded())
-
-
-@pytest.fixture
-def asks_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a server that is slow to answer not be asked again, for tests that count requests."""
-    for module in (session, hello):
-        monkeypatch.setattr(module, "RESEND_S", 2 * PATIENCE_S)
 
 
 @pytest.mark.parametrize("calls, messages", [(500, 1), (1000, 2)])

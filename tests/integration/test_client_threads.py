@@ -17,7 +17,6 @@ from support.proxy import Proxy
 from support.servers import PATIENCE_S, ServerProcess, free_port, wait_until
 
 import kvzmq
-from kvzmq.client.core import session
 from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.pyzmq_socket import PyzmqSocket
 from kvzmq.client.core.session_channel import SessionChannel
@@ -71,10 +70,9 @@ def silent() -> Iterator[str]:
 
 
 def test_threads_share_messages_and_never_get_each_others_replies(
-    table: kvzmq.Client, monkeypatch: pytest.MonkeyPatch, count: Callable[[str, int], None]
+    table: kvzmq.Client, asks_once: None, count: Callable[[str, int], None]
 ) -> None:
     """Seen red with replies cut to calls at the wrong place."""
-    monkeypatch.setattr(session, "RESEND_S", 2 * PATIENCE_S)  # what a slow server is asked again is counted twice
     table.insert_many({f"k{number}": number for number in range(16)})
     before = table.stats()
 

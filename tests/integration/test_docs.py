@@ -13,7 +13,7 @@ import pytest
 from support.servers import ServerProcess
 
 import kvzmq
-from kvzmq import errors
+from kvzmq import cli, errors
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -98,6 +98,19 @@ def test_the_api_page_names_every_method_and_error() -> None:
         assert shown is not None
         named = [part.partition("=")[0] for part in shown[1].split(", ") if part != "*"]
         assert named == list(inspect.signature(connect).parameters)
+
+
+def test_the_api_page_tells_each_errors_code_and_exit_code() -> None:
+    rows = re.findall(
+        r"^\| (`\w.*?) \| ([\d, ]*) ?\| ([\d, ]+) \|", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+    )
+    shown = {name: (codes, exits) for first, codes, exits in rows for name in re.findall(r"`(\w+)`", first)}
+    public = [kind for kind in map(vars(errors).get, kvzmq.__all__) if kind not in (None, errors.KvzmqError)]
+    assert public and set(shown) == {kind.__name__ for kind in public}
+    for kind in public:
+        codes, exits = (text.replace(" ", "").split(",") for text in shown[kind.__name__])
+        assert (str(kind.code) in codes) == (kind.code in errors.BY_CODE), kind
+        assert str(next(code for row, code in cli._EXIT_CODES if issubclass(kind, row))) in exits, kind
 
 
 def test_every_error_a_client_may_meet_can_be_caught_by_its_name() -> None:

@@ -241,6 +241,11 @@ MUTANTS = [
         COMPACTED + "test_a_child_whose_server_has_ended_touches_nothing", 8,
     ),
     Mutant(
+        "a child of another version goes to work", "store/child.py",
+        "    if version != __version__:", "    if False:",
+        COMPACTED + "test_a_server_goes_on_when_a_newer_version_is_installed_beneath_it", 8,
+    ),
+    Mutant(
         "time runs back with the clock", "store/table.py",
         "        self.time_us = max(self.time_us, time_us)\n", "        self.time_us = time_us\n",
         TIMED + "test_a_clock_that_jumps_never_runs_the_table_back", 2,

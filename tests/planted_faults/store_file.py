@@ -330,4 +330,9 @@ MUTANTS = [
         "            if self.failed > failed:", "            if False:",
         BACKED_UP + "test_a_full_disk_at_the_server_is_said_and_a_backup_is_made_when_there_is_room", 15,
     ),
+    Mutant(
+        "a newer checkpoint ends the server", "store/file/compaction.py",
+        "(errors.CorruptionError, errors.WrittenByNewer)", "errors.CorruptionError",
+        COMPACTED + "test_a_checkpoint_of_a_newer_version_does_not_end_the_server", 8,
+    ),
 ]

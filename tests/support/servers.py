@@ -92,9 +92,24 @@ def wait_until(condition: Callable[[], object], timeout_s: float = PATIENCE_S, w
         time.sleep(0.005)
 
 
+def line_of(process: subprocess.Popen[bytes]) -> bytes:
+    """Return the next line that a process writes to its pipe; fail, and end it, when it writes none."""
+    assert process.stdout is not None
+    watchdog = threading.Timer(PATIENCE_S, process.kill)
+    watchdog.start()
+    line = process.stdout.readline()
+    watchdog.cancel()
+    assert line, "it has written nothing"
+    return line
+
+
 def take_ctrl_c() -> None:
-    """Have a child process take SIGINT, also where whoever runs the tests has it ignored: `nohup make test &`."""
+    """Have a child process take SIGINT and SIGHUP, also where whoever runs the tests has them ignored.
+
+    As with `nohup make test &`: a server leaves a signal ignored that it finds so.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def end_with_the_tests() -> None:

@@ -23,15 +23,16 @@ class Terminal:
         arguments: of `kvzmq`
         home: where it finds its home directory
         columns: the terminal's width
+        prelude: statements of Python to execute first, which change the command for the test
     """
 
-    def __init__(self, *arguments: str, home: Path, columns: int = 80) -> None:
+    def __init__(self, *arguments: str, home: Path, columns: int = 80, prelude: str = "") -> None:
         environment = os.environ | {
             "HOME": str(home), "XDG_STATE_HOME": str(home), "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24",
         }  # fmt: skip
         leader, follower = pty.openpty()
         self._process = subprocess.Popen(
-            [*KVZMQ, *arguments],
+            [*KVZMQ[:-1], prelude + KVZMQ[-1], *arguments],
             stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True, close_fds=True,
             preexec_fn=_take_terminal,
         )  # fmt: skip

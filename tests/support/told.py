@@ -20,16 +20,15 @@ Error = TypeVar("Error", bound=kvzmq.KvzmqError)
 
 
 def told(call: Callable[[float], object], text: str, kind: type[Error]) -> Error:
-    """Return the error of a call with one of these deadlines that says `text`, a pattern; it has to be of that kind."""
+    """Return the error of a call with one of these deadlines that is of that kind and says `text`, a pattern."""
     said = ""
     for timeout_s in DEADLINES_S:
         try:
             call(timeout_s)
         except kvzmq.KvzmqError as error:
-            said = f"{type(error).__name__}: {error}"
-            if re.search(text, str(error)):
-                assert isinstance(error, kind), said
+            if isinstance(error, kind) and re.search(text, str(error)):
                 return error
+            said = f"{type(error).__name__}: {error}"
         else:
             raise AssertionError("the call has not failed")
-    raise AssertionError(f"it does not say {text!r}, but {said}")
+    raise AssertionError(f"it is no {kind.__name__} that says {text!r}, but {said}")

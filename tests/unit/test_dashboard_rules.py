@@ -61,7 +61,7 @@ def test_beyond_the_loopback_addresses_and_allowed_names_may_be_asked() -> None:
     "headers",
     [{"origin": "http://evil.example"}, {"origin": "null"}, {"origin": "http://localhost:5580"},
      {"origin": "http://127.0.0.1:8000"}, {"origin": "file://"}, {"sec_fetch_site": "cross-site"},
-     {"sec_fetch_site": "same-site"}],
+     {"sec_fetch_site": "same-site"}, {"origin": "http://["}, {"origin": "http://[::1"}],
 )  # fmt: skip
 def test_pages_of_others_may_not_ask(path: str, headers: dict[str, str]) -> None:
     """Seen red with Origin not looked at, and with Sec-Fetch-Site not looked at."""
@@ -106,6 +106,8 @@ def test_the_token_sets_a_cookie_once_and_leaves_the_address() -> None:
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and TOKEN.decode() not in cookie
     assert status(of, "/events", cookie=cookie.partition(";")[0]) is None
+    elsewhere = of.refusal(asked("//evil.example/", "GET", f"token={TOKEN.decode()}"))
+    assert elsewhere is not None and elsewhere.headers["location"] == "/evil.example/", "not another site"
     again = safety(is_loopback=False, token=TOKEN)
     assert status(again, "/events", cookie=cookie.partition(";")[0]) == 401, "of the run that has set it"
 

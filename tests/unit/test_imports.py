@@ -127,6 +127,7 @@ RULES = {
         "kvzmq.client",
         "kvzmq.tracing",
         "kvzmq.observing",
+        "kvzmq.units",
         "kvzmq.dashboard",
     ),
     "kvzmq.cli": ("kvzmq",),

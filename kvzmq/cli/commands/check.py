@@ -87,12 +87,14 @@ def _show(report: Report, as_json: bool) -> None:
 
 _ADVICE = {
     False: "DAMAGED: `kvzmq check --repair` saves what can be read to a copy",
-    True: "DAMAGED: take an earlier backup",
+    True: "DAMAGED, or no backup: take an earlier one",
 }
 
 
 def _summary(file: FileReport) -> str:
     if file.checkpoint:
+        if file.last_group is None:
+            return f"{size(file.bytes)}, no checkpoint that can be read"
         sections = count(file.frames, "section")
         return f"{size(file.bytes)}, checkpoint of everything up to group {file.last_group}, {sections}"
     if file.first_group is None:

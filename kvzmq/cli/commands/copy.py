@@ -60,6 +60,8 @@ def copy(ctx: click.Context, source: str, target: str, prefix: str, replace: boo
     then the exit code is 1.
     """
     connection: Connection = ctx.obj
+    if "://" not in target and ("/" in target or Path(target).is_dir()):
+        raise click.UsageError(f"{target} is a directory: start a server on it, and give that one's URL")
     to = connection.with_settings(url=target)
     ctx.call_on_close(to.close)
     table = to.table
@@ -85,9 +87,20 @@ def copy(ctx: click.Context, source: str, target: str, prefix: str, replace: boo
     show.note(f"{count(len(copied.keys), 'row')} copied, {where}{others}")
 
 
+def _serves(table: Client, prefix: str, epoch: str | None) -> bool:
+    """Say whether a server's table is in this epoch: then it is the table of the epoch, and no copy or restored one."""
+    try:
+        with table.watch(prefix) as watch:
+            return watch.epoch == epoch
+    except errors.NotAllowed:
+        return False  # the key may only write there, so it cannot be told
+
+
 def _copy_server(source: Client, target: Client, prefix: str) -> _Copied:
     keys: set[str] = set()
     with source.watch(prefix) as watch:
+        if _serves(target, prefix, watch.epoch):
+            raise click.UsageError("FROM and TO serve the same table: there is nothing to copy")
         _send(target, from_server(source, prefix), keys)
         for _ in range(_PASSES_MAX):
             revision = watch.progress()

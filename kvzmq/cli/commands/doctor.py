@@ -28,13 +28,14 @@ def doctor(ctx: click.Context, data: Path | None, as_json: bool) -> None:
     """
     from kvzmq.cli import show
     from kvzmq.observing import doctor as checks
+    from kvzmq.observing.figures import clients_of, figures_of
 
     connection: Connection = ctx.obj
     evidence = checks.Evidence(url=connection.where, asked_s=checks.now_s())
     try:
-        evidence.stats = connection.table.stats()
+        evidence.stats = figures_of(connection.table.stats())
         evidence.asked_s = checks.now_s()
-        evidence.clients = connection.table.clients()
+        evidence.clients = clients_of(connection.table.clients())
     except errors.InvalidMethod:
         pass  # one of an earlier version, which does not list its clients
     except errors.NotAllowed as error:

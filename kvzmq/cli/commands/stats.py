@@ -42,7 +42,9 @@ def stats(connection: Connection, as_json: bool) -> None:
     if as_json:
         show.put([show.encode_json(found)])
     elif show.on_terminal():
-        _draw(found)
+        from kvzmq.observing.figures import figures_of
+
+        _draw(figures_of(found))
     else:
         show.mapping(dict(flat(found)), as_json)
 

@@ -23,7 +23,7 @@ from kvzmq.cli.connection import Connection, TableCommand
 from kvzmq.cli.progress import Progress
 from kvzmq.cli.replacing import replacing
 from kvzmq.cli.rows.batches import Batch, remove_others
-from kvzmq.cli.rows.lines import BadLine, Tally, check_counts, count_line_of, line_of, rows_of
+from kvzmq.cli.rows.lines import BadRow, Tally, check_counts, count_line_of, line_of, rows_of
 from kvzmq.cli.rows.sources import from_directory, from_server
 from kvzmq.units import count
 
@@ -118,7 +118,7 @@ def _insert(connection: Connection, file: IO[bytes], ttl_s: float | None) -> tup
                     raise batch.blame(error) from None
                 done += len(batch)
                 progress.advance(len(batch))
-    except (BadLine, errors.KvzmqError):
+    except (BadRow, errors.KvzmqError):
         show.note(f"kvzmq: {done:,} rows are done; run it again to go on")
         raise
     return done, tally
@@ -160,7 +160,7 @@ def _read_all(file: IO[bytes]) -> tuple[set[str], Tally]:
     """Look at every line of a file, and return the keys that the table has afterwards.
 
     Raises:
-        BadLine: one is no row that a table could keep, or a count is wrong
+        BadRow: one is no row that a table could keep, or a count is wrong
     """
     from kvzmq.client.core import values
 
@@ -171,7 +171,7 @@ def _read_all(file: IO[bytes]) -> tuple[set[str], Tally]:
             values.check_key(row.key)
             values.encode(row.value if row.value is not UNSET else None)
         except errors.InvalidRequest as error:
-            raise BadLine(f"line {number}: {error}") from None
+            raise BadRow(f"line {number}: {error}") from None
         (keys.discard if row.removed else keys.add)(row.key)
     return keys, tally
 
@@ -185,7 +185,7 @@ def _batches(file: Iterable[bytes], tally: Tally, ttl_s: float | None) -> Iterat
                 yield batch
                 batch = Batch(ttl_s)
             batch.add(row, tally.line_bytes, number)
-    except BadLine:
+    except BadRow:
         if batch:
             yield batch
         raise

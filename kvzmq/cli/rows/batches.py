@@ -8,7 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from kvzmq import errors
-from kvzmq.cli.rows.lines import BadLine, Row
+from kvzmq.cli.rows.lines import BadRow, Row
 
 if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
@@ -68,7 +68,7 @@ class Batch:
         if self.removed:
             table.remove_many(self.removed)
 
-    def blame(self, error: errors.InvalidRequest) -> BadLine:
+    def blame(self, error: errors.InvalidRequest) -> BadRow:
         """Return the error of the line for which a client refused the batch."""
         from kvzmq.client.core import values
 
@@ -77,8 +77,8 @@ class Batch:
                 values.encode(value, f"the value of {key!r}")
                 values.check_key(key)
             except errors.InvalidRequest as refusal:
-                return BadLine(f"line {self._lines[key]}: {refusal}")
-        return BadLine(f"lines {min(self._lines.values())} to {max(self._lines.values())}: {error}")
+                return BadRow(f"line {self._lines[key]}: {refusal}")
+        return BadRow(f"lines {min(self._lines.values())} to {max(self._lines.values())}: {error}")
 
 
 def remove_others(table: Client, keys: Collection[str], prefix: str = "") -> Iterator[int]:

@@ -74,7 +74,7 @@ _decode_row = msgspec.json.Decoder(Row).decode
 _decode_count = msgspec.json.Decoder(_Count).decode
 
 
-class BadLine(errors.InvalidRequest):
+class BadRow(errors.InvalidRequest):
     """A line of the input is not valid; the message says why."""
 
 
@@ -99,10 +99,10 @@ class Tally:
         """Compare with a count, which stands in line `number`.
 
         Raises:
-            BadLine: it is another
+            BadRow: it is another
         """
         if counted != self._lines:
-            raise BadLine(
+            raise BadRow(
                 f"line {number}: it says that {counted:,} lines came before, but {self._lines:,} did: "
                 "some are missing or added"
             )
@@ -114,7 +114,7 @@ def rows_of(file: Iterable[bytes], tally: Tally) -> Iterator[tuple[int, Row]]:
     """Yield the rows of a file with the numbers of their lines.
 
     Raises:
-        BadLine: a line is neither a row nor a count that is right
+        BadRow: a line is neither a row nor a count that is right
     """
     for number, line in enumerate(file, start=1):
         if line.startswith(_COUNT_BEGINS):
@@ -130,21 +130,21 @@ def _read_count(line: bytes, number: int) -> int:
     try:
         return _decode_count(line).rows
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadLine(f"line {number}: {error}") from None
+        raise BadRow(f"line {number}: {error}") from None
 
 
 def _read_line(line: bytes, number: int) -> Row:
     try:
         row = _decode_row(line)
         if [row.value is not UNSET, row.msgpack is not UNSET, row.removed].count(True) != 1:
-            raise BadLine(f'line {number}: needs "key" and one of "value", "msgpack" and "removed"')
+            raise BadRow(f'line {number}: needs "key" and one of "value", "msgpack" and "removed"')
         if row.expires is not None and row.expires.tzinfo is None:
-            raise BadLine(f'line {number}: the time in "expires" needs its zone: ...Z for UTC')
+            raise BadRow(f'line {number}: the time in "expires" needs its zone: ...Z for UTC')
         if row.msgpack is not UNSET:
             validation.check_value(row.msgpack)
             row.value = msgpack.decode_value(row.msgpack)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, errors.InvalidRequest) as error:
-        raise BadLine(f"line {number}: {error}") from None
+        raise BadRow(f"line {number}: {error}") from None
     return row
 
 
@@ -152,7 +152,7 @@ def check_counts(file: IO[bytes]) -> None:
     """Compare the counts in a file with its lines, if it can be read twice.
 
     Raises:
-        BadLine: one is wrong
+        BadRow: one is wrong
     """
     if not file.seekable():
         return

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvzmq import errors
 from kvzmq.observing.doctor import Evidence, Finding, diagnose, now_s
+from kvzmq.observing.figures import clients_of, figures_of
 from kvzmq.observing.prefixes import HotPrefixes
 from kvzmq.observing.rates import Rates, Snapshot, since_start
 from kvzmq.observing.recent import Recent
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 ANSWER_S_MAX = 2.0
 """How long an answer may take before the picture says that there is none."""
+
+CLIENTS_S_MAX = 10.0
+"""How long the list of clients may take, page by page: it need not end."""
 
 SAMPLED_PER_S = 100
 """How many requests of a sample there are to be a second: what a busy server spends on them is lost in its noise."""
@@ -131,9 +135,11 @@ class Gathered:
 
 async def snapshot_of(client: AsyncClient, timeout_s: float) -> Snapshot:
     """Return what a server says of itself and its clients. Raises as the client does."""
-    stats: dict[str, Any] = await client.stats(timeout=timeout_s)
+    stats = figures_of(await client.stats(timeout=timeout_s))
     try:
-        clients = await client.clients(timeout=timeout_s)
+        found = await asyncio.wait_for(client.clients(timeout=timeout_s), CLIENTS_S_MAX)
     except errors.InvalidMethod:
-        clients = []  # one of an earlier version, which does not list its clients
-    return Snapshot(stats, clients)
+        found = []  # one of an earlier version, which does not list its clients
+    except asyncio.TimeoutError:
+        raise errors.Timeout(f"the list of clients did not end within {CLIENTS_S_MAX:g} s") from None
+    return Snapshot(stats, clients_of(found))
