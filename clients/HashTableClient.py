@@ -101,7 +101,7 @@ class Unreachable(TableError):
 
 
 class NotInCatalog(OSError):
-    """Say that the catalog knows no such server, for now: an OSError, because waiting may cure it."""
+    """The catalog knows no such server, for now: an OSError, because waiting may cure it."""
 
 
 def parse_host_and_port(name: str) -> Address | None:

@@ -42,7 +42,7 @@ class Table(Protocol):
 
 
 class WrongResult(Exception):
-    """Say that the table answered, but wrongly."""
+    """The table answered, but wrongly."""
 
 
 class Row(NamedTuple):

@@ -26,7 +26,7 @@ Note = dict[str, Any]
 
 
 class CopyFailed(Exception):
-    """Say which of the copies did not come, and why: the others' figures would mean nothing."""
+    """Some of the copies did not come; the message says which, and why: the others' figures would mean nothing."""
 
 
 class StageBarrier:

@@ -42,11 +42,11 @@ Reply = dict[str, Any]
 
 
 class Failed(Exception):
-    """Say what a check found instead of what it expected."""
+    """A check found something else than it expected; the message says what."""
 
 
 class Skipped(Exception):
-    """Say why a check could not be made."""
+    """A check could not be made; the message says why."""
 
 
 class Bench:

@@ -186,7 +186,7 @@ def show_survival(server: Server) -> bool:
             print(f"kill -9, after {told:,} acknowledged inserts of {WRITERS} clients", flush=True)
             server.start()
             print(
-                f"started again: the table holds {len(table) - before:,} of them and those under way",
+                f"started again: the table holds {len(table) - before:,}, those and what was under way",
                 flush=True,
             )
         time.sleep(1.5)

@@ -15,81 +15,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 from demo import Started, say
+from EtcdNodes import NODES, EtcdNodes
 
 import kvzmq
 
-NODES = SERVERS = 3
+SERVERS = 3
 CLIENTS = 8
 NAME = "demo"
-START_S = 30.0
 CALL_S = 30.0
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-class Node:
-    """An etcd node, which can be killed and started again on its ports and data."""
-
-    def __init__(self, number: int, directory: Path) -> None:
-        self.name = f"etcd{number}"
-        self.client = f"127.0.0.1:{free_port()}"
-        self.peer = f"http://127.0.0.1:{free_port()}"
-        self._data = directory / self.name
-        self._log = (directory / f"{self.name}.log").open("wb")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, cluster: str) -> None:
-        """Start it as one of `cluster`, NAME=PEER,..., and do not wait."""
-        self._process = subprocess.Popen(
-            [
-                "etcd", "--name", self.name, "--data-dir", str(self._data), "--log-level", "error", "--logger", "zap",
-                "--listen-client-urls", f"http://{self.client}", "--advertise-client-urls", f"http://{self.client}",
-                "--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer,
-                "--initial-cluster", cluster, "--initial-cluster-state", "new",
-            ],
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
-
-    @property
-    def is_alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether it says that it leads; False also if it does not answer at once."""
-        try:
-            with urllib.request.urlopen(f"http://{self.client}/metrics", timeout=1.0) as reply:
-                return b"\netcd_server_is_leader 1\n" in reply.read()
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        """End it with SIGKILL, if it runs."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-
-    def close(self) -> None:
-        self.kill()
-        self._log.close()
 
 
 class Server:
@@ -122,62 +62,32 @@ class Server:
 
 
 class Cluster:
-    """The etcd nodes and the servers."""
+    """The etcd nodes and the servers, started when made."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.nodes = [Node(number, directory) for number in range(1, NODES + 1)]
+        self.etcd = EtcdNodes(directory)
         self.servers: list[Server] = []
-
-    def start(self) -> None:
-        """Start everything, and wait until it serves."""
-        for node in self.nodes:
-            self.start_node(node)
-        self.leader()
-        log = f"etcd://{','.join(node.client for node in self.nodes)}/{NAME}"
-        for number in range(1, SERVERS + 1):
-            self.servers.append(Server(number, self._directory, log))
-
-    def start_node(self, node: Node) -> None:
-        """Start a node, and do not wait."""
-        node.start(",".join(f"{each.name}={each.peer}" for each in self.nodes))
+        try:
+            for number in range(1, SERVERS + 1):
+                self.servers.append(Server(number, directory, self.etcd.url(NAME)))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def url(self) -> str:
         """All servers, for `kvzmq.connect`."""
         return ",".join(server.endpoint for server in self.servers)
 
-    def leader(self) -> Node:
-        """Return the node that leads, after waiting for one."""
-        deadline_s = time.monotonic() + START_S
-        while time.monotonic() < deadline_s:
-            for node in self.nodes:
-                if node.is_leader:
-                    return node
-            time.sleep(0.05)
-        raise SystemExit("etcd has no leader")
-
     def describe(self) -> str:
         """Say of each process whether it is alive."""
-        alive = {one.name: one.is_alive for one in self.servers} | {one.name: one.is_alive for one in self.nodes}
+        alive = {one.name: one.is_alive for one in self.servers} | {one.name: one.running for one in self.etcd.nodes}
         return " ".join(f"{name}{'' if is_alive else ' DEAD'}" for name, is_alive in alive.items())
 
     def close(self) -> None:
         for server in self.servers:
             server.stop()
-        for node in self.nodes:
-            node.close()
-
-
-@contextlib.contextmanager
-def started(directory: Path) -> Iterator[Cluster]:
-    """Start the cluster; end it afterwards, also when it did not start whole."""
-    cluster = Cluster(directory)
-    try:
-        cluster.start()
-        yield cluster
-    finally:
-        cluster.close()
+        self.etcd.close()
 
 
 class Worker(threading.Thread):
@@ -307,7 +217,7 @@ def main() -> None:
     if shutil.which("etcd") is None:
         raise SystemExit("there is no etcd here: install Debian's etcd-server, or https://etcd.io/docs/latest/install")
     began_s = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kvzmq-demo-") as name, started(Path(name)) as cluster:
+    with tempfile.TemporaryDirectory(prefix="kvzmq-demo-") as name, contextlib.closing(Cluster(Path(name))) as cluster:
         say(f"{NODES} etcd nodes and {SERVERS} servers of one table: {cluster.url}")
         follower = Follower(cluster.url)
         workers = [Worker(number, cluster.url) for number in range(CLIENTS)]
@@ -321,12 +231,12 @@ def main() -> None:
         say(f"kill -9 {victim.name}: its clients go on at the others")
         victim.kill()
         screen.work(options.seconds)
-        leader = cluster.leader()
+        leader = cluster.etcd.leader()
         say(f"kill -9 {leader.name}, which leads etcd: nothing is acknowledged until another does")
         leader.kill()
         screen.work(2 * options.seconds)
         say(f"{victim.name} and {leader.name} are started again")
-        cluster.start_node(leader)
+        leader.start()
         victim.start()
         screen.work(options.seconds)
         for worker in workers:

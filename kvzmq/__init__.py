@@ -65,8 +65,7 @@ _HOMES = {
         (
             "BackupFailed", "CatalogError", "CheckFailed", "InvalidMethod", "InvalidRequest", "KvzmqError",
             "NoSuchKey", "NotAllowed", "OutcomeUnknown", "ResultTooLarge", "RevisionGone", "SequenceReused",
-            "SessionExpired",
-            "WriteRejected", "TableChanged", "Timeout", "Unavailable", "WatchIdle", "WrongType",
+            "SessionExpired", "TableChanged", "Timeout", "Unavailable", "WatchIdle", "WriteRejected", "WrongType",
         ),
         "kvzmq.errors",
     ),
@@ -76,7 +75,7 @@ __all__ = [
     "ABSENT", "AsyncClient", "AsyncMonitor", "AsyncWatch", "BackupFailed", "CatalogError", "CheckFailed", "Client",
     "Event", "InvalidMethod", "InvalidRequest", "KvzmqError", "Monitor", "MonitoredRequest", "NoSuchKey", "NotAllowed",
     "OutcomeUnknown", "Pending", "Pipeline", "ResultTooLarge", "RevisionGone", "SequenceReused", "SessionExpired",
-    "WriteRejected", "TableChanged", "Timeout", "Transaction", "Unavailable", "Watch", "WatchIdle", "WrongType",
+    "TableChanged", "Timeout", "Transaction", "Unavailable", "Watch", "WatchIdle", "WriteRejected", "WrongType",
     "__version__", "connect", "connect_async",
 ]  # fmt: skip
 

@@ -1,8 +1,9 @@
-"""Sizes, times and texts as people read them."""
+"""Sizes, times, counts and texts as people read them."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from itertools import pairwise
 
 _UNITS_S = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
@@ -35,6 +36,15 @@ def brief(seconds: float) -> str:
         if seconds * factor < 999.5:
             return f"{_digits(seconds * factor)} {unit}"
     return f"{_digits(seconds)} s"
+
+
+def utc(time_us: int, unit: str = "milliseconds") -> str:
+    """Return a time, microseconds since 1970 UTC, as people and programs read it: 2026-01-31T12:00:00.000Z.
+
+    Args:
+        unit: to which it is told, `milliseconds` or `microseconds`
+    """
+    return datetime.fromtimestamp(time_us / 1e6, timezone.utc).isoformat(timespec=unit).replace("+00:00", "Z")
 
 
 def rate(per_s: float) -> str:

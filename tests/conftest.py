@@ -1,4 +1,4 @@
-"""What all tests share: which of them run in part, and where they say how much they did.
+"""What all tests share: which of them run in part, how long calls may take, and where tests say how much they did.
 
 `KVZMQ_FULL=1 pytest` runs the whole matrix of faults; without it tests marked `full` are left out
 and the others do the part that fits `make test`.
@@ -16,13 +16,25 @@ import coverage
 import hypothesis
 import pytest
 from support.etcd_cluster import EtcdCluster
-from support.servers import ServerProcess
+from support.servers import PATIENCE_S, ServerProcess
+
+import kvzmq
+from kvzmq.client.core import hello, session
 
 FULL = os.environ.get("KVZMQ_FULL", "") not in ("", "0")
 """Whether the whole matrix runs."""
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 """Before any test module imports gRPC: else a server that a test forks may abort before it is one. See store.etcd."""
+
+CALL_S = 60.0
+"""What a call of a client may take in the tests that do not say. A user's 5 s are too few for a machine that does
+three times as much as it can; tests of deadlines give their own.
+"""
+
+for _connect in (kvzmq.connect, kvzmq.connect_async):
+    _connect.__defaults__ = (None, CALL_S)  # of url and timeout
+os.environ.setdefault("KVZMQ_TIMEOUT", str(CALL_S))  # of the command line
 
 hypothesis.settings.register_profile(
     "kvzmq", deadline=None, suppress_health_check=list(hypothesis.HealthCheck), print_blob=True, database=None
@@ -86,6 +98,13 @@ def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
         request.node.user_properties.append((_COUNT, f"{number:>12,}  {what}  ({request.node.name})"))
 
     return add
+
+
+@pytest.fixture
+def asks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have clients not ask a server again that is slow to answer, for tests that count what it was asked."""
+    for module in (session, hello):
+        monkeypatch.setattr(module, "RESEND_S", 2 * PATIENCE_S)
 
 
 @pytest.fixture(params=["plain", pytest.param("pyzmq", marks=pytest.mark.full)])

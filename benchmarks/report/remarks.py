@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable
 
 from benchmarks.report.names import BRIDGE, STAGES, cores, transports_of, zeromq_of
-from benchmarks.report.text import join, paragraph, times
+from benchmarks.report.text import bullets, join, times
 from benchmarks.results import Results, number, spread
 
 
 def surprises(results: Results) -> str:
     """List what one would not have guessed."""
-    found = [remark for make in _SURPRISES if (remark := make(results))]
-    return "\n\n".join(f"  * {paragraph(remark)}".replace("\n", "\n    ") for remark in found) or "Nothing."
+    return bullets([make(results) for make in _SURPRISES]) or "Nothing."
 
 
 def _bridge_beats_router(results: Results) -> str:
@@ -204,7 +203,7 @@ def caveats(results: Results) -> str:
         " clients, and tuning, move them:"
         " the processor times a server spends on an operation say more about the server than the rates do.",
     ]
-    return "\n\n".join(f"  * {paragraph(remark)}".replace("\n", "\n    ") for remark in remarks if remark)
+    return bullets(remarks)
 
 
 def _noise(results: Results) -> tuple[float, float] | None:

@@ -68,6 +68,11 @@ def paragraph(*sentences: str) -> str:
     return textwrap.fill(" ".join(sentence for sentence in sentences if sentence), WIDTH, break_on_hyphens=False)
 
 
+def bullets(remarks: Sequence[str]) -> str:
+    """List remarks; those that are empty have nothing to say."""
+    return "\n\n".join(f"  * {paragraph(remark)}".replace("\n", "\n    ") for remark in remarks if remark)
+
+
 def heading(title: str, line: str = "-") -> str:
     """Underline a title."""
     return f"{title}\n{line * len(title)}"

@@ -7,11 +7,14 @@ import gc
 import itertools
 import time
 from array import array
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from benchmarks.run import work
 from benchmarks.run.open_tables import Address, Ready, Sample, identify, inserted
 from benchmarks.run.tables import KvzmqPyzmqTable, KvzmqTable
+
+Call = Callable[[], Awaitable[object]]
 
 _KVZMQ = {"kvzmq": KvzmqTable, "kvzmq-pyzmq": KvzmqPyzmqTable}
 _REDIS_CONNECTIONS = 50
@@ -36,6 +39,38 @@ def run_lasting_tasks(
     return asyncio.run(_run_lasting_tasks(table, address, operation, lasting_tasks, rows, value_bytes, ready, seconds))
 
 
+async def run_calls(calls: Sequence[Call], ready: Ready, seconds: float, each: int = 1) -> Sample:
+    """Have a task for each call make it again and again, for so long; each makes it once before the clock starts.
+
+    Args:
+        calls: one for each task
+        each: how many operations a call is
+    """
+    clock = time.monotonic_ns
+    ended, latencies = array("q"), array("q")
+    ends_at_ns = 0
+
+    async def go_on(call: Call) -> None:
+        now_ns = clock()
+        while now_ns < ends_at_ns:
+            began_ns = now_ns
+            await call()
+            now_ns = clock()
+            ended.append(now_ns)
+            latencies.append(now_ns - began_ns)
+
+    await asyncio.gather(*[call() for call in calls])  # connects
+    gc.collect()
+    start_ns = ready()
+    await asyncio.sleep(max(start_ns - clock(), 0) / 1e9)
+    cpu_s = time.process_time()
+    begin_ns = clock()
+    ends_at_ns = start_ns + int(seconds * 1e9)
+    await asyncio.gather(*[go_on(call) for call in calls])
+    cpu_s = time.process_time() - cpu_s
+    return Sample(begin_ns, ended[-1], ended.tobytes(), latencies.tobytes(), each, cpu_s)
+
+
 async def _run_lasting_tasks(
     table: str, address: Address, operation: str, tasks: int, rows: int, value_bytes: int, ready: Ready, seconds: float
 ) -> Sample:
@@ -44,35 +79,15 @@ async def _run_lasting_tasks(
     some = work.any_rows(rows, 3)
     own = itertools.count(following)
     value = b"x" * value_bytes
-    clock = time.monotonic_ns
-    ended, latencies = array("q"), array("q")
-    ends_at_ns = 0
 
     async with _connect_async(table, address) as (lookup, insert):
 
         async def call() -> None:
             await (insert(work.own_key(997, next(own)), value) if operation == "insert" else lookup(next(some)))
 
-        async def go_on() -> None:
-            now_ns = clock()
-            while now_ns < ends_at_ns:
-                began_ns = now_ns
-                await call()
-                now_ns = clock()
-                ended.append(now_ns)
-                latencies.append(now_ns - began_ns)
-
-        await asyncio.gather(*[call() for _ in range(tasks)])  # connects
-        gc.collect()
-        start_ns = ready()
-        await asyncio.sleep(max(start_ns - clock(), 0) / 1e9)
-        cpu_s = time.process_time()
-        begin_ns = clock()
-        ends_at_ns = start_ns + int(seconds * 1e9)
-        await asyncio.gather(*[go_on() for _ in range(tasks)])
-        cpu_s = time.process_time() - cpu_s
+        sample = await run_calls([call] * tasks, ready, seconds)
     inserted[identity] = (first, next(own))
-    return Sample(begin_ns, ended[-1], ended.tobytes(), latencies.tobytes(), 1, cpu_s)
+    return sample
 
 
 async def _run_tasks(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Writer
-from benchmarks.run.etcd_nodes import EtcdNodes
+from benchmarks.run.etcd_nodes import EtcdNode, EtcdNodes
 from benchmarks.run.experiments import ROWS, VALUE_BYTES, Turn, turn_of
 from benchmarks.run.measuring import FEW_ROUNDS, LOAD_FIELDS, Bench, client_of
 from benchmarks.run.open_tables import Sample
@@ -189,17 +189,15 @@ def _kill(bench: Bench, writer: Writer, nodes: EtcdNodes, what: str) -> Turn:
     def turn(at: int) -> None:
         name = f"killed-{what.replace(' ', '-')}-{at}"
         servers = Several(SHARED, nodes.start_servers(name, 2), bench.base)
-        stopped: list[int] = []
+        stopped: list[EtcdNode] = []
 
         def kill() -> None:
             if what == KILLS[0]:
                 servers.servers[0].signal(9)
                 return
-            leader = nodes.leader()
-            assert leader is not None
-            number = leader if what == KILLS[2] else (leader + 1) % len(nodes.addresses)
-            stopped.append(number)
-            nodes.kill(number)
+            node = nodes.leader() if what == KILLS[2] else nodes.followers()[0]
+            stopped.append(node)
+            node.kill()
 
         timer = threading.Timer(_KILL_AFTER_S, kill)
         arguments = [
@@ -212,8 +210,9 @@ def _kill(bench: Bench, writer: Writer, nodes: EtcdNodes, what: str) -> Turn:
             timer.cancel()
             timer.join()
             servers.stop()
-            for number in stopped:
-                nodes.restart(number)
+            for node in stopped:
+                node.start()
+            nodes.wait_until_healthy()
         for client, sample in zip((SHARED.name, ETCD.name), samples):
             ended = array("q", sample.ended_ns)
             gap_ns = max(after - before for before, after in itertools.pairwise(ended))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import time
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from benchmarks.run import work
+from benchmarks.run.async_drivers import Call, run_calls
 from benchmarks.run.open_tables import Address, Ready, Sample
 
 TIMEOUT_S = 60.0
 _ROWS_A_BATCH = 1000
-
-Call = Callable[[], Awaitable[object]]
 
 
 def call_cluster(
@@ -39,33 +37,10 @@ async def _call_cluster(
     table: str, address: Address, operation: str, tasks: int, client: int, rows: int, value_bytes: int, ready: Ready,
     seconds: float,
 ) -> Sample:  # fmt: skip
-    clock = time.monotonic_ns
-    ended, latencies = array("q"), array("q")
-    ends_at_ns = 0
     connect = _kvzmq_calls if table == "kvzmq" else _etcd_calls
     async with connect(address, operation, client, rows, value_bytes) as calls:
-
-        async def go_on(call: Call) -> None:
-            now_ns = clock()
-            while now_ns < ends_at_ns:
-                began_ns = now_ns
-                await call()
-                now_ns = clock()
-                ended.append(now_ns)
-                latencies.append(now_ns - began_ns)
-
         spread = [calls[(client + task) % len(calls)] for task in range(tasks)]
-        await asyncio.gather(*[call() for call in spread])  # connects
-        gc.collect()
-        start_ns = ready()
-        await asyncio.sleep(max(start_ns - clock(), 0) / 1e9)
-        cpu_s = time.process_time()
-        begin_ns = clock()
-        ends_at_ns = start_ns + int(seconds * 1e9)
-        await asyncio.gather(*[go_on(call) for call in spread])
-        cpu_s = time.process_time() - cpu_s
-    each = _ROWS_A_BATCH if operation == "insert_many" else 1
-    return Sample(begin_ns, ended[-1], ended.tobytes(), latencies.tobytes(), each, cpu_s)
+        return await run_calls(spread, ready, seconds, _ROWS_A_BATCH if operation == "insert_many" else 1)
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,5 @@
 """What CURVE costs: single operations of 1 and 8 blocking clients, and batches of 1,000 rows, with it and without.
 
-    python -m benchmarks.run.curve                         and the options of python -m benchmarks.run
-
 CURVE goes over libzmq's sockets, and kvzmq in plain over its own, unless it is asked for libzmq's. So both are here:
 CURVE beside pyzmq in plain is the price of encrypting and of checking rights, pyzmq beside the plain socket that of the
 way there.
@@ -34,8 +32,3 @@ def curve(bench: Bench) -> None:
 
 
 EXPERIMENTS: dict[str, Callable[[Bench], None]] = {"curve": curve}
-
-if __name__ == "__main__":
-    from benchmarks.run.suite import main_of
-
-    main_of("curve")

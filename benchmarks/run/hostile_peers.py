@@ -179,7 +179,10 @@ def idle(server: Server, seconds: float) -> float:
     deadline_s = time.monotonic() + seconds
     while time.monotonic() < deadline_s:
         began_s = time.monotonic()
-        with contextlib.suppress(TimeoutError), socket.create_connection(("127.0.0.1", server.port), 10.0) as newcomer:
+        with (
+            contextlib.suppress(TimeoutError),
+            socket.create_connection(("127.0.0.1", server.port), TIMEOUT_S) as newcomer,
+        ):
             newcomer.sendall(b'{"method": "ping"}\n')
             newcomer.recv(100)
         longest_s = max(longest_s, time.monotonic() - began_s)

@@ -1,7 +1,5 @@
 """What it costs a server to measure itself: single operations of 1 and 8 blocking clients, with it and without.
 
-    python -m benchmarks.run.metrics                       and the options of python -m benchmarks.run
-
 A server always counts and times what it does, for `stats`; with --metrics it makes a page of that for Prometheus, too.
 Both are here beside a server from which the observer was taken out.
 """
@@ -29,8 +27,3 @@ def metrics(bench: Bench) -> None:
 
 
 EXPERIMENTS: dict[str, Callable[[Bench], None]] = {"metrics": metrics}
-
-if __name__ == "__main__":
-    from benchmarks.run.suite import main_of
-
-    main_of("metrics")

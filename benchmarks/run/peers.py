@@ -19,7 +19,7 @@ KVZMQ = (sys.executable, "-c", "from kvzmq.cli import main; main(prog_name='kvzm
 
 
 class NotHere(Exception):
-    """Say why a contender cannot take part on this machine."""
+    """A contender cannot take part on this machine; the message says why."""
 
 
 class Running:

@@ -24,7 +24,7 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
 class DidNotStart(Exception):
-    """Say that a server ended, or hung, before it was ready."""
+    """A server ended, or hung, before it was ready."""
 
 
 def free_port() -> int:

@@ -91,11 +91,6 @@ def _disk() -> Path:
     raise SystemExit("no directory on a disk found: name one with --files DIR")
 
 
-def main_of(experiment: str) -> None:
-    """Run one experiment from the command line, with the options of a run."""
-    main(["--only", experiment, *sys.argv[1:]])
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(

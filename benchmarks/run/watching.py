@@ -126,9 +126,11 @@ def _sample(url: str, seconds: float) -> Sample:
 
     with kvzmq.connect(url, timeout=TIMEOUT_S) as table:
         before = table.stats()
-        time.sleep(seconds)
-        after = table.stats()
-    operations = _done(after) - _done(before)
+        operations = 0
+        while not operations:  # none was done in so short a time, on a busy machine
+            time.sleep(seconds)
+            after = table.stats()
+            operations = _done(after) - _done(before)
     return Sample(
         operations / (after["uptime_s"] - before["uptime_s"]), 1e6 * (after["cpu_s"] - before["cpu_s"]) / operations
     )

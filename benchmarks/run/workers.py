@@ -23,7 +23,7 @@ _READY = "ready"
 
 
 class WorkerFailed(Exception):
-    """Say that a worker raised an error, with its traceback, or did not answer."""
+    """A worker raised an error, whose traceback is the message, or did not answer."""
 
 
 def _serve(pipe: Connection) -> None:

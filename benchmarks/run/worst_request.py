@@ -5,7 +5,7 @@
     python -m benchmarks.run.worst_request --only query,keys  of these operations alone
 
 Requests within the default limits are made from pieces (many small operations, one large one, values
-of every shape, texts of every kind), measured against tables of several shapes, and the dearest are
+of every shape, texts of every kind), measured against tables of several shapes, and the costliest are
 kept and changed again. Measured are reading the request and executing it, separately, in processor
 time, with the indexes that a request asks built before, as the server does in slices. The log, the
 transport and the watches are not in it.
@@ -30,7 +30,7 @@ from kvzmq.store.table import Table, indexes_of
 REQUEST_BYTES = 1 << 20
 ROWS = 100_000
 KEPT = 4
-"""Of each operation, how many of the dearest requests are changed again."""
+"""Of each operation, how many of the costliest requests are changed again."""
 
 
 class Found(NamedTuple):
@@ -243,7 +243,7 @@ def measure(name: str, recipe: tuple[Any, ...], seed: int, tables: dict[str, Tab
 
 
 def search(name: str, seconds: float, source: random.Random, tables: dict[str, Table]) -> Found | None:
-    """Search for the dearest request of one operation; what is found is measured three times, the median counts."""
+    """Search for the costliest request of one operation; what is found is measured three times, the median counts."""
     best: list[Found] = []
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:

@@ -31,7 +31,7 @@ WITHDRAWN_S = 1
 _REFUSAL_S = 0.1
 _CLOSE_S = 0.5
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,8 +102,8 @@ def send_datagram(data: bytes, host: str, port: int) -> None:
                 if select.select([sock], [], [], _REFUSAL_S)[0]:
                     sock.recv(1)
                 return
-            except OSError as e:
-                failure = e
+            except OSError as error:
+                failure = error
     raise failure
 
 
@@ -163,8 +163,8 @@ class Announcer:
             try:
                 self._send(msgspec.json.encode(announcement), self._host, self._port)
             # ValueError and OverflowError: names that cannot be encoded, ports that do not exist.
-            except (OSError, ValueError, OverflowError) as e:
-                self._report(str(e) or type(e).__name__)
+            except (OSError, ValueError, OverflowError) as error:
+                self._report(str(error) or type(error).__name__)
             else:
                 self._report("")
 
@@ -179,7 +179,7 @@ class Announcer:
             return
         self._failure = failure
         if failure:
-            _logger.warning("cannot announce to the catalog %s:%d: %s", self._host, self._port, failure)
+            _log.warning("cannot announce to the catalog %s:%d: %s", self._host, self._port, failure)
         else:
             # At the level of the failure that has ended.
-            _logger.warning("announcing to the catalog %s:%d again", self._host, self._port)
+            _log.warning("announcing to the catalog %s:%d again", self._host, self._port)

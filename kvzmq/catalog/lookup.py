@@ -191,10 +191,11 @@ def query(host: str, port: int, timeout_s: float = 5.0) -> list[Entry]:
     try:
         answer = _get("/query.json", host, port, time.monotonic() + timeout_s)
         return entries_of(answer)
-    except (OSError, UnicodeError, OverflowError) as e:
-        raise CatalogUnreachable(f"cannot reach the catalog at {host}:{port}: {e}") from e
-    except ValueError as e:
-        raise BadCatalogAnswer(f"what answers at {host}:{port} is no catalog: {e}") from e
+    except (OSError, UnicodeError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error  # without the number that Python puts before it
+        raise CatalogUnreachable(f"cannot reach the catalog at {host}:{port}: {why}") from error
+    except ValueError as error:
+        raise BadCatalogAnswer(f"what answers at {host}:{port} is no catalog: {error}") from error
 
 
 def _get(path: str, host: str, port: int, deadline_s: float) -> bytes:
@@ -222,9 +223,9 @@ def _connected(host: str, port: int, deadline_s: float) -> socket.socket:
             _allow_until(sock, deadline_s)
             sock.connect(address)
             return sock
-        except OSError as e:
+        except OSError as error:
             sock.close()
-            failure = e
+            failure = error
     raise failure
 
 

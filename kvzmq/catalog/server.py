@@ -42,7 +42,7 @@ _BIND_ATTEMPTS_MAX = 64
 _EXPIRE_EVERY_S = 1.0
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class _Connection:
@@ -80,8 +80,8 @@ class CatalogServer:
         self._connections: dict[_Connection, None] = {}
         try:
             udp, queries, updates = _listen(host, port)
-        except (OSError, OverflowError) as e:
-            raise CatalogError(f"cannot listen on {host}, UDP and TCP port {port}: {e}") from e
+        except (OSError, OverflowError) as error:
+            raise CatalogError(f"cannot listen on {host}, UDP and TCP port {port}: {error}") from error
         self._listeners = [sock for sock in (udp, queries, updates) if sock is not None]
         self.port: int = udp.getsockname()[1]
         self.catalog = Catalog(lifetime_s, clock, monotonic)
@@ -89,7 +89,7 @@ class CatalogServer:
         self._watch(udp, partial(self._receive_datagrams, udp))
         self._watch(queries, partial(self._accept, queries, self._read_request))
         if updates is None:
-            _logger.warning("TCP port %d is taken: updates come in by UDP only", self.port + 1)
+            _log.warning("TCP port %d is taken: updates come in by UDP only", self.port + 1)
         else:
             self._watch(updates, partial(self._accept, updates, self._read_update))
 
@@ -148,8 +148,8 @@ class CatalogServer:
         for _ in range(_ACCEPTS_A_STEP_MAX):
             try:
                 sock, peer = listener.accept()
-            except OSError as e:
-                if e.errno in _NO_ROOM and self._connections:
+            except OSError as error:
+                if error.errno in _NO_ROOM and self._connections:
                     self._drop(self._oldest())
                 return
             if len(self._connections) >= CONNECTIONS_MAX:
@@ -251,8 +251,8 @@ def _listen(host: str, port: int) -> tuple[socket.socket, socket.socket, socket.
     for _ in range(_BIND_ATTEMPTS_MAX):
         try:
             udp, queries, updates = _bind(family, address)
-        except OSError as e:
-            if e.errno != errno.EADDRINUSE:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
                 raise
             continue
         if updates is not None:

@@ -40,7 +40,7 @@ _COMPRESSED = b"\x1a"
 _Server = tuple[int, bytes | None]
 """The announced port and uuid, which identify a server among those of one address."""
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Record(msgspec.Struct):
@@ -101,9 +101,9 @@ class Catalog:
         """Apply an update from an address. Return False if it is refused, which changes nothing."""
         try:
             announced = _announced(data)
-        except (ValueError, zlib.error, RecursionError) as e:
+        except (ValueError, zlib.error, RecursionError) as error:
             self.refused += 1
-            _logger.debug("an update from %s was refused: %s", address, e)
+            _log.debug("an update from %s was refused: %s", address, error)
             return False
         self._updates += 1
         self._heard_last = max(self._heard_last, int(self._clock()))

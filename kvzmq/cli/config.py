@@ -45,7 +45,7 @@ Raw = Union[str, bool, Sequence[str]]
 
 
 class BadConfig(ValueError):
-    """Say what is wrong in a file of options: which file, which key, and what would be right."""
+    """A file of options is wrong: the message says which file, which key, and what would be right."""
 
 
 class ConfigurableCommand(click.Command):

@@ -187,14 +187,14 @@ class TableCommand(click.Command):
             click.Option(["-c", "--connect", "url"], metavar="URL", help="The server, as before the command's name.",
                          expose_value=False, callback=_with_url),
             click.Option(["--timeout", "timeout_s"], metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
-                         help="How long an answer may take.", expose_value=False, callback=_with_timeout),
+                         help="How long an answer may take.", expose_value=False, callback=_with_setting),
             click.Option(["--curve-key", "curve_key"], type=click.Path(dir_okay=False), metavar="FILE",
-                         help="Your key, for a server with CURVE.", expose_value=False, callback=_with_curve_key),
-            click.Option(["--server-key", "server_key"], metavar="KEY", expose_value=False, callback=_with_server_key,
+                         help="Your key, for a server with CURVE.", expose_value=False, callback=_with_setting),
+            click.Option(["--server-key", "server_key"], metavar="KEY", expose_value=False, callback=_with_setting,
                          help="Its public key."),
-            click.Option(["--reads", "reads"], type=click.Choice(READS), expose_value=False, callback=_with_reads,
+            click.Option(["--reads", "reads"], type=click.Choice(READS), expose_value=False, callback=_with_setting,
                          help="How new what is read has to be, where several servers serve one table."),
-            click.Option(["--no-wait", "no_wait"], is_flag=True, expose_value=False, callback=_with_no_wait,
+            click.Option(["--no-wait", "no_wait"], is_flag=True, expose_value=False, callback=_with_setting,
                          help="Fail at once if no server listens there."),
         ]  # fmt: skip
 
@@ -220,29 +220,9 @@ def _with_url(ctx: click.Context, _: click.Parameter, url: str | None) -> None:
             _replace(ctx, url=url)
 
 
-def _with_timeout(ctx: click.Context, _: click.Parameter, timeout_s: float | None) -> None:
-    if timeout_s is not None and ctx.obj is not None:
-        _replace(ctx, timeout_s=timeout_s)
-
-
-def _with_no_wait(ctx: click.Context, _: click.Parameter, no_wait: bool) -> None:
-    if no_wait and ctx.obj is not None:
-        _replace(ctx, no_wait=True)
-
-
-def _with_curve_key(ctx: click.Context, _: click.Parameter, curve_key: str | None) -> None:
-    if curve_key is not None and ctx.obj is not None:
-        _replace(ctx, curve_key=curve_key)
-
-
-def _with_server_key(ctx: click.Context, _: click.Parameter, server_key: str | None) -> None:
-    if server_key is not None and ctx.obj is not None:
-        _replace(ctx, server_key=server_key)
-
-
-def _with_reads(ctx: click.Context, _: click.Parameter, reads: Reads | None) -> None:
-    if reads is not None and ctx.obj is not None:
-        _replace(ctx, reads=reads)
+def _with_setting(ctx: click.Context, param: click.Parameter, value: object) -> None:
+    if value is not None and value is not False and ctx.obj is not None:
+        _replace(ctx, **{str(param.name): value})
 
 
 def _replace(ctx: click.Context, **settings: Any) -> None:

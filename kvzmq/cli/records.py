@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timezone
 from typing import Any
 
 from kvzmq.cli import show
 from kvzmq.protocol.monitoring import MonitoredRequest
-from kvzmq.units import brief, size
+from kvzmq.units import brief, size, utc
 
 HEADS = (
     "received", "took", "queued", "executed", "synced", "sent", "client", "operation", "key", "answer", "request",
@@ -16,7 +15,7 @@ HEADS = (
 )  # fmt: skip
 """The columns on a terminal."""
 
-RIGHT = (1, 2, 3, 4, 5, 10, 11)
+_RIGHT = (1, 2, 3, 4, 5, 10, 11)
 """Those that are numbers."""
 
 
@@ -44,7 +43,7 @@ def as_fields(record: MonitoredRequest) -> bytes:
     """Return a record as a pipe gets it: fields with tabs between them, times in seconds."""
     first = key(record)
     fields = [
-        _instant(record.received_us, "microseconds").encode(), str(record.step).encode(), record.client.encode(),
+        utc(record.received_us, "microseconds").encode(), str(record.step).encode(), record.client.encode(),
         operation(record).encode(), b"-" if first is None else show.bare_field(first), (record.error or "OK").encode(),
         *(str(number).encode() for number in (record.revision_after, record.request_bytes, record.reply_bytes)),
         *(f"{seconds:.6f}".encode() for seconds in (
@@ -58,7 +57,7 @@ def as_cells(record: MonitoredRequest) -> list[str]:
     """Return a record as a terminal gets it, a text for each of HEADS."""
     first = key(record)
     return [
-        _instant(record.received_us, "milliseconds")[11:-1],
+        utc(record.received_us)[11:-1],
         *(brief(seconds) for seconds in (
             record.took_s, record.queued_s, record.executed_s, record.synced_s, record.sent_s
         )),
@@ -67,23 +66,31 @@ def as_cells(record: MonitoredRequest) -> list[str]:
     ]  # fmt: skip
 
 
-def _instant(us: int, unit: str) -> str:
-    return datetime.fromtimestamp(us / 1e6, timezone.utc).isoformat(timespec=unit).replace("+00:00", "Z")
-
-
-WIDTHS = (12, 8, 8, 8, 8, 8, 14, 15, 20, 12)
-"""How wide the columns of a live view are; those of sizes are left out, and the key takes what the terminal has."""
+_WIDTHS = (12, 8, 8, 8, 8, 8, 14, 15, 20, 12, 10, 10)
+"""How wide the columns on a terminal are; the key takes what is left, and gives what is missing."""
 
 _KEY = HEADS.index("key")
+_KEY_WIDTH_MIN = 11
+_SIZES = ("reply", "request")
+_LEFT_OUT = (*_SIZES, "sent", "queued", "client", "executed", "synced", "received")
+"""Which columns a narrow terminal does without, in this order."""
 
 
-def live_line(cells: Iterable[str], columns: int) -> str:
-    """Return a line of a live view, as wide as the terminal: a longer key or name is cut."""
-    spare = columns - sum(WIDTHS) - len(WIDTHS) + 1
-    widths = [max(8, width + spare) if at == _KEY else width for at, width in enumerate(WIDTHS)]
+def line(cells: Iterable[str], columns: int) -> str:
+    """Return a line of HEADS, or of `as_cells`, as wide as the terminal: a longer key or name is cut."""
+    widths = dict(enumerate(_WIDTHS))
+    for head in _LEFT_OUT:
+        given = 0 if head in _SIZES else _WIDTHS[_KEY] - _KEY_WIDTH_MIN  # a key is cut for a phase, not for a size
+        if sum(widths.values()) + len(widths) - 1 - given <= columns:
+            break
+        del widths[HEADS.index(head)]
+    spare = columns - sum(widths.values()) - len(widths) + 1
+    widths[_KEY] = max(_KEY_WIDTH_MIN, widths[_KEY] + spare)
     shown = []
-    for at, (cell, width) in enumerate(zip(cells, widths)):
-        cell = cell.replace("\n", "\\n")
-        cell = cell if len(cell) <= width else cell[: width - 1] + "…"
-        shown.append(cell.rjust(width) if at in RIGHT else cell.ljust(width))
+    for at, cell in enumerate(cells):
+        width = widths.get(at)
+        if width is not None:
+            cell = cell.replace("\n", "\\n")
+            cell = cell if len(cell) <= width else cell[: width - 1] + "…"
+            shown.append(cell.rjust(width) if at in _RIGHT else cell.ljust(width))
     return " ".join(shown).rstrip()

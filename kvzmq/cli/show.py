@@ -9,7 +9,7 @@ row is {"key": ..., "value": ...}, bytes are base64.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -22,6 +22,9 @@ _PAGE_ROWS = 1000
 """How many rows a table on the terminal has before the next one is begun."""
 
 _WRITE_BYTES = 1 << 16
+
+_GAP = 3
+"""Columns of the terminal between two of a table."""
 
 _encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
@@ -131,19 +134,40 @@ def mapping(found: Mapping[str, Any], as_json: bool) -> None:
         put(name.encode() + b"\t" + bare_field(value) for name, value in found.items())
 
 
-def table(heads: Iterable[str], lines: Iterable[Iterable[str]], right: Iterable[int] = ()) -> None:
-    """Print a table as wide as its contents or the terminal; what is too long continues on the next line."""
+def table(
+    heads: Sequence[str], lines: Iterable[Sequence[str]], right: Iterable[int] = (), spare: Iterable[str] = ()
+) -> list[str]:
+    """Print a table as wide as its contents or the terminal; what is too long continues on the next line.
+
+    Args:
+        right: the columns that are aligned at the right, by number
+        spare: the heads of columns that a terminal does without which is too narrow for all, in this order
+
+    Returns:
+        the heads of the columns that were left out
+    """
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    lines = list(lines)
+    widths = {at: max(cell_len(line[at]) for line in (heads, *lines)) for at in range(len(heads))}
+    left_out = []
+    for head in spare:
+        if sum(widths.values()) + _GAP * len(widths) <= console.width:
+            break
+        del widths[heads.index(head)]
+        left_out.append(head)
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for position, head in enumerate(heads):
-        drawn.add_column(head, overflow="fold", justify="right" if position in right else "left")
+    for at in widths:
+        drawn.add_column(heads[at], overflow="fold", justify="right" if at in right else "left")
     for line in lines:
-        drawn.add_row(*map(Text, line))
-    Console().print(drawn)
+        drawn.add_row(*(Text(line[at]) for at in widths))
+    console.print(drawn)
+    return left_out
 
 
 def note(text: str) -> None:

@@ -8,7 +8,6 @@ Nothing is kept on disk.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from kvzmq.dashboard.rings import Ring
 from kvzmq.observing.doctor import Evidence, Finding, diagnose
 from kvzmq.observing.figures import clients_of, figures_of
 from kvzmq.observing.rates import PHASES, Rates, Snapshot, compare, is_same_run
+from kvzmq.observing.waiting import ends_within
 from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.units import printable
 
@@ -150,8 +150,7 @@ class Collector:
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until the server was asked again, `timeout_s` at most."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        await ends_within(self._changed.wait(), timeout_s)
 
     async def _ask_clients(self) -> Sequence[dict[str, Any]]:
         try:

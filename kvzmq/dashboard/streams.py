@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import msgspec
 
 from kvzmq.dashboard.collector import COARSE_EVERY, POLL_S, Collector
+from kvzmq.observing.waiting import ends_within
 
 STREAMS_MAX = 64
 """How many browsers may follow at once."""
@@ -113,10 +114,6 @@ def _event(name: str, data: object) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + _encode_json(data) + b"\n\n"
 
 
-async def send_within(sending: Any, timeout_s: float = SEND_S_MAX) -> bool:
+async def send_within(sending: Awaitable[object], timeout_s: float = SEND_S_MAX) -> bool:
     """Wait for something to be sent; False if the browser has not read in time."""
-    try:
-        await asyncio.wait_for(sending, timeout_s)
-    except asyncio.TimeoutError:
-        return False
-    return True
+    return await ends_within(sending, timeout_s)

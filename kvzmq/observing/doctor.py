@@ -63,6 +63,7 @@ class Evidence(msgspec.Struct):
     url          the server's
     stats        what it says of itself; None if it was not asked or did not answer
     silence      why it did not answer, or None
+    refusal      why it may not be asked, or None
     clients      what it says of its clients
     asked_s      when it was asked, by the clock of this machine, since 1970
     data         the directory of the table, or None if its files are not to be looked at
@@ -75,6 +76,7 @@ class Evidence(msgspec.Struct):
     url: str = ""
     stats: Mapping[str, Any] | None = None
     silence: str | None = None
+    refusal: str | None = None
     clients: Sequence[Mapping[str, Any]] = ()
     asked_s: float = 0.0
     data: str | None = None
@@ -128,6 +130,15 @@ def _journal_of(device: int, journals: Path = _JOURNALS) -> bool | None:
 def _silent(evidence: Evidence) -> Iterator[Finding]:
     if evidence.silence is not None:
         yield Finding("silent", f"{evidence.url} does not answer: {evidence.silence}", "kvzmq ping --explain")
+
+
+def _refused(evidence: Evidence) -> Iterator[Finding]:
+    if evidence.refusal is not None:
+        yield Finding(
+            "not_allowed",
+            f"{evidence.url} was not looked at: {evidence.refusal}",
+            "kvzmq --curve-key FILE doctor, with the key of a client that has the right admin",
+        )
 
 
 def _cannot_write(evidence: Evidence) -> Iterator[Finding]:
@@ -314,8 +325,8 @@ def _old_version(evidence: Evidence) -> Iterator[Finding]:
 
 
 CHECKS: Sequence[Callable[[Evidence], Iterator[Finding]]] = (
-    _silent, _cannot_write, _damaged, _compaction, _disk_slow, _disk_filling, _etcd, _unread, _memory, _descriptors,
-    _clock, _file_system, _permissions, _old_version,
+    _silent, _refused, _cannot_write, _damaged, _compaction, _disk_slow, _disk_filling, _etcd, _unread, _memory,
+    _descriptors, _clock, _file_system, _permissions, _old_version,
 )  # fmt: skip
 
 

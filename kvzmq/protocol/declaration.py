@@ -21,10 +21,10 @@ class Scope(Enum):
     TABLE = "table"
     """The table: executed by `store/table.py`, with the same result whenever the log is replayed."""
     SERVER = "server"
-    """The server itself: executed by the dispatcher."""
+    """The server itself: answered by `server/served.py`."""
     CONNECTION = "connection"
-    """The watches and monitors of the client's connection: executed by the dispatcher. Not available at the bridge,
-    which cannot push events."""
+    """The watches and monitors of the client's connection: answered by `server/served.py`. Not available at the
+    bridge, which cannot push events."""
 
 
 class Access(NamedTuple):
@@ -100,15 +100,20 @@ class Operation(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
         """
 
 
+class Write(Operation):
+    """Base class of operations that may change the table."""
+
+    writes: ClassVar[bool] = True
+
+
 def method_of(operation: Operation | type[Operation]) -> str:
     """Return the name of an operation's method."""
     return str(operation.__struct_config__.tag)
 
 
-class Write(Operation):
-    """Base class of operations that may change the table."""
-
-    writes: ClassVar[bool] = True
+def declared() -> tuple[type[Operation], ...]:
+    """Return every operation that has been declared, in the modules that are loaded: in `operations` all there are."""
+    return tuple(kind for base in (Write, Operation) for kind in base.__subclasses__() if kind is not Write)
 
 
 # ---- accesses, each the method of the operations that name it

@@ -63,6 +63,25 @@ def refuse_unbuilt(request: Request) -> Refusal:
     return Refusal(request.seq, code, BEING_BUILT)
 
 
+def count_together(arrivals: Sequence[Arrival]) -> int:
+    """Return how many of the first arrivals go into one group.
+
+    The indexes of a scan have to apply at once what was written before it in its group, so a group ends before a
+    scan when much was written. A request that writes and scans begins a group if anything was written before it,
+    so that its result does not depend on the other requests of its step, and replay gives the same.
+    """
+    written = 0
+    for count, arrival in enumerate(arrivals):
+        request = arrival.request
+        if isinstance(request, Refusal):
+            continue
+        if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):
+            return count
+        if request.writes:
+            written += len(request.frame)
+    return len(arrivals)
+
+
 def _size(arrival: Arrival) -> int:
     return len(arrival.request.frame) if isinstance(arrival.request, Request) else 0
 
@@ -96,8 +115,8 @@ class Deferral:
         self._bytes = 0
         self._count = 0
         self._working = False
-        self._overdue_at = (0, -1, True)
-        self._overdue = False
+        self._asked_at = (0, -1, True)
+        self._backlog_left = False
 
     def __len__(self) -> int:
         return self._count
@@ -113,19 +132,19 @@ class Deferral:
 
     def is_ready(self, request: Request, time_us: int) -> bool:
         """Say whether a scan can be executed at `time_us`."""
-        return not self._is_overdue(time_us) and self._store.is_indexed(request)
+        return not self._leaves_backlog(time_us) and self._store.is_indexed(request)
 
-    def _is_overdue(self, time_us: int) -> bool:
+    def _leaves_backlog(self, time_us: int) -> bool:
         """Say whether more rows are due than one group removes; found out once for a time and state of the table."""
         at = (time_us, self._store.revision, self._store.trouble is None)
-        if self._overdue_at != at:
-            self._overdue_at, self._overdue = at, self._store.is_overdue(time_us)
-        return self._overdue
+        if self._asked_at != at:
+            self._asked_at, self._backlog_left = at, self._store.leaves_expiry_backlog(time_us)
+        return self._backlog_left
 
     def is_still_ready(self, request: Request) -> bool:
         """Say whether a scan can still be executed after others of its step were; its indexes catch up if need be."""
         store = self._store
-        if store.is_late:
+        if store.has_expiry_backlog:
             return False
         if not store.is_indexed(request):
             store.build_indexes(request, self._clock_s() + FOLLOW_S, self._clock_s)
@@ -138,13 +157,13 @@ class Deferral:
         weight = taken_bytes = 0
         for peer in list(islice(self._queues, QUEUES_A_STEP_MAX)):
             queue = self._queues[peer]
-            overdue = (
+            is_over_limit = (
                 len(queue.arrivals) > WAITING_OF_ONE_MAX
                 or queue.bytes > WAITING_BYTES_OF_ONE_MAX + _size(queue.arrivals[0])
                 or self._count > WAITING_MAX
                 or self._bytes > WAITING_BYTES_MAX
             )
-            if overdue:
+            if is_over_limit:
                 self._refuse_unready(queue, time_us)
                 left += len(queue.arrivals)
             before = len(released)

@@ -7,37 +7,32 @@ durable the replies are handed to the transports, in the same order. The dispatc
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec import Raw
-
-from kvzmq import __version__, errors
+from kvzmq import errors
 from kvzmq.protocol import messages, msgpack, operations
-from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import LARGE_BYTES_MIN, Refusal, Reply, Request
-from kvzmq.server import watches
 from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
-from kvzmq.server.deferral import RELEASED_BYTES_MAX, Deferral, refuse_unbuilt
-from kvzmq.server.known_clients import KnownClients
+from kvzmq.server.deferral import Deferral, count_together, refuse_unbuilt
 from kvzmq.server.monitors import Monitors
 from kvzmq.server.observer import Executed, Observer
 from kvzmq.server.seen import SeenQueue
+from kvzmq.server.served import ServedOperations
 from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
-from kvzmq.server.unknown import RESOLVE_S, UnknownStep, needs_no_table
-from kvzmq.store.store import HeldReply, Step, StepState, Store
+from kvzmq.server.unknown import RESOLVE_S, UnknownGroup, needs_no_table
+from kvzmq.server.watches import Watches
+from kvzmq.store.group import Group, GroupState, HeldReply
+from kvzmq.store.store import Store
 
 WAITING_BYTES_MAX = 1 << 20
 """How many bytes of results wait for the sync, and one reply more: a step may ask for a thousand of 8 MiB each."""
 
 EXPIRY_S = 0.01
 """The shortest wait for a row to expire: rows that become due within it are removed together."""
-
-_log = logging.getLogger(__name__)
 
 _NO_PUSH = "a watch needs a DEALER's single frames: events through an envelope would be taken for replies"
 
@@ -87,10 +82,13 @@ class Dispatcher:
     ) -> None:
         self.store = store
         self._name_of = name_of
-        self.backups = Backups() if backups is None else backups
-        self.watches = watches.Watches(store.table, monotonic)
+        self.watches = Watches(store.table, monotonic)
         self.monitors = Monitors(monotonic)
         self.slow_log = slow_log
+        self.served = ServedOperations(
+            store, self.watches, self.monitors, slow_log, Backups() if backups is None else backups, describe,
+            request_bytes_max, transports,
+        )  # fmt: skip
         store.keeps_times = slow_log is not None
         self.deferral = Deferral(store, monotonic)
         self.ahead = SeenQueue(store, monotonic)
@@ -115,28 +113,11 @@ class Dispatcher:
         self._in_groups = self._singly  # whether the step may have several groups
         self._clock = clock
         self._monotonic = monotonic
-        self._describe = describe
         self._transports = transports
         self._run_all = self._run if group_commit else self._run_singly
-        self._unknown: UnknownStep | None = None
+        self._unknown: UnknownGroup | None = None
         self.is_full = False
         """Whether no more requests can be taken in, as too many wait for the log."""
-        self._described: bytes | None = None  # what was looked up for the request that is being served
-        self._known: KnownClients | None = None
-        self._request_bytes_max = request_bytes_max
-        self._served: dict[type[Operation], Callable[[Arrival, Any], Any]] = {
-            operations.Hello: self._hello,
-            operations.Stats: self._stats,
-            operations.Backup: self._backup,
-            operations.Clients: self._clients,
-            operations.Kick: self._kick,
-            operations.Watch: self._watch,
-            operations.WatchQuery: self._watch_query,
-            operations.Monitor: self._monitor,
-            operations.SlowRequests: self._slow_requests,
-            operations.Progress: self._progress,
-            operations.Unwatch: self._unwatch,
-        }
 
     def dispatch(self, arrivals: list[Arrival]) -> None:
         """Execute one step's arrivals and send their replies; none leaves before the step is durable.
@@ -175,7 +156,7 @@ class Dispatcher:
         if self.deferral:
             self._run_waiting()
         time_us = self._clock()
-        if self.store.is_due(time_us):
+        if self.store.has_due_rows(time_us):
             self._run([], time_us)
         else:
             self.store.pass_time(time_us)
@@ -226,7 +207,7 @@ class Dispatcher:
         due_us = self.store.next_due_us()
         if due_us is None:
             return timeout_s
-        if self.store.is_late and self._unknown is None:
+        if self.store.has_expiry_backlog and self._unknown is None:
             return 0.0
         return min(timeout_s, max(EXPIRY_S, (due_us - self._clock()) / 1e6))
 
@@ -242,13 +223,13 @@ class Dispatcher:
         began_s = 0.0
         self._in_groups = True
         time_us = self._clock()
-        if self.store.is_due(time_us):
+        if self.store.has_due_rows(time_us):
             self._run([], time_us)  # first: these removals, too, are changes that the indexes of a scan have to apply
         if self.deferral:
             began_s = self._monotonic()
             self._run_waiting()
         while arrivals:
-            count = self._count_together(arrivals)
+            count = count_together(arrivals)
             time_us = self._clock()
             admitted = self.deferral.admit(arrivals[:count], time_us)
             if len(admitted) < count:
@@ -256,24 +237,6 @@ class Dispatcher:
             self._run_all(admitted, time_us)
             arrivals = arrivals[count:]
         self.deferral.work(self._monotonic() - began_s if began_s else 0.0)
-
-    def _count_together(self, arrivals: Sequence[Arrival]) -> int:
-        """Return how many of the first arrivals go into one group.
-
-        The indexes of a scan have to apply at once what was written before it in its group, so a group ends before a
-        scan when much was written. A request that writes and scans begins a group if anything was written before it,
-        so that its result does not depend on the other requests of its step, and replay gives the same.
-        """
-        written = 0
-        for count, arrival in enumerate(arrivals):
-            request = arrival.request
-            if isinstance(request, Refusal):
-                continue
-            if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):
-                return count
-            if request.writes:
-                written += len(request.frame)
-        return len(arrivals)
 
     def _run_waiting(self) -> None:
         time_us = self._clock()
@@ -283,7 +246,7 @@ class Dispatcher:
         if arrivals:
             self._in_groups = self._has_waited = True
         while arrivals:
-            count = self._count_together(arrivals)
+            count = count_together(arrivals)
             self._run_all(arrivals[:count], time_us)
             arrivals = arrivals[count:]
 
@@ -301,12 +264,12 @@ class Dispatcher:
             self._unknown.admit(arrivals)
             return
         requests = [request for arrival in arrivals if isinstance(request := arrival.request, Request)]
-        step = self.store.begin(requests, time_us, self._name_of and self._senders_of(arrivals))
-        if step.state is StepState.UNKNOWN:
+        group = self.store.begin(requests, time_us, self._name_of and self._senders_of(arrivals))
+        if group.state is GroupState.UNKNOWN:
             self._stamp(arrivals)
-            self._unknown = UnknownStep(step, arrivals, self._monotonic())
+            self._unknown = UnknownGroup(group, arrivals, self._monotonic())
         else:
-            self._execute(step, arrivals)
+            self._execute(group, arrivals)
 
     def _senders_of(self, arrivals: Sequence[Arrival]) -> list[str | None]:
         """Return the names of the clients that have sent requests, for the log; None for who has shown no key."""
@@ -314,15 +277,15 @@ class Dispatcher:
         users = [each.transport.user(each.peer) for each in arrivals if isinstance(each.request, Request)]
         return [self._name_of(user) if user else None for user in users]
 
-    def _execute(self, step: Step, arrivals: Sequence[Arrival]) -> None:
+    def _execute(self, group: Group, arrivals: Sequence[Arrival]) -> None:
         unsent = arrivals
         held_bytes = 0
-        observed, execute = bool(self.observers) or self.monitors.is_looking, step.execute
+        observed, execute = bool(self.observers) or self.monitors.is_looking, group.execute
         self._revision = self.store.table.revision
         for arrival in arrivals:
             request = arrival.request
             if observed or isinstance(request, Refusal) or not request.is_quick:
-                reply = self._answer(step, arrival, request)
+                reply = self._answer(group, arrival, request)
             else:  # what nearly all are
                 self.requests += 1
                 self.operations += len(request.ops)
@@ -330,12 +293,12 @@ class Dispatcher:
             held_bytes += len(reply.results)
             if held_bytes > WAITING_BYTES_MAX:
                 self._note_executed()
-                replies = step.release()
+                replies = group.release()
                 self._send(unsent, replies)
                 unsent, held_bytes = unsent[len(replies) :], 0
         if held_bytes >= LARGE_BYTES_MIN or self._measured or self._in_groups:
             self._note_executed()
-        self._send(unsent, step.sync())
+        self._send(unsent, group.sync())
 
     def _send(self, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
         began_ns = time.perf_counter_ns() if self.is_timed else 0
@@ -360,26 +323,26 @@ class Dispatcher:
         if self.began_ns:
             self._executed_ns = time.perf_counter_ns()
 
-    def _answer(self, step: Step, arrival: Arrival, request: Request | Refusal) -> HeldReply:
+    def _answer(self, group: Group, arrival: Arrival, request: Request | Refusal) -> HeldReply:
         began_ns = time.perf_counter_ns() if self.began_ns else 0
         request = self._admit(arrival, request)
         if isinstance(request, Refusal):
-            reply = step.hold(self._refuse(request))
+            reply = group.hold(self._refuse(request))
         else:
             self.requests += 1
             self.operations += len(request.ops)
             if self.observers:
-                reply = self._execute_observed(step, arrival, request)
+                reply = self._execute_observed(group, arrival, request)
             else:
-                reply = self._execute_one(step, arrival, request)
+                reply = self._execute_one(group, arrival, request)
         if began_ns:
             self._measured.append((arrival, began_ns, time.perf_counter_ns()))
         return reply
 
-    def _execute_one(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
+    def _execute_one(self, group: Group, arrival: Arrival, request: Request) -> HeldReply:
         if request.served:
-            return step.hold(step.refuse_cut_off(request) or self._serve(arrival, request))
-        return step.execute(request)
+            return group.hold(group.refuse_cut_off(request) or self.served.answer(arrival, request, self.steps))
+        return group.execute(request)
 
     def _admit(self, arrival: Arrival, request: Request | Refusal) -> Request | Refusal:
         """Return the request, or the refusal of one that cannot be executed now.
@@ -410,11 +373,11 @@ class Dispatcher:
         for arrival in arrivals:
             arrival.received_ns = arrival.received_ns or received_ns
 
-    def _execute_observed(self, step: Step, arrival: Arrival, request: Request) -> HeldReply:
-        runs = step.will_execute(request)
+    def _execute_observed(self, group: Group, arrival: Arrival, request: Request) -> HeldReply:
+        runs = group.will_execute(request)
         before = self.store.revision
         began_ns = time.perf_counter_ns()
-        reply = self._execute_one(step, arrival, request)
+        reply = self._execute_one(group, arrival, request)
         ended_ns = time.perf_counter_ns()
         if runs:
             executed = Executed(
@@ -427,25 +390,25 @@ class Dispatcher:
 
     # ---- while the fate of a group is unknown: the log cannot say whether it has it
 
-    def _resolve(self, unknown: UnknownStep, arrivals: list[Arrival]) -> list[Arrival]:
-        """Ask the log; when it can say, execute the step.
+    def _resolve(self, unknown: UnknownGroup, arrivals: list[Arrival]) -> list[Arrival]:
+        """Ask the log; when it can say, execute it.
 
         Returns:
             the requests to be executed next, in their order: none while the log cannot say; else those that have
             waited, then `arrivals`
         """
-        if not unknown.step.resolve():
+        if not unknown.group.resolve():
             for arrival in unknown.take_late(self._monotonic()):
                 self._answer_late(arrival)
             self._wait(unknown, arrivals)
             return []
         self._unknown, self.is_full = None, False
         self._in_groups = self._has_waited = True
-        self._execute(unknown.step, unknown.arrivals)
+        self._execute(unknown.group, unknown.arrivals)
         self._run_admitted(unknown.admitted, self._clock())
         return unknown.arrived + arrivals
 
-    def _wait(self, unknown: UnknownStep, arrivals: Sequence[Arrival]) -> None:
+    def _wait(self, unknown: UnknownGroup, arrivals: Sequence[Arrival]) -> None:
         self._stamp(arrivals)
         for arrival in arrivals:
             reply = (
@@ -477,104 +440,12 @@ class Dispatcher:
         if needs_no_table(request):
             self.requests += 1
             self.operations += len(request.ops)
-            return self._serve(arrival, request)
+            return self.served.answer(arrival, request, self.steps)
         if request.seen is not None and (not request.scans or self.deferral.is_still_ready(request)):
             self.requests += 1
             self.operations += len(request.ops)
-            return self._serve(arrival, request) if request.served else self.store.read(request)
+            return self.served.answer(arrival, request, self.steps) if request.served else self.store.read(request)
         if not request.writes:
             return None
         message = f"not applied: what became of an earlier change is not known yet: {self.store.trouble}"
         return self.store.find_cached(request) or self._refuse(Refusal(request.seq, errors.WriteRejected.code, message))
-
-    # ---- operations that concern the server or the connection
-
-    def _serve(self, arrival: Arrival, request: Request) -> Reply:
-        results: list[tuple[int, Any]] = []
-        table, budget = self.store.table, self.store.table.budget
-        budget.begin(len(request.ops), table.semantics, table.revision)
-        self._described = self._known = None
-        for op in request.ops:
-            try:
-                serve = self._served.get(type(op))
-                results.append((errors.OK, serve(arrival, op) if serve is not None else table.read(op)))
-            except errors.OperationError as error:
-                table.note_failed(op, error.code)
-                results.append((error.code, budget.charge_text(str(error))))
-        self.watches.forget(arrival)
-        return Reply(request.seq, table.revision, budget.encode(results))
-
-    def _monitor(self, arrival: Arrival, op: operations.Monitor) -> int:
-        number = self.watches.take_number()
-        self.monitors.add(arrival, number, op, self.steps)
-        self.store.keeps_times = True
-        return number
-
-    def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
-        budget = self.store.table.budget
-        budget.check()  # before they are sorted and encoded
-        found = () if self.slow_log is None else self.slow_log.requests(op.limit)
-        return budget.charge(msgpack.encode_value(found))
-
-    def _stats(self, arrival: Arrival, op: operations.Stats) -> Raw:
-        if self._described is None:  # once for a request: it takes 50 us, and there may be 100,000 of it
-            self._described = msgpack.encode_value(self._describe())
-        return self.store.table.budget.charge(self._described)
-
-    def _backup(self, arrival: Arrival, op: operations.Backup) -> int | Raw | None:
-        if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:
-            raise errors.BackupFailed(
-                "backup goes in a request of its own: reading more than a piece would hold others up"
-            )
-        if op.offset is None:
-            return self.backups.begin(op.id)
-        return self.store.table.budget.charge(msgpack.encode_value(self.backups.read(op.id, op.offset)))
-
-    def _clients(self, arrival: Arrival, op: operations.Clients) -> Raw:
-        budget = self.store.table.budget
-        budget.check()  # before the kernel is asked of each
-        return budget.charge(msgpack.encode_value(self._known_clients().describe(op.after, op.limit)))
-
-    def _known_clients(self) -> KnownClients:
-        if self._known is None:
-            self._known = KnownClients(self._transports, self.watches.count_by_client())
-        return self._known
-
-    def _kick(self, arrival: Arrival, op: operations.Kick) -> bool:
-        if not self._known_clients().kick(op.name):
-            return False
-        _log.info("%s was kicked by %s", op.name, arrival.transport.name(arrival.peer))
-        return True
-
-    def _hello(self, arrival: Arrival, op: operations.Hello) -> dict[str, Any]:
-        if op.info is not None and op.info.heartbeat_s is not None:
-            self.watches.expect_heartbeats(arrival, op.info.heartbeat_s)
-        return {
-            "version": __version__,
-            **self.store.identity(),
-            "revision": self.store.revision,
-            "request_bytes_max": self._request_bytes_max,
-            "heartbeat_s": messages.HEARTBEAT_S,
-            "seen": True,
-            "shared": self.store.is_shared,
-        }
-
-    def _watch(self, arrival: Arrival, op: operations.Watch) -> Any:
-        return self._start_watch(arrival, watches.by_prefix(op.prefix), op)
-
-    def _watch_query(self, arrival: Arrival, op: operations.WatchQuery) -> Any:
-        return self._start_watch(arrival, watches.by_query(op.subkey, op.subvalue), op)
-
-    def _start_watch(
-        self, arrival: Arrival, filter_: watches.Filter, op: operations.Watch | operations.WatchQuery
-    ) -> int | list[Any]:
-        number = self.watches.add(arrival, filter_, op.from_revision, op.epoch, marks=op.epoch != "")
-        identity = self.store.identity()
-        return number if op.epoch == "" else [number, identity["lineage"], identity["epoch"]]
-
-    def _progress(self, arrival: Arrival, op: operations.Progress) -> bool:
-        return self.watches.ask_progress(arrival, op.watch) or self.monitors.note_heartbeat(arrival, op.watch)
-
-    def _unwatch(self, arrival: Arrival, op: operations.Unwatch) -> None:
-        self.watches.remove(arrival, op.watch)
-        self.monitors.remove(arrival, op.watch)

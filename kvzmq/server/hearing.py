@@ -37,11 +37,11 @@ class Hearing:
 
     def look(self) -> float:
         """Ask, if nobody has lately, and end the watches if there is no answer: a timer."""
-        silent_s = self._clock_s() - self._store.heard_s
+        silent_s = self._clock_s() - self._store.barrier.heard_s
         if silent_s >= ASK_S and self._store.ask_log():
             return ASK_S
         if silent_s >= CUT_OFF_S and len(self._watches):
-            why = self._store.cut_off or self._store.trouble or "it does not answer"
+            why = self._store.barrier.trouble or self._store.trouble or "it does not answer"
             self._watches.end_all(
                 errors.Unavailable(f"this server has heard nothing of its log for {silent_s:.0f} s: {why}")
             )

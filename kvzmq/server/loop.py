@@ -199,8 +199,8 @@ class Server:
             ready()
             self.timers.run()  # announced at once, not after the first wait
             while not self._stopping:
-                self.step(_IDLE_S)
-                if self._signalled:
+                came = self.step(_IDLE_S)
+                if self._signalled or not came:
                     drain()
                 if self._reload_asked:
                     self._reload_asked = False
@@ -391,8 +391,9 @@ class Server:
         A SIGINT or SIGHUP that is ignored already stays so: a shell starts what goes on in the background of a script
         (`kvzmq server &`) with SIGINT ignored, so that Ctrl-C ends the script alone, and nohup ignores SIGHUP.
 
-        A signal writes a byte that ends the poll. The byte may only be read after the poll, by
-        the function this yields: the poll starts over when a signal interrupts it.
+        A signal writes a byte that ends the poll. The byte may only be read after the poll, by the function this
+        yields: the poll starts over when a signal interrupts it. Python writes one for each signal that has a handler,
+        whoever installed that; so it is read after every step without a request, not only when a handler of ours ran.
         """
         reader, writer = socket.socketpair()
         reader.setblocking(False)

@@ -11,8 +11,8 @@ from typing import ClassVar, NamedTuple
 
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.server.transport import Arrival
+from kvzmq.store.group import HeldReply
 from kvzmq.store.observer import Commit, StoreObserver
-from kvzmq.store.store import HeldReply
 
 __all__ = ["Commit", "Executed", "Observer", "Phases"]
 

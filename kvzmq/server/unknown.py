@@ -1,4 +1,4 @@
-"""The requests that wait while the log cannot say whether it has the group of a step (`AppendUnknown`).
+"""The requests that wait while the log cannot say whether it has a group (`AppendUnknown`).
 
 Until it can, nothing is appended and nothing is read linearizably: other servers may have applied the group already,
 and their clients may have seen its changes. Requests that need neither log nor table are answered, `ping` and `stats`;
@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from kvzmq.protocol import operations
 from kvzmq.protocol.messages import Request
 from kvzmq.server.transport import Arrival, Transport
-from kvzmq.store.store import Step
+from kvzmq.store.group import Group
 
 LATE_S = 1.0
 """How long a linearizable read waits for the log, seconds: clients that asked again and again would fill the queue."""
@@ -30,10 +30,10 @@ WAITING_BYTES_MAX = 32 << 20
 """How many requests wait, and how many bytes of them, before the server takes in no more."""
 
 
-class UnknownStep:
-    """A step whose group may or may not be in the log, and the requests that wait for it.
+class UnknownGroup:
+    """A group that may or may not be in the log, and the requests that wait for it.
 
-    step      the step; its state is UNKNOWN
+    group     its state is UNKNOWN
     arrivals  its own requests
     admitted  requests that were already to be executed after it, in the same step of the loop
     arrived   requests that have arrived since
@@ -42,8 +42,8 @@ class UnknownStep:
         now_s: when it became unknown, seconds that only grow
     """
 
-    def __init__(self, step: Step, arrivals: Sequence[Arrival], now_s: float) -> None:
-        self.step = step
+    def __init__(self, group: Group, arrivals: Sequence[Arrival], now_s: float) -> None:
+        self.group = group
         self.arrivals = list(arrivals)
         self.admitted: list[Arrival] = []
         self.arrived: list[Arrival] = []
@@ -77,7 +77,7 @@ class UnknownStep:
         )
 
     def admit(self, arrivals: Iterable[Arrival]) -> None:
-        """Add requests that were already to be executed after the step."""
+        """Add requests that were already to be executed after the group."""
         arrivals = list(arrivals)
         self.admitted += arrivals
         self._note(arrivals)

@@ -5,8 +5,8 @@ when the transport has room for the peer, or ends with RevisionGone when the cha
 longer kept. So each watch takes a fixed amount of memory and delays no other client: a step spends PUMP_S on
 watches at most and continues in the next step.
 
-The changes of one request are pushed as separate events. To a watch that asked for it (`marks`), all of them but
-the last carry the mark `more`; where the filter skips the last change, an event without a change follows. So a
+The changes of one request are pushed as separate events. To a watch that asked for it (`boundaries`), all of them but
+the last carry the flag `more`; where the filter skips the last change, an event without a change follows. So a
 client can apply the changes of a request together.
 
 A connection with watches is sent something at least every HEARTBEAT_S. When a peer that has promised heartbeats
@@ -20,13 +20,11 @@ from collections.abc import Callable, Container, Hashable
 from itertools import islice
 from typing import Any
 
-from msgspec import UNSET, Raw
-
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX, Change
+from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
 from kvzmq.server.transport import Arrival, Transport
-from kvzmq.store.indexes import comparable
+from kvzmq.server.watch_filters import Filter, View
 from kvzmq.store.table import Table
 
 WATCHES_MAX = 10_000
@@ -61,62 +59,6 @@ HEARTBEAT_CHECK_S = 0.5
 """How often connections are checked: whether a heartbeat is due to them, or one of theirs is overdue."""
 
 
-class _View:
-    """One change as the filters see it: a value is decoded once for all of them."""
-
-    __slots__ = ("_found", "_maps", "after", "before", "key")
-
-    def __init__(self, change: Change) -> None:
-        self.key, self.before, self.after = change
-        self._maps: dict[bool, Any] | None = None  # decoded when first asked for: most filters need only the key
-        self._found: dict[tuple[bool, str], Any]
-
-    def subvalue(self, after: bool, subkey: str) -> Any:
-        """Return the comparable form of what the value before, or after, holds under `subkey`, or UNSET."""
-        if self._maps is None:
-            self._maps, self._found = {}, {}
-        wanted = (after, subkey)
-        if wanted not in self._found:
-            if after not in self._maps:
-                value = self.after if after else self.before
-                self._maps[after] = msgpack.decode_value(value) if value is not None and _is_map(value) else {}
-            found = self._maps[after].get(subkey, UNSET)
-            self._found[wanted] = found if found is UNSET else comparable(found)
-        return self._found[wanted]
-
-
-def _is_map(value: bytes) -> bool:
-    first = value[0]
-    return 0x80 <= first <= 0x8F or first in (0xDE, 0xDF)
-
-
-Filter = Callable[[_View], "tuple[str, list[Raw]] | None"]
-"""From a change to the payload of its event, `(key, [value])` or `(key, [])`; None to skip it."""
-
-
-def by_prefix(prefix: str) -> Filter:
-    """Let through the changes of keys that begin with `prefix`."""
-
-    def event_payload(change: _View) -> tuple[str, list[Raw]] | None:
-        if not change.key.startswith(prefix):
-            return None
-        return change.key, [] if change.after is None else [Raw(change.after)]
-
-    return event_payload
-
-
-def by_query(subkey: str, subvalue: Raw) -> Filter:
-    """Let through the rows that hold `subvalue` under `subkey`, and as removed those that cease to."""
-    wanted = comparable(msgpack.decode_value(subvalue))
-
-    def event_payload(change: _View) -> tuple[str, list[Raw]] | None:
-        if change.after is not None and change.subvalue(True, subkey) == wanted:
-            return change.key, [Raw(change.after)]
-        return (change.key, []) if change.before is not None and change.subvalue(False, subkey) == wanted else None
-
-    return event_payload
-
-
 class _Peer:
     """A connection that has watches."""
 
@@ -136,7 +78,7 @@ class _Watch:
         "progress_asked",
         "epoch",
         "error",
-        "marks",
+        "boundaries",
         "had_room_s",
         "number",
         "mid_request",
@@ -147,14 +89,16 @@ class _Watch:
         "sent_revision",
     )
 
-    def __init__(self, number: int, peer: _Peer, filter_: Filter, position: int, marks: bool, now_s: float) -> None:
-        self.marks = marks  # whether its events say where a request ends
+    def __init__(
+        self, number: int, peer: _Peer, filter_: Filter, position: int, boundaries: bool, now_s: float
+    ) -> None:
+        self.boundaries = boundaries  # whether its events say where a request ends
         self.number = number
         self.peer = peer
         self.filter = filter_
         self.position = position
         self.sent_revision = position  # of the last event that was pushed
-        self.mid_request = False  # the last event had the mark `more`: the request's end is still to be pushed
+        self.mid_request = False  # the last event had the flag `more`: the request's end is still to be pushed
         self.epoch: bytes | None = None  # of the table, as its client knows it
         self.progress_asked = False  # an event without a change is due when it has reached the table's revision
         self.error: errors.KvzmqError | None = None  # the last thing to be pushed, before it ends
@@ -200,13 +144,13 @@ class Watches:
         filter_: Filter,
         from_revision: int | None,
         epoch: str | None = None,
-        marks: bool = False,
+        boundaries: bool = False,
     ) -> int:
         """Start a watch after `from_revision`, or after now, and return its number.
 
         Args:
             epoch: in which `from_revision` was reached, if that is known
-            marks: whether its events say where a request ends
+            boundaries: whether its events say where a request ends
 
         Raises:
             RevisionGone: the changes after that revision are no longer all kept, are not made yet, or belong to
@@ -228,10 +172,10 @@ class Watches:
         peer = self._peer(arrival)
         if len(peer.watches) >= WATCHES_OF_ONE_MAX:
             raise errors.ResultTooLarge(f"this connection has {WATCHES_OF_ONE_MAX} watches already")
-        watch = _Watch(self.take_number(), peer, filter_, position, marks, self._clock())
+        watch = _Watch(self.take_number(), peer, filter_, position, boundaries, self._clock())
         # It begins within a request: the request's end has to be pushed even if the filter skips the rest of it.
         watch.epoch = self._table.epochs.current
-        watch.mid_request = marks and position > 0 and history.last_of_request(position) > position
+        watch.mid_request = boundaries and position > 0 and history.last_of_request(position) > position
         self._watches[watch.number] = peer.watches[watch.number] = watch
         self.behind = self.behind or position < history.revision
         return watch.number
@@ -392,7 +336,7 @@ class Watches:
             for revision, change in islice(history.since(position), TURN_CHANGES - position % TURN_CHANGES):
                 if revision > last:
                     last = history.last_of_request(revision)
-                going = self._push_change(going, revision, last, _View(change), stop_s)
+                going = self._push_change(going, revision, last, View(change), stop_s)
                 pushed += len(going)
                 if not going or (pushed >= _CLOCK_EVERY and self._clock() >= stop_s):
                     break
@@ -403,7 +347,7 @@ class Watches:
         return [watch for watch in going if watch.position < history.revision]
 
     def _push_change(
-        self, watches: list[_Watch], revision: int, last: int, change: _View, stop_s: float
+        self, watches: list[_Watch], revision: int, last: int, change: View, stop_s: float
     ) -> list[_Watch]:
         """Push one change to watches, until the time is over; return those that were advanced past it.
 
@@ -420,7 +364,7 @@ class Watches:
                 break
         return advanced
 
-    def _push_to(self, watch: _Watch, revision: int, last: int, change: _View) -> bool:
+    def _push_to(self, watch: _Watch, revision: int, last: int, change: View) -> bool:
         """Advance a watch past one change, with an event if its filter lets it through.
 
         Returns:
@@ -428,7 +372,7 @@ class Watches:
         """
         payload = watch.filter(change)
         if payload is not None:
-            more = watch.marks and revision < last
+            more = watch.boundaries and revision < last
             if not self._push_event(watch, revision, errors.OK, payload, more):
                 return False
             watch.mid_request = more
@@ -448,7 +392,7 @@ class Watches:
         epoch = self._table.epochs.current
         if watch.epoch == epoch:
             return True
-        if watch.marks and epoch is not None:
+        if watch.boundaries and epoch is not None:
             event = msgpack.encode_epoch(watch.position, watch.number, watch.mid_request, epoch)
             if not self._push(watch, watch.position, event):
                 return False

@@ -1,6 +1,9 @@
 """A child process that works on a server's log: started by exec, and ended with its server.
 
 It is never a fork that goes on in the server's code: threads, sockets and channels of the server would be there half.
+So it runs what is installed when it starts, which may be another version than the server runs since its own start, and
+may write what that server cannot read. A child whose version differs from its server's therefore ends before it reads
+or writes anything. Every version has to take what that needs: the last two arguments, see `Child`.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kvzmq import __version__
+
 REASON_BYTES = 2000
 """How much of its standard error is kept: the end."""
 
@@ -23,7 +28,7 @@ class Child:
     """A running child process.
 
     Args:
-        module: whose main function it calls, with `arguments` and after them this process's id
+        module: whose main function it calls, with `arguments` and after them this process's version and id
         given: its standard input, for what must not be seen in the list of processes; at most a few KiB
 
     Raises:
@@ -36,7 +41,7 @@ class Child:
         package = Path(__file__).resolve().parents[2]
         search = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH"))))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments, str(os.getpid())],
+            [sys.executable, "-m", module, *arguments, __version__, str(os.getpid())],
             env=os.environ | {"PYTHONPATH": search},
             stdin=subprocess.PIPE if given else subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -68,9 +73,20 @@ class Child:
             self._process.stderr.close()
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its server ends, so that it does not go on for a whole compaction."""
+def attach(version: str, parent: int) -> None:
+    """Attach this process to its server, or exit if that has ended already or is of another version.
+
+    The kernel kills it when the server ends, so that it does not go on for a whole compaction.
+
+    Args:
+        version: of kvzmq, that the server runs
+        parent: the id of its process
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the server has ended")
+    if version != __version__:
+        sys.exit(
+            f"the server runs kvzmq {version}, but {__version__} has been installed since it was started: restart it"
+        )

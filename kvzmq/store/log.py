@@ -1,6 +1,6 @@
 """The log: an ordered, durable sequence of groups, and the protocol of a class that stores one.
 
-A group is what one step of the server changes: the time of the step and the requests, as bytes that the log does
+A group is what requests that were executed together change: their time and the requests, as bytes that the log does
 not interpret. The table is the result of applying the groups in order, so recovery, compaction and replicas are all
 "apply the log".
 """

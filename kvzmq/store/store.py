@@ -1,13 +1,13 @@
 """The store: a table and the log it is made from.
 
-`recover` builds the table by applying the log. Then, step by step, `begin` appends the changes among
-one step's requests to the log as one group; the Step it returns executes each request, in order, while the
-disk works, and gives the replies out when the group is durable:
+`recover` builds the table by applying the log. Then, again and again, `begin` appends the changes among some
+requests to the log as one group; the Group it returns executes each request, in order, while the disk works, and
+gives the replies out when it is durable:
 
-    step = store.begin(requests, now_us)
+    group = store.begin(requests, now_us)
     for request in requests:
-        step.execute(request)
-    for reply in step.sync():
+        group.execute(request)
+    for reply in group.sync():
         ...
 
 The table defines what an operation does, the log stores the groups; the store joins the two.
@@ -20,161 +20,21 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from enum import Enum
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.declaration import Operation
-from kvzmq.protocol.messages import LargeResults, Reply, Request
-from kvzmq.protocol.operations import TABLE_ID_BYTES, UNORDERED, BeginEpoch, Senders
+from kvzmq.protocol.messages import Reply, Request
+from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch, Senders
+from kvzmq.store.barrier import Barrier, needs_newest
+from kvzmq.store.group import CUT_OFF, OPEN, REJECTED, UNKNOWN, Group
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.table import Table, indexes_of
 
-__all__ = ["BARRIER_AGAIN_S", "HeldReply", "Step", "StepState", "Store", "compact", "needs_newest"]
-
-
-def needs_newest(request: Request) -> bool:
-    """Say whether a request that reads has to see everything acknowledged before, by whichever server."""
-    return request.seen is None and not request.writes and not all(type(op) in UNORDERED for op in request.ops)
-
-
-class HeldReply(Protocol):
-    """A reply that may be read but not sent: the changes it shows may not be durable. `Step.sync` returns the Reply."""
-
-    @property
-    def revision(self) -> int:
-        """The table's revision when the request had executed."""
-
-    @property
-    def results(self) -> bytes | LargeResults:
-        """The results, encoded or to be encoded when they are sent."""
-
-
-class StepState(Enum):
-    """The state of a step.
-
-    OPEN      its group was appended, or it changes nothing: its requests can be executed
-    REJECTED  its group is not in the log: reads can be executed, writes are answered WriteRejected
-    CUT_OFF   its group, if it has one, is not in the log, and the log cannot be asked what others have appended:
-              linearizable reads are answered Unavailable, too
-    UNKNOWN   the log cannot say whether it has the group: nothing can be executed before `resolve`
-    ENDED     it was synced
-    """
-
-    OPEN = "open"
-    REJECTED = "rejected"
-    CUT_OFF = "cut off"
-    UNKNOWN = "unknown"
-    ENDED = "ended"
-
-
 _log = logging.getLogger(__name__)
-
-_OPEN, _REJECTED, _CUT_OFF, _UNKNOWN, _ENDED = StepState
-
-BARRIER_AGAIN_S = 0.25
-"""How long the log is not asked again what others have appended, after it could not be asked: each time may hold all
-clients up for as long as the log blocks."""
-
-
-class Step:
-    """The requests whose changes are one group, from their append to their replies; made by `Store.begin`.
-
-    Every request of the step that writes has to be executed, in the order of the step and once, because the log has
-    it. Each misuse is an AssertionError.
-    """
-
-    __slots__ = ("_executed", "_replies", "_store", "_writes", "state")
-
-    def __init__(self, store: Store, writes: Sequence[tuple[Request, Reply | None]]) -> None:
-        self._store = store
-        self._writes = writes  # each with its cached reply, if it is a retry
-        self._executed = 0  # of the writes
-        self._replies: list[Reply] = []
-        self.state = _OPEN
-        """Its state; only the step and its store change it."""
-
-    def resolve(self) -> bool:
-        """Ask the log whether it has the step's group; True when that is known and the step can be executed.
-
-        Raises:
-            StorageFatal: the log cannot be trusted: send nothing, stop
-        """
-        return self.state is not _UNKNOWN or self._store._resolve(self)
-
-    def execute(self, request: Request) -> HeldReply:
-        """Execute the step's next request; a retried one gets what it got the first time.
-
-        A change that could not be appended is not executed, its reply says WriteRejected; and a linearizable read is
-        not while the log cannot be asked, its reply says Unavailable.
-        """
-        store, reply = self._store, None
-        if self.state is not _OPEN:
-            self._check_executing()
-            if self.state is _CUT_OFF and not request.writes:
-                reply = store.refuse_cut_off(request)
-        if request.writes:
-            expected, reply = self._writes[self._executed]
-            if expected is not request:
-                raise AssertionError("the step's writes have to be executed in its order, each once")
-            self._executed += 1
-            if reply is None and self.state is not _OPEN:
-                reply = msgpack.refuse(request.seq, store.revision, errors.WriteRejected.code, str(store.trouble))
-        if reply is None:
-            reply = store.table.execute(request)
-        self._replies.append(reply)
-        return reply
-
-    def _check_executing(self) -> None:
-        if self.state is _UNKNOWN or self.state is _ENDED:
-            raise AssertionError("the step is not open: nothing can be executed in it")
-
-    def will_execute(self, request: Request) -> bool:
-        """Say whether `execute` of this request, the next one, will run it: not a retry, not one that was rejected."""
-        if request.writes:
-            return self.state is _OPEN and self._writes[self._executed][1] is None
-        return self.state is not _CUT_OFF or not needs_newest(request)
-
-    def refuse_cut_off(self, request: Request) -> Reply | None:
-        """Return the refusal of a request that needs the newest state, if the log cannot tell it now; else None."""
-        return self._store.refuse_cut_off(request) if self.state is _CUT_OFF else None
-
-    def hold(self, reply: Reply) -> HeldReply:
-        """Hold a reply that was made elsewhere until the step is durable, as it may show what the step has changed."""
-        self._replies.append(reply)
-        return reply
-
-    def release(self) -> list[Reply]:
-        """Wait until the step's group is durable; return the replies of the requests executed so far.
-
-        Raises:
-            StorageFatal: the disk cannot be trusted: send nothing, stop
-        """
-        self._check_executing()
-        if self._store._is_unsynced:
-            self._store._sync()
-        replies, self._replies = self._replies, []
-        return replies
-
-    def sync(self) -> list[Reply]:
-        """Wait until the step's group is durable, end the step, and return the replies not returned yet.
-
-        Raises:
-            StorageFatal: the disk cannot be trusted: send nothing, stop
-        """
-        if self.state is not _OPEN:
-            self._check_executing()
-        if self._executed != len(self._writes):
-            raise AssertionError("not all writes of the step were executed, but the log has them")
-        store = self._store
-        if store._is_unsynced:
-            store._sync()
-        self.state = _ENDED
-        store._step = None
-        return self._replies
 
 
 class Store:
@@ -189,14 +49,9 @@ class Store:
         self.log = log
         self.is_shared = False
         """Whether others append to the log, too: known once it was recovered."""
-        self.barriers = 0
-        """How often the log was asked what others have appended, for linearizable reads."""
-        self.cut_off: str | None = None
-        """Why the log could not be asked the last time, or None."""
-        self.heard_s = monotonic()
-        """When the log was last known to be within reach, on the clock."""
+        self.barrier = Barrier(log, monotonic)
+        """Asks the log what others have appended, for linearizable reads."""
         self._monotonic = monotonic
-        self._barrier_again_s = 0.0
         self.table = Table()
         self.records = 0
         """Requests in the log since the checkpoint, or since it was sealed."""
@@ -214,9 +69,11 @@ class Store:
         """When the latest commit's append ended, its sync began and ended; nanoseconds, by `perf_counter_ns`. Kept
         only with observers, or if `keeps_times`."""
         self.keeps_times = False
-        self._is_unsynced = False  # something was appended since the last sync
+        self.is_unsynced = False
+        """Whether something was appended since the last sync."""
         self._beginning: Request | None = None  # the epoch that is to be written with the next group
-        self._step: Step | None = None  # that has begun and not ended
+        self.open_group: Group | None = None
+        """The group that has begun and not ended."""
         self._appended = (0, 0, 0, 0, 0)  # by the latest append: time_us, requests, bytes, append_ns, and when it ended
 
     # ---- recovery, and what others append
@@ -257,7 +114,7 @@ class Store:
             observer.on_replay(count, self.table.revision)
 
     def catch_up(self) -> None:
-        """Apply the groups of other servers that have arrived; call it between two steps.
+        """Apply the groups of other servers that have arrived; call it between two groups.
 
         When they are not in the log any more, the table is built anew from a checkpoint that holds them. Nobody is
         served meanwhile, and watches that have not seen them end with RevisionGone.
@@ -273,12 +130,12 @@ class Store:
         for group in groups:
             self._replay(group)
 
-    # ---- a step
+    # ---- a group
 
-    def begin(self, requests: Sequence[Request], time_us: int, senders: Sequence[str | None] | None = None) -> Step:
-        """Begin a step: append what its requests change to the log, as one group.
+    def begin(self, requests: Sequence[Request], time_us: int, senders: Sequence[str | None] | None = None) -> Group:
+        """Begin a group: append what its requests change to the log.
 
-        Rows that are due are removed with the same group. A step that changes nothing sees what others had appended, if
+        Rows that are due are removed with it. A group that changes nothing sees what others had appended, if
         one of its requests is a linearizable read: they share one barrier.
 
         Args:
@@ -289,11 +146,11 @@ class Store:
         Raises:
             StorageFatal: the disk cannot be trusted: send nothing, stop
         """
-        if self._step is not None:
-            raise AssertionError("a step begins when the one before it has been synced")
+        if self.open_group is not None:
+            raise AssertionError("a group begins when the one before it has been synced")
         table = self.table
         # The cached replies of retries are looked up now: a retry is not logged again, so it must not be executed
-        # either, even if this step drops the cached replies of its session.
+        # either, even if this group drops the cached replies of its session.
         writes: list[tuple[Request, Reply | None]] = []
         frames: list[bytes] = []
         for request in requests:
@@ -303,109 +160,104 @@ class Store:
                 if cached is None:
                     frames.append(request.frame)
         by = None if senders is None or not frames else _senders_of(requests, senders, writes)
-        step = Step(self, writes)
-        if frames or (table.expiries.deadlines and table.is_due(time_us)):
-            self._commit(step, frames, time_us, by)
+        group = Group(self, writes)
+        if frames or (table.expiries.deadlines and table.has_due_rows(time_us)):
+            self._commit(group, frames, time_us, by)
         else:
             if self.is_shared:
-                self._read_newest(step, requests)
+                self._read_newest(group, requests)
             elif requests:
                 self.log.barrier()  # nobody else appends to it: that it can be trusted is all there is to know
             table.pass_time(time_us)
-        if step.state is _REJECTED and self.is_shared:
-            self._read_newest(step, requests)
-        self._step = step
-        return step
+        if group.state is REJECTED and self.is_shared:
+            self._read_newest(group, requests)
+        self.open_group = group
+        return group
 
-    def _read_newest(self, step: Step, requests: Sequence[Request]) -> None:
-        """Apply what others have appended, if a request of the step needs that."""
-        if not any(map(needs_newest, requests)):
-            return
-        if self._monotonic() < self._barrier_again_s or not self._ask_log():
-            step.state = _CUT_OFF
+    def _read_newest(self, group: Group, requests: Sequence[Request]) -> None:
+        """Apply what others have appended, if a request of the group needs that."""
+        if any(map(needs_newest, requests)) and (self.barrier.is_resting or not self._ask_log()):
+            group.state = CUT_OFF
 
     def _ask_log(self) -> bool:
-        self.barriers += 1
-        try:
-            groups = self.log.barrier()
-        except errors.LogUnreachable as error:
-            self.cut_off = str(error)
-            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S
-            return False
-        self.cut_off = None
-        self.heard_s = self._monotonic()
-        for group in groups:
+        groups = self.barrier.ask()
+        for group in groups or ():
             self._replay(group)
-        return True
+        return groups is not None
 
     def ask_log(self) -> bool:
-        """Apply what others have appended until now; False if the log cannot tell. Call it between two steps."""
-        return self._step is None and self._ask_log()
+        """Apply what others have appended until now; False if the log cannot tell. Call it between two groups."""
+        return self.open_group is None and self._ask_log()
 
     def refuse_cut_off(self, request: Request) -> Reply | None:
         """Return the refusal of a read that needs the newest state, as the log cannot tell it; None for any other."""
         if not needs_newest(request):
             return None
-        message = f"not executed: this server cannot ask its log what is newest: {self.cut_off or self.trouble}"
+        message = f"not executed: this server cannot ask its log what is newest: {self.barrier.trouble or self.trouble}"
         return msgpack.refuse(request.seq, self.revision, errors.Unavailable.code, message)
 
     def read(self, request: Request) -> Reply:
-        """Execute a request that only reads, outside a step: it sees what was executed so far, all of it durable."""
-        if request.writes or self._is_unsynced:
-            raise AssertionError("between two steps, when all is durable, only reads can be executed")
+        """Execute a request that only reads, outside a group: it sees what was executed so far, all of it durable."""
+        if request.writes or self.is_unsynced:
+            raise AssertionError("between two groups, when all is durable, only reads can be executed")
         return self.table.execute(request)
 
-    def _commit(self, step: Step, frames: list[bytes], time_us: int, by: bytes | None = None) -> None:
+    def _commit(self, group: Group, frames: list[bytes], time_us: int, by: bytes | None = None) -> None:
         requests = len(frames)
         if by is not None:
             frames = [by, *frames]
         if self._beginning is not None:
             frames = [self._beginning.frame, *frames]
-        group = msgpack.encode_group(time_us, frames)
+        encoded = msgpack.encode_group(time_us, frames)
         is_timed = bool(self.observers) or self.keeps_times
         began_ns = time.perf_counter_ns() if is_timed else 0
         others: Sequence[bytes] = ()
         try:
-            others = self.log.append(group)
+            others = self.log.append(encoded)
         except errors.WriteRejected as error:
-            self._reject(step, str(error))
+            self._reject(group, str(error))
             return
         except errors.AppendUnknown as error:
             self._note_trouble(str(error))
-            step.state = _UNKNOWN
+            group.state = UNKNOWN
         took_ns = time.perf_counter_ns() - began_ns if is_timed else 0
-        self._appended = (time_us, requests, len(group), took_ns, began_ns + took_ns)
-        if step.state is _OPEN:
+        self._appended = (time_us, requests, len(encoded), took_ns, began_ns + took_ns)
+        if group.state is OPEN:
             self._apply(others)
 
-    def _resolve(self, step: Step) -> bool:
+    def resolve(self, group: Group) -> bool:
+        """Ask the log for the fate of a group whose append was AppendUnknown; True when that is known.
+
+        Raises:
+            StorageFatal: the log cannot be trusted: send nothing, stop
+        """
         try:
             others = self.log.resolve()
         except errors.AppendUnknown as error:
             self._note_trouble(str(error))
             return False
         except errors.WriteRejected as error:
-            self._reject(step, str(error))
+            self._reject(group, str(error))
             return True
-        step.state = _OPEN
+        group.state = OPEN
         self._apply(others)
         return True
 
-    def _reject(self, step: Step, why: str) -> None:
+    def _reject(self, group: Group, why: str) -> None:
         self._note_trouble(why)
-        step.state = _REJECTED
+        group.state = REJECTED
 
     def _apply(self, others: Sequence[bytes]) -> None:
-        """Apply what the log has before the step's requests: the groups of `others`, then the step's time."""
+        """Apply what the log has before a group's requests: the groups of `others`, then the group's time."""
         if self.is_shared:
-            self.heard_s = self._monotonic()
+            self.barrier.heard_s = self._monotonic()
         for group in others:
             self._replay(group)
         if self.trouble is not None:
             self._note_trouble(None)
         table = self.table
         time_us, requests, _, _, _ = self._appended
-        self._is_unsynced = True
+        self.is_unsynced = True
         self.groups += 1
         self.changes += requests
         self.records += requests
@@ -424,11 +276,11 @@ class Store:
         if began_or_ended:
             self.on_trouble(trouble)
 
-    def _sync(self) -> None:
-        """Return when what was appended is durable. One sync a step: replies wait, so nothing acknowledged is lost."""
+    def sync(self) -> None:
+        """Return when what was appended is durable. One sync a group: replies wait, so nothing acknowledged is lost."""
         began_ns = time.perf_counter_ns() if self.observers or self.keeps_times else 0
         self.log.sync()
-        self._is_unsynced = False
+        self.is_unsynced = False
         if began_ns:
             ended_ns = time.perf_counter_ns()
             _, requests, length, append_ns, appended_ns = self._appended
@@ -454,16 +306,16 @@ class Store:
         lineage = random_bytes(TABLE_ID_BYTES) if self.table.epochs.lineage is None else None
         operation = BeginEpoch(random_bytes(TABLE_ID_BYTES), lineage)
         self._beginning = Request(None, 1, [operation], msgpack.encode_request(None, 1, [operation]))
-        step = self._step = Step(self, ())
-        self._commit(step, [], time_us)
-        if step.state is _UNKNOWN:
+        group = self.open_group = Group(self, ())
+        self._commit(group, [], time_us)
+        if group.state is UNKNOWN:
             raise errors.AppendUnknown(f"the log does not answer: {self.trouble}")
-        step.sync()
+        group.sync()
 
     def seal(self) -> int:
         """Return the number of the group as of which the log can be compacted while it goes on; see Log.seal."""
-        if self._step is not None:
-            raise AssertionError("the log is sealed between two steps")
+        if self.open_group is not None:
+            raise AssertionError("the log is sealed between two groups")
         group = self.log.seal()
         self.records = 0
         return group
@@ -516,8 +368,8 @@ class Store:
             "requests_committed": self.changes,
             "log_records": self.records,
             "log_shared": self.is_shared,
-            "barriers": self.barriers,
-            "barrier_trouble": self.cut_off,
+            "barriers": self.barrier.asked,
+            "barrier_trouble": self.barrier.trouble,
             "storage_trouble": self.trouble,
         }
 
@@ -527,22 +379,22 @@ class Store:
         """Return when the next row expires, microseconds since 1970 UTC, or None."""
         return self.table.expiries.next_us()
 
-    def is_due(self, time_us: int) -> bool:
-        """Say whether a step at `time_us` would remove rows."""
-        return self.table.is_due(time_us)
+    def has_due_rows(self, time_us: int) -> bool:
+        """Say whether a group at `time_us` would remove rows."""
+        return self.table.has_due_rows(time_us)
 
     def pass_time(self, time_us: int) -> None:
         """Set the time of reads, at which no row is due; nothing is logged."""
         self.table.pass_time(time_us)
 
     @property
-    def is_late(self) -> bool:
-        """Whether rows are due that the next step can remove; while the log cannot be written, none can."""
-        return self.table.is_late and self.trouble is None
+    def has_expiry_backlog(self) -> bool:
+        """Whether rows are due that the next group can remove; while the log cannot be written, none can."""
+        return self.table.has_expiry_backlog and self.trouble is None
 
-    def is_overdue(self, time_us: int) -> bool:
+    def leaves_expiry_backlog(self, time_us: int) -> bool:
         """Say whether more rows are due at `time_us` than one group removes, and the log can be written."""
-        return self.trouble is None and self.table.is_overdue(time_us)
+        return self.trouble is None and self.table.leaves_expiry_backlog(time_us)
 
     # ---- indexes
 

@@ -67,7 +67,7 @@ class Table:
         self.revision = 0
         self.time_us = 0
         self._now_us = 0
-        self._late = False  # rows are due that have not been removed
+        self._has_backlog = False  # rows are due that have not been removed
         self.epochs = Epochs()
         self.sessions = Sessions()
         self.expiries = Expiries()
@@ -82,31 +82,31 @@ class Table:
 
         No more than EXPIRED_ROWS_MAX rows are removed at once, in the order of their deadlines; the next calls remove
         the others. Until then reads of their keys do not find them, and a write to such a key removes the row first.
-        Only scans would find them, so these have to wait while the table `is_late`.
+        Only scans would find them, so these have to wait while the table `has_expiry_backlog`.
         """
         self.time_us = max(self.time_us, time_us)
         bounded = self.semantics >= 2
         for key in self.expiries.due(self.time_us, EXPIRED_ROWS_MAX if bounded else None):
             self._drop(key)
-        self._late = bounded and self.is_due(self.time_us)
+        self._has_backlog = bounded and self.has_due_rows(self.time_us)
         self._now_us = self.time_us
 
     @property
-    def is_late(self) -> bool:
+    def has_expiry_backlog(self) -> bool:
         """Whether rows are due that have not been removed."""
-        return self._late
+        return self._has_backlog
 
     def pass_time(self, time_us: int) -> None:
         """Set the time of reads, at which no row is due. The table's own time stays: only the log sets that."""
         self._now_us = max(self.time_us, time_us)
-        self._late = False  # rows that were due have been written again, without a deadline or with a later one
+        self._has_backlog = False  # rows that were due have been written again, without a deadline or with a later one
 
-    def is_due(self, time_us: int) -> bool:
+    def has_due_rows(self, time_us: int) -> bool:
         """Say whether `advance` would remove a row."""
         deadline = self.expiries.next_us()
         return deadline is not None and deadline <= max(time_us, self.time_us)
 
-    def is_overdue(self, time_us: int) -> bool:
+    def leaves_expiry_backlog(self, time_us: int) -> bool:
         """Say whether `advance` would leave rows that are due, because there are too many for one call."""
         return self.expiries.exceed(EXPIRED_ROWS_MAX, max(time_us, self.time_us))
 
@@ -130,7 +130,7 @@ class Table:
     def execute(self, request: Request) -> Reply:
         """Execute a request, or return the cached reply of a retry."""
         ops = request.ops
-        if len(ops) == 1 and type(ops[0]) is operations.Lookup and not self._late:
+        if len(ops) == 1 and type(ops[0]) is operations.Lookup and not self._has_backlog:
             # What most requests are: without the budget, which has room for any row, a fifth of a lookup's bytecodes.
             value = self.rows.get(ops[0].key)
             if value is not None and len(value) < LARGE_BYTES_MIN:
@@ -192,13 +192,13 @@ class Table:
     # ---- the only places where a row changes
 
     def _put(self, key: str, value: bytes, deadline_us: int | None = None) -> None:
-        before = self._get_to_write(key) if self._late else self.rows.get(key)
+        before = self._get_to_write(key) if self._has_backlog else self.rows.get(key)
         self.rows[key] = value
         self._changed(key, before, value, deadline_us)
 
     def _put_rows(self, rows: dict[str, Raw]) -> None:
         """Put many rows: as columns, unless each has to be recorded for a rollback or checked for being due."""
-        if self._undo is not None or self._late:
+        if self._undo is not None or self._has_backlog:
             for key, value in rows.items():
                 self._put(key, bytes(value))
             return
@@ -234,13 +234,13 @@ class Table:
 
     def _get_to_write(self, key: str) -> bytes | None:
         """Return the value of a key that is to be written; if the row is due it is removed first."""
-        if self._late and self.expiries.is_past(key, self.time_us):
+        if self._has_backlog and self.expiries.is_past(key, self.time_us):
             self._drop(key)
         return self.rows.get(key)
 
     def _get(self, key: str) -> bytes | None:
         """Return the value of a key, unless it is due."""
-        if self._late and self.expiries.is_past(key, self.time_us):
+        if self._has_backlog and self.expiries.is_past(key, self.time_us):
             return None
         return self.rows.get(key)
 
@@ -368,13 +368,13 @@ class Table:
         return value
 
     def _lookup(self, op: operations.Lookup) -> Raw:
-        value = self._get(op.key) if self._late else self.rows.get(op.key)
+        value = self._get(op.key) if self._has_backlog else self.rows.get(op.key)
         if value is None:
             raise _no_key(op.key)
         return self.budget.charge(value)
 
     def _lookup_many(self, op: operations.LookupMany) -> dict[str, Raw]:
-        get = self._get if self._late else self.rows.get
+        get = self._get if self._has_backlog else self.rows.get
         found = {key: value for key in op.keys if (value := get(key)) is not None}
         self.budget.charge_rows(found.keys(), found.values())
         return dict(zip(found, map(Raw, found.values())))
@@ -435,7 +435,7 @@ class Table:
         self._now_us = self.time_us
         self.history = History(self.revision)
         self._loaded_bytes = sum(map(len, self.rows)) + sum(map(len, self.rows.values()))
-        self._late = self.semantics >= 2 and self.is_due(self.time_us)
+        self._has_backlog = self.semantics >= 2 and self.has_due_rows(self.time_us)
 
     @property
     def _parts(self) -> sections.Parts:

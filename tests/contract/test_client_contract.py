@@ -23,6 +23,10 @@ import kvzmq
 
 Call = Callable[[], object]
 
+WAIT_S = 60.0
+
+pytestmark = pytest.mark.usefixtures("asks_once")
+
 
 @pytest.fixture(scope="module")
 def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -77,7 +81,7 @@ def test_a_row_with_a_time_to_live_expires(table: Any) -> None:
     table.insert("short", 1, ttl_s=0.05)
     table.insert("long", 1, ttl_s=1000)
     table.insert("good", 1)
-    assert 990 < table.ttl("long") <= 1000
+    assert 900 < table.ttl("long") <= 1000
     assert table.ttl("good") is None
     wait_until(lambda: not table.contains("short"))
     assert list(table.keys()) == ["good", "long"]
@@ -86,7 +90,7 @@ def test_a_row_with_a_time_to_live_expires(table: Any) -> None:
 def test_expire_sets_and_lifts_a_time_to_live(table: Any) -> None:
     table.insert("a", 1)
     table.expire("a", 100)
-    assert 90 < table.ttl("a") <= 100
+    assert 0 < table.ttl("a") <= 100
     table.expire("a", None)
     assert table.ttl("a") is None
     table.expire("a", 0.05)
@@ -269,6 +273,8 @@ def test_a_result_too_large_for_one_reply_is_an_error_that_says_so(table: Any) -
 
 
 def test_a_pipeline_is_one_request_in_order(table: Any) -> None:
+    table.insert("before", 1)  # the first write of a client opens its session, by a request of its own
+    table.remove("before")
     requests = table.stats()["requests"]
     with table.pipeline() as p:
         p.insert("a", 1)
@@ -600,8 +606,8 @@ def test_a_watch_of_a_namespace_leaves_out_the_prefix(table: Any) -> None:
     with robots.watch() as changes, robots.watch_query("x", 1) as matches:
         table.insert("other", {"x": 1})
         robots.insert("a", {"x": 1})
-        assert changes.get(5)[1:] == ("a", {"x": 1}, False)
-        assert matches.get(5)[1:] == ("a", {"x": 1}, False)
+        assert changes.get(WAIT_S)[1:] == ("a", {"x": 1}, False)
+        assert matches.get(WAIT_S)[1:] == ("a", {"x": 1}, False)
 
 
 # ---- watches
@@ -613,7 +619,7 @@ def test_a_watch_tells_every_change_in_order(table: Any) -> None:
         table.insert_many({"b": 2, "c": 3})
         table.remove("a")
         revision = table.revision
-        events = [changes.get(5) for _ in range(4)]
+        events = [changes.get(WAIT_S) for _ in range(4)]
         assert [event[1:] for event in events] == [
             ("a", 1, False), ("b", 2, False), ("c", 3, False), ("a", None, True),
         ]  # fmt: skip
@@ -627,7 +633,7 @@ def test_a_watch_tells_only_what_its_prefix_says(table: Any) -> None:
     with table.watch("a/") as changes:
         table.insert_many({"b/1": 1, "a/1": 1, "a": 1})
         table.insert("a/2", None)
-        assert [changes.get(5).key, changes.get(5).key] == ["a/1", "a/2"]
+        assert [changes.get(WAIT_S).key, changes.get(WAIT_S).key] == ["a/1", "a/2"]
 
 
 def test_a_watch_begins_where_it_is_told_to(table: Any) -> None:
@@ -636,7 +642,7 @@ def test_a_watch_begins_where_it_is_told_to(table: Any) -> None:
     for number in range(5):
         table.insert("a", number)
     with table.watch(from_revision=began) as changes:
-        assert [changes.get(5).value for _ in range(5)] == [0, 1, 2, 3, 4]
+        assert [changes.get(WAIT_S).value for _ in range(5)] == [0, 1, 2, 3, 4]
         assert changes.revision == table.revision
 
 
@@ -644,10 +650,10 @@ def test_a_watchs_revision_is_where_another_goes_on(table: Any) -> None:
     """Seen red with the revision of what was received instead of what was taken."""
     with table.watch() as changes:
         table.insert_many({f"{number}": number for number in range(10)})
-        seen = [changes.get(5).key for _ in range(4)]
+        seen = [changes.get(WAIT_S).key for _ in range(4)]
         at = changes.revision
     with table.watch(from_revision=at) as changes:
-        seen += [changes.get(5).key for _ in range(6)]
+        seen += [changes.get(WAIT_S).key for _ in range(6)]
     assert seen == [str(number) for number in range(10)]
 
 
@@ -665,7 +671,7 @@ def test_a_watched_query_tells_what_enters_changes_and_leaves(table: Any) -> Non
         table.insert("other", {"x": 3})
         table.insert("other", {"x": 4})
         table.remove("was")
-        assert [changes.get(5)[1:] for _ in range(4)] == [
+        assert [changes.get(WAIT_S)[1:] for _ in range(4)] == [
             ("was", {"x": 1, "more": 1}, False),
             ("other", {"x": 1}, False),
             ("other", None, True),
@@ -676,8 +682,8 @@ def test_a_watched_query_tells_what_enters_changes_and_leaves(table: Any) -> Non
 def test_expiry_is_a_change_like_any_other(table: Any) -> None:
     with table.watch() as changes:
         table.insert("a", 1, ttl_s=0.05)
-        assert changes.get(5).removed is False
-        assert changes.get(5)[1:] == ("a", None, True)
+        assert changes.get(WAIT_S).removed is False
+        assert changes.get(WAIT_S)[1:] == ("a", None, True)
 
 
 def test_a_closed_watch_stops_its_iteration(table: Any) -> None:
@@ -690,7 +696,7 @@ def test_a_closed_watch_stops_its_iteration(table: Any) -> None:
 
 
 def test_ping_stats_and_revision(table: Any) -> None:
-    assert 0 < table.ping() < 5
+    assert 0 < table.ping() < WAIT_S
     table.insert("a", 1)
     assert table.stats()["revision"] == table.revision
     assert table.stats()["keys"] == 1
@@ -699,7 +705,7 @@ def test_ping_stats_and_revision(table: Any) -> None:
 @pytest.mark.parametrize("kind", SHELLS)
 def test_without_a_server_everything_is_a_timeout_that_says_where(kind: str) -> None:
     url = f"tcp://127.0.0.1:{free_port()}"
-    with open_shell(kind, url, timeout=0.2) as client:
+    with open_shell(kind, url, timeout=0.5) as client:
         calls: list[Call] = [lambda: client.lookup("a"), lambda: client.insert("a", 1), lambda: client.watch()]
         for call in calls:
             with pytest.raises(kvzmq.Timeout, match=url):
@@ -749,6 +755,9 @@ def test_a_closed_client_says_so(kind: str, one_server: ServerProcess) -> None:
 BAD_URLS = [
     ("", "is empty"),
     ("localhost:5570", "has no scheme, tcp://localhost:5570 perhaps"),
+    ("tcp:/host:5570", "has no scheme, tcp://host:5570 perhaps"),
+    ("tcp:host:5570", "has no scheme, tcp://host:5570 perhaps"),
+    ("localhost", "has no scheme, tcp://localhost:5570 perhaps"),
     ("tcp://", "has no port"),
     ("tcp://host", "has no port"),
     ("tcp://:5570", "has no host"),
@@ -761,7 +770,8 @@ BAD_URLS = [
     ("tcp://host:²", "has the port"),
     ("tcp://my host:5570", "has a space"),
     ("tcp://::1:5570", "not in brackets"),
-    ("http://host:1", "has the scheme 'http'"),
+    ("http://host:1", "has the scheme 'http', which kvzmq does not know"),
+    ("etcd://host:2379/zoo", "is where servers keep their log"),
     ("TCP://host:1", "has the scheme 'TCP'"),
     ("tcp://a:1,,tcp://b:2", "'' is not a server's URL, it is empty"),
     ("tcp://a:1,tcp://b:99999", "'tcp://b:99999' is not a server's URL, it has the port"),
@@ -892,6 +902,6 @@ def test_every_public_name_has_a_docstring() -> None:
         if not inspect.isclass(thing):
             continue
         assert thing.__doc__, name
-        for member, value in vars(thing).items():
+        for member, value in inspect.getmembers(thing):
             if not member.startswith("_") and (callable(value) or isinstance(value, property)):
                 assert inspect.getdoc(value), f"{name}.{member}"

@@ -10,7 +10,7 @@ from operator import methodcaller
 from typing import Any
 
 import pytest
-from support.servers import ServerProcess
+from support.servers import PATIENCE_S, ServerProcess
 
 import kvzmq
 
@@ -138,7 +138,7 @@ def test_threads_copy_at_the_same_time(table: kvzmq.Client) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     assert copies == [ROWS] * 4
     assert table.stats()["operations"] - before <= 40
 

@@ -23,7 +23,7 @@ from kvzmq.client.core.socket import WAIT_S_MAX, Change, ConnectionEvent, Socket
 OpenSocket = Callable[[str], Socket]
 
 OPENERS: dict[str, Callable[[], OpenSocket]] = {"plain": PlainOpener, "pyzmq": PyzmqOpener}
-SLACK_S = 5.0
+SLACK_S = 60.0
 
 
 @pytest.fixture(params=sorted(OPENERS))
@@ -244,8 +244,8 @@ def test_without_a_connection_a_wait_ends_with_an_event(open_socket: OpenSocket,
     router.open()
     began_s = time.monotonic()
     while Change.MADE not in changes(socket):
-        socket.wait(30.0)
-    assert time.monotonic() - began_s < 10.0
+        socket.wait(4 * SLACK_S)
+    assert time.monotonic() - began_s < 2 * SLACK_S
 
 
 def test_an_endpoint_that_is_none_is_refused(open_socket: OpenSocket) -> None:

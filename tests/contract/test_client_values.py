@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import attrs
 import msgspec
 import numpy
 import pydantic
@@ -84,6 +85,12 @@ class Note:
     color: Color
 
 
+@attrs.define
+class Place:
+    room: str
+    color: Color
+
+
 READING = Reading(
     sensor="attic", at=datetime.datetime(2026, 1, 2, 3, tzinfo=UTC), degrees=decimal.Decimal("21.50"), tags={"x"}
 )
@@ -123,6 +130,7 @@ TAKEN: list[tuple[Any, Any, Any]] = [
         {"at": "2026-01-02T00:00:00Z", "id": "00000000-0000-0000-0000-000000000001", "color": "red"},
         Note,
     ),
+    (Place("attic", Color.RED), {"room": "attic", "color": "red"}, Place),
 ]  # fmt: skip
 
 

@@ -27,8 +27,9 @@ from kvzmq.protocol import operations
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.file_log import FileLog
 from kvzmq.store.file.files import DiskDirectory
+from kvzmq.store.group import Group, GroupState
 from kvzmq.store.log import Checkpoint, Log
-from kvzmq.store.store import Step, StepState, Store, compact
+from kvzmq.store.store import Store, compact
 
 SESSION = b"s" * 16
 Opener = Callable[[], Log]
@@ -454,31 +455,31 @@ def test_a_store_catches_up_with_what_others_append_without_being_asked(two: tup
 # ---- a group of which the log cannot tell
 
 
-def begun_unknown(store: Store, shared: SharedGroups, keeps: bool, time_us: int, *requests: Request) -> Step:
+def begun_unknown(store: Store, shared: SharedGroups, keeps: bool, time_us: int, *requests: Request) -> Group:
     shared.fails, shared.keeps = errors.AppendUnknown, keeps
-    step = store.begin(requests, time_us)
-    assert step.state is StepState.UNKNOWN
-    return step
+    group = store.begin(requests, time_us)
+    assert group.state is GroupState.UNKNOWN
+    return group
 
 
 @pytest.mark.parametrize("keeps", [True, False])
-def test_a_step_of_unknown_fate_is_executed_or_refused_when_it_is_known(pair: Pair, keeps: bool) -> None:
+def test_a_group_of_unknown_fate_is_executed_or_refused_when_it_is_known(pair: Pair, keeps: bool) -> None:
     """Guarantee 11. Turned red by executing at once, and by taking the unknown for refused."""
     one, two, shared = pair
     run(one, 1, request(SESSION, 1, operations.Open()))
     write = request(SESSION, 2, operations.Increment("n"))
-    step = begun_unknown(one, shared, keeps, 2, write)
+    group = begun_unknown(one, shared, keeps, 2, write)
     shared.answers = False
-    assert not step.resolve() and one.trouble
+    assert not group.resolve() and one.trouble
     with pytest.raises(AssertionError):
-        step.execute(write)
+        group.execute(write)
     with pytest.raises(AssertionError):
-        step.sync()
+        group.sync()
     run(two, 3, request(None, 1, operations.Insert("by another", raw(1))))
     shared.answers = True
-    assert step.resolve() and step.state is not StepState.UNKNOWN
-    step.execute(write)
-    (reply,) = step.sync()
+    assert group.resolve() and group.state is not GroupState.UNKNOWN
+    group.execute(write)
+    (reply,) = group.sync()
     if keeps:
         assert payload(reply) == 1
     else:
@@ -490,12 +491,12 @@ def test_a_step_of_unknown_fate_is_executed_or_refused_when_it_is_known(pair: Pa
 
 
 def test_nothing_is_appended_while_the_fate_of_a_group_is_unknown(pair: Pair) -> None:
-    """Guarantee 5. Turned red by beginning the next step as if the one before had ended."""
+    """Guarantee 5. Turned red by beginning the next group as if the one before had ended."""
     one, _, shared = pair
     write = request(None, 1, operations.Insert("a", raw(1)))
     begun_unknown(one, shared, True, 1, write)
     for requests in ((request(None, 1, operations.Insert("b", raw(1))),), (request(None, 1, operations.Size()),), ()):
-        with pytest.raises(AssertionError, match="a step begins when the one before it has been synced"):
+        with pytest.raises(AssertionError, match="a group begins when the one before it has been synced"):
             one.begin(requests, 2)
     with pytest.raises(AssertionError):
         one.seal()
@@ -507,13 +508,13 @@ def test_what_others_append_behind_an_unknown_group_waits_for_it(pair: Pair) -> 
     one, two, shared = pair
     run(two, 1, request(None, 1, operations.Insert("first", raw(1))))
     write = request(None, 1, operations.Insert("second", raw(1)))
-    step = begun_unknown(one, shared, True, 2, write)
+    group = begun_unknown(one, shared, True, 2, write)
     run(two, 3, request(None, 1, operations.Insert("third", raw(1))))
     one.catch_up()
     assert set(one.table.rows) == {"first"}
-    assert step.resolve()
-    step.execute(write)
-    step.sync()
+    assert group.resolve()
+    group.execute(write)
+    group.sync()
     one.catch_up()
     assert dump_of(one.table) == dump_of(two.table)
 
@@ -525,50 +526,48 @@ def test_an_epoch_of_unknown_fate_does_not_begin(pair: Pair) -> None:
         one.begin_epoch(1)
 
 
-# ---- a step is used in one way
+# ---- a group is used in one way
 
 
-def test_a_step_that_is_misused_fails_at_once(open_log: Opener) -> None:
+def test_a_group_that_is_misused_fails_at_once(open_log: Opener) -> None:
     store = opened(open_log)
     first, second = (request(None, 1, operations.Insert(key, raw(1))) for key in "ab")
     size = request(None, 1, operations.Size())
-    step = store.begin([first, size, second], 1)
-    with pytest.raises(AssertionError, match="a step begins when"):
+    group = store.begin([first, size, second], 1)
+    with pytest.raises(AssertionError, match="a group begins when"):
         store.begin([size], 2)
     with pytest.raises(AssertionError, match="in its order"):
-        step.execute(second)
-    step.execute(first)
+        group.execute(second)
+    group.execute(first)
     with pytest.raises(AssertionError, match="not all writes"):
-        step.sync()
-    assert len(step.release()) == 1, "what was executed, when it is durable"
-    step.execute(size)
-    step.execute(second)
-    assert [payload(reply) for reply in step.sync()] == [1, None]
+        group.sync()
+    assert len(group.release()) == 1, "what was executed, when it is durable"
+    group.execute(size)
+    group.execute(second)
+    assert [payload(reply) for reply in group.sync()] == [1, None]
     with pytest.raises(AssertionError, match="not open"):
-        step.execute(size)
+        group.execute(size)
     with pytest.raises(AssertionError, match="not open"):
-        step.sync()
+        group.sync()
     store.close()
 
 
-def test_the_replies_of_a_step_come_when_its_group_is_durable(
-    open_log: Opener, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_replies_of_a_group_come_when_it_is_durable(open_log: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """Guarantee 3. Turned red by giving them out without the sync."""
     store = opened(open_log)
     synced: list[int] = []
     sync = store.log.sync
     monkeypatch.setattr(store.log, "sync", noting(lambda: synced.append(1), sync))
     write, size = request(None, 1, operations.Insert("a", raw(1))), request(None, 1, operations.Size())
-    for give_out in (Step.release, Step.sync):
-        step = store.begin([write], 1)
-        step.execute(write)
+    for give_out in (Group.release, Group.sync):
+        group = store.begin([write], 1)
+        group.execute(write)
         assert not synced
-        assert len(give_out(step)) == 1 and synced == [1]
-        if give_out is Step.release:
-            step.sync()
-        assert synced == [1], "one sync a step"
+        assert len(give_out(group)) == 1 and synced == [1]
+        if give_out is Group.release:
+            group.sync()
+        assert synced == [1], "one sync a group"
         synced.clear()
     run(store, 2, size)
-    assert not synced, "a step that changes nothing has nothing to sync"
+    assert not synced, "a group that changes nothing has nothing to sync"
     store.close()

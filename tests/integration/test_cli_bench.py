@@ -84,7 +84,7 @@ def test_an_unknown_test_is_refused() -> None:
 
 def test_no_server_is_reported_and_not_waited_for_long() -> None:
     result = CliRunner().invoke(
-        main, ["-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "0.3", "bench", "-t", "ping", "-n", "1"]
+        main, ["-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "2", "bench", "-t", "ping", "-n", "1"]
     )
     assert result.exit_code == 4
 
@@ -99,6 +99,9 @@ def test_a_load_keeps_its_requests_in_flight_and_counts_what_fails(server: Serve
 
 def test_a_load_ends_in_time(server: ServerProcess) -> None:
     with Load(server.url) as load:
-        measured = load.run(iter(lambda: [operation("ping")], None), seconds=0.05)
+        for seconds in (0.05, 0.5, 5.0, 50.0):  # a busy machine may answer nothing in so short a time
+            measured = load.run(iter(lambda: [operation("ping")], None), seconds=seconds)
+            assert measured.seconds == pytest.approx(seconds, abs=0.01)
+            if measured.operations:
+                break
         assert measured.operations > 0
-        assert measured.seconds == pytest.approx(0.05, abs=0.01)

@@ -34,14 +34,13 @@ def test_doctor_of_a_server_here_says_what_is_wrong_and_exits_with_1(tmp_path: P
         # The machine of a test may be short of this or that; its files are as a server makes them.
         assert {"silent", "cannot_write", "damaged", "permissions", "old_version", "clock"}.isdisjoint(names(found))
         assert found.exit_code == (1 if names(found) else 0)
-        before = len(names(found))
         data.chmod(0o755)
         found = command("-c", server.url, "doctor", "--data", str(data), "--json")
-        assert found.exit_code == 1 and "permissions" in names(found) and len(names(found)) == before + 1
+        assert found.exit_code == 1 and names(found).count("permissions") == 1
         shown = command("-c", server.url, "doctor", "--data", str(data))
         assert shown.exit_code == 1 and f"    mend: chmod 700 {data}\n" in shown.stdout
         server.terminate()
-        down = command("-c", server.url, "--timeout", "1", "doctor", "--data", str(data), "--json")
+        down = command("-c", server.url, "--timeout", "3", "doctor", "--data", str(data), "--json")
         assert down.exit_code == 1 and {"silent", "permissions"} <= set(names(down))
 
 

@@ -89,15 +89,19 @@ def test_connect_goes_on_with_another_server(server: ServerProcess, table: kvzmq
 def test_a_server_that_is_away_is_reported_and_the_shell_goes_on(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as away:
         away.kill()
-        result = command("-c", away.url, "--timeout", "0.2", "shell", stdin="size\nhelp size\n")
+        result = command("-c", away.url, "--timeout", "2", "shell", stdin="size\nhelp size\n")
     assert result.exit_code == 4 and "connection refused" in result.stderr and "Usage:" in result.stdout
 
 
 # ---- on a terminal
 
 
+PATIENT = "from kvzmq.cli.commands import editing, shell; editing._COMPLETION_S = shell._GREETING_S = 60.0; "
+"""Has a person's shell wait for a busy machine: it gives up a greeting and a completion after a second."""
+
+
 def shell(url: str, home: Path, columns: int = 80) -> Terminal:
-    return Terminal("-c", url, "--timeout", "2", "shell", home=home, columns=columns)
+    return Terminal("-c", url, "shell", home=home, columns=columns, prelude=PATIENT)
 
 
 @pytest.fixture
@@ -170,7 +174,7 @@ def test_ctrl_d_leaves_and_the_history_is_kept(terminal: Terminal, server: Serve
 
 
 def test_it_opens_without_a_server_and_says_so(tmp_path: Path) -> None:
-    alone = shell("tcp://127.0.0.1:1", tmp_path)
+    alone = Terminal("-c", "tcp://127.0.0.1:1", "--timeout", "2", "shell", home=tmp_path)
     try:
         alone.wait_for("connection refused(?s:.*)> ")
         alone.type("loo\tx\n")

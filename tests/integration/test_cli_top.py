@@ -11,16 +11,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from support.commands import command
 from support.screens import ScreenProcess
-from support.servers import KVZMQ, ServerProcess, wait_until
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess, wait_until
 
 import kvzmq
 from kvzmq import errors
-from kvzmq.cli.top.gathering import SAMPLE_CHOSEN_S, Gathered
+from kvzmq.cli.top.gathering import Gathered
 from kvzmq.client.asyncio.client import AsyncClient
 
 FOOTER = r"^ q quit  h help"
@@ -48,7 +48,7 @@ def load(server: ServerProcess) -> Iterator[None]:
     writer.start()
     yield
     ended.set()
-    writer.join(30)
+    writer.join(PATIENCE_S)
 
 
 def top(server: ServerProcess, *options: str, columns: int = 80, lines: int = 24, **environment: str) -> ScreenProcess:
@@ -70,15 +70,16 @@ def test_a_picture_has_all_its_parts(server: ServerProcess, load: None, columns:
     with top(server, columns=columns, lines=lines) as screen:
         screen.wait_for(r"^ insert +[1-9]")
         screen.wait_for(r"[▁▂▃▄▅▆▇█]{3}")
+        screen.wait_for(r"^ 2 clients +requests/s")  # the server has noticed that those of earlier tests are gone
         rows = screen.wait_until(lambda rows: re.search(FOOTER, rows[-1]), "the end of a picture")
         assert server.url in rows[0] and len(rows) == lines and re.search(FOOTER, rows[-1])
         for part in ("requests", "changes/sync", "cpu", "step +receive", "operation +per s", r"2 clients +requests/s"):
             assert any(re.search(rf"^ {part}", row) for row in rows), part
         for part in ("latency p50", "latency p99", "sync p99", "logged"):
             assert any(re.search(rf" {part} ", row) for row in rows), part
-        assert any(re.search(r"^ zmq:[0-9a-f]{8} .* router", row) for row in rows)
+        assert any(re.search(r"^ zmq:[0-9a-f]{8} .* 127\.0\.0\.1:\d+", row) for row in rows)
         assert any(re.search(r"\d rows, memory [0-9.]+ MiB, log .*, checkpoint", row) for row in rows)
-        assert 20 < number_after("insert", rows) < 200  # one every 5 ms, as far as the machine lets it
+        assert 0 < number_after("insert", rows) <= 200  # one every 5 ms, as far as the machine lets it
 
 
 def test_it_follows_the_terminals_size(server: ServerProcess, load: None) -> None:
@@ -106,8 +107,12 @@ def test_keys_sort_filter_pause_and_explain(server: ServerProcess, load: None) -
         screen.press("/inse")
         screen.wait_for("show only: inse_")
         screen.press("rt\r")
-        rows = screen.wait_for("only insert")
-        assert any(row.startswith(" insert") for row in rows) and not any(row.startswith(" stats") for row in rows)
+        screen.wait_for("only insert")
+        screen.wait_until(
+            lambda rows: (
+                any(row.startswith(" insert") for row in rows) and not any(row.startswith(" stats") for row in rows)
+            )
+        )
         screen.press("\x1b")
         screen.wait_for("^ stats")
         screen.press("h")
@@ -120,18 +125,22 @@ def test_a_paused_picture_stays_and_goes_on(server: ServerProcess, load: None) -
     """Seen red with the figures drawn as they come."""
     with top(server) as screen:
         screen.wait_for(r"^ insert +[1-9]")
+
+        def two_seconds_later() -> list[str]:
+            clocks = set()
+
+            def are_enough(rows: list[str]) -> bool:
+                clocks.add(rows[0][-8:])  # it goes on, so there were further pictures
+                return len(clocks) >= 3
+
+            return list(screen.wait_until(are_enough))
+
         screen.press("p")
-        paused = screen.wait_for("PAUSED")
+        screen.wait_for("PAUSED")
+        paused = two_seconds_later()  # the picture whose first line said so is complete by then
         screen.press("s")
         screen.wait_for("by received/s")
-        clocks = {paused[0][-8:]}
-
-        def two_seconds_later(rows: list[str]) -> bool:
-            clocks.add(rows[0][-8:])  # it goes on, so there were further pictures
-            return len(clocks) >= 3
-
-        after = screen.wait_until(two_seconds_later)
-        assert after[1:8] == paused[1:8]
+        assert two_seconds_later()[1:8] == paused[1:8]
         screen.press("p")
         screen.wait_until(lambda rows: rows[1:8] != paused[1:8])
 
@@ -150,16 +159,19 @@ def test_no_colours_where_none_are_wanted(server: ServerProcess) -> None:
 
 def test_a_sample_shows_the_hottest_prefixes_and_ends_with_its_key(server: ServerProcess, load: None) -> None:
     """Seen red with a monitor that was left open."""
-    with top(server) as screen, kvzmq.connect(server.url) as table:
+    # No sample ends by itself meanwhile, as it is to be thinner.
+    lasting = "from kvzmq.cli.top import gathering; gathering.SAMPLE_CHOSEN_S = 3600.0; "
+    command = [*KVZMQ[:-1], lasting + KVZMQ[-1], "-c", server.url, "top", "-i", "0.2"]
+    with kvzmq.connect(server.url) as table, ScreenProcess(command) as screen:
         rows = screen.wait_for("^ insert")
-        assert not any("prefix" in row for row in rows[:-1]) and table.stats()["monitors"] == 0
+        assert not any("prefix" in row for row in rows[:-1])
+        wait_until(lambda: table.stats()["monitors"] == 0, what="the end of the samples of earlier tests")
         screen.press("m")
         screen.wait_for(r"^ robots/ +\d+%")
-        assert table.stats()["monitors"] == 1
+        wait_until(lambda: table.stats()["monitors"] == 1, what="the sample")
         screen.press("m")
         screen.wait_until(lambda rows: not any("hottest" in row for row in rows))
-        # Sooner than a sample ends by itself, as it is to be thinner.
-        wait_until(lambda: table.stats()["monitors"] == 0, SAMPLE_CHOSEN_S - 0.5, "the end of the sample")
+        wait_until(lambda: table.stats()["monitors"] == 0, what="the end of the sample")
 
 
 def test_an_older_server_says_why_there_is_no_sample() -> None:
@@ -184,7 +196,7 @@ def test_a_server_that_dies_and_comes_back_is_told_of(tmp_path: Path) -> None:
         screen.wait_for("operation")
         own.kill()
         screen.wait_for(r"no answer for \d+ s, still asking: connection refused")
-        rows = screen.wait_for(r"no answer for [2-9] s")
+        rows = screen.wait_for(r"no answer for ([2-9]|\d\d+) s")
         assert any("operation" in row for row in rows), "the last figures stay"
         screen.press("h")
         screen.wait_for("quit, as does Ctrl-C")
@@ -270,7 +282,7 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it(server: ServerProcess) -
             # The shell sets the terminal for its own line, so look at what a program of it finds.
             shell.press("stty -a | tr ';' '\\n'\n")
             shell.wait_for(r"(^|\s)icanon")
-            assert any(re.search(r"(^|\s)echo(\s|$)", row) for row in shell.rows)
+            shell.wait_for(r"(^|\s)echo(\s|$)")
             shell.press("clear; fg\n")
             shell.wait_for("operation")
         shell.press("q")
@@ -281,30 +293,51 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it(server: ServerProcess) -
 
 
 def test_once_prints_the_figures_as_text(server: ServerProcess, load: None) -> None:
-    result = command("-c", server.url, "top", "--once", "-i", "0.3")
-    assert result.exit_code == 0 and result.stderr == "" and "\x1b" not in result.stdout
-    assert re.search(r"^ insert +[1-9]", result.stdout, re.MULTILINE) and server.url in result.stdout
+
+    def shows_inserts() -> bool:
+        """Unless the machine was too busy for one."""
+        result = command("-c", server.url, "top", "--once", "-i", "0.3")
+        assert result.exit_code == 0 and result.stderr == "" and "\x1b" not in result.stdout
+        assert server.url in result.stdout
+        return re.search(r"^ insert +[1-9]", result.stdout, re.MULTILINE) is not None
+
+    wait_until(shows_inserts)
 
 
 def test_once_as_json_says_what_stats_says(server: ServerProcess, load: None) -> None:
-    with kvzmq.connect(server.url) as table:
-        before = table.stats()
+    found: dict[str, Any] = {}
+    before: dict[str, Any] = {}
+
+    def has_inserts() -> bool:
+        """Unless the machine was too busy for one."""
+        before.update(table.stats())
         result = command("-c", server.url, "top", "--once", "--json", "-i", "0.5")
+        assert result.exit_code == 0
+        found.update(json.loads(result.stdout))
+        return "insert" in found["rates"]["operations"]
+
+    with kvzmq.connect(server.url) as table:
+        wait_until(has_inserts)
         after = table.stats()
-    found = json.loads(result.stdout)
-    assert result.exit_code == 0 and set(found) == {"url", "server", "rates", "alarms"}
+    assert set(found) == {"url", "server", "rates", "alarms"}
     assert before["revision"] < found["server"]["revision"] <= after["revision"]
     inserted = after["by_operation"]["insert"]["count"] - before["by_operation"]["insert"]["count"]
     rates = found["rates"]
-    assert 0.45 < rates["span_s"] < 5 and rates["operations"]["insert"]["per_s"] * rates["span_s"] <= inserted + 1
+    assert rates["span_s"] > 0.45 and rates["operations"]["insert"]["per_s"] * rates["span_s"] <= inserted + 1
     assert rates["changes_per_s"] > 0 and rates["sync"]["count"] > 0
     assert sum(rates["step_shares"].values()) == pytest.approx(1.0)
     assert {one["client"]["transport"] for one in rates["clients"]} == {"router"}
 
 
 def test_once_with_a_sample_says_the_prefixes(server: ServerProcess, load: None) -> None:
-    result = command("-c", server.url, "top", "--once", "--json", "--sample", "-i", "1")
-    assert json.loads(result.stdout)["prefixes"]["robots/"] > 0.9
+
+    def has_the_prefix() -> bool:
+        """Unless the machine was too busy for a request."""
+        result = command("-c", server.url, "top", "--once", "--json", "--sample", "-i", "1")
+        found = json.loads(result.stdout)["prefixes"]
+        return bool(found) and found["robots/"] > 0.9
+
+    wait_until(has_the_prefix)
 
 
 def test_without_a_terminal_it_says_what_to_do(server: ServerProcess) -> None:
@@ -319,5 +352,5 @@ def test_without_a_terminal_it_says_what_to_do(server: ServerProcess) -> None:
 def test_once_of_a_server_that_is_away_fails_and_says_why(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as away:
         away.kill()
-        result = command("-c", away.url, "--timeout", "0.3", "top", "--once")
+        result = command("-c", away.url, "--timeout", "3", "top", "--once")
     assert result.exit_code == 4 and "connection refused" in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import shlex
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from support.commands import command
-from support.servers import KVZMQ, ServerProcess, wait_until
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess, wait_until
 
 import kvzmq
 
@@ -48,6 +49,22 @@ def run(server: ServerProcess) -> Any:
 # ---- whole files
 
 
+def test_an_import_begins_where_its_input_stands(server: ServerProcess, table: kvzmq.Client, tmp_path: Path) -> None:
+    """On a terminal, too, where the lines are counted first. Seen red with a count that went back to the start."""
+    path, first = tmp_path / "rows.jsonl", '{"key": "read by another program", "value": 1}\n'
+    path.write_text(first + '{"key": "zebra", "value": 2}\n')
+    leader, follower = pty.openpty()
+    try:
+        with path.open("rb") as file:
+            os.lseek(file.fileno(), len(first), os.SEEK_SET)
+            command_line = [*KVZMQ, "-c", server.url, "import"]
+            subprocess.run(command_line, stdin=file, stderr=follower, timeout=60, check=True)
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert dict(table) == {"zebra": 2}
+
+
 def test_an_export_to_a_file_ends_with_its_count(run: Any, table: kvzmq.Client, tmp_path: Path) -> None:
     table.insert_many({f"k{n:04}": n for n in range(1234)})
     path = tmp_path / "rows.jsonl"
@@ -72,7 +89,7 @@ def test_an_export_that_fails_leaves_the_old_file_as_it_was(tmp_path: Path) -> N
             table.insert_many({f"k{n}": "x" * 1000 for n in range(1000)})
         limited = subprocess.run(  # a full disk, as far as the command can tell
             ["bash", "-c", f"ulimit -f 100; trap '' XFSZ; exec {shlex.join(KVZMQ)} -c {server.url} export -o {path}"],
-            capture_output=True, text=True, timeout=60,
+            capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
         assert limited.returncode == 3 and "File too large" in limited.stderr, limited
         assert path.read_text() == "the old one" and [entry.name for entry in tmp_path.glob("*rows*")] == ["rows.jsonl"]
@@ -104,7 +121,7 @@ def test_a_count_that_is_wrong_is_refused_before_anything_is_imported(
         assert "lines came before" in result.stderr and table.size() == 0
     piped = subprocess.run(
         [*KVZMQ, "-c", str(run("ping", "--json") and json.loads(run("ping", "--json").stdout)["url"]), "import"],
-        input=path.read_bytes(), capture_output=True, timeout=60,
+        input=path.read_bytes(), capture_output=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert piped.returncode == 2 and b"lines came before" in piped.stderr, "a pipe is read once: at its end"
 
@@ -180,7 +197,7 @@ def test_replace_is_finished_by_running_it_again(
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(row(f"k{n:05}", n) for n in range(5000)) + '{"rows":5000}\n')
     server.kill()
-    assert "0 rows are done" in run("--timeout", "0.2", "import", "--replace", path, code=4).stderr
+    assert "0 rows are done" in run("--timeout", "2", "import", "--replace", path, code=4).stderr
     server.start()
     run("import", "--replace", path)
     assert sorted(table) == [f"k{n:05}" for n in range(5000)]
@@ -213,7 +230,7 @@ def test_the_restore_of_the_documents_restores(tmp_path: Path) -> None:
             text = text.replace("/opt/kvzmq/bin/", "").replace("2026-01-31", "$(date +%F)")
             environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "KVZMQ_URL": server.url} | more
             result = subprocess.run(
-                ["bash", "-euc", text], capture_output=True, text=True, env=environment, timeout=120
+                ["bash", "-euc", text], capture_output=True, text=True, env=environment, timeout=PATIENCE_S
             )
             assert result.returncode == 0, result.stderr
             return result
@@ -257,6 +274,10 @@ def test_copy_takes_a_directory_or_a_server_with_times_to_live_and_bytes(tmp_pat
             assert "2,502 rows copied, of " in command("copy", str(home.data), other.url, "--replace").stderr
             assert dict(table) == rows | {"brief": 1}
         assert command("copy", str(tmp_path / "nothing"), other.url).exit_code == 2
+        same = command("copy", other.url, other.url)
+        assert same.exit_code == 2 and "serve the same table" in same.stderr
+        to_files = command("copy", other.url, str(tmp_path))
+        assert to_files.exit_code == 2 and "start a server on it" in to_files.stderr
 
 
 def test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells(tmp_path: Path) -> None:
@@ -274,10 +295,10 @@ def test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tell
 
         writer = threading.Thread(target=write)
         writer.start()
-        result = command("copy", home.url, other.url, "--timeout", "30")
+        result = command("copy", home.url, other.url, "--timeout", "60")
         writer.join()
         if result.exit_code == 1:  # it was written to without a rest: this machine is busy
-            result = command("copy", home.url, other.url, "--replace", "--timeout", "30")
+            result = command("copy", home.url, other.url, "--replace", "--timeout", "60")
         assert result.exit_code == 0, result.output
         with kvzmq.connect(home.url) as here, kvzmq.connect(other.url) as there:
             assert dict(here) == dict(there)

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 import zmq
-from support.servers import ServerProcess, free_port
+from support.servers import PATIENCE_S, ServerProcess, free_port
 
 import kvzmq
 
 pytestmark = pytest.mark.usefixtures("transport")
 
 
-def run(main: Coroutine[Any, Any, Any], timeout_s: float = 120.0) -> Any:
+def run(main: Coroutine[Any, Any, Any], timeout_s: float = 2 * PATIENCE_S) -> Any:
     """Run on a new loop; a lost wake-up fails instead of hanging."""
 
     async def bounded() -> Any:
@@ -33,7 +33,9 @@ def run(main: Coroutine[Any, Any, Any], timeout_s: float = 120.0) -> Any:
 
 
 @pytest.mark.parametrize("calls, messages", [(500, 1), (1000, 2)])
-def test_what_tasks_ask_in_one_turn_travels_together(server: ServerProcess, calls: int, messages: int) -> None:
+def test_what_tasks_ask_in_one_turn_travels_together(
+    server: ServerProcess, asks_once: None, calls: int, messages: int
+) -> None:
     """Seen red with a flush at each call."""
 
     async def main() -> None:
@@ -58,7 +60,7 @@ def test_cancelled_calls_never_mix_up_replies(
     async def main() -> None:
         nonlocal cancelled, answered
         chance = random.Random(3)
-        async with kvzmq.connect_async(server.url, timeout=20) as table:
+        async with kvzmq.connect_async(server.url) as table:
             await table.insert_many({f"k{number}": number for number in range(100)})
 
             async def look(number: int) -> None:
@@ -116,10 +118,39 @@ def test_an_unsent_cancelled_write_is_not_executed(server: ServerProcess) -> Non
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             server.start()
-            await table.insert("later", 1, timeout=20)
+            await table.insert("later", 1)
             assert not await table.contains("k")
 
     run(main())
+
+
+class Ticks:
+    """What an asyncio client finds at its ticks, of which there is one every 50 ms while it waits.
+
+    unread  how often there was a frame to read: more than by chance if the wakeups for frames are lost
+    left    how often it had been there at the tick before, and nothing was read since
+    """
+
+    def __init__(self, table: kvzmq.AsyncClient) -> None:
+        self.unread = self.left = 0
+        self._received, self._received_before = 0, -1
+        self._channel = channel = table._connection._channel
+        self._tick, self._receive = channel.tick, channel.receive
+        channel.tick, channel.receive = self._look, self._note  # type: ignore[method-assign]
+
+    def _look(self, now_s: float) -> bool:
+        socket = self._channel.socket
+        if socket is not None and socket.readable:
+            self.unread += 1
+            self.left += self._received == self._received_before
+            self._received_before = self._received
+        else:
+            self._received_before = -1
+        return self._tick(now_s)
+
+    def _note(self, frame: bytes, now_s: float) -> None:
+        self._received += 1
+        self._receive(frame, now_s)
 
 
 def test_no_wakeup_is_lost_under_load(server: ServerProcess, full: bool, count: Callable[[str, int], None]) -> None:
@@ -129,22 +160,13 @@ def test_no_wakeup_is_lost_under_load(server: ServerProcess, full: bool, count: 
     """
     calls = 1_000_000 if full else 100_000
     tasks = 100
-    slow = 0
-    asked_again: list[Any] = []
+    slow = left = 0
 
     async def main() -> None:
-        nonlocal slow
-        async with kvzmq.connect_async(server.url, timeout=20) as table:
+        nonlocal slow, left
+        async with kvzmq.connect_async(server.url) as table:
             await table.insert("k", 1)
-            session = table._connection._channel.session
-            overdue = session.overdue
-
-            def note(now_s: float) -> Any:
-                found = list(overdue(now_s))
-                asked_again.extend(found)
-                return found
-
-            session.overdue = note  # type: ignore[method-assign]
+            ticks = Ticks(table)
 
             async def work(number: int) -> None:
                 nonlocal slow
@@ -162,11 +184,12 @@ def test_no_wakeup_is_lost_under_load(server: ServerProcess, full: bool, count: 
             await asyncio.gather(*(work(number) for number in range(tasks)))
             found = await table.lookup_many([f"n{number}" for number in range(tasks)])
             assert set(found.values()) == {calls // tasks // 50}
+            left = ticks.left
 
-    run(main(), 600)
+    run(main(), 1800)
     count("asyncio operations without a lost wake-up", calls)
     count("of them slower than 45 ms", slow)
-    assert len(asked_again) <= 5, "a second without an answer: its wake-up was lost"
+    assert left == 0, "an answer stayed unread from tick to tick: its wake-up was lost"
 
 
 def test_one_task_alone_waits_for_no_tick(server: ServerProcess) -> None:
@@ -175,14 +198,10 @@ def test_one_task_alone_waits_for_no_tick(server: ServerProcess) -> None:
     async def main() -> None:
         async with kvzmq.connect_async(server.url) as table:
             await table.insert("k", 1)
-            times = []
+            ticks = Ticks(table)
             for _ in range(2000):
-                began_s = time.perf_counter()
                 await table.lookup("k")
-                times.append(time.perf_counter() - began_s)
-            times.sort()
-            assert times[len(times) // 2] < 0.01
-            assert sum(took_s > 0.045 for took_s in times) < 20
+            assert ticks.unread < 200
 
     run(main())
 
@@ -191,8 +210,9 @@ def test_an_idle_client_does_nothing(server: ServerProcess) -> None:
     """No timer, no callback: the loop sleeps. Seen red with a tick that always sets the next."""
 
     async def main() -> None:
-        async with kvzmq.connect_async(server.url) as table, table.watch() as _:
+        async with kvzmq.connect_async(server.url) as table, table.watch() as changes:
             await table.insert("k", 1)
+            await changes.get()
             loop = asyncio.get_running_loop()
             await asyncio.sleep(0.2)
             wakeups = 0
@@ -227,7 +247,7 @@ def test_a_client_without_a_server_does_not_burn_the_processor() -> None:
 def test_two_loops_in_two_threads_have_their_own_clients(server: ServerProcess) -> None:
     def work(name: str) -> None:
         async def main() -> None:
-            async with kvzmq.connect_async(server.url, timeout=20) as table:
+            async with kvzmq.connect_async(server.url) as table:
                 for step in range(300):
                     await table.insert(name, step)
                     assert await table.lookup(name) == step
@@ -238,7 +258,7 @@ def test_two_loops_in_two_threads_have_their_own_clients(server: ServerProcess) 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE_S)
     with kvzmq.connect(server.url) as table:
         assert dict(table.items()) == {"a": 299, "b": 299}
 
@@ -261,7 +281,7 @@ def test_a_client_of_another_loop_says_so(server: ServerProcess) -> None:
 
 def test_a_client_moves_on_when_its_loop_has_ended(server: ServerProcess) -> None:
     """Two calls of asyncio.run with one client, the first with calls still waiting. Seen red: the second hung."""
-    client = kvzmq.connect_async(server.url, timeout=10)
+    client = kvzmq.connect_async(server.url)
     waiting: list[asyncio.Future[Any]] = []
 
     async def first() -> None:
@@ -296,7 +316,7 @@ def test_closing_ends_the_calls_that_wait() -> None:
     port = router.bind_to_random_port("tcp://127.0.0.1")
 
     async def main() -> None:
-        table = kvzmq.connect_async(f"tcp://127.0.0.1:{port}", timeout=60)
+        table = kvzmq.connect_async(f"tcp://127.0.0.1:{port}")
         tasks = [asyncio.ensure_future(table.lookup("k")) for _ in range(10)]
         await asyncio.sleep(0.1)
         await table.close()
@@ -309,11 +329,11 @@ def test_closing_ends_the_calls_that_wait() -> None:
         router.close()
 
 
-def test_many_tasks_wait_without_more_in_flight_than_allowed(server: ServerProcess) -> None:
+def test_many_tasks_wait_without_more_in_flight_than_allowed(server: ServerProcess, asks_once: None) -> None:
     """5,000 tasks with 10 KB each: all are served, in requests of 1 MiB, 32 of them at a time."""
 
     async def main() -> None:
-        async with kvzmq.connect_async(server.url, timeout=60) as table:
+        async with kvzmq.connect_async(server.url) as table:
             before = (await table.stats())["requests"]
             text = "x" * 10_000
             await asyncio.gather(*(table.insert(f"k{number % 100}", text) for number in range(5_000)))
@@ -333,7 +353,9 @@ def test_descriptors_are_given_back(server: ServerProcess) -> None:
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(10):
             await once()
-        await asyncio.sleep(0.2)
-        assert len(os.listdir("/proc/self/fd")) <= before + 5
+        until_s = time.monotonic() + PATIENCE_S
+        while len(os.listdir("/proc/self/fd")) > before + 5:  # libzmq's threads close theirs a little later
+            assert time.monotonic() < until_s
+            await asyncio.sleep(0.01)
 
     run(main())

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import zmq
 from support.proxy import Proxy
-from support.servers import ServerProcess, wait_until
+from support.servers import PATIENCE_S, ServerProcess, wait_until
 
 import kvzmq
 from kvzmq.server.watches import PROGRESS_CHANGES
@@ -33,7 +33,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 
 
 def in_child(work: Callable[[], None]) -> None:
-    """Run `work` in a forked child; fail if it does not return within half a minute."""
+    """Run `work` in a forked child; fail if it does not return."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -45,7 +45,7 @@ def in_child(work: Callable[[], None]) -> None:
             print(repr(error), flush=True)
         finally:
             os._exit(code)
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + PATIENCE_S
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
@@ -83,8 +83,8 @@ def increment_async(table: kvzmq.AsyncClient, times: int) -> str:
 def test_a_client_goes_to_another_process(server: ServerProcess, method: Any, work: Any) -> None:
     """As an argument to a worker, and with a queue of work, as a pool has it. Seen red before clients pickled."""
     make = kvzmq.connect if work is increment else kvzmq.connect_async
-    client = make(server.url, timeout=30).namespace("jobs/")
-    with kvzmq.connect(server.url, timeout=30) as table, multiprocessing.get_context(method).Pool(2) as pool:
+    client = make(server.url).namespace("jobs/")
+    with kvzmq.connect(server.url) as table, multiprocessing.get_context(method).Pool(2) as pool:
         shown = pool.starmap(work, [(client, 50)] * 4)
         assert table["jobs/n"] == 200
         assert all(server.url in one and "'jobs/'" in one for one in shown)
@@ -169,7 +169,7 @@ def unread(changes: kvzmq.Watch) -> bool:
 
 def test_an_asyncio_client_is_used_in_a_forked_child(server: ServerProcess) -> None:
     """Also while the parent's loop is not closed. Seen red with the parent's sockets in the child."""
-    table = kvzmq.connect_async(server.url, timeout=20)
+    table = kvzmq.connect_async(server.url)
     loop = asyncio.new_event_loop()
     try:
         assert loop.run_until_complete(table.increment("n")) == 1
@@ -189,9 +189,9 @@ def test_an_asyncio_client_is_used_in_a_forked_child(server: ServerProcess) -> N
 
 def test_a_watch_is_not_a_forked_childs(server: ServerProcess) -> None:
     """The child is told at once, and the parent misses nothing. Seen red with a child that asked for ever."""
-    with kvzmq.connect(server.url, timeout=20) as table, table.watch() as changes:
+    with kvzmq.connect(server.url) as table, table.watch() as changes:
         table["a"] = 1
-        changes.get(10)
+        changes.get(PATIENCE_S)
         table["b"] = 2
         wait_until(lambda: unread(changes))
 
@@ -208,23 +208,23 @@ def test_a_watch_is_not_a_forked_childs(server: ServerProcess) -> None:
                     call()
             assert time.process_time() - began_s < 1
             with table.watch(from_revision=changes.revision) as mine:
-                assert mine.get(10).key == "b"
+                assert mine.get(PATIENCE_S).key == "b"
             changes.close()
             assert list(changes) == []
 
         in_child(work)
         table["c"] = 3
-        assert [changes.get(10).key, changes.get(10).key] == ["b", "c"]
+        assert [changes.get(PATIENCE_S).key, changes.get(PATIENCE_S).key] == ["b", "c"]
 
 
 def test_an_asyncio_watch_is_not_a_forked_childs(server: ServerProcess) -> None:
     loop = asyncio.new_event_loop()
-    table = kvzmq.connect_async(server.url, timeout=20)
+    table = kvzmq.connect_async(server.url)
     changes = table.watch()
     try:
         loop.run_until_complete(changes.start())
         loop.run_until_complete(table.insert("a", 1))
-        assert loop.run_until_complete(changes.get(10)).key == "a"
+        assert loop.run_until_complete(changes.get(PATIENCE_S)).key == "a"
 
         async def in_the_child() -> None:
             for call in (
@@ -240,7 +240,7 @@ def test_an_asyncio_watch_is_not_a_forked_childs(server: ServerProcess) -> None:
 
         in_child(lambda: asyncio.run(in_the_child()))
         loop.run_until_complete(table.insert("b", 2))
-        assert loop.run_until_complete(changes.get(10)).key == "b"
+        assert loop.run_until_complete(changes.get(PATIENCE_S)).key == "b"
         loop.run_until_complete(changes.close())
         loop.run_until_complete(table.close())
     finally:
@@ -272,7 +272,7 @@ def poll_select(changes: kvzmq.Watch) -> Callable[[float], bool]:
 @pytest.mark.parametrize("waiter", [poll_zmq, poll_select])
 def test_a_watch_is_waited_for_among_others(server: ServerProcess, waiter: Any) -> None:
     """Every event comes by waiting for the descriptor alone, none is left behind; it is quiet when there is none."""
-    with kvzmq.connect(server.url, timeout=20) as table, table.watch("c") as changes:
+    with kvzmq.connect(server.url) as table, table.watch("c") as changes:
         ready = waiter(changes)
         assert drain(changes) == []
         seen: list[int] = []
@@ -282,7 +282,7 @@ def test_a_watch_is_waited_for_among_others(server: ServerProcess, waiter: Any) 
             table.insert_many({f"other{number}": 0 for number in range(2500)})
             written += size
             while len(seen) < written:
-                assert ready(10), f"{len(seen)} of {written}"
+                assert ready(PATIENCE_S), f"{len(seen)} of {written}"
                 seen += drain(changes)
         assert seen == list(range(written))
         wait_until(lambda: not drain(changes) and not ready(0.05), what="quiet")
@@ -292,7 +292,7 @@ def test_a_watchs_descriptor_stays_when_its_socket_is_another(tmp_path: Path) ->
     """Another server is tried, with another socket, and the first one found again. Seen red without `follow`."""
     with ServerProcess(tmp_path / "data") as server, Proxy(int(server.url.rpartition(":")[2])) as proxy:
         url = f"{proxy.url},tcp://127.0.0.1:1"
-        with kvzmq.connect(server.url, timeout=20) as table, kvzmq.connect(url, timeout=30).watch() as changes:
+        with kvzmq.connect(server.url) as table, kvzmq.connect(url).watch() as changes:
             ready = poll_zmq(changes)
             number = changes.fileno()
             for value in range(2):
@@ -305,7 +305,7 @@ def test_a_watchs_descriptor_stays_when_its_socket_is_another(tmp_path: Path) ->
                 wait_until(lambda seen=seen: seen.extend(drain(changes)) or seen)  # type: ignore[misc]
                 wait_until(lambda: drain(changes) or not ready(0.05), what="quiet")
                 table["k"] = "soon"
-                assert ready(10)
+                assert ready(PATIENCE_S)
                 wait_until(lambda seen=seen: seen.extend(drain(changes)) or len(seen) == 2)  # type: ignore[misc]
                 assert seen == [value, "soon"]
                 assert changes.fileno() == number
@@ -319,7 +319,7 @@ def test_a_watch_does_not_say_that_nothing_came_while_something_is_unread(
     Seen red without the look at what is unread before Timeout.
     """
     monkeypatch.setattr("kvzmq.client.core.socket.FRAMES_MAX", 1)
-    with kvzmq.connect(server.url, timeout=20) as table, table.watch("c") as changes:
+    with kvzmq.connect(server.url) as table, table.watch("c") as changes:
         ready = poll_zmq(changes)
         for value in range(5):
             drain(changes)
@@ -330,7 +330,7 @@ def test_a_watch_does_not_say_that_nothing_came_while_something_is_unread(
             wait_until(lambda: unread(changes))
             while not seen:
                 seen += drain(changes)
-                assert seen or ready(10)
+                assert seen or ready(PATIENCE_S)
             assert seen == [value]
 
 
@@ -357,7 +357,7 @@ def test_a_loop_waits_for_a_blocking_watch(server: ServerProcess) -> None:
         loop.add_reader(changes, on_ready)
         for value in range(300):
             await asyncio.to_thread(table.insert, "k", value)
-        await asyncio.wait_for(done.wait(), 30)
+        await asyncio.wait_for(done.wait(), PATIENCE_S)
         loop.remove_reader(changes)
         return seen
 

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from support.client_shells import SHELLS, open_shell
 from support.proxy import Proxy
-from support.servers import KVZMQ, ServerProcess, free_port, wait_until
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess, free_port, wait_until
+from support.told import told
 
 import kvzmq
 
@@ -81,7 +82,7 @@ class Storm:
     def __exit__(self, *_: object) -> None:
         self.stop.set()
         for thread in self.threads:
-            thread.join(90)
+            thread.join(PATIENCE_S)
         assert not any(thread.is_alive() for thread in self.threads), "a client hangs"
 
 
@@ -99,11 +100,10 @@ def test_a_server_killed_every_second_loses_and_repeats_nothing(
             server.kill()
             server.start()
         progress = sum(storm.done)
-        wait_until(lambda: storm.failed or sum(storm.done) > progress + 50)
+        wait_until(lambda: storm.failed or (sum(storm.done) > progress + 50 and min(storm.done) > 0))
     assert not storm.failed
     with kvzmq.connect(server.url) as table:
         assert table["n"] == sum(storm.done)
-    assert min(storm.done) > 0
     count("kills of the server", kills)
     count("increments by eight clients, all counted once", sum(storm.done))
 
@@ -141,7 +141,7 @@ def test_a_remove_whose_reply_was_lost_returns_also_after_a_restart(kind: str, s
 
     Seen red with sessions forgotten at a restart.
     """
-    with Proxy(port_of(server.url)) as proxy, open_shell(kind, proxy.url, timeout=30) as table:
+    with Proxy(port_of(server.url)) as proxy, open_shell(kind, proxy.url) as table:
         table.insert("k", 1)
         began = table.revision
         proxy.cut_after(0)  # the reply never arrives, the request does
@@ -154,7 +154,7 @@ def test_a_remove_whose_reply_was_lost_returns_also_after_a_restart(kind: str, s
         proxy.refuse()
         server.restart()
         proxy.flow()
-        removed.join(30)
+        removed.join(PATIENCE_S)
         assert outcome == [None]
         with kvzmq.connect(server.url) as other:
             other.ping()
@@ -167,7 +167,7 @@ def test_endpoints_are_tried_in_turn(kind: str, server: ServerProcess) -> None:
     dead = f"tcp://127.0.0.1:{free_port()}"
     with Proxy(port_of(server.url)) as second, Proxy(port_of(server.url)) as third:
         third.refuse()
-        with open_shell(kind, f"{dead},{second.url},{third.url}", timeout=20) as table:
+        with open_shell(kind, f"{dead},{second.url},{third.url}") as table:
             table.insert("k", 1)
             second.refuse()
             third.flow()
@@ -181,27 +181,27 @@ def test_a_server_that_hangs_is_left_for_another(kind: str, server: ServerProces
     with (
         Proxy(port_of(server.url)) as first,
         Proxy(port_of(server.url)) as second,
-        open_shell(kind, f"{first.url},{second.url}", timeout=20) as table,
+        open_shell(kind, f"{first.url},{second.url}") as table,
     ):
         table.insert("k", 1)
         used = first if first.connections else second
         used.stall()
-        assert table.increment("k", timeout=5) == 2  # ZeroMQ's heartbeats take 6 seconds to tell
+        assert table.increment("k") == 2
         assert first.connections and second.connections
 
 
 @pytest.mark.parametrize("kind", SHELLS)
 def test_a_server_that_never_answers_is_a_timeout_or_unknown(kind: str, server: ServerProcess) -> None:
-    with open_shell(kind, server.url, timeout=20) as table:
+    with open_shell(kind, server.url) as table:
         table.insert("k", 1)
         os.kill(server.pid, signal.SIGSTOP)
         try:
             began_s = time.monotonic()
             with pytest.raises(kvzmq.Timeout, match="did not say"):
-                table.lookup("k", timeout=0.3)
+                table.lookup("k", timeout=1.0)
             with pytest.raises(kvzmq.OutcomeUnknown, match="once"):
-                table.increment("k", timeout=0.3)
-            assert time.monotonic() - began_s < 3
+                table.increment("k", timeout=1.0)
+            assert time.monotonic() - began_s < 30
         finally:
             os.kill(server.pid, signal.SIGCONT)
         wait_until(lambda: table.lookup("k") in (1, 2))
@@ -229,10 +229,9 @@ def test_something_else_on_the_port_is_a_timeout_that_says_so(kind: str, greetin
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        with open_shell(kind, url, timeout=0.5) as table, pytest.raises(kvzmq.Timeout, match=url) as caught:
-            table.insert("k", 1)
-        if b"HTTP" in greeting:
-            assert "does not speak ZeroMQ" in str(caught.value)
+        text = f"{url}.*does not speak ZeroMQ" if b"HTTP" in greeting else url
+        with open_shell(kind, url) as table:
+            told(lambda timeout_s: table.insert("k", 1, timeout=timeout_s), text, kvzmq.Timeout)
     finally:
         stop.set()
         thread.join()
@@ -247,11 +246,11 @@ def test_a_catalog_says_where_the_server_is_and_where_it_has_moved(kind: str, tm
     with contextlib.ExitStack() as stack:
         name = run_catalog(stack)
         url = f"catalog://{name}/robots"
-        with open_shell(kind, url, timeout=0.3) as table, pytest.raises(kvzmq.CatalogError):
-            table.insert("k", 1)
+        with open_shell(kind, url) as table:
+            told(lambda timeout_s: table.insert("k", 1, timeout=timeout_s), "robots", kvzmq.CatalogError)
         options = ("--project", "robots", "--catalog", name)
         server = stack.enter_context(ServerProcess(tmp_path / "data", *options, bridge=True))
-        table = stack.enter_context(open_shell(kind, url, timeout=30))
+        table = stack.enter_context(open_shell(kind, url))
         table.insert("k", 1)
         server.kill()
         server.binds = ["tcp://127.0.0.1:0"]
@@ -268,12 +267,12 @@ def run_catalog(stack: contextlib.ExitStack) -> str:
 
     def stop() -> None:
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE_S)
 
     stack.callback(stop)
 
     def listens() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE_S):
             return True
         return False
 
@@ -284,10 +283,11 @@ def run_catalog(stack: contextlib.ExitStack) -> str:
 def test_a_server_that_is_not_there_costs_a_moment_where_there_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Red when each dead URL took a second: a call with a shorter deadline failed by chance."""
+    """Red when each dead URL took a second: a call with a shorter deadline failed by chance.
+
+    There are so many of them that seconds add up to what no busy machine takes.
+    """
     monkeypatch.setattr("kvzmq.client.core.endpoints.random.randrange", lambda count: 0)
-    dead = ",".join(f"tcp://127.0.0.1:{free_port()}" for _ in range(3))
-    with ServerProcess(tmp_path / "data") as server:
-        for _ in range(3):
-            with kvzmq.connect(f"{dead},{server.url}", timeout=2.0) as table:
-                assert table.size() == 0
+    dead = f"tcp://127.0.0.1:{free_port()}," * 70
+    with ServerProcess(tmp_path / "data") as server, kvzmq.connect(f"{dead}{server.url}", timeout=60.0) as table:
+        assert table.size() == 0

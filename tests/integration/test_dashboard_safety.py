@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
-import re
 import select
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.commands import command
 from support.dashboards import DashboardProcess
-from support.servers import KVZMQ, ServerProcess, wait_until
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess, wait_until
 
 import kvzmq
 
@@ -122,7 +123,10 @@ def test_few_traces_are_taken_in_at_a_time(dashboard: DashboardProcess) -> None:
 
 def test_where_others_reach_it_everybody_shows_a_token(server: ServerProcess, tmp_path: Path) -> None:
     refused = subprocess.run(
-        [*KVZMQ, "-c", server.url, "dashboard", "--bind", "0.0.0.0:0"], capture_output=True, text=True, timeout=60
+        [*KVZMQ, "-c", server.url, "dashboard", "--bind", "0.0.0.0:0"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert refused.returncode == 3 and "--token-file" in refused.stderr
     token = tmp_path / "token"
@@ -146,6 +150,45 @@ def test_where_others_reach_it_everybody_shows_a_token(server: ServerProcess, tm
         assert "correct" not in guarded.stderr
 
 
+def test_the_name_in_the_address_that_it_prints_is_one_that_it_answers_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when it printed http://NAME:PORT/ with the machine's name, and answered 421 there."""
+    token = tmp_path / "token"
+    token.write_text("correct-horse-battery-staple\n")
+    token.chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr("kvzmq.dashboard.run.listen", lambda host, port: listening)
+        monkeypatch.setattr("socket.gethostname", lambda: "Robot-7.lab")
+        statuses = []
+
+        def serve(app: Any, *_: object, **__: object) -> None:
+            for name in ("robot-7.lab:5580", "evil.example"):
+                statuses.append(asyncio.run(status_of(app, name)))
+
+        monkeypatch.setattr("kvzmq.dashboard.run.serve", serve)
+        done = command("dashboard", "--bind", "0.0.0.0:5580", "--token-file", str(token))
+        port = listening.getsockname()[1]
+    assert f"http://Robot-7.lab:{port}/" in done.stdout, done.output
+    assert statuses == [401, 421], "the token is asked for, the other name refused"
+
+
+async def status_of(app: Any, host: str) -> int:
+    """Ask an ASGI application for its page by this Host, and return the status."""
+    statuses: list[int] = []
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "http_version": "1.1",
+             "headers": [(b"host", host.encode())], "scheme": "http", "root_path": ""}  # fmt: skip
+    await app(scope, receive, send)
+    return statuses[0]
+
+
 def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -158,36 +201,17 @@ OWN_DESCRIPTORS_MAX = 6
 """By how many the dashboard's own may differ: its client connects again, a page is being read."""
 
 
-def follow(dashboard: DashboardProcess, receive_bytes: int = 0) -> socket.socket:
-    """Return a connection that has asked for the events."""
-    connection = socket.socket()
-    if receive_bytes:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-    connection.connect(("127.0.0.1", dashboard.port))
-    connection.sendall(f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{dashboard.port}\r\n\r\n".encode())
-    return connection
-
-
 def test_the_first_event_has_all_that_was_kept(dashboard: DashboardProcess) -> None:
     """A page shows the last hour as soon as it opens. Seen red with a stream that began with the latest point."""
-
-    def points() -> int:
-        with follow(dashboard) as connection:
-            seen = b""
-            while b"\n\n" not in seen.partition(b"event: hello")[2]:
-                seen += connection.recv(1 << 16)
-        hello = json.loads(re.search(rb"event: hello\s+data: (.*)\n", seen)[1])  # type: ignore[index]
-        return len(hello["fine"]["times"])
-
-    wait_until(lambda: points() >= 5, what="five points at once")
+    wait_until(lambda: dashboard.points_kept() >= 5, what="five points at once")
 
 
 def test_browsers_that_do_not_read_are_bounded_and_the_others_go_on(dashboard: DashboardProcess) -> None:
     """They are ended after a while, and meanwhile cost little."""
     before_bytes, before = resident_bytes(dashboard.pid), descriptors(dashboard.pid)
-    deaf = [follow(dashboard, 4096) for _ in range(30)]
-    reading = follow(dashboard)
-    ticks, deadline_s = 0, time.monotonic() + 30
+    deaf = [dashboard.follow(4096) for _ in range(30)]
+    reading = dashboard.follow()
+    ticks, deadline_s = 0, time.monotonic() + PATIENCE_S
     while ticks < 10:
         assert time.monotonic() < deadline_s, "the one that reads is held up"
         ready, _, _ = select.select([reading], [], [], 1.0)
@@ -203,7 +227,7 @@ def test_followers_beyond_the_bound_are_told_to_come_later(dashboard: DashboardP
     before = descriptors(dashboard.pid)
 
     def are_bounded() -> bool:
-        followers = [follow(dashboard) for _ in range(80)]
+        followers = [dashboard.follow() for _ in range(80)]
         try:
             statuses = [connection.recv(12)[9:12] for connection in followers]
             assert statuses.count(b"200") <= 64 and set(statuses) <= {b"200", b"503"}, statuses
@@ -217,7 +241,7 @@ def test_followers_beyond_the_bound_are_told_to_come_later(dashboard: DashboardP
     wait_until(lambda: descriptors(dashboard.pid) <= before + OWN_DESCRIPTORS_MAX, what="closing what has gone")
 
     def has_room() -> bool:
-        with follow(dashboard) as another:
+        with dashboard.follow() as another:
             return another.recv(12)[9:12] == b"200"
 
     wait_until(has_room, what="room for another")
@@ -226,7 +250,7 @@ def test_followers_beyond_the_bound_are_told_to_come_later(dashboard: DashboardP
 def test_it_stops_on_sigterm_with_browsers_connected(server: ServerProcess) -> None:
     """At once and without a word. Seen red with streams that had to be cancelled: a traceback for each."""
     with DashboardProcess(server.url) as own:
-        with follow(own) as follower:
+        with own.follow() as follower:
             assert b"200 OK" in follower.recv(4096)
             assert own.terminate() in (0, -15)
         assert "Traceback" not in own.stderr, own.stderr

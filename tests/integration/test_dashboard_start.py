@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.servers import KVZMQ
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 WITHOUT = """
 import sys

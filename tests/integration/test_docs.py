@@ -13,7 +13,7 @@ import pytest
 from support.servers import ServerProcess
 
 import kvzmq
-from kvzmq import errors
+from kvzmq import cli, errors
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -85,16 +85,32 @@ def test_the_api_page_names_every_method_and_error() -> None:
         for name in dir(kind):
             if not name.startswith("_") and name not in (
                 "gathering",
-                "give_up",
+                "sending",
                 "settle",
                 "settled",
-                "request",
                 "requests",
             ):
                 assert re.search(rf"\b{name}\b", text), f"{kind.__name__}.{name}"
     for name in kvzmq.__all__:
-        if name not in ("__version__", "Transaction", "Pipeline"):
-            assert re.search(rf"`(kvzmq\.)?{name}\b", text), name
+        assert re.search(rf"`(kvzmq\.)?{name}\b", text), name
+    for connect in (kvzmq.connect, kvzmq.connect_async):
+        shown = re.search(rf"`kvzmq\.{connect.__name__}\((.*?)\)", text)
+        assert shown is not None
+        named = [part.partition("=")[0] for part in shown[1].split(", ") if part != "*"]
+        assert named == list(inspect.signature(connect).parameters)
+
+
+def test_the_api_page_tells_each_errors_code_and_exit_code() -> None:
+    rows = re.findall(
+        r"^\| (`\w.*?) \| ([\d, ]*) ?\| ([\d, ]+) \|", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+    )
+    shown = {name: (codes, exits) for first, codes, exits in rows for name in re.findall(r"`(\w+)`", first)}
+    public = [kind for kind in map(vars(errors).get, kvzmq.__all__) if kind not in (None, errors.KvzmqError)]
+    assert public and set(shown) == {kind.__name__ for kind in public}
+    for kind in public:
+        codes, exits = (text.replace(" ", "").split(",") for text in shown[kind.__name__])
+        assert (str(kind.code) in codes) == (kind.code in errors.BY_CODE), kind
+        assert str(next(code for row, code in cli._EXIT_CODES if issubclass(kind, row))) in exits, kind
 
 
 def test_every_error_a_client_may_meet_can_be_caught_by_its_name() -> None:

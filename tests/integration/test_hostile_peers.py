@@ -17,7 +17,9 @@ from benchmarks.run import hostile_peers
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.transport import router_replies
 
-WAIT_S_MAX = 10.0
+WAIT_S_MAX = hostile_peers.TIMEOUT_S - 10
+"""Less than what ends the waiting of who stands still, and more than what a busy machine makes of a slow one."""
+
 SECONDS = 2.0
 
 GIVE_BACK = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "16384"}
@@ -44,7 +46,7 @@ def attack(server: ServerProcess, count: Callable[[str, int], None]) -> Callable
         count(f"{name}: longest wait, ms", int(outcome.longest_s * 1000))
         count(f"{name}: memory, KiB", outcome.memory_bytes >> 10)
         assert outcome.alive, server.stderr
-        assert outcome.longest_s < WAIT_S_MAX and outcome.requests > 5
+        assert outcome.longest_s < WAIT_S_MAX and outcome.requests > 1, "it stands still"
         return outcome
 
     return run

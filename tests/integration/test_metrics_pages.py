@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.servers import DidNotStart, ServerProcess, free_port, wait_until
+from support.servers import PATIENCE_S, DidNotStart, ServerProcess, free_port, wait_until
 from support.wire import WireClient
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def get(url: str, token: str | None = None) -> str:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE_S) as answer:
         return str(answer.read().decode())
 
 
@@ -124,18 +124,18 @@ scrape_configs:
             wait_until(
                 lambda: [one["value"][1] for one in (ask("query?query=kvzmq_operations_total") or {}).get("result", [])
                          if one["metric"]["operation"] == "insert"] == ["1"],
-                timeout_s=60, what=f"the figures in Prometheus, see {tmp_path / 'said'}",
+                what=f"the figures in Prometheus, see {tmp_path / 'said'}",
             )  # fmt: skip
 
             def evaluated() -> bool:
                 (group,) = (ask("rules") or {"groups": [{"rules": [{"health": "unknown"}]}]})["groups"]
                 return all(rule["health"] == "ok" for rule in group["rules"])
 
-            wait_until(evaluated, timeout_s=60, what="the evaluation of all rules")
+            wait_until(evaluated, what="the evaluation of all rules")
             (group,) = ask("rules")["groups"]
             assert len(group["rules"]) == 11
             states = {rule["name"]: rule["state"] for rule in group["rules"]}
             assert states["KvzmqDown"] == states["KvzmqCannotWrite"] == "inactive"
         finally:
             prometheus.terminate()
-            prometheus.wait(30)
+            prometheus.wait(PATIENCE_S)

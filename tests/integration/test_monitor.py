@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from support.commands import command
-from support.servers import KVZMQ, ServerProcess, take_ctrl_c, wait_until
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess, line_of, take_ctrl_c, wait_until
 from support.terminals import Terminal
 
 import kvzmq
@@ -41,17 +41,6 @@ def process(*arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
-def line_of(follower: subprocess.Popen[bytes]) -> bytes:
-    """Return the next line that a process writes; it is ended if none comes."""
-    assert follower.stdout is not None
-    watchdog = threading.Timer(60, follower.kill)
-    watchdog.start()
-    line = follower.stdout.readline()
-    watchdog.cancel()
-    assert line, "it has written nothing"
-    return line
-
-
 @contextlib.contextmanager
 def inserting(table: kvzmq.Client) -> Iterator[None]:
     """Insert now and then: of what a busy server answers, a monitor may miss something."""
@@ -67,7 +56,7 @@ def inserting(table: kvzmq.Client) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        thread.join(60)
+        thread.join(PATIENCE_S)
 
 
 # ---- the clients
@@ -81,7 +70,7 @@ def test_both_clients_offer_the_same(server: ServerProcess, table: kvzmq.Client)
         with table.pipeline() as batch:
             batch.insert("both/b", 1)
             batch.insert("both/c", 1)
-        first, second = requests.get(20), next(requests)
+        first, second = requests.get(PATIENCE_S), next(requests)
         assert [op.key for op in first.operations] == ["both/a"] and second.operation_count == 2
         assert (requests.connections, requests.dropped) == (1, 0)
         with pytest.raises(kvzmq.Timeout, match="no request within"):
@@ -96,7 +85,7 @@ def test_both_clients_offer_the_same(server: ServerProcess, table: kvzmq.Client)
                 await other.insert("both/a", 1)
                 await other.insert("other", 1)
                 await other.insert("both/b", 1)
-                found = [await told.get(20), await told.get(20)]
+                found = [await told.get(PATIENCE_S), await told.get(PATIENCE_S)]
                 with pytest.raises(kvzmq.Timeout):
                     await told.get(0.05)
             return [*found, await other.slow_requests(2)]
@@ -111,7 +100,7 @@ def test_a_namespace_monitors_its_own_keys(table: kvzmq.Client) -> None:
     with table.namespace("space/").monitor() as requests:
         table.insert("outside", 1)
         table.insert("space/inside", 1)
-        assert requests.get(20).operations[0].key == "space/inside"
+        assert requests.get(PATIENCE_S).operations[0].key == "space/inside"
 
 
 @pytest.mark.parametrize(
@@ -130,19 +119,22 @@ def test_arguments_that_make_no_sense_are_refused(
 
 def test_a_monitor_goes_on_after_a_restart_and_says_so(tmp_path: Path) -> None:
     """Seen red with a new connection that does not ask again."""
-    with ServerProcess(tmp_path / "data") as server, kvzmq.connect(server.url, 60) as table:
+    with ServerProcess(tmp_path / "data") as server, kvzmq.connect(server.url) as table:
         table.insert("a", 1)
         with table.monitor(op="insert") as requests:
             table.insert("before", 1)
-            assert requests.get(20).operations[0].key == "before"
+            assert requests.get(PATIENCE_S).operations[0].key == "before"
             server.kill()
             server.start()
-            with pytest.raises(kvzmq.Timeout):
-                while requests.connections < 2:
-                    requests.get(1)
-                requests.get(0)
+
+            def has_come_back() -> bool:
+                with contextlib.suppress(kvzmq.Timeout):
+                    requests.get(0.05)
+                return requests.connections == 2
+
+            wait_until(has_come_back)
             table.insert("after", 1)
-            assert requests.get(20).operations[0].key == "after"
+            assert requests.get(PATIENCE_S).operations[0].key == "after"
             assert requests.connections == 2
 
 
@@ -156,7 +148,7 @@ def test_a_monitor_of_another_table_ends_with_a_clear_word(tmp_path: Path) -> No
             server.start()
             with pytest.raises(kvzmq.TableChanged, match="requests to it are not those that were monitored"):
                 while True:
-                    requests.get(30)
+                    requests.get(PATIENCE_S)
 
 
 def test_a_stopped_monitor_disturbs_nobody_and_loses_what_it_missed(server: ServerProcess, table: kvzmq.Client) -> None:
@@ -175,7 +167,7 @@ def test_a_stopped_monitor_disturbs_nobody_and_loses_what_it_missed(server: Serv
     assert table.stats()["resident_bytes"] - before < 32 << 20
     os.kill(follower.pid, signal.SIGCONT)
     follower.send_signal(signal.SIGINT)
-    assert follower.wait(60) == 130
+    assert follower.wait(PATIENCE_S) == 130
     follower.stdout.close()
     wait_until(lambda: table.stats()["monitors"] == 0)
 
@@ -197,7 +189,7 @@ def test_monitor_prints_lines_with_tabs_and_stops_after_so_many(server: ServerPr
     with pytest.raises(KeyError):
         table.lookup("cli/ghost")
     table.insert_many({"cli/b\t": 1, "cli/c": 2})
-    out, err = follower.communicate(timeout=60)
+    out, err = follower.communicate(timeout=PATIENCE_S)
     assert (follower.returncode, err) == (0, b"")
     rows = [line.split("\t") for line in out.decode().splitlines()]
     assert [row[3:6] for row in rows] == [
@@ -211,7 +203,7 @@ def test_monitor_prints_lines_with_tabs_and_stops_after_so_many(server: ServerPr
 def test_monitor_prints_json_with_every_field(server: ServerProcess, table: kvzmq.Client) -> None:
     follower = monitoring(server, table, "--op", "insert", "--json", "-n", "1")
     table.insert("json", 1)
-    out, _ = follower.communicate(timeout=60)
+    out, _ = follower.communicate(timeout=PATIENCE_S)
     found = json.loads(out)
     assert found.keys() == {*kvzmq.MonitoredRequest.__struct_fields__, "error", "took_s"}
     assert found["operations"] == [{"name": "insert", "key": "json"}] and found["error"] == ""
@@ -222,7 +214,7 @@ def test_monitor_writes_at_once_and_ends_with_ctrl_c_without_a_word(server: Serv
     with inserting(table):
         assert b"\tinsert\ta\tOK\t" in line_of(follower)
     follower.send_signal(signal.SIGINT)
-    _, err = follower.communicate(timeout=60)
+    _, err = follower.communicate(timeout=PATIENCE_S)
     assert (follower.returncode, err) == (130, b"")
     wait_until(lambda: table.stats()["monitors"] == 0)
 
@@ -233,7 +225,7 @@ def test_monitor_ends_when_its_reader_has_gone(server: ServerProcess, table: kvz
     with inserting(table):
         line_of(follower)
         follower.stdout.close()
-        assert follower.wait(60) == 141
+        assert follower.wait(PATIENCE_S) == 141
     assert follower.stderr.read() == b""
     follower.stderr.close()
 

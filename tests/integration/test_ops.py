@@ -11,11 +11,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
 import pytest
-from support.servers import KVZMQ, ServerProcess, free_port, wait_until
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess, end_with_the_tests, free_port, wait_until
 from support.wire import WireClient
 
 from kvzmq.cli import main
@@ -72,7 +73,7 @@ def test_systemd_takes_the_unit_of_a_server_on_a_cluster(tmp_path: Path) -> None
     (tmp_path / "kvzmq.service.d").mkdir()
     shutil.copy(OPS / "kvzmq-cluster.conf", tmp_path / "kvzmq.service.d" / "cluster.conf")
     command = [program("systemd-analyze", "systemd"), "verify", str(verified)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert "RestartPreventExitStatus=\nRestartPreventExitStatus=2\n" in (OPS / "kvzmq-cluster.conf").read_text()
 
@@ -82,16 +83,18 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     verified = tmp_path / "kvzmq.service"
     verified.write_text((OPS / "kvzmq.service").read_text().replace(INSTALLED, sys.executable))
     command = [program("systemd-analyze", "systemd"), "verify", str(verified)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     verified.write_text(verified.read_text().replace("Type=notify", "Type=notfiy"))
-    assert "notfiy" in subprocess.run(command, capture_output=True, text=True, timeout=60).stderr, "it checks nothing"
+    assert "notfiy" in subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S).stderr, (
+        "it checks nothing"
+    )
 
 
 def test_systemd_finds_the_unit_hardened() -> None:
     """An exposure of 2 of 10 at most, as `systemd-analyze security` counts; seen red without the filter of calls."""
     command = [program("systemd-analyze", "systemd"), "security", "--offline=yes", "--threshold=20"]
-    done = subprocess.run([*command, str(OPS / "kvzmq.service")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*command, str(OPS / "kvzmq.service")], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout[-300:]
 
 
@@ -109,16 +112,18 @@ def test_the_units_commands_start_reload_and_stop_a_server(tmp_path: Path) -> No
     }  # fmt: skip
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, contextlib.ExitStack() as stack:
         manager.bind(environment["NOTIFY_SOCKET"])
-        manager.settimeout(60)
+        manager.settimeout(PATIENCE_S)
         heard: list[str] = []
 
         def hear(word: str) -> None:
-            while not any(word in line for line in heard):
+            deadline_s = time.monotonic() + PATIENCE_S
+            while not any(word in line for line in heard):  # a status comes now and then, whatever happens
+                assert time.monotonic() < deadline_s, f"no {word} in {heard}"
                 heard.extend(manager.recv(4096).decode().splitlines())
 
         server = subprocess.Popen(
             [*KVZMQ, *shlex.split(command)[1:]], env=environment, cwd="/", umask=int(found["UMask"][0], 8),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=end_with_the_tests,
         )  # fmt: skip
         stack.callback(server.wait)
         stack.callback(server.kill)
@@ -130,7 +135,7 @@ def test_the_units_commands_start_reload_and_stop_a_server(tmp_path: Path) -> No
         hear("READY=1")
         server.terminate()
         hear("STOPPING=1")
-        assert server.wait(60) == 0
+        assert server.wait(PATIENCE_S) == 0
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["table.txn"]
 
 
@@ -150,7 +155,7 @@ def _allowed(name: str) -> set[str]:
     """Return the system calls of a set of systemd's."""
     shown = subprocess.run(
         [program("systemd-analyze", "systemd"), "syscall-filter", name],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=True,
     ).stdout  # fmt: skip
     words = [line.strip() for line in shown.splitlines()[1:] if line.strip() and not line.strip().startswith("#")]
     return {call for word in words for call in (_allowed(word) if word.startswith("@") else {word})}
@@ -190,7 +195,7 @@ def test_logrotate_rotates_a_trace_and_the_server_goes_on_in_a_new_one(tmp_path:
             (tmp_path / "logrotate").chmod(0o644)
             done = subprocess.run(
                 [rotating, "--force", "--state", str(tmp_path / "state"), str(tmp_path / "logrotate")],
-                capture_output=True, text=True, timeout=60,
+                capture_output=True, text=True, timeout=PATIENCE_S,
             )  # fmt: skip
             assert (done.returncode, done.stderr) == (0, "")
             wait_until(lambda: "trace reloaded" in server.stderr, what="a reload")
@@ -210,7 +215,7 @@ def test_the_dockerfile_starts_and_asks_what_there_is() -> None:
         assert ctx.params["binds"] == ("tcp://0.0.0.0:5570",)
     assert health[0] == start[0] == "kvzmq"
     asked = subprocess.run(
-        [*KVZMQ, *health[1:]], capture_output=True, text=True, timeout=60,
+        [*KVZMQ, *health[1:]], capture_output=True, text=True, timeout=PATIENCE_S,
         env=os.environ | {"KVZMQ_URL": "tcp://127.0.0.1:1"},
     )  # fmt: skip
     assert asked.returncode == 4, asked.stderr

@@ -23,8 +23,8 @@ FRAMES, FRAMES_FULL = 10_000, 100_000
 HANDSHAKES, HANDSHAKES_FULL = 300, 5_000
 STRANGERS, STRANGERS_FULL = 300, 1_000
 WINDOW = 200
-STEADY_S = 5.0
-"""How long a small request may take beside all this, on a busy machine."""
+STEADY_S = 60.0
+"""How long a small request may take beside all this: a server that is held up never answers."""
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_no_mutated_frame_of_a_reader_changes_the_table(
             while sent < frames and sent - received < WINDOW:
                 bob.send(mutator.frame() or b"\xc1")  # an empty one is a probe, and not answered
                 sent += 1
-            assert bob.poll(20_000), f"no reply to one of frames {received} to {sent}"
+            assert bob.poll(int(STEADY_S * 1000)), f"no reply to one of frames {received} to {sent}"
             while received < sent and bob.poll(0):
                 _, _, results = msgspec.msgpack.decode(bob.recv())
                 for code, _ in results:

@@ -10,6 +10,8 @@ import os
 import signal
 import socket
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +20,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from support.servers import ServerProcess, wait_until
+import zmq
+from support.servers import PATIENCE_S, ServerProcess, wait_until
 from support.wire import NoReply, WireClient
 
 from kvzmq.store.file.file_log import FileLog
@@ -38,7 +41,7 @@ class Manager:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(str(path))
 
-    def receive(self, timeout_s: float = 30.0) -> list[str]:
+    def receive(self, timeout_s: float = PATIENCE_S) -> list[str]:
         """Return the lines of the next message.
 
         Raises:
@@ -49,8 +52,9 @@ class Manager:
 
     def until(self, line: str) -> list[str]:
         """Return the first message with that line."""
-        while line not in (lines := self.receive()):
-            pass
+        deadline_s = time.monotonic() + PATIENCE_S
+        while line not in (lines := self.receive()):  # a status comes now and then, whatever happens
+            assert time.monotonic() < deadline_s, f"no {line}"
         return lines
 
     def forget(self) -> None:
@@ -105,18 +109,30 @@ def test_the_watchdog_hears_of_a_loop_that_turns_and_nothing_of_one_that_hangs(
     with ServerProcess(tmp_path / "data", "--trace", str(fifo), environment=environment) as server:
         for _ in range(3):
             assert "WATCHDOG=1" in manager.receive()
-        with WireClient(server.url, session=None) as wire, pytest.raises(NoReply):
-            for n in range(10_000):
-                wire.call("insert", "k" * 100, n, timeout_s=2)
-        manager.forget()
-        with pytest.raises(TimeoutError):
-            manager.receive(1.5)  # fifteen beats
-        while True:
+        with WireClient(server.url, session=None) as wire:
+
+            def is_silent() -> bool:
+                """Ask until no reply comes, on a busy machine perhaps too soon, and listen for the time of 15 beats."""
+                with contextlib.suppress(NoReply):
+                    for n in range(10_000):
+                        wire.call("insert", "k" * 100, n, timeout_s=1)
+                manager.forget()
+                try:
+                    manager.receive(1.5)
+                except TimeoutError:
+                    return True
+                return False
+
+            wait_until(is_silent, what="silence")
+
+        def beats_again() -> bool:
             with contextlib.suppress(BlockingIOError):
                 os.read(reader, 65536)
             with contextlib.suppress(TimeoutError):
-                if "WATCHDOG=1" in manager.receive(0.05):
-                    break
+                return "WATCHDOG=1" in manager.receive(0.05)
+            return False
+
+        wait_until(beats_again, what="a beat")
         assert server.terminate() == 0
     os.close(reader)
 
@@ -295,16 +311,18 @@ class Loader(threading.Thread):
         self.working = threading.Event()
 
     def run(self) -> None:
-        with WireClient(self._url, session=None) as wire:
+        with WireClient(self._url, session=None) as wire, wire.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED) as end:
             number = self._first
             while True:
+                has_ended = self.ending.is_set() and end.poll(0)  # then what it has sent is there to be read
                 while number - self.acknowledged <= WINDOW and not self.ending.is_set():
                     wire.socket.send(msgspec.msgpack.encode([None, number, [["insert", self.key, number]]]))
                     number += 1
                 try:
                     reply = wire.receive(0.5)
                 except NoReply:
-                    if self.ending.is_set():
+                    if has_ended:
+                        wire.socket.disable_monitor()
                         return
                     continue
                 assert reply.seq == self.acknowledged + 1 and reply.results == [[0, None]], reply
@@ -312,26 +330,38 @@ class Loader(threading.Thread):
                 self.working.set()
 
 
+def time_of_anything_s(path: Path) -> float:
+    """Return what a process that does nothing and a small write to the disk take on this machine now."""
+    began_s = time.monotonic()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    with path.open("wb") as file:
+        file.write(bytes(4096))
+        os.fsync(file.fileno())
+    return time.monotonic() - began_s
+
+
 def test_sigterm_stops_within_a_second_under_load_and_delivers_the_last_replies(tmp_path: Path, count: Any) -> None:
     """What the table holds is what was acknowledged, to the last request of each of eight clients.
 
-    The machine may be busy, so the median counts. Seen red with: a last step that does not flush the transports.
+    The machine may be busy, so the median counts, and where anything takes long a stop may. Seen red with: a last
+    step that does not flush the transports.
     """
-    took_s = []
+    took_s, anything_s = [], []
     first = 1
     with ServerProcess(tmp_path / "data", "--log-level", "warning") as server:
         for _ in range(5):
             loaders = [Loader(server.url, f"k{number}", first) for number in range(LOADERS)]
             for loader in loaders:
                 loader.start()
-            assert all(loader.working.wait(30) for loader in loaders)
+            assert all(loader.working.wait(PATIENCE_S) for loader in loaders)
+            anything_s.append(time_of_anything_s(tmp_path / "file"))
             began_s = time.monotonic()
             assert server.terminate() == 0, server.stderr
             took_s.append(time.monotonic() - began_s)
             for loader in loaders:
                 loader.ending.set()
             for loader in loaders:
-                loader.join(30)
+                loader.join(PATIENCE_S)
                 assert not loader.is_alive()
             store = Store(FileLog(DiskDirectory(tmp_path / "data")))
             store.recover()
@@ -341,4 +371,4 @@ def test_sigterm_stops_within_a_second_under_load_and_delivers_the_last_replies(
             first = max(loader.acknowledged for loader in loaders) + WINDOW + 1
             server.start()
     count(f"stops under load of {LOADERS} clients; the slowest took {max(took_s) * 1000:.0f} ms", len(took_s))
-    assert statistics.median(took_s) < 1, took_s
+    assert statistics.median(took_s) < max(1.0, 10 * statistics.median(anything_s)), (took_s, anything_s)

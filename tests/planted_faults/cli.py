@@ -15,7 +15,7 @@ MUTANTS = [
     Mutant("top ends with its server", "cli/top/gathering.py", "        except (errors.KvzmqError, OSError) as error:\n            self.missed(str(error))", "        except ZeroDivisionError as error:\n            self.missed(str(error))",
            "tests/integration/test_cli_top.py::test_a_server_that_dies_and_comes_back_is_told_of", 13),
     Mutant(
-        "a file that lost rows is imported", "cli/commands/transfer.py",
+        "a file that lost rows is imported", "cli/rows/lines.py",
         "        if counted != self._lines:", "        if False:",
         "tests/integration/test_cli_transfer.py::test_a_count_that_is_wrong_is_refused_before_anything_is_imported", 11,
     ),
@@ -126,7 +126,7 @@ MUTANTS = [
            "tests/unit/test_keygen.py::test_it_writes_two_files_for_their_owner_alone_as_zmq_auth_reads_them", 14),
     Mutant("keys are written over", "cli/commands/keygen.py", "os.link(path, target)", "os.replace(path, target)",
            "tests/unit/test_keygen.py::test_it_writes_no_key_over", 14),
-    Mutant("any address is listened on without keys", "cli/securing.py", "    if insecure:\n        return\n", "    return\n",
+    Mutant("any address is listened on without keys", "cli/serving/securing.py", "    if insecure:\n        return\n", "    return\n",
            "tests/integration/test_secured.py::test_an_address_that_others_reach_is_refused_without_curve", 14),
     Mutant("the token is not asked for", "cli/serving/building.py", "request_bytes_max=options.request_bytes_max, token=token)", "request_bytes_max=options.request_bytes_max)",
            "tests/integration/test_secured.py::test_the_bridge_asks_for_its_token", 14),

@@ -8,7 +8,7 @@ from planted_faults.mutant import Mutant
 MUTANTS = [
     Mutant("who came while another thread waited is never sent", "client/sync/connection.py",
            "            elif self._waiting or self._closed:\n                self._pass_turn()\n            else:", "            else:",
-           "tests/integration/test_client_threads.py::test_threads_share_messages_and_never_get_each_others_replies", 4),
+           "tests/unit/test_shared_channel.py::test_who_came_while_another_thread_was_answered_is_sent_and_reads", 4),
     Mutant("a thread that is interrupted keeps its turn", "client/sync/connection.py",
            "                self._tick_s = 0.0\n                self._pass_turn()", "                self._tick_s = 0.0",
            "tests/integration/test_client_threads.py::test_an_interrupted_reader_passes_its_turn", 9),
@@ -24,7 +24,7 @@ MUTANTS = [
     Mutant("the values of a copy are given out before all keys are", "client/sync/views.py",
            "        for page in self._pages_of_items():\n            copy.rows.update(page)\n", "        self._table._copies.begin(copy)\n        for page in self._pages_of_items():\n            copy.rows.update(page)\n",
            "tests/contract/test_client_copies.py::test_values_that_are_asked_for_between_keys_are_never_old_ones", 4),
-    Mutant("a forked child takes its parent's events", "client/sync/stream.py", "        if os.getpid() != self._pid:\n            raise ValueError", "        if False:\n            raise ValueError",
+    Mutant("a forked child takes its parent's events", "client/core/stream.py", "        if os.getpid() != self._pid:", "        if False:",
            "tests/integration/test_client_processes.py::test_a_watch_is_not_a_forked_childs", 4),
     Mutant("a forked child asks on its parent's asyncio connection", "client/asyncio/connection.py", "        if self._pid != os.getpid():\n            self._channel.forget()", "        if False:\n            self._channel.forget()",
            "tests/integration/test_client_processes.py::test_an_asyncio_client_is_used_in_a_forked_child", 4),
@@ -32,6 +32,6 @@ MUTANTS = [
            "tests/integration/test_client_processes.py::test_a_watch_does_not_say_that_nothing_came_while_something_is_unread", 4),
     Mutant("a watch's descriptor stays with the first socket", "client/sync/stream.py", "            if self._descriptor is not None:\n                self._descriptor.follow(self._channel.socket)", "            pass",
            "tests/integration/test_client_processes.py::test_a_watchs_descriptor_stays_when_its_socket_is_another", 9),
-    Mutant("a namespace closes its parent", "client/sync/client.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
+    Mutant("a namespace closes its parent", "client/sync/shell.py", "        if self._owner:\n            self._connection.close()", "        if True:\n            self._connection.close()",
            "tests/contract/test_client_contract.py::test_a_namespace_ends_alone", 11),
 ]

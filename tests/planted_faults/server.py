@@ -19,7 +19,7 @@ SERVICE = "tests/integration/test_service.py::"
 MUTANTS = [
     Mutant(
         "an index built at once however long it takes", "server/deferral.py",
-        "and self._store.is_indexed(request)\n\n    def _is_overdue", "\n\n    def _is_overdue",
+        "and self._store.is_indexed(request)\n\n    def _leaves_backlog", "\n\n    def _leaves_backlog",
         COSTLY + "test_others_are_served_while_an_index_is_built_and_a_peer_keeps_its_order", 9,
     ),
     Mutant(
@@ -43,36 +43,36 @@ MUTANTS = [
         COSTLY + "test_a_request_whose_indexes_are_too_large_together_is_refused", 9,
     ),
     Mutant(
-        "much written and looked through in one group", "server/dispatcher.py",
-        "            if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):", "            if False:",
+        "much written and looked through in one group", "server/deferral.py",
+        "        if written and request.scans and (request.writes or written > RELEASED_BYTES_MAX):", "        if False:",
         COSTLY + "test_a_step_that_wrote_much_looks_through_rows_after_the_indexes_have_followed", 9,
     ),
     Mutant(
         "rows that are due counted and listed", "server/deferral.py",
-        "return not self._is_overdue(time_us) and self", "return self",
+        "return not self._leaves_backlog(time_us) and self", "return self",
         COSTLY + "test_looking_through_rows_waits_for_those_that_are_due_unless_nothing_can_be_written", 4,
     ),
     Mutant(
-        "stats made for each operation", "server/dispatcher.py",
+        "stats made for each operation", "server/served.py",
         "        if self._described is None:", "        if True:",
         COSTLY + "test_stats_asked_often_in_one_request_are_made_once", 9,
     ),
     Mutant(
         "replies sent while the disk works", "server/dispatcher.py",
-        "        self._send(unsent, step.sync())\n",
-        "        self._send(unsent, step._replies)\n        for arrival in arrivals:\n            arrival.transport.flush()\n"
-        "        step.sync()\n",
+        "        self._send(unsent, group.sync())\n",
+        "        self._send(unsent, group._replies)\n        for arrival in arrivals:\n            arrival.transport.flush()\n"
+        "        group.sync()\n",
         DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
     ),
     Mutant(
         "replies for which there is no room do not wait for the disk", "server/dispatcher.py",
-        "                replies = step.release()\n", "                replies, step._replies = step._replies, []\n",
+        "                replies = group.release()\n", "                replies, group._replies = group._replies, []\n",
         DISPATCHER + "test_no_reply_leaves_before_the_steps_changes_are_durable", 3,
     ),
     Mutant(
         "replies sent although the sync has failed", "server/dispatcher.py",
-        "        self._send(unsent, step.sync())\n",
-        "        try:\n            step.sync()\n        finally:\n            self._send(unsent, step._replies)\n",
+        "        self._send(unsent, group.sync())\n",
+        "        try:\n            group.sync()\n        finally:\n            self._send(unsent, group._replies)\n",
         DISPATCHER + "test_when_the_disk_fails_nothing_is_sent", 6,
     ),
     Mutant(
@@ -97,21 +97,21 @@ MUTANTS = [
            "tests/unit/test_scrape.py::test_the_metrics_need_the_token_and_health_does_not", 9),
     Mutant("metrics open to other machines", "server/scrape.py", "        if not open_to_others and not", "        if False and not",
            "tests/unit/test_scrape.py::test_other_machines_do_not_reach_it_unless_that_is_said", 9),
-    Mutant("errors beside a stats outgrow the reply", "server/dispatcher.py", "budget.charge_text(str(error))", "str(error)",
+    Mutant("errors beside a stats outgrow the reply", "server/served.py", "budget.charge_text(str(error))", "str(error)",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("dispatcher commits each request alone", "server/dispatcher.py", "self._run_all = self._run if group_commit else", "self._run_all = self._run if False else",
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
-    Mutant("clients are looked up for each operation", "server/dispatcher.py", "        if self._known is None:", "        if True:",
+    Mutant("clients are looked up for each operation", "server/served.py", "        if self._known is None:", "        if True:",
            COSTLY + "test_clients_asked_for_often_in_one_request_are_looked_up_once", 9),
-    Mutant("clients are described for a reply that is full", "server/dispatcher.py", "        budget.check()  # before the kernel is asked of each\n", "",
+    Mutant("clients are described for a reply that is full", "server/served.py", "        budget.check()  # before the kernel is asked of each\n", "",
            COSTLY + "test_no_client_is_described_for_a_reply_that_is_full", 9),
-    Mutant("stats gives every operation the room of a reply", "server/dispatcher.py", "                serve = self._served.get(type(op))\n", "                budget.begin(len(request.ops), table.semantics, table.revision)\n                serve = self._served.get(type(op))\n",
+    Mutant("stats gives every operation the room of a reply", "server/served.py", "                method = self.methods.get(type(op))\n", "                budget.begin(len(request.ops), table.semantics, table.revision)\n                method = self.methods.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("an event without room is skipped", "server/watches.py", "payload, more):\n                return False\n", "payload, more):\n                pass\n",
            "tests/unit/test_watches.py::test_a_watcher_that_lags_is_caught_up_with_later_and_misses_nothing", 4),
     Mutant("the watches of who has gone stay", "server/watches.py", "            self._send_heartbeats(now_s)\n", "            pass\n",
            "tests/unit/test_watches.py::test_watches_of_peers_that_have_gone_do_not_pile_up_where_nothing_changes", 9),
-    Mutant("a watch that resumes within a request is not told its end", "server/watches.py", "watch.mid_request = marks and position > 0", "watch.mid_request = False and position > 0",
+    Mutant("a watch that resumes within a request is not told its end", "server/watches.py", "watch.mid_request = boundaries and position > 0", "watch.mid_request = False and position > 0",
            WATCHES + "test_the_end_of_a_request_is_told_to_a_watch_that_goes_on_within_it", 2),
     Mutant("the journal warns of clients that end", "server/journal.py", " and not name.endswith(_NOT_WARNED)", "",
            "tests/integration/test_cli_operator.py::test_what_happens_often_is_said_now_and_then_with_its_number", 11),
@@ -119,7 +119,7 @@ MUTANTS = [
            "tests/integration/test_cli_operator.py::test_a_refusal_that_had_waited_does_not_end_the_server", 10),
     Mutant("broken promises of heartbeats are not noticed", "server/watches.py", "if peer.silence_s_max is not None and now_s", "if False and now_s",
            WATCHES + "test_the_watch_of_who_breaks_the_promise_of_heartbeats_ends_and_says_so", 9),
-    Mutant("half a request is not marked", "server/watches.py", "more = watch.marks and revision < last", "more = False",
+    Mutant("half a request is not marked", "server/watches.py", "more = watch.boundaries and revision < last", "more = False",
            WATCHES + "test_the_events_of_one_request_say_that_others_follow", 2),
     Mutant("the end of a request is not told where it is filtered", "server/watches.py", "elif watch.mid_request and revision == last:", "elif False:",
            WATCHES + "test_the_events_of_one_request_say_that_others_follow", 2),
@@ -177,7 +177,8 @@ MUTANTS = [
     ),
     Mutant(
         "a busy server does not stop", "server/loop.py",
-        "            while not self._stopping:\n                self.step(_IDLE_S)\n", "            while self.step(_IDLE_S) or not self._stopping:\n",
+        "            while not self._stopping:\n                came = self.step(_IDLE_S)\n",
+        "            while (came := self.step(_IDLE_S)) or not self._stopping:\n",
         BUSY + "test_a_busy_server_stops_with_the_step_in_which_sigterm_comes", 9,
     ),
     Mutant(
@@ -187,7 +188,7 @@ MUTANTS = [
     ),
     Mutant(
         "a retry is told as executed", "server/dispatcher.py",
-        "        runs = step.will_execute(request)", "        runs = True",
+        "        runs = group.will_execute(request)", "        runs = True",
         "tests/unit/test_trace.py::test_a_retried_request_is_not_executed_and_has_no_line", 5,
     ),
     Mutant(
@@ -195,6 +196,12 @@ MUTANTS = [
         "        store.on_trouble = self._journal.trouble\n", "",
         "tests/integration/test_cli_operator.py"
         "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 9,
+    ),
+    Mutant(
+        "trouble that comes and goes is a line each time", "server/journal.py",
+        "            self._log_trouble(self._trouble_limit.count(1, now_s))", "            self._log_trouble(True)",
+        "tests/integration/test_cli_operator.py"
+        "::test_trouble_that_comes_and_goes_with_each_change_is_not_a_line_each", 9,
     ),
     Mutant(
         "every refused request is a line of the log", "server/journal.py",
@@ -258,13 +265,13 @@ MUTANTS = [
         BACKUPS + "test_so_many_backups_are_open_and_a_vanished_one_makes_room", 9,
     ),
     Mutant(
-        "any number of pieces in a request", "server/dispatcher.py",
+        "any number of pieces in a request", "server/served.py",
         "        if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:", "        if False:",
         BACKUPS + "test_a_backup_goes_in_a_request_of_its_own", 9,
     ),
     Mutant(
         "a watch begins at a server that is cut off", "server/dispatcher.py",
-        "step.refuse_cut_off(request) or self._serve", "self._serve",
+        "group.refuse_cut_off(request) or self.served", "self.served",
         READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 16,
     ),
     Mutant(
@@ -311,7 +318,7 @@ MUTANTS = [
     ),
     Mutant(
         "a watch is not told that another server has begun an epoch", "server/watches.py",
-        "        if watch.marks and epoch is not None:", "        if False:",
+        "        if watch.boundaries and epoch is not None:", "        if False:",
         SEVERAL + "test_a_watch_goes_on_at_another_server_without_a_gap[blocking-kill]", 16,
     ),
     Mutant(
@@ -334,8 +341,8 @@ MUTANTS = [
     ),
     Mutant(
         "requests are measured though no monitor looks", "server/dispatcher.py",
-        "bool(self.observers) or self.monitors.is_looking, step.execute",
-        "bool(self.observers) or self.monitors.is_active, step.execute",
+        "bool(self.observers) or self.monitors.is_looking, group.execute",
+        "bool(self.observers) or self.monitors.is_active, group.execute",
         "tests/unit/test_monitors.py::test_requests_are_measured_only_while_a_monitor_looks", 9,
     ),
     Mutant(
@@ -403,5 +410,10 @@ MUTANTS = [
         "        self.dispatcher.monitors.end_those_of(access.changed)\n",
         "",
         "tests/unit/test_curve_router.py::test_a_monitor_ends_when_the_rights_of_its_client_change", 14,
+    ),
+    Mutant(
+        "a signal of the program around it keeps the loop awake", "server/loop.py",
+        "if self._signalled or not came:", "if self._signalled:",
+        "tests/unit/test_loop_signals.py::test_the_loop_rests_again_after_a_signal_whoever_handles_it", 9,
     ),
 ]

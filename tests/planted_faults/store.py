@@ -87,11 +87,11 @@ MUTANTS = [
     ),
     Mutant(
         "reads of rows that are due", "store/table.py",
-        "        if self._late and self.expiries.is_past(key, self.time_us):\n            return None", "        if False:\n            return None",
+        "        if self._has_backlog and self.expiries.is_past(key, self.time_us):\n            return None", "        if False:\n            return None",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
-        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._late:", " is operations.Lookup:",
+        "reads by themselves of rows that are due", "store/table.py", " is operations.Lookup and not self._has_backlog:", " is operations.Lookup:",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
@@ -101,7 +101,7 @@ MUTANTS = [
     ),
     Mutant(
         "writes that meet rows that are due", "store/table.py",
-        "        if self._late and self.expiries.is_past(key, self.time_us):\n            self._drop(key)", "        if False:\n            self._drop(key)",
+        "        if self._has_backlog and self.expiries.is_past(key, self.time_us):\n            self._drop(key)", "        if False:\n            self._drop(key)",
         COSTLY + "test_rows_that_are_due_are_gone_before_they_are_removed", 4,
     ),
     Mutant(
@@ -116,15 +116,15 @@ MUTANTS = [
         CRASH, 8,
     ),
     Mutant(
-        "executed although it could not be written", "store/store.py",
-        "            if reply is None and self.state is not _OPEN:", "            if False:",
+        "executed although it could not be written", "store/group.py",
+        "            if reply is None and self.state is not OPEN:", "            if False:",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
         "applied before the log has it", "store/store.py",
-        "        try:\n            others = self.log.append(group)",
-        "        for request, _ in step._writes:\n            self.table.execute(request)\n"
-        "        try:\n            others = self.log.append(group)",
+        "        try:\n            others = self.log.append(encoded)",
+        "        for request, _ in group._writes:\n            self.table.execute(request)\n"
+        "        try:\n            others = self.log.append(encoded)",
         CALLS + "test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again", 11,
     ),
     Mutant(
@@ -170,7 +170,7 @@ MUTANTS = [
     ),
     Mutant(
         "expiry by the local clock", "store/store.py",
-        "        if frames or (table.expiries.deadlines and table.is_due(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
+        "        if frames or (table.expiries.deadlines and table.has_due_rows(time_us)):\n", "        table.advance(time_us)\n        if frames:\n",
         LOG + "test_rows_expire_by_a_commit_of_their_own[file]", 2,
     ),
     Mutant(
@@ -179,8 +179,8 @@ MUTANTS = [
         LOG + "test_the_table_s_time_never_runs_back[file]", 2,
     ),
     Mutant(
-        "no barrier before a read", "store/store.py",
-        "            groups = self.log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
+        "no barrier before a read", "store/barrier.py",
+        "            groups = self._log.barrier()\n", "            groups: Sequence[bytes] = ()\n",
         LOG + "test_a_read_sees_what_the_other_store_has_acknowledged", 4,
     ),
     Mutant(
@@ -207,8 +207,8 @@ MUTANTS = [
     ),
     Mutant(
         "replies sent before the log is written", "store/store.py",
-        "            others = self.log.append(group)",
-        "            late, self._late = getattr(self, '_late', None), group\n"
+        "            others = self.log.append(encoded)",
+        "            late, self._late = getattr(self, '_late', None), encoded\n"
         "            others = self.log.append(late) if late else ()",
         KILLED, 3,
     ),
@@ -241,6 +241,11 @@ MUTANTS = [
         COMPACTED + "test_a_child_whose_server_has_ended_touches_nothing", 8,
     ),
     Mutant(
+        "a child of another version goes to work", "store/child.py",
+        "    if version != __version__:", "    if False:",
+        COMPACTED + "test_a_server_goes_on_when_a_newer_version_is_installed_beneath_it", 8,
+    ),
+    Mutant(
         "time runs back with the clock", "store/table.py",
         "        self.time_us = max(self.time_us, time_us)\n", "        self.time_us = time_us\n",
         TIMED + "test_a_clock_that_jumps_never_runs_the_table_back", 2,
@@ -260,8 +265,8 @@ MUTANTS = [
            "tests/unit/test_dispatcher.py::test_a_setdefault_without_room_for_its_result_changes_nothing", 2),
     Mutant("a revision is counted twice", "store/table.py", "        self.revision += 1\n        if self._scanning", "        self.revision += 1 + (self.revision % 1000 == 999)\n        if self._scanning",
            "tests/integration/test_interleaving.py::test_each_request_executed_alone", 4),
-    Mutant("late for ever", "store/table.py", "        self._late = False  # rows that were due", "        pass  # rows that were due",
-           "tests/unit/test_costly_requests.py::test_nothing_is_late_when_what_was_due_has_been_written_again", 9),
+    Mutant("an expiry backlog for ever", "store/table.py", "        self._has_backlog = False  # rows that were due", "        pass  # rows that were due",
+           "tests/unit/test_costly_requests.py::test_no_backlog_is_left_when_what_was_due_has_been_written_again", 9),
     Mutant("every epoch reaches for ever", "store/epochs.py", "return revision <= end", "return True",
            LINEAGE + "test_a_watch_is_told_when_the_table_went_on_from_an_older_copy", 12),
     Mutant("epochs not in the checkpoint", "store/sections.py", "    if epochs.lineage is not None:\n        yield", "    if False:\n        yield",
@@ -275,24 +280,24 @@ MUTANTS = [
     Mutant("an old log is replayed with new limits", "store/budget.py", "{1: (8 << 20) - 1024,", "{1: messages.RESULT_BYTES_MAX,",
            "tests/unit/test_table.py::test_the_semantics_of_a_log_decide_what_its_requests_gave", 2),
     Mutant(
-        "a step gives its replies out before its sync", "store/store.py",
-        "        if store._is_unsynced:\n            store._sync()\n        self.state = _ENDED", "        self.state = _ENDED",
-        LOG + "test_the_replies_of_a_step_come_when_its_group_is_durable[file]", 3,
+        "a group gives its replies out before its sync", "store/group.py",
+        "        if store.is_unsynced:\n            store.sync()\n        self.state = ENDED", "        self.state = ENDED",
+        LOG + "test_the_replies_of_a_group_come_when_it_is_durable[file]", 3,
     ),
     Mutant(
         "appended while the fate of a group is unknown", "store/store.py",
-        "        if self._step is not None:\n            raise AssertionError(\"a step begins", "        if False:\n            raise AssertionError(\"a step begins",
+        "        if self.open_group is not None:\n            raise AssertionError(\"a group begins", "        if False:\n            raise AssertionError(\"a group begins",
         LOG + "test_nothing_is_appended_while_the_fate_of_a_group_is_unknown", 5,
     ),
     Mutant(
         "an unknown fate taken for a refusal", "store/store.py",
-        "            step.state = _UNKNOWN\n", "            step.state = _REJECTED\n",
-        LOG + "test_a_step_of_unknown_fate_is_executed_or_refused_when_it_is_known[True]", 11,
+        "            group.state = UNKNOWN\n", "            group.state = REJECTED\n",
+        LOG + "test_a_group_of_unknown_fate_is_executed_or_refused_when_it_is_known[True]", 11,
     ),
     Mutant(
-        "writes of a step executed in another order", "store/store.py",
+        "writes of a group executed in another order", "store/group.py",
         "            if expected is not request:", "            if False:",
-        LOG + "test_a_step_that_is_misused_fails_at_once[file]", 2,
+        LOG + "test_a_group_that_is_misused_fails_at_once[file]", 2,
     ),
     Mutant(
         "commits are timed though nobody listens", "store/store.py",
@@ -313,22 +318,22 @@ MUTANTS = [
     ),
     Mutant(
         "a barrier for reads that need none", "store/store.py",
-        "        if not any(map(needs_newest, requests)):", "        if not requests:",
+        "        if any(map(needs_newest, requests)) and", "        if requests and",
         READS + "test_neither_a_session_read_nor_a_local_one_asks_the_log", 16,
     ),
     Mutant(
-        "a server that is cut off takes its own table for the newest", "store/store.py",
-        "            if self.state is _CUT_OFF and not request.writes:", "            if False:",
+        "a server that is cut off takes its own table for the newest", "store/group.py",
+        "            if self.state is CUT_OFF and not request.writes:", "            if False:",
         READS + "test_a_server_that_is_cut_off_answers_what_it_can_and_refuses_the_rest", 4,
     ),
     Mutant(
         "an append that was rejected taken for a barrier", "store/store.py",
-        "        if step.state is _REJECTED and self.is_shared:", "        if False:",
+        "        if group.state is REJECTED and self.is_shared:", "        if False:",
         READS + "test_a_linearizable_read_beside_a_rejected_write_sees_what_others_have_written", 4,
     ),
     Mutant(
-        "a log that cannot be asked is asked in every step", "store/store.py",
-        "            self._barrier_again_s = self._monotonic() + BARRIER_AGAIN_S\n", "",
+        "a log that cannot be asked is asked in every step", "store/barrier.py",
+        "            self._again_s = self._monotonic() + AGAIN_S\n", "",
         READS + "test_a_log_that_cannot_be_asked_is_left_alone_for_a_moment", 9,
     ),
     Mutant(

@@ -7,6 +7,7 @@ from planted_faults.mutant import Mutant
 KEPT = "tests/unit/test_etcd_checkpoints.py::"
 UPKEEP = "tests/unit/test_etcd_upkeep.py::"
 COPIED = "tests/unit/test_etcd_local_copy.py::"
+FORMER = "tests/unit/test_etcd_former.py::"
 ETCD = "tests/contract/test_etcd_log.py::"
 
 # fmt: off
@@ -178,8 +179,43 @@ MUTANTS = [
     ),
     Mutant(
         "an etcd that was put back is served", "store/etcd/local_copy.py",
-        "if noted is not None and index < int(noted) and not is_accepted:", "if False:",
+        "if noted is not None and index - revision < int(noted.value) - noted.put_at and not is_accepted:", "if False:",
         COPIED + "test_an_etcd_that_has_begun_anew_is_refused_until_somebody_says_to_go_on", 12,
+    ),
+    Mutant(
+        "an etcd that was put back and has changed much since is served", "store/etcd/local_copy.py",
+        "index - revision < int(noted.value) - noted.put_at", "index < int(noted.value)",
+        COPIED + "test_an_etcd_that_has_begun_anew_is_refused_however_much_it_has_changed_since", 12,
+    ),
+    Mutant(
+        "an etcd that goes on while a server looks taken for one that was put back", "store/etcd/local_copy.py",
+        "        index = index_at(revision)\n", "        index = index_at(revision)\n        revision, _ = keys.get(key)\n",
+        COPIED + "test_an_etcd_that_goes_on_is_never_refused", 12,
+    ),
+    Mutant(
+        "a server's key that somebody has removed taken for a group that never was", "store/etcd/appends.py",
+        "elif not own and self._removed_at != self._registered_at:", "elif False:",
+        ETCD + "test_a_server_whose_key_somebody_else_has_removed_ends_and_says_nothing_of_its_group", 11,
+    ),
+    Mutant(
+        "the keys of servers that were killed left in etcd", "store/etcd/former.py",
+        "    if former is not None and former.name == name:", "    if False:",
+        FORMER + "test_the_next_server_of_a_directory_removes_the_key_of_the_one_that_was_killed", 9,
+    ),
+    Mutant(
+        "the note of a copied directory believed", "store/etcd/former.py",
+        "if (found.device, found.inode) == (place.st_dev, place.st_ino):", "if True:",
+        FORMER + "test_the_note_of_a_copied_directory_or_of_another_table_is_not_believed", 11,
+    ),
+    Mutant(
+        "pieces removed of a group that lands at that moment", "store/etcd/former.py",
+        "keys.transact([(key, seq)], ", "keys.transact([], ",
+        FORMER + "test_a_group_that_lands_while_its_server_is_succeeded_keeps_its_pieces", 1,
+    ),
+    Mutant(
+        "a recovery that etcd's compaction overtakes gives up", "store/etcd/etcd_log.py",
+        "except (errors.LogTrimmed, EtcdCompacted):", "except errors.LogTrimmed:",
+        ETCD + "test_a_recovery_during_which_etcd_forgets_the_history_begins_again", 1,
     ),
     Mutant(
         "a half-written checkpoint deleted under the feet of its writer", "store/etcd/space.py",

@@ -134,8 +134,8 @@ MUTANTS = [
     ),
     Mutant(
         "no frame header CRC", "store/file/frames.py",
-        "        if found != mark or header_crc != crc32(window[at : at + _FRAME.size], salt_crc):",
-        "        if found != mark:",
+        "        if found != marker or header_crc != crc32(window[at : at + _FRAME.size], salt_crc):",
+        "        if found != marker:",
         FILES + "test_every_flipped_bit_of_a_log_is_found", 7,
     ),
     Mutant(
@@ -329,5 +329,10 @@ MUTANTS = [
         "nobody is told that a checkpoint could not be written", "store/file/compaction.py",
         "            if self.failed > failed:", "            if False:",
         BACKED_UP + "test_a_full_disk_at_the_server_is_said_and_a_backup_is_made_when_there_is_room", 15,
+    ),
+    Mutant(
+        "a newer checkpoint ends the server", "store/file/compaction.py",
+        "(errors.CorruptionError, errors.WrittenByNewer)", "errors.CorruptionError",
+        COMPACTED + "test_a_checkpoint_of_a_newer_version_does_not_end_the_server", 8,
     ),
 ]

@@ -26,9 +26,9 @@ from selenium.common.exceptions import JavascriptException, StaleElementReferenc
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from support.servers import end_with_the_tests
+from support.servers import PATIENCE_S, end_with_the_tests
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = PATIENCE_S
 _MARGIN = 24
 WIDE, NARROW = (1600, 1000), (375, 812)
 """A desk's screen, and a phone's: columns and lines of pixels."""

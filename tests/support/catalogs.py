@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kvzmq.catalog.pages import Pages
 from kvzmq.catalog.table import Catalog
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 EPOCH_S = 1_700_000_000.0
 
 

@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import kvzmq
+from support.servers import PATIENCE_S
 
 SHELLS = ("blocking", "asyncio", "blocking-pyzmq", "asyncio-pyzmq")
 """Each client over its plain socket, and over libzmq's DEALER."""
 
-WAIT_S = 30.0
+WAIT_S = PATIENCE_S
 
 
 class LoopThread:
@@ -121,7 +122,7 @@ def shell_of(kind: str) -> tuple[str, str]:
 
 
 @contextlib.contextmanager
-def open_shell(kind: str, url: str | None = None, timeout: float | None = 5.0) -> Iterator[Any]:
+def open_shell(kind: str, url: str | None = None, timeout: float | None = 60.0) -> Iterator[Any]:
     """Connect a client of one of SHELLS, as a blocking one."""
     client, transport = shell_of(kind)
     if client == "blocking":

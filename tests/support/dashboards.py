@@ -8,9 +8,11 @@ with DashboardProcess(server.url) as dashboard:
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import select
+import socket
 import subprocess
 import tempfile
 import time
@@ -19,7 +21,7 @@ from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from support.servers import KVZMQ, START_TIMEOUT_S, STOP_TIMEOUT_S, end_with_the_tests
+from support.servers import KVZMQ, PATIENCE_S, START_TIMEOUT_S, STOP_TIMEOUT_S, end_with_the_tests
 
 
 class Answer(NamedTuple):
@@ -105,6 +107,28 @@ class DashboardProcess:
             return Answer(status, found, b"" if endless else response.read())
         finally:
             connection.close()
+
+    def follow(self, receive_bytes: int = 0) -> socket.socket:
+        """Return a connection that has asked for the events; the kernel takes `receive_bytes` of them unread."""
+        connection = socket.socket()
+        connection.settimeout(PATIENCE_S)
+        if receive_bytes:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.connect(("127.0.0.1", self.port))
+        connection.sendall(f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n\r\n".encode())
+        return connection
+
+    def points_kept(self) -> int:
+        """Return how many points of figures it keeps: what the first event has."""
+        with self.follow() as connection:
+            seen = b""
+            while b"\n\n" not in seen.partition(b"event: hello")[2]:
+                data = connection.recv(1 << 16)
+                assert data, seen
+                seen += data
+        found = re.search(rb"event: hello\s+data: (.*)\n", seen)
+        assert found is not None
+        return len(json.loads(found[1])["fine"]["times"])
 
     def close(self) -> None:
         self.kill()

@@ -195,8 +195,8 @@ class FaultyLog(EtcdLog):
 class EtcdTable:
     """One table, and the logs that were opened of it; they end with the `with` block."""
 
-    def __init__(self, addresses: str, name: str) -> None:
-        self.addresses = addresses.split(",")
+    def __init__(self, addresses: Sequence[str], name: str) -> None:
+        self.addresses = addresses
         self.name = name
         self.logs: list[EtcdLog] = []
 

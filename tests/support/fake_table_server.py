@@ -17,7 +17,7 @@ from typing import Any
 Request = dict[str, Any]
 Fault = Callable[["FakeTableServer", Request], bytes | None]
 
-JOIN_TIMEOUT_S = 5.0
+JOIN_TIMEOUT_S = 60.0
 
 ARGUMENTS: dict[str, dict[str, type]] = {
     "insert": {"key": str, "value": object},

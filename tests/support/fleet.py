@@ -15,10 +15,10 @@ from types import TracebackType
 
 import kvzmq
 from support.etcd_cluster import EtcdCluster
-from support.servers import ServerProcess
+from support.servers import PATIENCE_S, ServerProcess
 from support.workload import Rows, Workload, read_rows
 
-SETTLE_S = 60.0
+SETTLE_S = PATIENCE_S
 """How long clients wait for replies that are due: etcd may be electing a leader, on a busy machine."""
 
 
@@ -35,7 +35,7 @@ class Fleet:
 
     def __init__(self, directory: Path, etcd: EtcdCluster, name: str, servers: int, *options: str) -> None:
         self.etcd = etcd
-        self.log = f"etcd://{etcd.addresses}/{name}"
+        self.log = etcd.url(name)
         self.servers: list[ServerProcess] = []
         try:
             for number in range(servers):
@@ -65,7 +65,7 @@ class Fleet:
 
     def stats(self, number: int = 0) -> dict[str, object]:
         """Return what a server says of itself."""
-        with kvzmq.connect(self.servers[number].url, timeout=20.0) as table:
+        with kvzmq.connect(self.servers[number].url, timeout=SETTLE_S) as table:
             return table.stats()
 
     def close(self) -> None:

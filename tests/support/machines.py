@@ -12,9 +12,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from support.servers import wait_until
+from support.servers import PATIENCE_S, wait_until
 
-STEP_S = 60.0
+STEP_S = PATIENCE_S
 """How long what is typed at once may take."""
 
 LETTERS = ("server.line", "bob.line")
@@ -42,7 +42,7 @@ class Machine:
             environment = {
                 name: value for name, value in environment.items() if not name.startswith(("PYTHON", "VIRT"))
             }
-        environment["KVZMQ_TIMEOUT"] = "30"
+        environment["KVZMQ_TIMEOUT"] = "60"
         self._shell = subprocess.Popen(
             [*run, "bash"], cwd=path, env=environment, text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

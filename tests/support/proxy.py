@@ -37,7 +37,7 @@ class Proxy:
         started = threading.Event()
         self._started = started
         self._thread.start()
-        assert started.wait(10)
+        assert started.wait(60)
 
     @property
     def url(self) -> str:
@@ -133,4 +133,4 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tell(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)

@@ -24,9 +24,9 @@ from types import TracebackType
 
 import pyte
 
-from support.servers import take_ctrl_c
+from support.servers import PATIENCE_S, take_ctrl_c
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = PATIENCE_S
 _ENTERED, _LEFT = b"\x1b[?1049h", b"\x1b[?1049l"
 """With what a program enters the alternate screen, and leaves it."""
 

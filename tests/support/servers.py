@@ -29,10 +29,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-START_TIMEOUT_S = 60.0
+PATIENCE_S = 120.0
+"""How long tests wait for what comes at once on a quiet machine: it tells what hangs from what is slow, no more."""
+
+START_TIMEOUT_S = PATIENCE_S
 """How long a server may take until it listens: the machine may be busy, the server may run under strace."""
 
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = PATIENCE_S
 
 KVZMQ = (sys.executable, "-c", "from kvzmq.cli import main; main(prog_name='kvzmq')")
 """The command `kvzmq`, as installed for the Python that runs the tests, or from PYTHONPATH."""
@@ -54,15 +57,33 @@ class DidNotStart(Exception):
         self.stderr = stderr
 
 
+def hold_port(port: int = 0) -> socket.socket:
+    """Return a socket that keeps a TCP port, any by default, from whoever asks for any while it is open.
+
+    It does not listen, so that connections are refused. Whoever asks for this very port gets it, if only by a socket
+    with SO_REUSEADDR: those of libzmq, of Go and of asyncio have it, and those of `socket.create_server`.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind(("127.0.0.1", port))
+    except OSError:
+        held.close()
+        raise
+    return held
+
+
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a TCP port that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a TCP port that nobody uses, and that nobody is given by chance while the tests run: see `hold_port`."""
+    _held.append(hold_port())
+    port: int = _held[-1].getsockname()[1]
+    return port
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = STOP_TIMEOUT_S, what: str = "the condition") -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = PATIENCE_S, what: str = "the condition") -> None:
     """Return when `condition` is true; fail when it is not in time."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
@@ -71,9 +92,24 @@ def wait_until(condition: Callable[[], object], timeout_s: float = STOP_TIMEOUT_
         time.sleep(0.005)
 
 
+def line_of(process: subprocess.Popen[bytes]) -> bytes:
+    """Return the next line that a process writes to its pipe; fail, and end it, when it writes none."""
+    assert process.stdout is not None
+    watchdog = threading.Timer(PATIENCE_S, process.kill)
+    watchdog.start()
+    line = process.stdout.readline()
+    watchdog.cancel()
+    assert line, "it has written nothing"
+    return line
+
+
 def take_ctrl_c() -> None:
-    """Have a child process take SIGINT, also where whoever runs the tests has it ignored: `nohup make test &`."""
+    """Have a child process take SIGINT and SIGHUP, also where whoever runs the tests has them ignored.
+
+    As with `nohup make test &`: a server leaves a signal ignored that it finds so.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def end_with_the_tests() -> None:
@@ -120,6 +156,7 @@ class ServerProcess:
         """The bridge's port."""
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._held: list[socket.socket] = []  # its ports while it is down: others start servers as well
         self._stdout = b""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  a pipe nobody reads would stop the server
         if start:
@@ -198,6 +235,7 @@ class ServerProcess:
         if ports:
             self.port = ports[0]
             self.tcp = f"127.0.0.1:{self.port}"
+        self._give_ports_back()
 
     def start(self) -> None:
         """Start it, on the ports it had before, and wait until it listens."""
@@ -214,6 +252,7 @@ class ServerProcess:
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._process.wait(STOP_TIMEOUT_S)
+            self._hold_ports()
 
     def terminate(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
         """Ask it to stop by SIGTERM; return the exit code."""
@@ -224,10 +263,24 @@ class ServerProcess:
         """Return the exit code, negative for a signal; fails when the server goes on longer than that."""
         assert self._process is not None
         try:
-            return self._process.wait(timeout_s)
+            code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the server had not ended after {timeout_s} s\n{self.stderr}") from None
+        self._hold_ports()
+        return code
+
+    def _hold_ports(self) -> None:
+        """Keep its ports for its next start."""
+        if not self._held:
+            ports = [int(url.rpartition(":")[2]) for url in self.urls if url.startswith("tcp://127.")]
+            for port in [*ports, *([self.port] if self.port else [])]:
+                with contextlib.suppress(OSError):  # somebody was faster, and its next start says so
+                    self._held.append(hold_port(port))
+
+    def _give_ports_back(self) -> None:
+        while self._held:
+            self._held.pop().close()
 
     def restart(self) -> None:
         """Kill it and start it again."""
@@ -259,6 +312,7 @@ class ServerProcess:
     def close(self) -> None:
         """Kill it if it runs, and forget what it said."""
         self.kill()
+        self._give_ports_back()
         self._release()
         self._stderr.close()
 

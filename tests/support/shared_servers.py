@@ -19,10 +19,11 @@ from kvzmq.protocol.messages import REQUEST_BYTES_MAX
 from kvzmq.server.loop import Server
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.store.store import Store
+from support.servers import PATIENCE_S
 from support.shared_log import SharedGroups, SharedLog
 
 STEP_S = 0.02
-END_S = 20.0
+END_S = PATIENCE_S
 
 
 class SharedServer:

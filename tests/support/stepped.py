@@ -36,7 +36,7 @@ from kvzmq.server.zap import Zap
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.store import Store
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class MemoryLog:
@@ -225,6 +225,9 @@ class Stepped:
         )  # fmt: skip
         self.url = self.router.endpoints[0]
         self._peers: list[TcpPeer | ZmqPeer] = []
+        self._here, self._there = self.context.socket(zmq.PAIR), self.context.socket(zmq.PAIR)
+        self._there.connect(f"tcp://127.0.0.1:{self._here.bind_to_random_port('tcp://127.0.0.1')}")
+        self._await_libzmq()  # so that they are connected, also for tests that leave no descriptors
 
     def make_router(self, request_bytes_max: int) -> RouterTransport:
         return RouterTransport(self.context, ["tcp://127.0.0.1:0"], request_bytes_max)
@@ -266,10 +269,22 @@ class Stepped:
             self.step()
 
     def settle(self) -> None:
-        """Turn the loop until nothing comes for a while."""
+        """Turn the loop until nothing comes any more."""
         quiet = 0
         while quiet < 4:
+            self._await_libzmq()
             quiet = 0 if self.step() else quiet + 1
+        self._await_libzmq()
+
+    def _await_libzmq(self) -> None:
+        """Wait until libzmq's thread, which peers and server share, has moved what they had given it before.
+
+        A frame goes there and back beside theirs. How long that takes is up to the machine: no time alone would tell.
+        """
+        for source, target in ((self._there, self._here), (self._here, self._there)):
+            source.send(b"")
+            assert target.poll(int(DEADLINE_S * 1000)), "libzmq's thread stands still"
+            target.recv()
 
     def gather(self, count: int) -> None:
         """Make one step of the `count` requests that were sent, however they trickle in."""
@@ -327,7 +342,7 @@ class Stepped:
         return found
 
     def close(self) -> None:
-        for peer in self._peers:
+        for peer in (*self._peers, self._here, self._there):
             peer.close()
         self.server.close()
         self.context.destroy(linger=0)

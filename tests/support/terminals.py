@@ -13,7 +13,7 @@ import termios
 import time
 from pathlib import Path
 
-from support.servers import KVZMQ, take_ctrl_c
+from support.servers import KVZMQ, PATIENCE_S, take_ctrl_c
 
 
 class Terminal:
@@ -23,15 +23,16 @@ class Terminal:
         arguments: of `kvzmq`
         home: where it finds its home directory
         columns: the terminal's width
+        prelude: statements of Python to execute first, which change the command for the test
     """
 
-    def __init__(self, *arguments: str, home: Path, columns: int = 80) -> None:
+    def __init__(self, *arguments: str, home: Path, columns: int = 80, prelude: str = "") -> None:
         environment = os.environ | {
             "HOME": str(home), "XDG_STATE_HOME": str(home), "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24",
         }  # fmt: skip
         leader, follower = pty.openpty()
         self._process = subprocess.Popen(
-            [*KVZMQ, *arguments],
+            [*KVZMQ[:-1], prelude + KVZMQ[-1], *arguments],
             stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True, close_fds=True,
             preexec_fn=_take_terminal,
         )  # fmt: skip
@@ -46,7 +47,7 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
-    def wait_for(self, pattern: str, timeout_s: float = 30.0) -> str:
+    def wait_for(self, pattern: str, timeout_s: float = PATIENCE_S) -> str:
         """Return what was shown up to the first match of `pattern`, and forget it."""
         deadline_s = time.monotonic() + timeout_s
         while (found := re.search(pattern, self._seen)) is None:
@@ -68,10 +69,10 @@ class Terminal:
         return self.wait_for(pattern, 3.0)
 
     def wait_for_exit(self) -> int:
-        with contextlib.suppress(OSError):
-            while data := os.read(self._fd, 65536):
+        with contextlib.suppress(OSError):  # of a terminal that nobody has open any more
+            while select.select([self._fd], [], [], PATIENCE_S)[0] and (data := os.read(self._fd, 65536)):
                 self._seen += data.decode(errors="replace")
-        return self._process.wait(30)
+        return self._process.wait(PATIENCE_S)
 
     @property
     def seen(self) -> str:

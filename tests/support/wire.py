@@ -14,8 +14,9 @@ import zmq
 
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Reply
+from support.servers import PATIENCE_S
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = PATIENCE_S
 
 
 class NoReply(Exception):

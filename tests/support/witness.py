@@ -45,10 +45,10 @@ def commit(log: Log, group: bytes) -> None:
 
 def apply(store: Store, requests: Sequence[Request], time_us: int) -> list[Reply]:
     """Run one step of a store, as the dispatcher does."""
-    step = store.begin(requests, time_us)
+    group = store.begin(requests, time_us)
     for item in requests:
-        step.execute(item)
-    return step.sync()
+        group.execute(item)
+    return group.sync()
 
 
 def raw(value: Any) -> Any:
@@ -128,7 +128,7 @@ class Witnessed:
             self.doubt = (time_us, writes)
             self.store = self.log = None
             return False
-        needed = self.witness.is_due(time_us) or any(self.witness.find_cached(item) is None for item in writes)
+        needed = self.witness.has_due_rows(time_us) or any(self.witness.find_cached(item) is None for item in writes)
         committed = self.store.groups > groups
         failed = needed and not committed
         if failed:

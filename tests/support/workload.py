@@ -21,6 +21,7 @@ import msgspec
 import zmq
 
 from kvzmq import errors
+from support.servers import PATIENCE_S
 from support.wire import WireClient
 
 OK, NO_SUCH_KEY, STORAGE_ERROR = 0, 1, 18
@@ -278,7 +279,7 @@ class Workload:
                     client.fill(self.depth)
         return taken
 
-    def settle(self, seconds: float = 30.0) -> None:
+    def settle(self, seconds: float = PATIENCE_S) -> None:
         """Wait for every reply that is due.
 
         Raises:
@@ -330,7 +331,7 @@ def read_rows(url: str) -> Rows:
     with WireClient(url, session=None) as wire:
         after = None
         while True:
-            _, (code, page) = wire.call("items", "", after, 1000, timeout_s=30.0)
+            _, (code, page) = wire.call("items", "", after, 1000, timeout_s=PATIENCE_S)
             assert code == OK, page
             if not page:
                 return rows
@@ -344,7 +345,7 @@ def recover_rows(path: Any) -> tuple[Rows, Any]:
     from kvzmq.store.file.files import DiskDirectory
     from kvzmq.store.store import Store
 
-    deadline_s = time.monotonic() + 10.0
+    deadline_s = time.monotonic() + PATIENCE_S
     while True:
         try:
             directory = DiskDirectory(path)

@@ -34,7 +34,7 @@ def ready(kind: bytes = b"DEALER", identity: bytes | None = None) -> bytes:
 def connect(url: str) -> socket.socket:
     """Connect to a `tcp://` endpoint without saying a word."""
     host, _, port = url.removeprefix("tcp://").rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def shake_hands(url: str, kind: bytes = b"DEALER", identity: bytes | None = None) -> socket.socket:

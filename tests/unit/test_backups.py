@@ -90,7 +90,7 @@ def table() -> Iterator[Stepped]:
 
 
 def test_a_backup_is_read_in_pieces_once_its_checkpoint_is_written(table: Stepped, checkpoints: Checkpoints) -> None:
-    table.server.dispatcher.backups = Backups(checkpoints.request)
+    table.server.dispatcher.served.backups = Backups(checkpoints.request)
     peer = table.zmq()
     assert table.call(peer, "backup", name(1)) == (0, None)
     assert table.call(peer, "backup", name(1)) == (0, None)
@@ -110,7 +110,7 @@ def test_a_backup_is_read_in_pieces_once_its_checkpoint_is_written(table: Steppe
 
 def test_a_backup_goes_in_a_request_of_its_own(table: Stepped, checkpoints: Checkpoints) -> None:
     """Seen red without the refusal: one request would have 50,000 pieces read."""
-    table.server.dispatcher.backups = Backups(checkpoints.request)
+    table.server.dispatcher.served.backups = Backups(checkpoints.request)
     peer = table.zmq()
     peer.send(["backup", name(1)], ["backup", name(1), 0], ["ping"])
     ((_, _, results),) = table.replies(peer)

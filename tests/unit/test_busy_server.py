@@ -35,7 +35,7 @@ def keep_busy(table: Stepped) -> ZmqPeer:
 
 
 def wait_for_request(table: Stepped) -> None:
-    assert table.router._socket.poll(20_000), "libzmq has handed over the next request of the busy peer"
+    assert table.router._socket.poll(60_000), "libzmq has handed over the next request of the busy peer"
 
 
 def test_a_busy_router_takes_no_turn_from_the_bridge(one_a_step: None) -> None:

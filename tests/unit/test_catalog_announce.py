@@ -78,7 +78,7 @@ def test_announcing_never_waits_and_only_the_newest_announcement_is_kept() -> No
     began_s = time.monotonic()
     for revision in range(1, 10_001):
         announcer.announce(Announcement(owner="me", port=1, project="p", endpoint="", revision=revision))
-    assert time.monotonic() - began_s < 2.0
+    assert time.monotonic() - began_s < WAIT_S / 2
     send.may_go.set()
     send.wait_for(lambda: len(send.sent) == 2)
     announcer.close()
@@ -93,7 +93,7 @@ def test_closing_an_announcer_does_not_wait_for_a_name_server() -> None:
     send.wait_for(lambda: send.calls == 1)
     began_s = time.monotonic()
     announcer.close()
-    assert time.monotonic() - began_s < 2.0
+    assert time.monotonic() - began_s < WAIT_S / 2
     send.may_go.set()
 
 
@@ -245,5 +245,5 @@ def test_a_withdrawal_does_not_wait_for_a_name_server_and_a_failure_raises_nothi
     began_s = time.monotonic()
     announcer.withdraw()
     announcer.close()
-    assert time.monotonic() - began_s < 2.0
+    assert time.monotonic() - began_s < WAIT_S / 2
     send.may_go.set()

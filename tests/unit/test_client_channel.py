@@ -181,6 +181,11 @@ def test_what_is_wrong_with_the_server_is_said() -> None:
     for change, reason, said in (
         (
             Change.FAILED,
+            "connection reset by peer",  # by a server that was killed before it took the connection
+            "no connection to tcp://a:1, connection reset by peer: is a server running there?",
+        ),
+        (
+            Change.FAILED,
             "connection refused",
             "no connection to tcp://a:1, connection refused: is a server running there?",
         ),

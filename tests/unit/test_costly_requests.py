@@ -482,9 +482,9 @@ def expiring(count: int) -> Table:
 def test_rows_that_are_due_are_gone_before_they_are_removed() -> None:
     """Turned red by reads, and by writes, that meet a row whose removal is not yet its turn."""
     table = expiring(35)
-    assert table.is_overdue(2 * SECOND_US) and not table.is_overdue(2 * SECOND_US - 1)
+    assert table.leaves_expiry_backlog(2 * SECOND_US) and not table.leaves_expiry_backlog(2 * SECOND_US - 1)
     table.advance(2 * SECOND_US)
-    assert len(table.rows) == 25 and table.is_late and table.revision == 45
+    assert len(table.rows) == 25 and table.has_expiry_backlog and table.revision == 45
     gone = [
         code
         for code, _ in run(
@@ -503,7 +503,7 @@ def test_rows_that_are_due_are_gone_before_they_are_removed() -> None:
     failing = operations.Transact([], [operations.Insert("028", raw(1)), operations.Remove("027")])
     assert run(table, failing)[0][0] == errors.NoSuchKey.code and len(table.rows) == before
     run(table, operations.InsertMany({"028": raw(2)}))
-    while table.is_late:
+    while table.has_expiry_backlog:
         table.advance(2 * SECOND_US)
     assert sorted(table.rows) == ["028", "029", "030", "031", "032"] and not table.expiries
     assert table.revision == 35 + 35 + 5, "each row expired once, each written again once"
@@ -519,7 +519,7 @@ def test_slices_replay_to_the_same_table() -> None:
         table.now_us += 2 * SECOND_US
         assert table.call(peer, "lookup", "034")[0] == errors.NoSuchKey.code
         assert table.call(peer, "setdefault", "034", 1) == (0, 1)
-        table.until(lambda: not table.store.table.is_late)
+        table.until(lambda: not table.store.table.has_expiry_backlog)
         assert len(table.log.groups) > 35 + 2, "it took several groups"
         twins = [Table(), Table()]
         for group in table.log.groups:
@@ -552,7 +552,7 @@ def test_looking_through_rows_waits_for_those_that_are_due_unless_nothing_can_be
         table.server.dispatcher.tick()
         peer.send(["size"], ["keys"], ["query", "n", 1])
         table.gather(1)
-        assert table.store.table.is_late and len(table.server.dispatcher.deferral) == 1
+        assert table.store.table.has_expiry_backlog and len(table.server.dispatcher.deferral) == 1
         assert table.replies(peer)[0][2] == [[0, 1], [0, ["stays"]], [0, [["stays", {"n": 1}]]]]
 
 
@@ -560,15 +560,15 @@ def test_the_first_semantics_removes_all_at_once() -> None:
     table = expiring(table_module.EXPIRED_ROWS_MAX + 1)
     table.semantics = 1
     table.advance(2 * SECOND_US)
-    assert not table.rows and not table.is_late
+    assert not table.rows and not table.has_expiry_backlog
 
 
 def test_stats_asked_often_in_one_request_are_made_once() -> None:
     """Turned red by making them each time: 100,000 of them took seconds."""
     with Stepped() as table:
         made: list[int] = []
-        describe = table.server.dispatcher._describe
-        table.server.dispatcher._describe = noting(lambda: made.append(1), describe)
+        describe = table.server.dispatcher.served._describe
+        table.server.dispatcher.served._describe = noting(lambda: made.append(1), describe)
         peer = table.zmq()
         peer.send(*[["stats"]] * 100)
         assert len(table.replies(peer)[0][2]) == 100 and len(made) == 1
@@ -638,7 +638,7 @@ def test_who_sends_no_more_still_gets_the_reply_that_waits_for_an_index(slow: St
 
 
 @pytest.mark.usefixtures("few")
-def test_nothing_is_late_when_what_was_due_has_been_written_again() -> None:
+def test_no_backlog_is_left_when_what_was_due_has_been_written_again() -> None:
     """Turned red by noting lateness only where time is logged: the loop spun, and reads were refused, until a write."""
     with Stepped() as table:
         peer = table.zmq()

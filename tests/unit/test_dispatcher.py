@@ -333,7 +333,7 @@ def test_a_step_is_bounded_in_requests_of_each_transport(table: Stepped) -> None
     for _ in range(3000):
         peer.send(["size"])
     other.send(b'{"method": "size"}\n' * 3000)
-    table.server._poller.poll(1000)
+    table.server._poller.poll(60_000)
 
     def take_replies() -> None:
         other.read()
@@ -377,7 +377,7 @@ def test_a_watch_through_an_envelope_is_refused_with_all_of_its_request(table: S
 
 
 def test_operations_are_served_or_executed_and_none_is_forgotten(table: Stepped) -> None:
-    served = set(table.server.dispatcher._served)
+    served = set(table.server.dispatcher.served.methods)
     executed = set(table.store.table._run)
     servers = {operations.BeginEpoch, operations.Senders}
     assert served == operations.SERVED and served | executed == {*operations.OPERATIONS.values(), *servers}

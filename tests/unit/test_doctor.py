@@ -59,6 +59,11 @@ def test_a_server_without_trouble_has_no_finding() -> None:
     ("changes", "name", "words"),
     [
         ({"silence": "connection refused", "stats": None}, "silent", ["tcp://h:1 does not answer: connection refused"]),
+        (
+            {"refusal": "bob may not stats: that needs the right admin", "stats": None},
+            "not_allowed",
+            ["tcp://h:1 was not looked at: bob may not stats"],
+        ),
         ({"storage_trouble": "not applied: No space left"}, "cannot_write", ["changes are refused", "No space left"]),
         ({"data": "/d", "damage": ["table.log: offset 9: rubbish"]}, "damaged", ["table.log: offset 9"]),
         ({"compaction_trouble": "killed by SIGKILL"}, "compaction_fails", ["1.0 GiB", "killed by SIGKILL"]),
@@ -145,9 +150,9 @@ def test_files_that_are_damaged_are_found(tmp_path: Path) -> None:
             msgpack.encode_request(None, 1, [operations.Insert(f"k{number}", Raw(b"\x01"))])
         )
         assert isinstance(request, Request)
-        step = store.begin([request], 1)
-        step.execute(request)
-        step.sync()
+        group = store.begin([request], 1)
+        group.execute(request)
+        group.sync()
     store.close()
     evidence = Evidence()
     look_at_files(evidence, copy)

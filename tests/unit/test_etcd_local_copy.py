@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 from support.fake_keys import FakeKeys
@@ -158,9 +159,40 @@ def test_an_etcd_that_has_begun_anew_is_refused_until_somebody_says_to_go_on() -
     """Seen red without a note of its index."""
     keys = FakeKeys()
     for index in (5, 5, 1000, 1001):
-        check_index(keys, NAME, index)
+        check_index(keys, NAME, lambda _, index=index: index)  # type: ignore[misc]
     for _ in range(2):
         with pytest.raises(errors.LogWentBack, match="--new-epoch"):
-            check_index(keys, NAME, 12)
-    check_index(keys, NAME, 12, is_accepted=True)
-    check_index(keys, NAME, 13)
+            check_index(keys, NAME, lambda _: 12)
+    check_index(keys, NAME, lambda _: 12, is_accepted=True)
+    check_index(keys, NAME, lambda _: 13)
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_an_etcd_that_has_begun_anew_is_refused_however_much_it_has_changed_since(repeats: bool) -> None:
+    """Seen red with the index alone: it is past the one that was noted."""
+    keys = FakeKeys()
+    keys.repeats, keys.revision = repeats, 300
+    check_index(keys, NAME, lambda revision: revision + 20)  # twenty elections, say
+    for changes in (0, 1, 320, 10_000):
+        keys.revision += changes
+        with pytest.raises(errors.LogWentBack):
+            check_index(keys, NAME, lambda revision: 12 + revision - 300)
+
+
+def test_an_etcd_that_goes_on_is_never_refused() -> None:
+    """Whatever it does while a server looks. Seen red with the index asked for before the revision."""
+    random, keys, others = Random(1), FakeKeys(), 0
+
+    def go_on(_: object) -> None:
+        nonlocal others
+        others += random.choice((0, 0, 1))  # entries that change nothing
+        keys.revision += random.choice((0, 1, 5))
+
+    def index_at(revision: int) -> int:
+        go_on(revision)
+        return keys.revision + others
+
+    keys.before = go_on
+    for _ in range(2000):
+        keys.repeats = random.random() < 0.3
+        check_index(keys, NAME, index_at)

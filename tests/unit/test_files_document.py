@@ -11,7 +11,7 @@ from support.witness import apply, raw, request
 
 from kvzmq.protocol import msgpack, operations
 from kvzmq.store.file import checkpoint, file_log, frames
-from kvzmq.store.file.compaction import compact_sealed, renew
+from kvzmq.store.file.compaction import compact_sealed, upgrade
 from kvzmq.store.file.file_log import NAME, NAME_SEALED, FileLog
 from kvzmq.store.log import SEMANTICS
 from kvzmq.store.store import Store
@@ -100,7 +100,7 @@ def test_a_log_of_semantics_2_is_read_and_gone_on_with_in_a_new_one() -> None:
     store = Store(log)
     store.recover()
     assert (log.semantics, store.table.revision, store.records) == (2, 3, 4)
-    renew(log)
+    upgrade(log)
     assert log.semantics == SEMANTICS and log.sealed
 
 

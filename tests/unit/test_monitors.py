@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import pytest
 from support.calls import noting
+from support.spending import Clock, clock_in_hand
 from support.stepped import Stepped, ZmqPeer
 
 from kvzmq.protocol.messages import Request
@@ -17,6 +17,12 @@ from kvzmq.server import deferral, monitors
 from kvzmq.server.metrics import Metrics
 
 FOREVER_NS = 10**15
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    with clock_in_hand() as clock:
+        yield clock
 
 
 @pytest.fixture
@@ -316,7 +322,7 @@ def test_requests_are_measured_only_while_a_monitor_looks(table: Stepped, monkey
 
 
 def test_what_took_long_is_told_from_steps_that_were_not_measured(
-    table: Stepped, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, table: Stepped, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And steps that were quick cost such a monitor nothing: they are not counted as dropped."""
     watching, peer = monitor(table, "", "", "", 0.02), table.zmq()
@@ -325,9 +331,7 @@ def test_what_took_long_is_told_from_steps_that_were_not_measured(
     execute = table.store.table.execute
 
     def slowly(request: Request) -> Any:
-        until_s = time.perf_counter() + 0.03
-        while time.perf_counter() < until_s:
-            pass
+        clock.spend(0.03)
         return execute(request)
 
     monkeypatch.setattr(table.store.table, "execute", slowly)

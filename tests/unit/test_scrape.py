@@ -45,7 +45,7 @@ class Pages:
     def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> tuple[int, str]:
         request = urllib.request.Request(self.base + path, headers=dict(headers or {}), method=method)
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -53,7 +53,7 @@ class Pages:
 
     def connect(self) -> socket.socket:
         host, port = self.base.removeprefix("http://").rsplit(":", 1)
-        return socket.create_connection((host, int(port)), timeout=20)
+        return socket.create_connection((host, int(port)), timeout=60)
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ def test_who_is_slow_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     scrape = Scrape("127.0.0.1", 0, lambda figures: b"", "text/plain")
     port = int(scrape.endpoint.removesuffix("/metrics").rsplit(":", 1)[1])
     threads = threading.active_count()
-    slow = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(CONNECTIONS_MAX // 2)]
+    slow = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(CONNECTIONS_MAX // 2)]
     try:
         for each in slow:
             each.sendall(b"GET /health HTT")
@@ -188,7 +188,7 @@ def test_who_is_slow_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
 
         wait_until(feed, what="the end of all slow connections")
         scrape.refresh({})
-        with urllib.request.urlopen(scrape.endpoint, timeout=20) as answer:
+        with urllib.request.urlopen(scrape.endpoint, timeout=60) as answer:
             assert answer.status == 200
     finally:
         scrape.close()

@@ -31,7 +31,7 @@ def test_a_watch_at_an_idle_server_sees_what_another_server_writes(shared: Share
         table.settle()
         requests = table.server.dispatcher.requests
         assert other.call(writer, "insert", "a", 1) == (0, None)
-        assert table.server._poller.poll(1000), "the append wakes the idle server"
+        assert table.server._poller.poll(60_000), "the append wakes the idle server"
         (event,) = table.events(watcher, 1)
         assert event == [0, 1, [1, 0, ["a", [1]]]]
         assert table.server.dispatcher.requests == requests and table.store.groups == 0

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from support.spending import Clock, clock_in_hand
 from support.stepped import MemoryLog, Stepped, ZmqPeer
 
 from kvzmq.protocol import msgpack
@@ -18,16 +19,9 @@ from kvzmq.server.slow_log import SlowLog
 from kvzmq.store.log import Log
 
 SLOW_S = 0.15
-"""How long what is slow takes; half of it makes a request slow. A busy machine must not make the others slow."""
+"""How long what is slow takes, by the clock that the server measures with; half of it makes a request slow."""
 
 PHASES = ("queued_s", "executed_s", "synced_s", "sent_s")
-
-
-def spend(seconds: float) -> None:
-    """Be busy so long, by the clock that the server measures with."""
-    until_s = time.perf_counter() + seconds
-    while time.perf_counter() < until_s:
-        pass
 
 
 class SlowDisk(MemoryLog):
@@ -35,17 +29,27 @@ class SlowDisk(MemoryLog):
 
     append_s = sync_s = 0.0
 
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
     def append(self, group: bytes) -> Any:
-        spend(self.append_s)
+        self._clock.spend(self.append_s)
         return super().append(group)
 
     def sync(self) -> None:
-        spend(self.sync_s)
+        self._clock.spend(self.sync_s)
+
+
+@pytest.fixture(autouse=True)
+def clock() -> Iterator[Clock]:
+    with clock_in_hand() as clock:
+        yield clock
 
 
 @pytest.fixture
-def disk() -> SlowDisk:
-    return SlowDisk()
+def disk(clock: Clock) -> SlowDisk:
+    return SlowDisk(clock)
 
 
 @pytest.fixture(params=["plain", "with metrics"])
@@ -61,10 +65,10 @@ def slow_requests(table: Stepped, limit: int = 256) -> list[MonitoredRequest]:
     return decode_requests(msgspec.msgpack.encode(found))
 
 
-def slowly(do: Callable[..., Any], seconds: float = SLOW_S) -> Callable[..., Any]:
+def slowly(clock: Clock, do: Callable[..., Any]) -> Callable[..., Any]:
     def slow(*arguments: Any) -> Any:
         found = do(*arguments)
-        spend(seconds)
+        clock.spend(SLOW_S)
         return found
 
     return slow
@@ -104,11 +108,13 @@ def test_a_slow_append_counts_as_waiting(table: Stepped, disk: SlowDisk) -> None
 
 
 @pytest.mark.parametrize("op", [["insert_many", {f"k{n}": n for n in range(100)}], ["keys"], ["lookup", "a"]])
-def test_a_slow_execution_is_told_as_such(table: Stepped, monkeypatch: pytest.MonkeyPatch, op: list[Any]) -> None:
+def test_a_slow_execution_is_told_as_such(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch, clock: Clock, op: list[Any]
+) -> None:
     """Whether it was measured by itself or not. Seen red with what is not measured counted as sending."""
     peer = table.zmq()
     table.call(peer, "ping")
-    monkeypatch.setattr(table.store.table, "execute", slowly(table.store.table.execute))
+    monkeypatch.setattr(table.store.table, "execute", slowly(clock, table.store.table.execute))
     table.call(peer, *op)
     monkeypatch.undo()
     (found,) = slow_requests(table)
@@ -116,10 +122,12 @@ def test_a_slow_execution_is_told_as_such(table: Stepped, monkeypatch: pytest.Mo
     assert found.operations[0].name == op[0]
 
 
-def test_slow_sending_of_a_large_reply_is_told_as_such(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_sending_of_a_large_reply_is_told_as_such(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     peer = table.zmq()
     table.call(peer, "insert", "a", "x" * 100_000)
-    monkeypatch.setattr(table.router, "flush", slowly(table.router.flush))
+    monkeypatch.setattr(table.router, "flush", slowly(clock, table.router.flush))
     table.call(peer, "lookup", "a")
     monkeypatch.undo()
     found = next(one for one in slow_requests(table) if one.operations[0].name == "lookup")
@@ -127,17 +135,21 @@ def test_slow_sending_of_a_large_reply_is_told_as_such(table: Stepped, monkeypat
     assert found.reply_bytes > 100_000
 
 
-def test_slow_reading_of_a_request_is_told_as_waiting(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_reading_of_a_request_is_told_as_waiting(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     peer = table.zmq()
     table.call(peer, "ping")
-    monkeypatch.setattr(msgpack, "decode_request", slowly(msgpack.decode_request))
+    monkeypatch.setattr(msgpack, "decode_request", slowly(clock, msgpack.decode_request))
     table.call(peer, "lookup", "a")
     monkeypatch.undo()
     (found,) = slow_requests(table)
     check_phases(found, "queued_s")
 
 
-def test_who_waited_for_a_slow_one_is_told_apart_from_it(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waited_for_a_slow_one_is_told_apart_from_it(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
     """Seen red with one time for all requests of a step."""
     one, other, third = table.zmq(), table.zmq(), table.zmq()
     for peer in (one, other, third):
@@ -145,7 +157,7 @@ def test_who_waited_for_a_slow_one_is_told_apart_from_it(table: Stepped, monkeyp
     execute = table.store.table.execute
     monkeypatch.setattr(
         table.store.table, "execute",
-        lambda request: slowly(execute)(request) if len(request.ops) > 100 else execute(request),
+        lambda request: slowly(clock, execute)(request) if len(request.ops) > 100 else execute(request),
     )  # fmt: skip
     one.send(["lookup", "before"])
     table.server.dispatcher.began_ns = time.perf_counter_ns()
@@ -162,7 +174,7 @@ def test_who_waited_for_a_slow_one_is_told_apart_from_it(table: Stepped, monkeyp
 
 
 def test_a_request_that_waited_for_an_index_is_slow_by_what_it_waited(
-    table: Stepped, monkeypatch: pytest.MonkeyPatch
+    table: Stepped, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     """Seen red with steps that were quick themselves not looked at."""
     peer = table.zmq()
@@ -173,7 +185,7 @@ def test_a_request_that_waited_for_an_index_is_slow_by_what_it_waited(
 
     def slow_work(*arguments: float) -> None:
         work(*arguments)
-        spend(left_s.pop() if left_s else 0.0)
+        clock.spend(left_s.pop() if left_s else 0.0)
 
     monkeypatch.setattr(table.server.dispatcher.deferral, "work", slow_work)
     table.call(peer, "query", "n", 5)

@@ -246,7 +246,7 @@ def test_the_replies_of_a_peer_that_is_gone_never_reach_the_next_one(table: Step
     """Red when peers were told apart by descriptor and the reply came after the descriptor's reuse."""
     first = table.tcp()
     first.send(line(method="size"))
-    table.server._poller.poll(1000)
+    table.server._poller.poll(60_000)
     (arrival,) = table.bridge.drain()
     fd = next(iter(table.bridge._connections.values())).socket.fileno()
     first.reset()
@@ -421,7 +421,7 @@ def test_several_hundred_pipelining_clients_share_a_step(table: Stepped) -> None
     for peer in peers:
         peer.send(line(method="size") * 200)
     left = {peer: 200 for peer in peers}
-    table.server._poller.poll(1000)
+    table.server._poller.poll(60_000)
     while any(left.values()):
         assert table.server.step(0.05) <= 2048
         for peer in peers:

@@ -227,3 +227,16 @@ def test_times_and_rates_are_short() -> None:
     assert [rate(value) for value in (0.0, 0.25, 8.5, 99.4, 99.96, 41234.4)] == [
         "0", "0.25", "8.5", "99.4", "100", "41,234",
     ]  # fmt: skip
+
+
+def test_the_help_fits_a_screen_of_80_by_24() -> None:
+    rows = drawn(gathered(), View(help=True))
+    said = " ".join(" ".join(rows).split())
+    assert "requests/s, received/s, taken/s, unread, watches, connected" in said
+    assert "until the replies were handed over" in said and "docs/observing.md." in said
+    assert len(rows) == 24 and all(len(row) <= 80 for row in rows)
+
+
+def test_a_narrow_screen_shows_addresses_rather_than_transports() -> None:
+    assert any("127.0.0.1:40000" in row for row in drawn(gathered()))
+    assert any("router 127.0.0.1:40000" in row for row in drawn(gathered(), columns=120))

@@ -43,16 +43,16 @@ def test_misuse_is_found(tmp_path: Path) -> None:
 
 
 def test_a_reply_that_was_executed_and_not_synced_cannot_be_sent(tmp_path: Path) -> None:
-    """Guarantee 3, by type: only `Step.sync` and `Step.release` give out what a transport sends."""
+    """Guarantee 3, by type: only `Group.sync` and `Group.release` give out what a transport sends."""
     program = tmp_path / "early.py"
     program.write_text(
         "from kvzmq.protocol.messages import Request\n"
         "from kvzmq.server.transport import Transport\n"
         "from kvzmq.store.store import Store\n"
         "def answer(store: Store, transport: Transport, request: Request) -> None:\n"
-        "    step = store.begin([request], 1)\n"
-        "    transport.send(1, step.execute(request))\n"
-        "    transport.send(1, *step.sync())\n"
+        "    group = store.begin([request], 1)\n"
+        "    transport.send(1, group.execute(request))\n"
+        "    transport.send(1, *group.sync())\n"
     )
     done = check(program, tmp_path)
     assert [line.split(":")[1] for line in done.stdout.splitlines() if ": error:" in line] == ["6"], done.stdout

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kvzmq.cli import show
-from kvzmq.cli.commands.check import utc
 from kvzmq.cli.connection import Connection, TableCommand, json_option
 from kvzmq.cli.progress import Progress
 from kvzmq.cli.replacing import replacing
-from kvzmq.units import count, size
+from kvzmq.units import count, size, utc
 
 if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client

@@ -43,7 +43,8 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     type=click.IntRange(1, CONNECTIONS_MAX),
     default=50,
     show_default=True,
-    help="Connections at the same time.",
+    metavar="N",
+    help="Connections at the same time. (Before the command's name -c is the server: kvzmq -c URL bench.)",
 )
 @click.option(
     "-n",
@@ -51,6 +52,7 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     type=click.IntRange(1),
     default=100_000,
     show_default=True,
+    metavar="N",
     help="Operations in each test, all clients together.",
 )
 @click.option(
@@ -60,6 +62,7 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     type=click.IntRange(0, 1 << 20),
     default=3,
     show_default=True,
+    metavar="BYTES",
     help="Size of a value in bytes.",
 )
 @click.option(
@@ -68,10 +71,17 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     type=click.IntRange(1, 10_000_000),
     default=10_000,
     show_default=True,
+    metavar="N",
     help="How many different keys there are.",
 )
 @click.option(
-    "-P", "--pipeline", type=click.IntRange(1, 10_000), default=1, show_default=True, help="Operations in one request."
+    "-P",
+    "--pipeline",
+    type=click.IntRange(1, 10_000),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Operations in one request.",
 )
 @click.option(
     "-t",
@@ -79,6 +89,7 @@ def _split_tests(ctx: click.Context, param: click.Parameter, value: str) -> list
     callback=_split_tests,
     default=",".join(TESTS),
     show_default=True,
+    metavar="NAMES",
     help="The tests to run, separated by commas.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print one line for each test.")

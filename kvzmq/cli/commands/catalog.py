@@ -20,7 +20,7 @@ from kvzmq.errors import CatalogError
     default=DEFAULT_HOST,
     show_default=True,
     envvar="KVZMQ_CATALOG_HOST",
-    show_envvar=True,
+    metavar="HOST",
     help="Listen on this address; 0.0.0.0 is every address of this machine.",
 )
 @click.option(
@@ -28,7 +28,7 @@ from kvzmq.errors import CatalogError
     default=DEFAULT_PORT,
     show_default=True,
     envvar="KVZMQ_CATALOG_PORT",
-    show_envvar=True,
+    metavar="PORT",
     type=click.IntRange(0, 65535),
     help="Listen on this port, UDP and TCP, and for updates by TCP on the next one; 0 takes a free one.",
 )
@@ -37,7 +37,6 @@ from kvzmq.errors import CatalogError
     default=LIFETIME_S,
     show_default=True,
     envvar="KVZMQ_CATALOG_LIFETIME",
-    show_envvar=True,
     metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
     help="Drop a server after this time without a word from it.",
@@ -56,8 +55,8 @@ def catalog(host: str, port: int, lifetime: float) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server = CatalogServer(host, port, lifetime_s=lifetime)
-    except CatalogError as e:
-        click.echo(f"kvzmq catalog: {e}\nIf a catalog runs there, use it, or choose another --port.", err=True)
+    except CatalogError as error:
+        click.echo(f"kvzmq catalog: {error}\nIf a catalog runs there, use it, or choose another --port.", err=True)
         sys.exit(REFUSED_TO_START)
     try:
         click.echo(f"Listening on port {server.port}\nFor people: http://{server.address}/")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 
 import click
@@ -15,7 +14,7 @@ from kvzmq.cli.connection import json_option
 from kvzmq.store.offline import backup
 from kvzmq.store.offline.check import FileReport, Report, inspect
 from kvzmq.store.offline.reading import Reading
-from kvzmq.units import count, size
+from kvzmq.units import count, size, utc
 
 _LISTED = 10
 
@@ -88,12 +87,14 @@ def _show(report: Report, as_json: bool) -> None:
 
 _ADVICE = {
     False: "DAMAGED: `kvzmq check --repair` saves what can be read to a copy",
-    True: "DAMAGED: take an earlier backup",
+    True: "DAMAGED, or no backup: take an earlier one",
 }
 
 
 def _summary(file: FileReport) -> str:
     if file.checkpoint:
+        if file.last_group is None:
+            return f"{size(file.bytes)}, no checkpoint that can be read"
         sections = count(file.frames, "section")
         return f"{size(file.bytes)}, checkpoint of everything up to group {file.last_group}, {sections}"
     if file.first_group is None:
@@ -131,14 +132,8 @@ def _between(from_us: int | None, to_us: int | None) -> str:
     return f"{utc(from_us or 0)} to {utc(to_us or 0)}"
 
 
-def utc(time_us: int) -> str:
-    """Return a time as people and programs read it: 2026-01-31T12:00:00.000000Z."""
-    moment = datetime.fromtimestamp(time_us / 1e6, timezone.utc)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _repair(reading: Reading, report: Report, output: Path, as_json: bool) -> None:
-    from kvzmq.cli.commands.transfer import line_of
+    from kvzmq.cli.rows.lines import line_of
     from kvzmq.store.offline import repair
 
     if reading.in_use:

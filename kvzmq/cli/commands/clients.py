@@ -14,6 +14,8 @@ _COLUMNS = (
     "watches",
 )  # fmt: skip
 _HEADS = ("name", "transport", "address", "connected", "requests", "received", "unread", "dropped", "watches")
+_SPARE = ("transport", "dropped", "connected", "watches")
+"""What a narrow terminal does without: names begin with the transport, as a rule."""
 
 
 @click.command(cls=TableCommand)
@@ -52,14 +54,15 @@ def _kick(connection: Connection, names: tuple[str, ...]) -> bool:
 
 def _list(found: list[dict[str, Any]], as_json: bool) -> None:
     from kvzmq.cli import show
+    from kvzmq.units import count
 
     if as_json:
         show.put(map(show.encode_json, found))
     elif show.on_terminal():
-        show.table(
-            _HEADS, ([_for_people(column, one[column]) for column in _COLUMNS] for one in found), right=range(3, 9)
-        )
-        show.note(f"{len(found)} client{'' if len(found) == 1 else 's'}")
+        lines = ([_for_people(column, one[column]) for column in _COLUMNS] for one in found)
+        left_out = show.table(_HEADS, lines, right=range(3, 9), spare=_SPARE)
+        narrow = f"; left out for want of room: {', '.join(left_out)}" if left_out else ""
+        show.note(f"{count(len(found), 'client')}{narrow}")
     else:
         show.put(
             "\t".join("-" if one[column] is None else str(one[column]) for column in _COLUMNS).encode() for one in found

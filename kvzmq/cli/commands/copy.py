@@ -20,8 +20,10 @@ import click
 from kvzmq import errors
 from kvzmq.cli import NOT_FOUND, show
 from kvzmq.cli.arguments import KEY
-from kvzmq.cli.commands.transfer import BATCH_ROWS, EPOCH, Batch, Found, Row, from_directory, from_server, with_lives
 from kvzmq.cli.connection import Connection, TableCommand
+from kvzmq.cli.rows.batches import BATCH_ROWS, Batch, remove_others
+from kvzmq.cli.rows.lines import EPOCH, Row
+from kvzmq.cli.rows.sources import Found, from_directory, from_server, with_lives
 from kvzmq.protocol import msgpack
 from kvzmq.units import count
 
@@ -58,6 +60,8 @@ def copy(ctx: click.Context, source: str, target: str, prefix: str, replace: boo
     then the exit code is 1.
     """
     connection: Connection = ctx.obj
+    if "://" not in target and ("/" in target or Path(target).is_dir()):
+        raise click.UsageError(f"{target} is a directory: start a server on it, and give that one's URL")
     to = connection.with_settings(url=target)
     ctx.call_on_close(to.close)
     table = to.table
@@ -74,7 +78,7 @@ def copy(ctx: click.Context, source: str, target: str, prefix: str, replace: boo
         ctx.call_on_close(of.close)
         copied = _copy_server(of.table, table, prefix)
         where = f"as {of.where} was at revision {copied.revision:,}"
-    removed = _remove_others(table, prefix, copied.keys) if replace else 0
+    removed = sum(remove_others(table, copied.keys, prefix)) if replace else 0
     others = f", {removed:,} others removed" if replace else ""
     if not copied.whole:
         show.note(f"kvzmq: {count(len(copied.keys), 'row')} copied{others}, but FROM is written to without a rest: "
@@ -83,9 +87,20 @@ def copy(ctx: click.Context, source: str, target: str, prefix: str, replace: boo
     show.note(f"{count(len(copied.keys), 'row')} copied, {where}{others}")
 
 
+def _serves(table: Client, prefix: str, epoch: str | None) -> bool:
+    """Say whether a server's table is in this epoch: then it is the table of the epoch, and no copy or restored one."""
+    try:
+        with table.watch(prefix) as watch:
+            return watch.epoch == epoch
+    except errors.NotAllowed:
+        return False  # the key may only write there, so it cannot be told
+
+
 def _copy_server(source: Client, target: Client, prefix: str) -> _Copied:
     keys: set[str] = set()
     with source.watch(prefix) as watch:
+        if _serves(target, prefix, watch.epoch):
+            raise click.UsageError("FROM and TO serve the same table: there is nothing to copy")
         _send(target, from_server(source, prefix), keys)
         for _ in range(_PASSES_MAX):
             revision = watch.progress()
@@ -135,11 +150,3 @@ def _send(target: Client, found: Iterable[Found], keys: set[str]) -> None:
         (keys.discard if value is None else keys.add)(key)
     if batch:
         batch.send(target)
-
-
-def _remove_others(target: Client, prefix: str, keys: set[str]) -> int:
-    removed = 0
-    others = (key for key in target.keys(prefix) if key not in keys)
-    while page := list(islice(others, BATCH_ROWS)):
-        removed += target.remove_many(page)
-    return removed

@@ -23,7 +23,8 @@ def doctor(ctx: click.Context, data: Path | None, as_json: bool) -> None:
     """Say what is wrong with the server, or soon will be, and the command that mends it.
 
     It asks the server for its figures and its clients, and with --data reads the files: whether they are whole, unless
-    a server has them open, and on what file system they are. Exit code 1 if it found something.
+    a server has them open, and on what file system they are. Exit code 1 if it found something, also if it may not ask:
+    under CURVE its key needs the right admin.
     """
     from kvzmq.cli import show
     from kvzmq.observing import doctor as checks
@@ -35,8 +36,10 @@ def doctor(ctx: click.Context, data: Path | None, as_json: bool) -> None:
         evidence.stats = figures_of(connection.table.stats())
         evidence.asked_s = checks.now_s()
         evidence.clients = clients_of(connection.table.clients())
-    except errors.RequestRefused:
+    except errors.InvalidMethod:
         pass  # one of an earlier version, which does not list its clients
+    except errors.NotAllowed as error:
+        evidence.refusal = str(error)
     except (errors.KvzmqError, OSError) as error:
         evidence.silence = str(error)
     if data is not None:

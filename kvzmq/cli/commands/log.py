@@ -13,12 +13,12 @@ import click
 from kvzmq import errors
 from kvzmq.cli import show
 from kvzmq.cli.arguments import duration_s
-from kvzmq.cli.commands.check import utc
 from kvzmq.cli.connection import json_option
 from kvzmq.cli.param_type import ParamType
 from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.store.offline.audit import AuditEntry, AuditFilter, entries
 from kvzmq.store.offline.reading import Reading
+from kvzmq.units import utc
 
 _WRITES = sorted(name for name, kind in OPERATIONS.items() if kind.writes)
 _KEYS_SHOWN = 5

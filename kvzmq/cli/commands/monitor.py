@@ -65,7 +65,7 @@ def _show(requests: Monitor, count: int | None, as_json: bool) -> None:
 
     terminal = show.on_terminal() and not as_json
     if terminal:
-        click.secho(records.live_line(records.HEADS, _columns()), bold=True)
+        click.secho(records.line(records.HEADS, _columns()), bold=True)
     connections = requests.connections
     for seen, record in enumerate(requests, start=1):
         if requests.connections != connections:
@@ -74,7 +74,7 @@ def _show(requests: Monitor, count: int | None, as_json: bool) -> None:
         if record.dropped and not as_json:
             show.note(f"kvzmq: {record.dropped:,} requests are not shown here")
         if terminal:
-            click.echo(_colored(record, records.live_line(records.as_cells(record), _columns())))
+            click.echo(_colored(record, records.line(records.as_cells(record), _columns())))
         else:
             show.put([records.as_json(record) if as_json else records.as_fields(record)])  # flushed at once
         if seen == count:

@@ -58,7 +58,7 @@ def shell(ctx: click.Context, history: Path | None) -> None:
 
 
 def _on_terminal(session: Shell, history: Path) -> None:
-    from kvzmq.cli.commands import editing
+    from kvzmq.cli import editing
 
     click.echo(f"kvzmq {__version__}. Type help for help, Tab to complete, Ctrl-D to leave.")
     with contextlib.suppress(errors.KvzmqError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import click
 
 from kvzmq.cli.connection import Connection, TableCommand, json_option
@@ -31,7 +33,11 @@ def slowlog(connection: Connection, limit: int, as_json: bool) -> None:
     if as_json:
         show.put(map(records.as_json, found))
     elif show.on_terminal():
-        show.table(records.HEADS, map(records.as_cells, found), right=records.RIGHT)
+        columns = shutil.get_terminal_size().columns
+        if found:
+            click.secho(records.line(records.HEADS, columns), bold=True)
+        for record in found:
+            click.echo(records.line(records.as_cells(record), columns))
         show.note(f"{len(found)} slow request{'' if len(found) == 1 else 's'}")
     else:
         show.put(map(records.as_fields, found))

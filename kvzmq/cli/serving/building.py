@@ -10,10 +10,10 @@ import click
 import zmq
 
 from kvzmq import errors
-from kvzmq.cli.securing import Secured, refuse_unprotected, secure
 from kvzmq.cli.serving.announcing import announcer_of
 from kvzmq.cli.serving.log import compactor_of, open_home, recover, refuse_no_table
 from kvzmq.cli.serving.options import Options
+from kvzmq.cli.serving.securing import Secured, refuse_unprotected, secure
 from kvzmq.curve import read_token
 from kvzmq.server.loop import Server
 from kvzmq.server.metrics import Metrics

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from kvzmq import errors
 from kvzmq.server.loop import Compaction
-from kvzmq.store.file.compaction import Compactor, renew
+from kvzmq.store.file.compaction import Compactor, upgrade
 from kvzmq.store.file.file_log import NAME, FileLog
 from kvzmq.store.file.files import DiskDirectory
 from kvzmq.store.log import Log
@@ -67,7 +67,7 @@ class DirectoryHome:
 
     def check(self, store: Store) -> None:
         """Begin a new log if the one that was recovered is of an earlier version."""
-        renew(self.log)
+        upgrade(self.log)
 
     def compactor(self, store: Store, after_records: int | None, after_bytes: int | None) -> Compaction:
         return Compactor(store, self.log, after_records, after_bytes)
@@ -132,19 +132,22 @@ class ClusterHome:
         return 0 if self._kept.head is None else self._kept.head.bytes
 
     def check(self, store: Store) -> None:
-        """Check that the table has in its history what this server has served.
+        """Check that the table has in its history what this server has served; remove what it has left, if killed.
 
         Raises:
             LogWentBack: it has not
             EtcdError: etcd does not answer
+            OSError: the directory cannot be written to
         """
+        from kvzmq.store.etcd.former import succeed
         from kvzmq.store.etcd.local_copy import begin_generation, check_index, check_seen, read_generation
 
         name = self._settings.name
-        check_index(self._cluster, name, self._cluster.index(), self._is_new_epoch)
+        check_index(self._cluster, name, self._cluster.index_at, self._is_new_epoch)
         begin = begin_generation if self._is_new_epoch else read_generation
         self._generation = begin(self._cluster, name)
         check_seen(self._copy.read_seen(name), self._generation, store.table.epochs, store.revision)
+        succeed(self._cluster, name, self.log.server, self._copy.path)
 
     def compactor(self, store: Store, after_records: int | None, after_bytes: int | None) -> Compaction:
         from kvzmq.store.etcd.upkeep import Lookout, Upkeep

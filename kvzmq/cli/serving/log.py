@@ -80,7 +80,8 @@ def _say_what_it_serves(home: Home, store: Store, endpoints: Sequence[str], seco
         table = store.table
         what = (
             f"{count(len(table.rows), 'row')}, revision {table.revision:,}, recovered in {duration(seconds)} from "
-            f"a checkpoint of {size(home.checkpoint_bytes)} and {count(store.records, 'request')} in the log"
+            + (f"a checkpoint of {size(home.checkpoint_bytes)} and " if home.checkpoint_bytes else "")
+            + f"{count(store.records, 'request')} in the log"
         )
     identity = store.identity()
     _log.info(

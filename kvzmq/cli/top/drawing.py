@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from rich.text import Text
 
@@ -32,6 +33,7 @@ BLOCKS, PLAIN = "▁▂▃▄▅▆▇█", "._-=+*#@"
 _HEAD, _DIM, _LABEL, _VALUE = "bold", "bright_black", "cyan", "bold"
 _SPARK, _BAD, _WARN = "green", "bold white on red", "bold yellow"
 _PHASE_COLORS = ("blue", "green", "yellow", "magenta")
+_HELP_COLUMNS = 8
 _NAME_COLUMNS = 12
 _VALUE_COLUMNS = 11
 _ALARMS_MAX = 3
@@ -62,7 +64,7 @@ def picture(gathered: Gathered, view: View, screen: Size, clock: str) -> Sequenc
     lines = [_header(gathered, view, screen, clock), *_trouble(gathered, screen)]
     body = screen.lines - 1 - len(lines)
     if view.help:
-        lines += _help(body)
+        lines += _help(screen.columns, body)
     else:
         lines += list(_report(gathered, view, screen, body))
     lines = lines[: screen.lines - 1]
@@ -148,16 +150,21 @@ _SHORT: Mapping[str, str] = {
 """The keys that the footer names; view.KEYS has them all."""
 
 
-def _help(lines_max: int) -> Sequence[Text]:
-    lines = [Text(), *(Text.assemble((f"  {key.shown:6}", _HEAD), key.help) for key in HELP)]
-    explained = (
-        "",
-        "  Latencies are the server's: from the end of the poll until the replies were handed over.",
-        "  changes/sync: changes made durable by one wait for the disk. Where a server is busy, latencies",
-        "  and phases are of one step a millisecond, and requests of a client are estimates.",
-        "  What is wrong is what kvzmq doctor says; what to do then: docs/observing.md.",
-    )
-    return [*lines, *map(Text, explained)][:lines_max]
+_EXPLAINED = (
+    "Latencies are the server's: from the end of the poll until the replies were handed over. changes/sync: changes "
+    "made durable by one wait for the disk. Where a server is busy, latencies and phases are of one step a "
+    "millisecond, and requests of a client are estimates. What is wrong is what kvzmq doctor says; what to do then: "
+    "docs/observing.md."
+)
+
+
+def _help(columns: int, lines_max: int) -> Sequence[Text]:
+    lines = [Text()]
+    for key in HELP:
+        first, *rest = wrap(key.help, columns - _HELP_COLUMNS)
+        lines.append(Text.assemble((f"  {key.shown:{_HELP_COLUMNS - 2}}", _HEAD), first))
+        lines += [Text(" " * _HELP_COLUMNS + line) for line in rest]
+    return [*lines, Text(), *(Text(f"  {line}") for line in wrap(_EXPLAINED, columns - 2))][:lines_max]
 
 
 # ---- the figures
@@ -263,7 +270,8 @@ def _clients(rates: Rates, view: View, screen: Size) -> Iterator[Text]:
         address = one.client["address"] or "?"
         where = "" if one.client["name"].endswith(address) else f" {show.printable(address)}"
         drawn = Text(_columns(*cells[:shown]), "" if one.requests_per_s else _DIM)
-        yield drawn.append(f"  {one.client['transport']}{where}", _DIM)
+        transport = f"  {one.client['transport']}" if screen.columns >= _TRANSPORT_FROM_COLUMNS else " "
+        yield drawn.append(f"{transport}{where}", _DIM)
 
 
 _CLIENT_COLUMNS: Sequence[tuple[str, int, Callable[[ClientRates], str]]] = (
@@ -276,6 +284,8 @@ _CLIENT_COLUMNS: Sequence[tuple[str, int, Callable[[ClientRates], str]]] = (
 """What is shown of a client besides its name: head, width, and how it is written; the last where there is room."""
 
 _WATCHES_FROM_COLUMNS = 90
+_TRANSPORT_FROM_COLUMNS = 100
+"""Names begin with the transport, unless the client has chosen its own."""
 
 
 def _known_size(amount: float | None) -> str:
@@ -289,7 +299,8 @@ def _prefixes(gathered: Gathered, view: View, screen: Size) -> Iterator[Text]:
     elif gathered.prefixes is not None:
         shares = [pair for pair in gathered.prefixes.shares(50) if view.passes(pair[0])][:_PREFIXES_MAX]
         if not shares:
-            yield Text(" no request with a key so far", _DIM)
+            asked = f"for a key with {show.printable(view.pattern)}" if view.pattern else "with a key"
+            yield Text(f" no request {asked} so far", _DIM)
         width = max(10, screen.columns - 50)
         for prefix, share in shares:
             line = Text(f" {_fitted(show.printable(prefix), 34)} {share:>5.0%}  ")

@@ -7,7 +7,6 @@ the server.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import io
 import signal
@@ -25,6 +24,7 @@ from kvzmq.cli.top.gathering import ANSWER_S_MAX, Gathered
 from kvzmq.cli.top.screen import Screen
 from kvzmq.cli.top.view import View, keys_in
 from kvzmq.client.asyncio.client import AsyncClient, connect_async
+from kvzmq.observing.waiting import ends_within
 
 _PROBE_S = 0.5
 _SAMPLE_LOOK_S = 0.1
@@ -82,8 +82,7 @@ class Watching:
             self._draw()
             self._hurry.clear()
             left_s = self._view.interval_s - (time.monotonic() - began_s)
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), max(0.0, left_s))
+            await ends_within(self._hurry.wait(), max(0.0, left_s))
 
     async def _explain(self) -> None:
         """Say why nothing came, where a plain connection tells."""

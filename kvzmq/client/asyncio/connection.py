@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kvzmq import errors
+from kvzmq.client.core.base import BaseConnection
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.reads import LINEARIZABLE, Reads
@@ -108,24 +109,13 @@ async def resolve_endpoint(endpoints: Endpoints, lineage: str | None) -> None:
                 raise
 
 
-class AsyncConnection:
-    """A connection that the tasks of one event loop share.
-
-    Args:
-        targets: the servers, tried in turn
-        timeout_s: how long a call may take unless it says otherwise
-        open_socket: makes a socket to one of them
-        reads: how new what is read has to be
-    """
+class AsyncConnection(BaseConnection):
+    """A connection that the tasks of one event loop share."""
 
     def __init__(
         self, targets: Sequence[Target], timeout_s: float, open_socket: Opener, reads: Reads = LINEARIZABLE
     ) -> None:
-        self.targets = targets
-        self.reads = reads
-        self.timeout_s = timeout_s
-        self.open_socket = open_socket
-        self.closed = False
+        super().__init__(targets, timeout_s, open_socket, reads)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._begin(None, 0)
 

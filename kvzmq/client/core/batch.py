@@ -8,8 +8,9 @@ from typing import Any, Generic, TypeVar
 
 from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.calls import Calls, together
+from kvzmq.client.core.procedures import Procedure
 from kvzmq.client.core.session import SHARED_BYTES_MAX
-from kvzmq.protocol.messages import OPERATIONS_MAX
+from kvzmq.protocol.limits import OPERATIONS_MAX
 
 T = TypeVar("T")
 
@@ -111,11 +112,20 @@ class Batch:
         """Let `key` live `ttl_s` seconds from now, or for good; a KeyError if it is absent."""
         return self._add(self._calls.expire(key, ttl_s))
 
-    def give_up(self, error: BaseException) -> None:
-        """Note why the operations that are not settled never will be."""
-        for _, pending in self._gathered:
-            if not pending.settled:
-                pending.settle(None, error)
+    def requests(self) -> list[Call]:
+        """Return what to send, in order: calls whose finish settles each operation by itself."""
+        raise NotImplementedError
+
+    def sending(self) -> Procedure[None]:
+        """Send the batch; where that ends with an error, so do all results that are not there."""
+        try:
+            for call in self.requests():  # noqa: UP028, as the iterator of a list can be sent nothing
+                yield call
+        except BaseException as error:
+            for _, pending in self._gathered:
+                if not pending.settled:
+                    pending.settle(None, error)
+            raise
 
     def __len__(self) -> int:
         return len(self._gathered)
@@ -152,7 +162,6 @@ class Pipeline(Batch):
         return self._add(self._calls.query(subkey, subvalue, type))
 
     def requests(self) -> list[Call]:
-        """Return what to send, in order: calls whose finish settles each operation by itself."""
         parts: list[_Gathered] = []
         size = count = 0
         for call, pending in self._gathered:
@@ -172,19 +181,9 @@ class Transaction(Batch):
         super().__init__(calls)
         self._checks = checks
 
-    def request(self) -> Call:
-        """Return what to send; its finish raises if nothing was applied."""
-        return self._calls.transaction(self._checks, [_settling(*operation) for operation in self._gathered])
-
-
-@contextmanager
-def sent(batch: Batch) -> Iterator[None]:
-    """Let a batch's results tell the error with which sending it ended."""
-    try:
-        yield
-    except BaseException as error:
-        batch.give_up(error)
-        raise
+    def requests(self) -> list[Call]:
+        """Return what to send: one call, whose finish raises if nothing was applied."""
+        return [self._calls.transaction(self._checks, [_settling(*operation) for operation in self._gathered])]
 
 
 def _settling(call: Call, pending: Pending[Any]) -> Call:

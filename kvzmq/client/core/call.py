@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from kvzmq import errors
+from kvzmq.protocol.encoding import decode_value
 
 
 class Result(msgspec.Struct, array_like=True, gc=False):
@@ -17,6 +18,14 @@ class Result(msgspec.Struct, array_like=True, gc=False):
 
     code: int
     payload: Raw
+
+    def error(self) -> errors.KvzmqError:
+        """Return the error of a request that was refused, with what the server says of it."""
+        try:
+            reason = str(decode_value(self.payload))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            reason = "the server gave no readable reason"
+        return errors.error_of(self.code, reason)
 
 
 class Call(msgspec.Struct, eq=False):

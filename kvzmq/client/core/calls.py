@@ -11,7 +11,9 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.client.core import values
 from kvzmq.client.core.call import Call, Result
-from kvzmq.protocol import encoding, messages, operations
+from kvzmq.errors import OK
+from kvzmq.protocol import limits
+from kvzmq.protocol.encoding import decode_value, encode_value
 
 
 class _Absent:
@@ -37,33 +39,30 @@ ABSENT = _Absent()
 RAISE: Any = object()
 """Stands for "raise KeyError" where a default may be given."""
 
-OPERATIONS_BYTES_MAX = messages.REQUEST_BYTES_LIMIT - 64
+OPERATIONS_BYTES_MAX = limits.REQUEST_BYTES_LIMIT - 64
 """What the largest request that any server takes has room for besides its head; most take less."""
-
-BACKUP_POLL_S = 0.05
-"""How often a client asks whether its backup can be read."""
-
-BACKUP_ENDED = "the server's file ended before the backup did: begin again"
 
 _PAGE_CLIENTS = 200
 """How many clients of the server are asked for at a time."""
 
-SLOW_REQUESTS = operations.SLOW_REQUESTS_MAX
+SLOW_REQUESTS = limits.SLOW_REQUESTS_MAX
 """How many slow requests a client asks for unless told otherwise: all that a server tells."""
 
 PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
 
 
+_NO_SUCH_KEY = errors.NoSuchKey.code
+
 _REASONS = {
-    errors.NoSuchKey.code: "no such key",
+    _NO_SUCH_KEY: "no such key",
     errors.ResultTooLarge.code: "the results do not fit one reply: ask for less at a time",
 }
 """What an error says for which the reply had no room."""
 
 
 def _raise(result: Result) -> NoReturn:
-    reason = encoding.decode_value(result.payload) or _REASONS.get(result.code, "the server gave no reason")
+    reason = decode_value(result.payload) or _REASONS.get(result.code, "the server gave no reason")
     raise errors.error_of(result.code, reason)
 
 
@@ -73,20 +72,20 @@ def payload_of(result: Result) -> Raw:
     Raises:
         KvzmqError: the error the result stands for
     """
-    if result.code != errors.OK:
+    if result.code != OK:
         _raise(result)
     return result.payload
 
 
 def _plain(results: list[Result]) -> Any:
     result = results[0]
-    if result.code != errors.OK:
+    if result.code != OK:
         _raise(result)
-    return encoding.decode_value(result.payload)
+    return decode_value(result.payload)
 
 
 def _nothing(results: list[Result]) -> None:
-    if results[0].code != errors.OK:
+    if results[0].code != OK:
         _raise(results[0])
 
 
@@ -94,12 +93,16 @@ def _typed(kind: Any) -> Callable[[list[Result]], Any]:
     return _plain if kind is Any else lambda results: values.decode(payload_of(results[0]), kind)
 
 
-_WRITES = {method: kind.writes for method, kind in operations.OPERATIONS.items()}
+WRITES = frozenset((
+    "insert", "insert_many", "remove", "remove_many", "compare_and_set", "setdefault", "increment", "expire",
+    "transaction",
+))  # fmt: skip
+"""The methods that write, as far as clients call them; as declared in `protocol`, which is not imported here."""
 
 
 def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _plain) -> Call:
     try:
-        data = encoding.encode_value(operation)
+        data = encode_value(operation)
     except UnicodeEncodeError as error:
         raise errors.InvalidRequest(f"{_short(error.object)} has a lone surrogate: not Unicode text") from None
     except OverflowError as error:
@@ -107,9 +110,9 @@ def _call(operation: tuple[Any, ...], finish: Callable[[list[Result]], Any] = _p
     size = len(data)
     if size > OPERATIONS_BYTES_MAX:
         raise errors.InvalidRequest(
-            f"{size} bytes do not fit a request of {messages.REQUEST_BYTES_LIMIT}: send less at a time"
+            f"{size} bytes do not fit a request of {limits.REQUEST_BYTES_LIMIT}: send less at a time"
         )
-    return Call([Raw(data)], _WRITES[operation[0]], finish, size)
+    return Call([Raw(data)], operation[0] in WRITES, finish, size)
 
 
 def _short(text: object) -> str:
@@ -123,10 +126,8 @@ def _check_ttl(ttl_s: float | None) -> float | None:
     if isinstance(ttl_s, timedelta):
         raise TypeError("ttl_s is a timedelta: give seconds, its total_seconds()")
     ttl_s = values.check_number(ttl_s, "ttl_s", "not a number of seconds, or None for good")
-    if not 0 < ttl_s <= operations.TTL_S_MAX:
-        raise errors.InvalidRequest(
-            f"ttl_s is {ttl_s}: it must be above 0 and at most {operations.TTL_S_MAX:.0f} seconds"
-        )
+    if not 0 < ttl_s <= limits.TTL_S_MAX:
+        raise errors.InvalidRequest(f"ttl_s is {ttl_s}: it must be above 0 and at most {limits.TTL_S_MAX:.0f} seconds")
     return ttl_s
 
 
@@ -137,7 +138,7 @@ def _maybe(value: Any, name: str) -> list[Raw]:
 CHUNK_ROWS = 10_000
 """How many rows or keys one operation of insert_many, lookup_many or remove_many carries at most."""
 
-CHUNK_BYTES = messages.REQUEST_BYTES_MAX // 2
+CHUNK_BYTES = limits.REQUEST_BYTES_MAX // 2
 """How many bytes of rows one insert_many carries at most; a larger single row goes by itself."""
 
 
@@ -226,21 +227,35 @@ class Calls:
 
         def finish(results: list[Result]) -> list[Any]:
             payloads = iter(values.decode(payload_of(results[0]), list[Raw]))
-            return [step.finish([Result(errors.OK, next(payloads)) for _ in step.ops]) for step in steps]
+            return [step.finish([Result(OK, next(payloads)) for _ in step.ops]) for step in steps]
 
         return _call(("transaction", encoded, [op for step in steps for op in step.ops]), finish)
 
-    def pop(self, key: str) -> Call:
-        """Build a lookup and a removal with nothing in between."""
+    def pop(self, key: str, default: Any = RAISE) -> Call:
+        """Build a lookup and a removal with nothing in between, which give `default` if the key is absent."""
         call = self.transaction({}, [self.lookup(key), self.remove(key)])
         both = call.finish
-        call.finish = lambda results: both(results)[0]
+
+        def finish(results: list[Result]) -> Any:
+            if results[0].code == _NO_SUCH_KEY and default is not RAISE:
+                return default
+            return both(results)[0]
+
+        call.finish = finish
         return call
 
     # ---- reads
 
     def lookup(self, key: str, kind: Any = Any) -> Call:
         return _call(("lookup", values.check_key(key, self.prefix)), _plain if kind is Any else _typed(kind))
+
+    def get(self, key: str, default: Any) -> Call:
+        """Build a lookup that gives `default` if the key is absent."""
+
+        def finish(results: list[Result]) -> Any:
+            return default if results[0].code == _NO_SUCH_KEY else _plain(results)
+
+        return _call(("lookup", values.check_key(key, self.prefix)), finish)
 
     def lookup_many(self, keys: Iterable[str], kind: Any = Any) -> list[Call]:
         def finish(results: list[Result]) -> dict[str, Any]:
@@ -253,9 +268,9 @@ class Calls:
         """Build a test for a key: `ttl` fails without it, and sends no value back."""
 
         def finish(results: list[Result]) -> bool:
-            if results[0].code != errors.NoSuchKey.code:
+            if results[0].code != _NO_SUCH_KEY:
                 payload_of(results[0])
-            return results[0].code == errors.OK
+            return results[0].code == OK
 
         return _call(("ttl", self._key(key)), finish)
 
@@ -361,7 +376,7 @@ def together(calls: Sequence[Call], combine: Callable[[list[Any]], Any]) -> Call
 
     ops = [op for call in calls for op in call.ops]
     size = sum(call.size for call in calls)
-    if size > OPERATIONS_BYTES_MAX or len(ops) > messages.OPERATIONS_MAX:
+    if size > OPERATIONS_BYTES_MAX or len(ops) > limits.OPERATIONS_MAX:
         raise errors.InvalidRequest(f"{len(ops)} operations of {size} bytes do not fit a request: send less at a time")
     return Call(ops, any(call.writes for call in calls), finish, size)
 
@@ -375,4 +390,6 @@ def _insert_rows(keys: list[str], contents: list[object]) -> list[Call]:
 
 
 def _chunks(keys: list[str]) -> list[list[str]]:
-    return [keys[at : at + CHUNK_ROWS] for at in range(0, len(keys), CHUNK_ROWS)] or [[]]
+    if len(keys) <= CHUNK_ROWS:
+        return [keys]
+    return [keys[at : at + CHUNK_ROWS] for at in range(0, len(keys), CHUNK_ROWS)]

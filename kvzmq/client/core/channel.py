@@ -23,7 +23,7 @@ FAILED_S = 0.03
 
 _ANSWERED = (Change.SILENT, Change.REFUSED, Change.NOT_ALLOWED)
 _REPLACED: dict[Change, tuple[Change | None, ...]] = {
-    Change.FAILED: (None, Change.SILENT),
+    Change.FAILED: (None, Change.FAILED, Change.SILENT),
     Change.SILENT: (None, Change.FAILED),
     **dict.fromkeys(
         (Change.REFUSED, Change.NOT_ALLOWED),

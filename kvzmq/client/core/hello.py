@@ -16,7 +16,7 @@ from kvzmq import errors
 from kvzmq.client.core.call import Result
 from kvzmq.client.core.outgoing import RESEND_S
 from kvzmq.protocol import encoding
-from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX
+from kvzmq.protocol.limits import REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX
 
 _HELLO = Raw(encoding.encode_value(("hello",)))
 
@@ -69,13 +69,17 @@ class Hello:
         self.again_s = now_s + RESEND_S
         return encoding.encode_request(None, seq, [_HELLO])
 
-    def receive(self, results: list[Result]) -> None:
-        """Learn which table answers on this connection; one of an earlier version of the server does not say."""
+    def receive(self, results: list[Result]) -> bool:
+        """Learn which table answers on this connection; one of an earlier version of the server does not say.
+
+        Returns:
+            whether requests were held until now, or are from now on: `changed_to` says which
+        """
         try:
             answered = results and results[0].code == errors.OK
             info = decode_server_info(results[0].payload) if answered else ServerInfo()
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return  # not of this protocol
+            return False  # not of this protocol
         self.seq = 0
         self.again_s = math.inf
         self.request_bytes_max = info.request_bytes_max
@@ -85,7 +89,8 @@ class Hello:
                 self.lineage = info.lineage
             elif self.lineage != info.lineage:
                 self.changed_to = info.lineage
-        self.held = self.changed_to is not None
+        held, self.held = self.held, self.changed_to is not None
+        return held or self.held
 
     def table_changed(self) -> errors.TableChanged:
         """Return the error for calls that another table than before would have to answer."""

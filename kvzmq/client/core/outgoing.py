@@ -68,3 +68,15 @@ class OutgoingRequest(msgspec.Struct, eq=False):
         self.resend_at_s = now_s + self.wait_s * jitter()
         self.sent += 1
         self.wait_s = min(2 * self.wait_s, RESEND_S_MAX)
+
+    def too_late(self, call: Call) -> errors.KvzmqError:
+        """Return the error of a call that was not answered in time: what a server said, if that is the truth."""
+        refusal = self.refusal
+        if refusal is not None and (self.certain or not call.writes):
+            return another(refusal)
+        return call.too_late()
+
+
+def another(error: errors.KvzmqError) -> errors.KvzmqError:
+    """Return an error for one more caller: each adds its own traceback."""
+    return type(error)(*error.args)

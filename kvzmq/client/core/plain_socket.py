@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping
 from kvzmq.client.core import zmtp
 from kvzmq.client.core.dial import Dial, Resolver, parse_endpoint
 from kvzmq.client.core.socket import ASKS_FOR_CURVE, WAIT_S_MAX, Change, ConnectionEvent
-from kvzmq.protocol.messages import REPLY_BYTES_MAX
+from kvzmq.protocol.limits import REPLY_BYTES_MAX
 
 RECONNECT_S = 0.05
 RECONNECT_S_MAX = 1.0

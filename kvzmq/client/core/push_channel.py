@@ -12,7 +12,7 @@ from kvzmq.client.core.endpoints import Endpoints
 from kvzmq.client.core.outgoing import REFUSED_S, REFUSED_S_MAX
 from kvzmq.client.core.push_state import PushState
 from kvzmq.client.core.socket import Socket, frames
-from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
+from kvzmq.protocol.limits import HEARTBEAT_S, SILENCE_S_MAX
 
 S = TypeVar("S", bound="PushState[Any]")
 

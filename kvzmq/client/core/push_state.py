@@ -17,7 +17,7 @@ from kvzmq.client.core.call import Result
 from kvzmq.client.core.calls import payload_of
 from kvzmq.client.core.hello import ServerInfo, decode_server_info
 from kvzmq.protocol import encoding
-from kvzmq.protocol.messages import HEARTBEAT_S
+from kvzmq.protocol.limits import HEARTBEAT_S
 
 T = TypeVar("T")
 

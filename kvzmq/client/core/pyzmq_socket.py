@@ -26,7 +26,7 @@ import zmq
 
 from kvzmq.client.core.socket import ASKS_FOR_CURVE, WAIT_S_MAX, Change, ConnectionEvent
 from kvzmq.curve import ClientKeys
-from kvzmq.protocol.messages import REPLY_BYTES_MAX
+from kvzmq.protocol.limits import REPLY_BYTES_MAX
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 

@@ -34,12 +34,10 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.hello import Hello
-from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest
+from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest, another
 from kvzmq.client.core.reads import LINEARIZABLE, LOCAL, Reads
-from kvzmq.protocol import encoding
-from kvzmq.protocol.encoding import encode_value
-from kvzmq.protocol.messages import OPERATIONS_MAX, SESSION_BYTES
-from kvzmq.protocol.operations import Open
+from kvzmq.protocol.encoding import encode_request, encode_seen_request, encode_value
+from kvzmq.protocol.limits import OPERATIONS_MAX, SESSION_BYTES
 
 IN_FLIGHT_MAX = 32
 """How many requests may be unanswered."""
@@ -56,7 +54,7 @@ _HEAD_BYTES_MAX = 64
 
 _TOO_LARGE = errors.ResultTooLarge.code
 _REFUSED_MIN = errors.REFUSED_MIN
-_OPEN = Raw(encoding.encode_value(Open()))
+_OPEN = Raw(encode_value(("open",)))
 
 
 class _Reply(msgspec.Struct, array_like=True, gc=False):
@@ -231,8 +229,8 @@ class ClientSession:
 
     def _encode(self, seq: int, ops: list[Raw], writes: bool) -> bytes:
         if self._newest or writes or not self.hello.knows_seen:
-            return encoding.encode_request(self.id, seq, ops)
-        return encoding.encode_seen_request(self.id, seq, ops, 0 if self._any else self.revision)
+            return encode_request(self.id, seq, ops)
+        return encode_seen_request(self.id, seq, ops, 0 if self._any else self.revision)
 
     def _send_again(self, request: OutgoingRequest, now_s: float) -> OutgoingRequest:
         self._in_flight[request.seq] = request
@@ -276,24 +274,26 @@ class ClientSession:
 
     # ---- in
 
-    def receive(self, frame: bytes, now_s: float = 0.0) -> None:
-        """Take a reply; calls it answers are done when this returns."""
+    def receive(self, frame: bytes, now_s: float = 0.0) -> bool:
+        """Take a reply; calls it answers are done when this returns.
+
+        Returns:
+            what Hello.receive does, if it was the reply to `hello`
+        """
         try:
             reply = _decode_reply(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return  # not of this protocol: the calls end at their deadlines
+            return False  # not of this protocol: the calls end at their deadlines
         seq, revision, results = reply.seq, reply.revision, reply.results
         request = self._in_flight.get(seq)
         if request is None:
-            if seq == self.hello.seq:
-                self.hello.receive(results)
-            return  # or nobody waits for it any more
+            return seq == self.hello.seq and self.hello.receive(results)  # or nobody waits for it any more
         count = len(results)
         if count == 1 and results[0].code >= _REFUSED_MIN:
             if self._is_for_now(results[0].code):
                 self._note_refusing()
-                request.note_refused(_error_of(results[0]), now_s, self._jitter)
-                return
+                request.note_refused(results[0].error(), now_s, self._jitter)
+                return False
             del self._in_flight[seq]
             self._refused(request, results[0])
         elif count == request.count:
@@ -310,9 +310,10 @@ class ClientSession:
                 self._opening, self._opened = False, True
             del self._in_flight[seq]
         else:
-            return  # a reply to something else: as above
+            return False  # a reply to something else: as above
         if revision > self.revision:
             self.revision = revision
+        return False
 
     def fail_table_changed(self) -> None:
         """End all calls, as another table answers; those that the former one may have executed as unknown."""
@@ -359,7 +360,7 @@ class ClientSession:
         return code == errors.Unavailable.code or (code == errors.WriteRejected.code and self.hello.is_shared)
 
     def _refused(self, request: OutgoingRequest, result: Result) -> None:
-        error = _error_of(result)
+        error = result.error()
         if isinstance(error, errors.SessionExpired):
             self._expired(request)
         elif not request.calls:  # `open` itself, for example on a full disk: ask again when it is needed
@@ -425,13 +426,13 @@ class ClientSession:
         for call in waiting:
             if call.deadline_s <= now_s and not call.done:
                 refusal = None if opening is None or not call.writes else opening.refusal
-                call.fail(not_sent() if refusal is None else _copy(refusal))
+                call.fail(not_sent() if refusal is None else another(refusal))
         while waiting and waiting[0].done:
             waiting.popleft()
         for request in list(self._in_flight.values()):
             for call in request.calls:
                 if call.deadline_s <= now_s and not call.done:
-                    call.fail(_too_late(request, call) if reachable or call.writes else not_sent())
+                    call.fail(request.too_late(call) if reachable or call.writes else not_sent())
             if request.calls and not request.wanted:
                 del self._in_flight[request.seq]
 
@@ -467,27 +468,3 @@ class ClientSession:
         yield from self._waiting
         for request in self._in_flight.values():
             yield from request.calls
-
-
-def _error_of(result: Result) -> errors.KvzmqError:
-    return errors.error_of(result.code, _text(result.payload))
-
-
-def _too_late(request: OutgoingRequest, call: Call) -> errors.KvzmqError:
-    """Return the error of a call that was sent and not answered in time: what a server said, if that is the truth."""
-    refusal = request.refusal
-    if refusal is not None and (request.certain or not call.writes):
-        return _copy(refusal)
-    return call.too_late()
-
-
-def _copy(error: errors.KvzmqError) -> errors.KvzmqError:
-    """Return an error for one more caller: each adds its own traceback."""
-    return type(error)(*error.args)
-
-
-def _text(payload: Raw) -> str:
-    try:
-        return str(encoding.decode_value(payload))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "the server gave no readable reason"

@@ -13,7 +13,7 @@ from kvzmq.client.core.outgoing import REFUSED_S, REFUSED_S_MAX, OutgoingRequest
 from kvzmq.client.core.reads import LINEARIZABLE, Reads
 from kvzmq.client.core.session import ClientSession
 from kvzmq.client.core.socket import Socket
-from kvzmq.protocol.messages import SILENCE_S_MAX
+from kvzmq.protocol.limits import SILENCE_S_MAX
 
 SILENT_S = 2.0
 """How long a connected server may leave requests unanswered before the next server, if there is one, is tried."""
@@ -111,19 +111,15 @@ class SessionChannel(Channel):
         return socket.has_events
 
     def receive(self, frame: bytes, now_s: float) -> None:
-        """Take a reply."""
+        """Take a reply; what was held until the server has said which table it serves is sent, or ended."""
         self._heard_s = now_s
         session = self.session
-        if not session.hello.seq:  # nor can it be the reply to `hello`
-            session.receive(frame, now_s)
-            return
-        held = session.hello.held
-        session.receive(frame, now_s)
-        if held and not session.hello.held:
-            if self.socket is not None:
-                self._send(self.socket, session.reconnected(now_s))
-        elif session.hello.changed_to is not None and not self.endpoints.has_alternatives:
-            session.fail_table_changed()
+        if session.receive(frame, now_s):
+            if session.hello.changed_to is None:
+                if self.socket is not None:
+                    self._send(self.socket, session.reconnected(now_s))
+            elif not self.endpoints.has_alternatives:
+                session.fail_table_changed()
 
     def tick(self, now_s: float) -> bool:
         """Look after connection and deadlines; due every TICK_S while the channel is open.

@@ -104,11 +104,17 @@ def _fault_of(url: str) -> str:
     if not url:
         return "is empty"
     if not colon:
-        return f"has no scheme, tcp://{url} perhaps"
+        return f"has no scheme, {_likely(url)} perhaps"
     check = _FAULTS.get(scheme)
     if check is None:
-        return f"has the scheme {scheme!r}, which is none of this"
+        return _OTHER_SCHEMES.get(scheme, f"has the scheme {scheme!r}, which kvzmq does not know")
     return "has a space in it" if any(map(str.isspace, rest)) else check(rest)
+
+
+def _likely(text: str) -> str:
+    """Return the URL that was meant by one without a scheme: `host`, `host:port`, `tcp:/host:port`."""
+    address = re.sub(r"^tcp:/?(?!/)", "", text)
+    return f"tcp://{address}" + ("" if ":" in address else f":{URL_DEFAULT.rpartition(':')[2]}")
 
 
 def _tcp_fault(address: str) -> str:
@@ -143,6 +149,11 @@ def _catalog_fault(rest: str) -> str:
 def _name_fault(name: str) -> str:
     return "" if name else "has no path"
 
+
+_OTHER_SCHEMES = {
+    "etcd": "is where servers keep their log (kvzmq server --log): a client names the servers",
+}
+"""What is wrong with URLs that others take."""
 
 _FAULTS = {"tcp": _tcp_fault, "catalog": _catalog_fault, "ipc": _name_fault, "inproc": _name_fault}
 

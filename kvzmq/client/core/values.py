@@ -24,7 +24,7 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.protocol import encoding
-from kvzmq.protocol.operations import KEY_CHARS_MAX
+from kvzmq.protocol.limits import KEY_CHARS_MAX
 
 T = TypeVar("T")
 

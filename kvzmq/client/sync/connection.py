@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvzmq import errors
+from kvzmq.client.core.base import BaseConnection
 from kvzmq.client.core.call import Call
 from kvzmq.client.core.endpoints import CATALOG_S, Endpoints, resolve
 from kvzmq.client.core.reads import LINEARIZABLE, Reads
@@ -49,25 +50,14 @@ def resolve_endpoint(endpoints: Endpoints, lineage: str | None, timeout_s: float
                 raise
 
 
-class Connection:
-    """A connection that threads share; a forked child has one of its own.
-
-    Args:
-        targets: the servers, tried in turn
-        timeout_s: how long a call may take unless it says otherwise
-        open_socket: makes a socket to one of them
-        reads: how new what is read has to be
-    """
+class Connection(BaseConnection):
+    """A connection that threads share; a forked child has one of its own."""
 
     def __init__(
         self, targets: Sequence[Target], timeout_s: float, open_socket: Opener, reads: Reads = LINEARIZABLE
     ) -> None:
-        self.targets = targets
-        self.reads = reads
-        self.timeout_s = timeout_s
+        super().__init__(targets, timeout_s, open_socket, reads)
         self._time_s = deadline(0.0, timeout_s)  # with its bound, so that not each call has to look
-        self.open_socket = open_socket
-        self.closed = False
         self._channels: dict[int, _SharedChannel] = {}  # one a process
 
     def _shared(self) -> _SharedChannel:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kvzmq.client.sync.client import Client
+    from kvzmq.client.sync.mapping import MappingMethods
 
 
 class Copy:
@@ -65,7 +65,7 @@ class Copies:
 class _Pages:
     """Goes through the keys or rows below a prefix."""
 
-    def __init__(self, table: Client, prefix: str, type: Any = Any) -> None:
+    def __init__(self, table: MappingMethods, prefix: str, type: Any = Any) -> None:
         super().__init__(table)  # type: ignore[call-arg]  # of the view this is mixed into
         self._table = table
         self._calls = table._calls
@@ -99,7 +99,7 @@ class Keys(_Pages, KeysView[str]):
         copy: of the instruction that has called `keys()`, where it may be about to copy the table
     """
 
-    def __init__(self, table: Client, prefix: str, copy: Copy | None = None) -> None:
+    def __init__(self, table: MappingMethods, prefix: str, copy: Copy | None = None) -> None:
         super().__init__(table, prefix)
         self._copy = copy
 

@@ -19,9 +19,7 @@ What a connection waits for is its state (`tcp_connection.py`); epoll reports on
 
 from __future__ import annotations
 
-import errno
 import fcntl
-import logging
 import selectors
 import socket
 import termios
@@ -34,8 +32,8 @@ import zmq
 from kvzmq import errors
 from kvzmq.protocol.messages import REQUEST_BYTES_MAX, Reply, request_line_bytes_max
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, Arrival
-from kvzmq.server.transport.listen import listen
 from kvzmq.server.transport.tcp_connection import CLOSED, CLOSING, DRAINING, READING, READY, Connection, StepInput
+from kvzmq.server.transport.tcp_listener import Listener
 
 CONNECTIONS_MAX = 4096
 """How many clients may be connected; the next one replaces the one that has asked for nothing the longest."""
@@ -57,26 +55,8 @@ DRAIN_S = 2.0
 """How much of what a refused peer still sends is thrown away, and for how long, before its connection is closed."""
 
 _RECEIVE_BYTES = 256 << 10
-_ACCEPTS_MAX = 64
 _UNCOUNTED_BYTES_MAX = 32 << 20
 """How much comes in and is queued before what is held is counted again."""
-
-_PAUSE_S = 0.2
-"""How long no connection is accepted when descriptors have run out."""
-
-_WARN_S = 60.0
-"""How often to say that descriptors have run out."""
-
-_TCP_OPTIONS = (
-    (socket.TCP_NODELAY, 1),
-    (socket.TCP_KEEPIDLE, 4),
-    (socket.TCP_KEEPINTVL, 2),
-    (socket.TCP_KEEPCNT, 3),
-    (socket.TCP_USER_TIMEOUT, 10_000),  # ms, also for a peer whose window stays closed
-)
-"""Seconds, seconds, probes, milliseconds: a peer whose machine has vanished is noticed within ten seconds."""
-
-_log = logging.getLogger(__name__)
 
 
 class TcpTransport:
@@ -107,15 +87,11 @@ class TcpTransport:
         self._request_bytes_max = request_bytes_max
         self.line_bytes_max = request_line_bytes_max(request_bytes_max)
         """The longest line; a longer one is refused and skipped up to its end."""
-        self._listener = listen(host, port)
-        self.port: int = self._listener.getsockname()[1]
-        self.endpoints = [f"port {self.port}"]
         self._selector = selectors.EpollSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._listener = Listener(host, port, self._selector, clock())
+        self.port = self._listener.port
+        self.endpoints = [f"port {self.port}"]
         self.drained_s = 0.0
-        self._accepting = True
-        self._accept_again_s = 0.0
-        self._warn_again_s = clock()
         self._last_number = 0
         self._connections: dict[int, Connection] = {}
         self._ready: dict[int, Connection] = {}  # those whose turn it is in the next step
@@ -136,7 +112,6 @@ class TcpTransport:
             "connections_dropped_idle": 0,
             "connections_dropped_http": 0,
             "connections_kicked": 0,
-            "accepts_failed": 0,
         }
 
     def register(self, poller: zmq.Poller) -> object:
@@ -175,48 +150,14 @@ class TcpTransport:
                     received_bytes += self._receive(connection)
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTS_MAX):
-            try:
-                sock, address = self._listener.accept()
-            except BlockingIOError:
-                return None
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._counts["accepts_failed"] += 1
-                    self._warn(
-                        f"cannot accept connections: {error.strerror}; raise the limit of open files (ulimit -n)"
-                    )
-                    return self._pause_accepting()
-                continue  # the peer disconnected before it was accepted
+        for sock, address in self._listener.accept(self._now_s):
             if len(self._connections) >= CONNECTIONS_MAX:
                 self._drop(next(iter(self._by_request.values())), "connections_dropped_idle")
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _TCP_OPTIONS:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
             self._last_number += 1
-            connection = Connection(
-                self._last_number,
-                sock,
-                f"{address[0]}:{address[1]}",
-                self._now_s,
-                self._request_bytes_max,
-                self._token,
-            )
+            connection = Connection(self._last_number, sock, address, self._now_s, self._request_bytes_max, self._token)
             self._connections[connection.number] = self._by_request[connection.number] = connection
             self._counts["connections_accepted"] += 1
             self._watch(connection)
-        return None
-
-    def _warn(self, message: str) -> None:
-        if self._now_s >= self._warn_again_s:
-            self._warn_again_s = self._now_s + _WARN_S
-            _log.warning("%s", message)
-
-    def _pause_accepting(self) -> None:
-        self._accepting = False
-        self._accept_again_s = self._now_s + _PAUSE_S
-        self._selector.unregister(self._listener)
 
     def _receive(self, connection: Connection) -> int:
         try:
@@ -384,9 +325,7 @@ class TcpTransport:
 
     def sweep(self) -> None:
         now_s = self._now_s = self._clock()
-        if not self._accepting and now_s >= self._accept_again_s:
-            self._accepting = True
-            self._selector.register(self._listener, selectors.EVENT_READ)
+        self._listener.resume(now_s)
         if now_s - self._swept_s < 1.0:
             return
         self._swept_s = now_s
@@ -459,7 +398,7 @@ class TcpTransport:
 
     def stats(self) -> dict[str, int]:
         counts = {f"tcp_{name}": count for name, count in self._counts.items()}
-        return counts | {"tcp_connections": len(self._connections)}
+        return counts | {"tcp_accepts_failed": self._listener.failed, "tcp_connections": len(self._connections)}
 
     def close(self) -> None:
         for connection in list(self._connections.values()):

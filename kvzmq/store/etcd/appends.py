@@ -12,6 +12,9 @@ member, whenever an answer is missing.
 OPEN is settled by a second transaction: while the server's key is as the append would have found it, the key is
 deleted, after which an append that is still on its way cannot succeed any more. A deletion is possible, too, when the
 quota is used up. The next append registers the server again.
+
+Nobody but the server removes its key while it lives (see `former`). If the key is gone all the same and so is the
+group, then the group was never there, or was trimmed: nobody can say, and the server ends.
 """
 
 from __future__ import annotations
@@ -95,6 +98,7 @@ class Appends:
         self._server = server
         self._server_key = keys.server(server)
         self._registered_at = 0  # the revision at which the server's key was put last; 0 if it is not there
+        self._removed_at = 0  # that of the key whose removal was sent last without an answer
         self._seq = 0
         self._value = b""  # of the latest append
         self._pieces: PieceWriter | None = None  # of it, if it is long
@@ -222,6 +226,7 @@ class Appends:
                 raise errors.AppendUnknown("a long group is on its way to etcd, piece by piece")
         except EtcdError as error:
             chunks = self._keys.chunks(self.key)
+            self._removed_at = self._registered_at
             with contextlib.suppress(EtcdError):
                 self.client.txn(
                     [was_changed_at(self._server_key, self._registered_at)],
@@ -250,6 +255,7 @@ class Appends:
 
         Raises:
             WriteRejected: the group is not in the log, and never will be
+            StorageFatal: it may have been, and the server's key was removed by somebody else
         """
         own, group = (each.response_range.kvs for each in answer.responses)
         if own and own[0].value == b"%d" % self._seq:
@@ -258,9 +264,15 @@ class Appends:
         elif group:
             self._registered_at = own[0].mod_revision if own else 0
             self.state = _LANDED
+        elif not own and self._removed_at != self._registered_at:
+            raise errors.StorageFatal(
+                f"etcd has no key {self._server_key.decode()} any more, which only this server may remove: was etcd "
+                "put back from a snapshot, or a copy of this server's disk started? Nobody can say whether the latest "
+                "changes were appended: start again"
+            )
         else:
             self._registered_at = own[0].mod_revision if own else 0
-            self._give_up(self._why or f"etcd has no key {self._server_key.decode()}: try again")
+            self._give_up(self._why or "the server's key in etcd was put anew: try again")
 
     def _give_up(self, why: str) -> NoReturn:
         self.forget()
@@ -288,6 +300,8 @@ class Appends:
             self._answer = None
             self.client.move_on(address)
             why = str(self.client.explain(error, address))
+            if self.state is _OPEN:  # it was the fence
+                self._removed_at = self._registered_at
             self.state, self._why = _OPEN, self._why or why
             raise errors.AppendUnknown(why) from error
         self._answer = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Sequence
 
 from kvzmq.store.etcd import messages_pb2 as pb
@@ -23,6 +24,10 @@ CALL_S_MAX = 10.0
 
 STATUS_S_MAX = 2.0
 """How long a member may take to tell of itself; the others are asked then."""
+
+BEHIND_S_MAX = 10.0
+BEHIND_AGAIN_S = 0.05
+"""How long it may take until a member that answers is as far as the others, and how often they are asked."""
 
 DEFRAGMENT_S_MAX = 600.0
 """How long one member may take to write its file anew."""
@@ -89,21 +94,26 @@ class Cluster:
         """Return what a member says of its file."""
         return status_of(self._client.status(address, timeout_s=STATUS_S_MAX))
 
-    def index(self) -> int:
-        """Return how far etcd's own log is, by the member that is furthest.
+    def index_at(self, revision: int) -> int:
+        """Return how far etcd's own log is, by a member that has reached `revision`.
 
         Raises:
             EtcdError: no member says
         """
-        found, last = 0, None
-        for address in self.addresses:
-            try:
-                found = max(found, self._client.status(address, timeout_s=STATUS_S_MAX).raftIndex)
-            except EtcdError as error:
-                last = error
-        if last is not None and not found:
-            raise last
-        return found
+        deadline_s = time.monotonic() + BEHIND_S_MAX
+        while True:
+            last: EtcdError | None = None
+            for address in self.addresses:
+                try:
+                    status = self._client.status(address, timeout_s=STATUS_S_MAX)
+                except EtcdError as error:
+                    last = error
+                    continue
+                if status.header.revision >= revision:
+                    return status.raftIndex
+            if time.monotonic() > deadline_s:
+                raise last or EtcdError(f"no member of etcd has reached revision {revision:,}, which one has told of")
+            time.sleep(BEHIND_AGAIN_S)
 
     def defragment(self, address: str) -> None:
         """Have a member write its file anew."""

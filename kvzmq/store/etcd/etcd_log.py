@@ -19,6 +19,7 @@ from kvzmq import errors
 from kvzmq.store.etcd.appends import RESOLVE_S_MAX, Appends, AppendState
 from kvzmq.store.etcd.client import (
     EtcdClient,
+    EtcdCompacted,
     EtcdError,
 )
 from kvzmq.store.etcd.feed import Bell, Feed
@@ -116,7 +117,7 @@ class EtcdLog:
                 groups = read_groups(self.client, self._keys, number, position, tail)
                 try:
                     first = next(groups, None)
-                except errors.LogTrimmed:
+                except (errors.LogTrimmed, EtcdCompacted):
                     if last:
                         raise
                     continue

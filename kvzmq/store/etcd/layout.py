@@ -7,7 +7,8 @@
 
 SERVER is 16 hexadecimal digits, drawn when a server starts; SEQ 16 more, from 1 on. The order of the groups is that of
 etcd's revisions, at which their keys were put; the order of keys means nothing. A log key is put once and then only
-deleted, when the log is trimmed; the tail is never deleted, as its version would begin again.
+deleted, when the log is trimmed; the tail is never deleted, as its version would begin again. A server's key is deleted
+by the server, or by its successor (see `former`).
 
 A value is
 

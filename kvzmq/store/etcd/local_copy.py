@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Union
 from zlib import crc32
@@ -213,33 +214,39 @@ def index_key(name: str) -> str:
     return f"{name}/raft-index"
 
 
-def check_index(keys: Keys, name: str, index: int, is_accepted: bool = False) -> None:
+def check_index(keys: Keys, name: str, index_at: Callable[[int], int], is_accepted: bool = False) -> None:
     """Check that etcd itself has not begun anew, and note how far it is.
 
-    The index of etcd's own log only grows, but a cluster made from a snapshot begins with a small one, while the note,
-    which is in the snapshot, tells how far the cluster was from which that was taken. So this finds out what no server
-    remembers, unless the new cluster has done more since than the old one had.
+    Each revision of etcd takes an entry of its own log, and some entries make none (elections, transactions that are
+    refused). So the index of the log less the revision never falls. A cluster made from a snapshot goes on with the
+    revisions, and begins with a small index. The note, which is in the snapshot, tells how far the log was, and the
+    revision of its put comes later. So what is compared tells less than there was then, and more than there is now, and
+    no order of events refuses a cluster that goes on. What a new cluster has changed since does not hide it: that adds
+    to both. It is not noticed when it has had more entries without a change than the old one had entries at the note.
 
     Args:
-        index: of etcd's log now, the largest that a member tells
+        index_at: returns the index of etcd's log when it has reached a revision, or later
         is_accepted: whether somebody has said to go on
 
     Raises:
         LogWentBack: it has begun anew
     """
-    key = index_key(name)
+    key, note = index_key(name), b""
     while True:
-        _, found = keys.get(key)
-        noted = found[key].value if key in found else None
-        if noted is not None and index < int(noted) and not is_accepted:
+        revision, found = keys.get(key)
+        noted = found.get(key)
+        if noted is not None and noted.value == note:
+            return  # it was put, and the answer lost
+        index = index_at(revision)
+        if noted is not None and index - revision < int(noted.value) - noted.put_at and not is_accepted:
             raise errors.LogWentBack(
-                f"etcd has gone back in time: its log is at index {index:,}, and was at {int(noted):,} when a server "
-                f"of {name} started last. Was it put back from a snapshot? Changes made since that was taken are lost; "
-                "start one server once with --new-epoch to go on without them"
+                f"etcd has gone back in time: its log is at index {index:,} for revision {revision:,}, and was at "
+                f"{int(noted.value):,} for {noted.put_at:,} when a server of {name} started last. Was it put back from "
+                "a snapshot? Changes made since that was taken are lost; start one server once with --new-epoch to go "
+                "on without them"
             )
-        if noted is not None and index == int(noted):
-            return
-        if keys.transact([(key, noted)], put=[(key, b"%d" % index)]) is not None:
+        before, note = None if noted is None else noted.value, b"%d" % index
+        if keys.transact([(key, before)], put=[(key, note)]) is not None:
             return
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from kvzmq import errors
-from kvzmq.store.child import die_with
+from kvzmq.store.child import attach
 from kvzmq.store.etcd import space
 from kvzmq.store.etcd.checkpoints import LockLost, lock, read_head, trim
 from kvzmq.store.etcd.client import EtcdClient
@@ -102,10 +102,10 @@ def main(job: str, *arguments: str) -> None:
 
     Args:
         job: its name, a method of Worker
-        arguments: of the job, and the id of the server's process
+        arguments: of the job, and the server's version and id, see `attach`
     """
-    *rest, parent = arguments
-    die_with(int(parent))
+    *rest, version, parent = arguments
+    attach(version, int(parent))
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
     gc.disable()  # a job makes no cycles, and the process ends with it
     os.nice(10)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 from kvzmq import errors, units
-from kvzmq.store.child import Child, die_with
+from kvzmq.store.child import Child, attach
 from kvzmq.store.file import checkpoint
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
 from kvzmq.store.file.files import Directory, DiskDirectory, File
@@ -56,7 +56,7 @@ def compact_sealed(directory: Directory) -> bool:
     return True
 
 
-def renew(log: FileLog) -> None:
+def upgrade(log: FileLog) -> None:
     """Begin a new log if the one that was recovered has earlier semantics (see `store.log.SEMANTICS`).
 
     All requests of a log have the same semantics. If there is a sealed log it is compacted first, however long that
@@ -247,7 +247,7 @@ class Compactor:
             self._has_sealed_log = False
             try:
                 self._log.look_at_checkpoint()
-            except errors.CorruptionError as error:
+            except (errors.CorruptionError, errors.WrittenByNewer) as error:
                 self._fail(str(error))
                 return
             self._retry_s = RETRY_S
@@ -287,14 +287,14 @@ class Compactor:
             self._child = None
 
 
-def main(path: str, parent: str) -> None:
+def main(path: str, version: str, parent: str) -> None:
     """Compact the sealed log in `path`: the main function of the child process.
 
     Args:
         path: the directory
-        parent: the id of the server's process
+        version, parent: the server's, see `attach`
     """
-    die_with(int(parent))
+    attach(version, int(parent))
     gc.disable()  # a compaction makes no cycles, and the process ends with it
     os.nice(10)
     try:

@@ -226,6 +226,7 @@ class FileLog:
 
         Raises:
             CorruptionError: its header is not what was written
+            WrittenByNewer: it is of a later version
         """
         self.checkpoint_bytes, self.checkpoint_group = 0, -1
         try:

@@ -2,10 +2,10 @@
 
     file    = header frame*
     header  = magic[8] format:u16 semantics:u16 salt[16] number:u64 crc:u32          (40 bytes)
-    frame   = mark[4] length:u32 number:u64 payload_crc:u32 header_crc:u32 payload   (24 bytes + length)
+    frame   = marker[4] length:u32 number:u64 payload_crc:u32 header_crc:u32 payload   (24 bytes + length)
 
 All integers are little-endian; `crc` is CRC-32 (IEEE 802.3, as in zlib) of the header's bytes before
-it. `mark` is the first four bytes of the salt. `header_crc` is the CRC-32 of the salt and of the frame's
+it. `marker` is the first four bytes of the salt. `header_crc` is the CRC-32 of the salt and of the frame's
 20 bytes before it. It is separate from the payload's, so that a flipped bit in `length` can be distinguished
 from a torn tail; and it covers the salt, so that no frame of another file, left in a recycled block, can
 pass for one of this file.
@@ -125,7 +125,7 @@ def scan(file: File, salt: bytes, offset: int = HEADER_BYTES) -> Iterator[Frame]
         BadFrame: what comes next is not a whole, valid frame
     """
     salt_crc = crc32(salt)
-    mark = salt[:4]
+    marker = salt[:4]
     window, base = b"", offset
     while True:
         at = offset - base
@@ -137,7 +137,7 @@ def scan(file: File, salt: bytes, offset: int = HEADER_BYTES) -> Iterator[Frame]
                 raise BadFrame(offset, "a frame's header is cut short")
         found, length, number, payload_crc = _FRAME.unpack_from(window, at)
         (header_crc,) = _CRC.unpack_from(window, at + _FRAME.size)
-        if found != mark or header_crc != crc32(window[at : at + _FRAME.size], salt_crc):
+        if found != marker or header_crc != crc32(window[at : at + _FRAME.size], salt_crc):
             raise BadFrame(offset, "a frame's header is wrong")
         if length > PAYLOAD_BYTES_MAX:
             raise BadFrame(offset, f"a frame's length is {length}")
@@ -155,11 +155,11 @@ def scan(file: File, salt: bytes, offset: int = HEADER_BYTES) -> Iterator[Frame]
 
 def find_frame(file: File, salt: bytes, offset: int, number_min: int = 0) -> Frame | None:
     """Find the first valid frame with `number_min` or a higher number that begins after `offset`, at any byte."""
-    mark = salt[:4]
+    marker = salt[:4]
     base = offset + 1
     while True:
         window = file.read(base, _WINDOW_BYTES)
-        at = window.find(mark)
+        at = window.find(marker)
         while at >= 0:
             try:
                 frame = next(scan(file, salt, base + at))
@@ -167,7 +167,7 @@ def find_frame(file: File, salt: bytes, offset: int, number_min: int = 0) -> Fra
                     return frame
             except (BadFrame, StopIteration):
                 pass
-            at = window.find(mark, at + 1)
+            at = window.find(marker, at + 1)
         if len(window) < _WINDOW_BYTES:
             return None
-        base += len(window) - len(mark) + 1
+        base += len(window) - len(marker) + 1

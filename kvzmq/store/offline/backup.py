@@ -104,7 +104,14 @@ def read(path: Path) -> Checkpoint:
         CorruptionError: it is none, or damaged: now, or while the sections are consumed
         WrittenByNewer: a later version wrote it
     """
-    return checkpoint.read_file(DiskFile(path, os.O_RDONLY), str(path))
+    file = DiskFile(path, os.O_RDONLY)
+    begin = file.read(0, len(checkpoint.MAGIC))
+    if begin != checkpoint.MAGIC:
+        file.close()
+        raise errors.CorruptionError(
+            f"{path} is no backup of kvzmq: it begins with {begin!r}, not {checkpoint.MAGIC!r}"
+        )
+    return checkpoint.read_file(file, str(path))
 
 
 def inspect(path: Path) -> Report:

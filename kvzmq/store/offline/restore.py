@@ -60,7 +60,10 @@ def restore(source: Path, path: Path, replace: bool = False) -> Restored:
         OSError: a file could not be written
     """
     was_there = path.exists()
-    directory = DiskDirectory(path)
+    try:
+        directory = DiskDirectory(path)
+    except errors.DirectoryInUse:
+        raise errors.DirectoryInUse(f"{path} is in use by a kvzmq server: stop it first") from None
     try:
         _check_free(directory, replace)
         report = _write_new(source, directory)
