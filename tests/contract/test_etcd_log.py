@@ -24,7 +24,7 @@ from kvzmq.store.etcd.reader import Tail, read_tail
 from kvzmq.store.log import SEMANTICS, Checkpoint
 
 MEMBERS = 3
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_while_etcd_does_not_answer_nothing_blocks_for_long(table: EtcdTable) ->
         began_s = time.monotonic()
         with pytest.raises(errors.AppendUnknown):
             log.resolve()
-        assert time.monotonic() - began_s < 10 * appends.RESOLVE_S_MAX
+        assert time.monotonic() - began_s < PATIENCE_S / 2
     assert log.receive() == []
     log.client.mend()
     with pytest.raises(errors.WriteRejected):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.servers import DidNotStart, ServerProcess, wait_until
+from support.servers import PATIENCE_S, DidNotStart, ServerProcess, wait_until
 from support.store_states import copies, made
 from support.strace import CALLS, KILL, inject, read_calls
 from support.wire import WireClient
@@ -37,7 +37,7 @@ def compact_sealed(
 ) -> subprocess.CompletedProcess[str]:
     """Run the child of a compaction, as a child of the tests."""
     command = [*wrapper, *FOLD, str(data), version, str(parent or os.getpid())]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def stats(server: ServerProcess) -> dict[str, Any]:
@@ -140,13 +140,23 @@ def is_written(path: Path) -> bool:
     return path.stat() == before
 
 
+HELD = f"delay_enter={int(PATIENCE_S * 1e6)}"
+"""What strace is to do to hold a child up until `let_go`, however long what is tried meanwhile takes."""
+
+
+def let_go(process: subprocess.Popen[bytes]) -> None:
+    """Have a process that strace holds up go on: without strace."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    os.kill(int(status.partition("TracerPid:")[2].split()[0]), signal.SIGKILL)
+
+
 def test_two_children_never_work_on_one_log(tmp_path: Path) -> None:
     """The second finds the sealed log locked and leaves.
 
     Seen red with: the sealed log not locked.
     """
     data, expected = made("left_over", tmp_path)
-    slow = inject("fdatasync", "delay_enter=1500000", "1", data, tmp_path / "calls")
+    slow = inject("fdatasync", HELD, "1", data, tmp_path / "calls")
     with subprocess.Popen([*slow, *FOLD, str(data), kvzmq.__version__, str(os.getpid())]) as first:
         wait_until(lambda: is_written(data / "table.ckpt.tmp"), what="the first child's checkpoint")
         tmp = (data / "table.ckpt.tmp").stat()
@@ -154,19 +164,23 @@ def test_two_children_never_work_on_one_log(tmp_path: Path) -> None:
         assert second.returncode == 0, second.stderr
         assert (data / "table.txn.sealed").exists(), "the second did not wait for the first"
         assert (data / "table.ckpt.tmp").stat().st_mtime_ns == tmp.st_mtime_ns, "the second wrote as well"
-        assert first.wait(30) == 0
+        let_go(first)
+        assert first.wait(PATIENCE_S) == 0
     assert recover_rows(data)[0] == expected
 
 
 def test_a_server_waits_for_a_compaction_that_goes_on(tmp_path: Path) -> None:
     """It starts when the other has finished, says that it waits, and has everything."""
     data, expected = made("left_over", tmp_path)
-    slow = inject("fdatasync", "delay_enter=1500000", "1", data, tmp_path / "calls")
+    slow = inject("fdatasync", HELD, "1", data, tmp_path / "calls")
     with subprocess.Popen([*slow, *FOLD, str(data), kvzmq.__version__, str(os.getpid())]) as child:
         wait_until(lambda: (data / "table.ckpt.tmp").exists(), what="the child's checkpoint")
-        with ServerProcess(data) as server:
-            assert "waiting for a compaction" in server.stderr
-            assert child.wait(30) == 0
+        with ServerProcess(data, start=False) as server:
+            server.launch()
+            wait_until(lambda: "waiting for a compaction" in server.stderr, what="a word of it")
+            let_go(child)
+            assert child.wait(PATIENCE_S) == 0
+            server.wait_until_listening()
             assert read_rows(server.url) == expected
             assert not (data / "table.txn.sealed").exists()
 
@@ -197,11 +211,18 @@ def test_a_killed_child_is_replaced(number: signal.Signals, tmp_path: Path) -> N
     load = Workload(clients=2, seed=2)
     with ServerProcess(tmp_path / "data", "--compact-after", "50") as server:
         load.connect(server.url)
-        wait_until(lambda: load.run(0.002) and any(map(runs, server.children())), what="a compaction")
-        for child in server.children():
-            os.kill(child, number)
-        wait_until(lambda: stats(server)["compactions_failed"] == 1, what="the failure in stats")
-        assert stats(server)["compaction_trouble"] == f"killed by {number.name}"
+        child = stop_a_child(server, load, runs)
+        os.kill(child, number)
+        os.kill(child, signal.SIGCONT)
+        told: dict[str, Any] = {}
+
+        def has_failed() -> bool:
+            told.update(stats(server))
+            return bool(told["compactions_failed"] == 1)
+
+        wait_until(has_failed, what="the failure in stats")
+        # Until the next one is done, which may be before a busy machine has looked.
+        assert told["compaction_trouble"] == f"killed by {number.name}" or told["compactions"]
         assert f"compaction failed, next try in 1 s: killed by {number.name}" in server.stderr
         wait_until(lambda: stats(server)["compactions"] >= 1, what="the next compaction")
         assert stats(server)["compaction_trouble"] is None
@@ -246,10 +267,8 @@ def test_a_stopped_child_holds_up_neither_the_server_nor_the_next_one(locked: bo
         assert stats(server)["compaction_running"] is True
         server.kill()
         load.hang_up()
-        began_s = time.monotonic()
         server.launch()
-        server.wait_until_listening(20)
-        assert time.monotonic() - began_s < 20
+        server.wait_until_listening()
         assert load.judge(read_rows(server.url)) == 0
         wait_until(lambda: stats(server)["compactions"] >= 1, what="the next compaction")
         if not locked:
@@ -286,7 +305,7 @@ def test_a_server_killed_while_its_child_works_restarts_at_once(tmp_path: Path, 
         assert load.judge(read_rows(server.url)) == 0
     load.close()
     count("servers killed while their compaction ran, 0 lost", rounds)
-    assert slowest_s < 10
+    assert slowest_s < PATIENCE_S / 2
 
 
 def test_a_failing_child_is_tried_again_until_it_can(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.servers import ServerProcess, wait_until
+from support.servers import PATIENCE_S, ServerProcess, wait_until
 from support.workload import Workload, read_rows
 
 Count = Callable[[str, int], None]
@@ -43,6 +43,8 @@ def test_kill_9_under_load_loses_nothing_and_repeats_nothing(tmp_path: Path, ful
         for cycle in range(cycles):
             load.connect(server.url)
             load.run(chance.uniform(0.005, 0.12))
+            # Or longer, where a busy machine has not yet answered what was sent again.
+            wait_until(lambda cycle=cycle: (load.run(0.002), load.repeated >= cycle)[1], what="replies")  # type: ignore[misc]
             if cycle % 10 == 9:  # who is killed before any compaction is done has a log that only grows
                 wait_until(lambda: (load.run(0.02), not sealed.exists())[1], what="the end of a compaction")
             server.kill()
@@ -79,9 +81,8 @@ def test_a_stop_under_load_is_quick_and_clean(number: signal.Signals, tmp_path: 
             load.run(chance.uniform(0.005, 0.15))
             began_s = time.monotonic()
             server.signal(number)
-            while server.running and time.monotonic() < began_s + 10:
-                load.run(0.01)
-            assert server.wait_for_exit(1) == 0, server.stderr
+            wait_until(lambda: (load.run(0.01), not server.running)[1], what="the end of the server")
+            assert server.wait_for_exit() == 0, server.stderr
             slowest_s = max(slowest_s, time.monotonic() - began_s)
             load.hang_up()
             server.start()
@@ -90,7 +91,7 @@ def test_a_stop_under_load_is_quick_and_clean(number: signal.Signals, tmp_path: 
         assert not list((tmp_path / "data").glob("table.txn.torn*"))
     load.close()
     count(f"stops by {number.name} under load, 0 lost; the slowest took {slowest_s * 1000:.0f} ms", cycles)
-    assert slowest_s < 3
+    assert slowest_s < PATIENCE_S / 2
 
 
 def test_a_retry_over_the_bridge_takes_effect_once_across_a_kill(tmp_path: Path, full: bool, count: Count) -> None:
@@ -104,8 +105,8 @@ def test_a_retry_over_the_bridge_takes_effect_once_across_a_kill(tmp_path: Path,
     session = chance.randbytes(16).hex()
     unheard = 0
 
-    def ask(line: dict[str, object], patience_s: float = 10.0) -> dict[str, Any] | None:
-        with socket.create_connection(("127.0.0.1", server.port), patience_s) as sock:
+    def ask(line: dict[str, object], patience_s: float = PATIENCE_S) -> dict[str, Any] | None:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as sock:
             sock.sendall(json.dumps(line).encode() + b"\n")
             sock.settimeout(patience_s)
             try:
@@ -119,7 +120,7 @@ def test_a_retry_over_the_bridge_takes_effect_once_across_a_kill(tmp_path: Path,
         assert (ask({"method": "open", "session": session, "seq": 1}) or {}).get("status") == "OK"
         for number in range(1, cycles + 1):
             line = {"method": "increment", "key": "n", "session": session, "seq": number + 1}
-            unheard += ask(line, chance.choice([0.0005, 0.002, 10.0])) is None
+            unheard += ask(line, chance.choice([0.0005, 0.002, PATIENCE_S])) is None
             server.restart()
             assert ask(line) == ask(line) == {"status": "OK", "result": number}
     count(f"retries over the bridge across kills, {unheard} without a first reply, each counted once", cycles)

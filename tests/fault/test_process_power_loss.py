@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from support.disks import CuttableDisk
-from support.servers import ServerProcess
+from support.servers import ServerProcess, wait_until
 from support.wire import WireClient
 from support.workload import Workload, read_rows, recover_rows
 
@@ -56,11 +56,17 @@ def test_power_cuts_lose_nothing_acknowledged(kind: str, tmp_path: Path, full: b
                 else:
                     unheard += load.judge(recover_rows(cut / "data")[0], before)
         with WireClient(server.url) as wire:
-            compactions = wire.call("stats")[1][1]["compactions"]
+
+            def has_compacted() -> int:
+                load.run(0.01)
+                found: int = wire.call("stats")[1][1]["compactions"]
+                return found
+
+            wait_until(has_compacted, what="a compaction")
+            compactions = has_compacted()
         load.settle()
         assert load.judge(read_rows(server.url)) == 0
     load.close()
     count(f"power cuts on {kind}, 0 lost, 0 wrong", rounds)
     count(f"of them with a sealed log, in {compactions} compactions", in_compaction)
     count("requests acknowledged", load.done)
-    assert compactions

@@ -37,12 +37,10 @@ ENDS_MAX = 200
 def drive(server: ServerProcess, load: Workload, requests: int = REQUESTS) -> None:
     """Have the load's requests executed until there are so many, or the server has ended."""
     load.connect(server.url)
-    for _ in range(3000):
-        if not server.running or load.done + load.refused >= requests:
-            break
-        load.run(0.01)
-    else:
-        raise AssertionError(f"{load.done} requests of {requests} were answered within 30 s")
+    wait_until(
+        lambda: not server.running or load.done + load.refused >= requests or load.run(0.01) < 0,
+        what=f"replies to {requests} requests",
+    )
     load.drain()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from support import linearizability
-from support.servers import ServerProcess, wait_until
+from support.servers import PATIENCE_S, ServerProcess, wait_until
 from support.strace import read_calls, watch
 from support.wire import WireClient
 from support.workload import OK, Workload, read_rows
@@ -51,16 +51,16 @@ def test_a_stopped_server_loses_nothing_and_repeats_nothing(tmp_path: Path, full
 
 def test_a_client_that_outlives_a_stop_gets_its_answer(tmp_path: Path) -> None:
     """A write sent to a stopped server: OutcomeUnknown after the deadline, and its effect once, not twice."""
-    with ServerProcess(tmp_path / "data") as server, kvzmq.connect(server.url, timeout=0.3) as table:
+    with ServerProcess(tmp_path / "data") as server, kvzmq.connect(server.url) as table:
         assert table.increment("n") == 1
         server.signal(signal.SIGSTOP)
         with pytest.raises(kvzmq.OutcomeUnknown):
-            table.increment("n")
+            table.increment("n", timeout=1.0)
         with pytest.raises(kvzmq.Timeout):
-            table.lookup("n")
+            table.lookup("n", timeout=1.0)
         server.signal(signal.SIGCONT)
-        wait_until(lambda: table.lookup("n", timeout=5) == 2, what="the effect of the write")
-        assert table.increment("n", timeout=5) == 3
+        wait_until(lambda: table.lookup("n") == 2, what="the effect of the write")
+        assert table.increment("n") == 3
 
 
 def test_a_stopped_client_holds_nobody_up(tmp_path: Path, count: Count) -> None:
@@ -74,7 +74,7 @@ def test_a_stopped_client_holds_nobody_up(tmp_path: Path, count: Count) -> None:
             "3",
             str(tmp_path / "out"),
             "1",
-            "30",
+            str(PATIENCE_S),
         ]
         with subprocess.Popen(command) as client:
             wait_until(lambda: read_rows(server.url), what="the client's first write")
@@ -87,9 +87,9 @@ def test_a_stopped_client_holds_nobody_up(tmp_path: Path, count: Count) -> None:
                         assert wire.call("insert", "other", number)[1] == (OK, None)
                         slowest_s = max(slowest_s, time.monotonic() - began_s)
                     client.send_signal(signal.SIGCONT)
-            assert client.wait(60) == 0
+            assert client.wait(2 * PATIENCE_S) == 0
         assert all(op.known for op in linearizability.load([tmp_path / "out"])), "the stopped client lost an answer"
-        assert slowest_s < 2.0
+        assert slowest_s < PATIENCE_S / 2, "as long as a call may take"
     count("slowest answer beside a stopped client, ms", int(slowest_s * 1000))
 
 
@@ -118,29 +118,34 @@ def test_a_clock_that_jumps_never_runs_the_table_back(tmp_path: Path) -> None:
     offset.write_text("+0")
     data = tmp_path / "data"
     with ServerProcess(data, environment=faked(offset)) as server, WireClient(server.url) as wire:
+        began_s = time.monotonic()
 
         def ttl(key: str) -> Any:
             return wire.call("ttl", key)[1]
 
+        def passed_s() -> float:
+            """Return how long it is since the first row, on the true clock, and a second."""
+            return time.monotonic() - began_s + 1
+
         for key, ttl_s in (("minutes", 600.0), ("hours", 7200.0)):
             assert wire.call("insert", key, 1, ttl_s)[1] == (OK, None)
         assert wire.call("insert", "always", 1)[1] == (OK, None)
-        assert ttl("hours")[0] == OK and 7190 < ttl("hours")[1] <= 7200
+        assert ttl("hours")[0] == OK and 7200 - passed_s() < ttl("hours")[1] <= 7200
 
         offset.write_text("+3600")
         wait_until(lambda: wire.call("size")[1] == (OK, 2), what="the expiry of the row with 10 minutes to live")
-        assert 3590 < ttl("hours")[1] <= 3600
+        assert 3600 - passed_s() < ttl("hours")[1] <= 3600
         revision, _ = wire.call("size")
 
         offset.write_text("+0")
         assert wire.call("insert", "new", 1, 1800.0)[1] == (OK, None)
         assert wire.call("size") == (revision + 1, (OK, 3))
-        assert 3590 < ttl("hours")[1] <= 3600, "the clock ran back, and the row got its hour again"
+        assert 3600 - passed_s() < ttl("hours")[1] <= 3600, "the clock ran back, and the row got its hour again"
         assert 1799 < ttl("new")[1] <= 1800
 
         server.restart()
         assert wire.call("size")[1] == (OK, 3)
-        assert 3590 < ttl("hours")[1] <= 3600, "the restart forgot what time it had been"
+        assert 3600 - passed_s() < ttl("hours")[1] <= 3600, "the restart forgot what time it had been"
 
         offset.write_text("-3600")
         assert wire.call("insert", "newer", 1)[1] == (OK, None)
@@ -161,7 +166,7 @@ def test_deadlines_of_clients_do_not_care_for_the_wall_clock(tmp_path: Path) -> 
         load.connect(server.url)
         for number in range(60):
             offset.write_text(("+3600", "-3600", "+0")[number % 3])
-            assert load.run(0.01) or load.run(1.0)
+            wait_until(lambda: load.run(0.01), what="a reply")
         load.settle()
         server.restart()
         assert load.judge(read_rows(server.url)) == 0

@@ -56,5 +56,5 @@ client.poll_events()
 def test_a_program_that_is_busy_while_its_server_vanishes_is_not_aborted() -> None:
     """Red with HEARTBEAT_IVL: libzmq's heartbeat wrote to the engine that had failed, Assertion failed: !_io_error."""
     command = [sys.executable, "-c", SERVER_GONE_WHILE_BUSY]
-    done = subprocess.run(command, cwd=Path(abort_hunt.__file__).parent, timeout=60, capture_output=True)
+    done = subprocess.run(command, cwd=Path(abort_hunt.__file__).parent, timeout=300, capture_output=True)
     assert done.returncode == 0, (done.returncode, done.stderr)

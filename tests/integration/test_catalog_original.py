@@ -33,7 +33,7 @@ from kvzmq.errors import CatalogError
 
 Result = TypeVar("Result")
 
-WAIT_S = 20.0
+WAIT_S = 120.0
 POLL_S = 0.01
 START_ATTEMPTS_MAX = 5
 
@@ -85,7 +85,7 @@ def listed(port: int) -> list[dict[str, Any]]:
 def announce_and_wait(catalog_port: int, **fields: object) -> None:
     """Announce, and wait until the catalog lists it."""
     send(json.dumps(fields, ensure_ascii=False).encode(), catalog_port)
-    eventually(lambda: any(each.port == fields["port"] for each in query("127.0.0.1", catalog_port)) or None)
+    eventually(lambda: any(each.port == fields["port"] for each in query("127.0.0.1", catalog_port, WAIT_S)) or None)
 
 
 def end(process: subprocess.Popen[Any]) -> int:
@@ -169,7 +169,7 @@ def original(start_original: Callable[[int], int]) -> Iterator[int]:
 
 def catalog_query(port: int, *arguments: str) -> list[dict[str, Any]]:
     result = subprocess.run(
-        [tool("catalog_query"), "-c", f"127.0.0.1:{port}", "-t", "5", *arguments],
+        [tool("catalog_query"), "-c", f"127.0.0.1:{port}", "-t", "60", *arguments],
         env=environment(),
         capture_output=True,
         timeout=WAIT_S,
@@ -196,12 +196,12 @@ def test_what_we_announce_to_the_original_we_find_there(original: int) -> None:
     assert found.url() == "tcp://127.0.0.1:5570"
     assert abs(found.lastheardfrom - time.time()) < WAIT_S
     with pytest.raises(NoSuchProject, match="zebra"):
-        find("hashtable", "lion", "127.0.0.1", original)
+        find("hashtable", "lion", "127.0.0.1", original, WAIT_S)
 
 
 def find_or_none(port: int, project: str) -> Any:
     try:
-        return find("hashtable", project, "127.0.0.1", port)
+        return find("hashtable", project, "127.0.0.1", port, WAIT_S)
     except NoSuchProject:
         return None
 
@@ -211,7 +211,7 @@ def test_a_restarted_server_is_found_where_it_is_now(original: int) -> None:
     before = eventually(lambda: find_or_none(original, "zebra"))
     wait_for_the_second_after(before.lastheardfrom)
     announce_and_wait(original, type="hashtable", project="zebra", port=2)
-    assert find("hashtable", "zebra", "127.0.0.1", original).port == 2
+    assert find("hashtable", "zebra", "127.0.0.1", original, WAIT_S).port == 2
 
 
 def test_what_others_announce_to_the_original_does_not_spoil_our_lookups(original: int) -> None:
@@ -223,7 +223,7 @@ def test_what_others_announce_to_the_original_does_not_spoil_our_lookups(origina
     assert spoofed.address == "127.0.0.1"
     wait_for_the_second_after(spoofed.lastheardfrom)
     announce_and_wait(original, type="hashtable", project="zebra", port=8)
-    assert find("hashtable", "zebra", "127.0.0.1", original).port == 8
+    assert find("hashtable", "zebra", "127.0.0.1", original, WAIT_S).port == 8
     with pytest.raises(json.JSONDecodeError):
         listed(original)
 
@@ -235,13 +235,13 @@ def test_a_server_announces_and_withdraws_itself_and_a_client_finds_it(original:
     """
     options = ("--project", "zebra", "--catalog", f"127.0.0.1:{original}")
     with ServerProcess(tmp_path / "a", *options) as first, ServerProcess(tmp_path / "b", *options) as second:
-        entries = eventually(lambda: found if len(found := query("127.0.0.1", original)) == 2 else None)
+        entries = eventually(lambda: found if len(found := query("127.0.0.1", original, WAIT_S)) == 2 else None)
         assert {entry.url() for entry in entries} == {first.url, second.url}
         assert {(entry.type, entry.port) for entry in entries} == {("hashtable-zeromq", 0)}
         with kvzmq.connect(f"catalog://127.0.0.1:{original}/zebra") as table:
             table.insert("k", 1)
         assert first.terminate() == 0
-        left = eventually(lambda: found if len(found := query("127.0.0.1", original)) == 1 else None)
+        left = eventually(lambda: found if len(found := query("127.0.0.1", original, WAIT_S)) == 1 else None)
         assert [entry.url() for entry in left] == [second.url]
     with ServerProcess(tmp_path / "a", *options, bridge=True) as bridged:
         found = eventually(lambda: find_or_none(original, "zebra"))

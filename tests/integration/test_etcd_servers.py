@@ -28,7 +28,7 @@ def test_a_secured_etcd_lets_servers_and_their_upkeep_in_and_nothing_secret_is_s
         )  # fmt: skip
         with Fleet(tmp_path, etcd, "t", 2, *options) as fleet:
             children: set[str] = set()
-            with kvzmq.connect(fleet.urls[0], timeout=30.0) as table:
+            with kvzmq.connect(fleet.urls[0], timeout=60.0) as table:
                 for number in range(100):
                     table.insert(f"k{number}", number)
 
@@ -41,7 +41,7 @@ def test_a_secured_etcd_lets_servers_and_their_upkeep_in_and_nothing_secret_is_s
                                 continue
                     return bool(table.stats()["trimmed_position"])
 
-                wait_until(is_trimmed, 60, "a trimmed log")
+                wait_until(is_trimmed, what="a trimmed log")
             assert len(fleet.rows()) == 100
             said = "".join(server.stderr for server in fleet.servers) + "".join(children)
             assert children and ROOT_PASSWORD not in said and "PRIVATE KEY" not in said
@@ -51,7 +51,7 @@ def test_a_secured_etcd_lets_servers_and_their_upkeep_in_and_nothing_secret_is_s
 
 
 def test_a_backup_of_any_server_is_the_whole_table(etcd_cluster: EtcdCluster, etcd_name: str, tmp_path: Path) -> None:
-    with Fleet(tmp_path, etcd_cluster, etcd_name, 2) as fleet, kvzmq.connect(fleet.urls[0], timeout=30.0) as table:
+    with Fleet(tmp_path, etcd_cluster, etcd_name, 2) as fleet, kvzmq.connect(fleet.urls[0], timeout=60.0) as table:
         table.insert_many({f"k{number}": number for number in range(500)})
         for turn in range(2):
             table.insert("turn", turn)
@@ -69,7 +69,7 @@ def test_a_directory_with_a_table_of_its_own_and_options_without_a_log_are_refus
         pass
     refused = subprocess.run(
         [*KVZMQ, "server", "--data", str(tmp_path / "data"), "--log", "etcd://127.0.0.1:1/t"],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert refused.returncode == 3 and "holds a table of its own" in refused.stderr
     for words, said in (
@@ -96,10 +96,10 @@ def test_servers_that_are_killed_leave_no_keys_for_ever(
     with Fleet(tmp_path, etcd_cluster, etcd_name, 2) as fleet:
         for number in range(3):
             for server in fleet.servers:
-                with kvzmq.connect(server.url, timeout=30.0) as table:
+                with kvzmq.connect(server.url, timeout=60.0) as table:
                     table.insert("k", number)
                 server.restart()
-        with kvzmq.connect(fleet.urls[0], timeout=30.0) as table:
+        with kvzmq.connect(fleet.urls[0], timeout=60.0) as table:
             table.insert("k", 3)
         keys = etcd_cluster.ctl("get", "--prefix", "--keys-only", f"{etcd_name}/server/").split()
         assert len(keys) == 2

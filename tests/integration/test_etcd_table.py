@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from support.etcd_cluster import EtcdCluster
 from support.servers import ServerProcess, take_ctrl_c, wait_until
 
 import kvzmq
+from kvzmq.server.hearing import ASK_S
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 @pytest.fixture
@@ -71,10 +73,11 @@ def test_a_row_expires_at_every_server_by_one_logged_removal(servers: list[Serve
 def test_session_and_local_reads_ask_etcd_nothing(servers: list[ServerProcess], reads: Any) -> None:
     with client(servers[0], reads=reads) as table:
         table.insert("a", 1)
-        before = table.stats()["barriers"]
+        before, began_s = table.stats()["barriers"], time.monotonic()
         for _ in range(100):
             assert table.lookup("a") == 1
-        assert table.stats()["barriers"] <= before + 2, "of the timer alone"
+        timed = 2 + (time.monotonic() - began_s) // (ASK_S / 4)
+        assert table.stats()["barriers"] <= before + timed, "of the timer alone"
 
 
 def test_a_session_reads_its_own_writes_wherever_it_reads(servers: list[ServerProcess]) -> None:
@@ -161,7 +164,7 @@ def test_the_demo_loses_nothing_with_a_server_and_etcd_s_leader_killed() -> None
         [sys.executable, str(demo), "--seconds", "1"],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=900,
         preexec_fn=take_ctrl_c,
     )
     assert done.returncode == 0, done.stdout + done.stderr

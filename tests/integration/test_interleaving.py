@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.servers import KVZMQ, ServerProcess
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess
 from support.wire import WireClient
 
 from kvzmq.tracing import interleaving
@@ -47,7 +47,7 @@ def converse(url: str, requests: int, seed: int, tally: dict[int, int]) -> None:
 
 
 def converse_by_line(port: int, requests: int, seed: int, tally: dict[int, int]) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock, sock.makefile("rb") as replies:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as sock, sock.makefile("rb") as replies:
         for number in range(requests):
             method = ("insert", "lookup")[number % 2]
             sock.sendall(json.dumps({"method": method, "key": f"bridge/{seed}", "value": number}).encode() + b"\n")
@@ -145,7 +145,9 @@ def test_the_requests_of_one_client_executed_in_the_order_it_sent_them(traced: t
 
 def test_the_command_says_so_of_the_run(traced: tuple[Path, int]) -> None:
     path, requests = traced
-    done = subprocess.run([*KVZMQ, "trace", "--lanes", "100", str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*KVZMQ, "trace", "--lanes", "100", str(path)], capture_output=True, text=True, timeout=PATIENCE_S
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"each request executed alone +yes\n", done.stdout)
     assert re.search(rf"requests +{requests:,}\n", done.stdout)

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
-from support.servers import ServerProcess, free_port, wait_until
+from support.servers import PATIENCE_S, ServerProcess, free_port, wait_until
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
-SLACK_S = 6.0
-"""The sample looks at its deadline every 2 seconds, twice in a round at most; and a busy machine."""
+SLACK_S = PATIENCE_S
+"""How late a busy machine may make what is due: the sample looks at its deadline every 2 seconds, by itself."""
 
 
 @pytest.fixture(params=range(len(re.findall(r"^```python$", DOCUMENT, re.MULTILINE))))
@@ -68,26 +68,26 @@ def test_it_waits_for_a_server_that_comes(names: dict[str, Any], server: ServerP
 
     thread = threading.Thread(target=use)
     thread.start()
-    began.wait(10)
+    began.wait(PATIENCE_S)
     server.start()
-    thread.join(60)
+    thread.join(PATIENCE_S)
     assert done == [1]
 
 
 def test_a_killed_server_is_an_error_and_a_restarted_one_is_found(names: dict[str, Any], server: ServerProcess) -> None:
     """Each increment that was answered is counted once; each that was not, once at most."""
-    table = names["Table"](server.url, 20.0)
+    table = names["Table"](server.url, 60.0)
     assert table.call("increment", "n") == 1
     server.kill()
     table.timeout_s = 1.0
     error = within(1 + SLACK_S, lambda: table.call("increment", "n"))
     assert isinstance(error, TimeoutError)
     server.start()
-    table.timeout_s = 20.0
-    first = within(20 + SLACK_S, lambda: table.call("increment", "n"))
+    table.timeout_s = 60.0
+    first = within(60 + SLACK_S, lambda: table.call("increment", "n"))
     assert first in (2, 3)
     server.restart()
-    assert within(20 + SLACK_S, lambda: table.call("increment", "n")) == first + 1
+    assert within(60 + SLACK_S, lambda: table.call("increment", "n")) == first + 1
 
 
 def test_no_call_is_lost_or_repeated_through_kills(names: dict[str, Any], server: ServerProcess) -> None:
@@ -108,7 +108,7 @@ def test_no_call_is_lost_or_repeated_through_kills(names: dict[str, Any], server
     before = len(done)
     wait_until(lambda: len(done) > before + 20)
     stop.set()
-    thread.join(60)
+    thread.join(PATIENCE_S)
     assert done == list(range(1, len(done) + 1))
 
 
@@ -119,7 +119,7 @@ def test_it_leaves_no_sockets_behind(names: dict[str, Any]) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         within(1 + SLACK_S, lambda: names["Table"](url, 0.5))
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + PATIENCE_S
     while len(os.listdir("/proc/self/fd")) > before + 6 and time.monotonic() < deadline_s:
         time.sleep(0.05)
     assert len(os.listdir("/proc/self/fd")) <= before + 6

@@ -31,14 +31,14 @@ def test_rows_written_under_a_higher_limit_are_read_in_every_way_and_exported(tm
         server.options = []
         server.start()
         with WireClient(server.url) as client, pytest.raises(NoReply):
-            client.call("insert", "other", "x" * LARGE_BYTES, timeout_s=0.5)
-        with kvzmq.connect(server.url, timeout=60) as table:
+            client.call("insert", "other", "x" * LARGE_BYTES, timeout_s=2.0)
+        with kvzmq.connect(server.url, timeout=120) as table:
             assert table["large"] == value and dict(table.items()) == {"large": value}
             with pytest.raises(kvzmq.KvzmqError):
                 table.insert("other", "x" * LARGE_BYTES)
         with HashTableClient(host="127.0.0.1", port=server.port) as bridged:
             assert bridged.lookup("large") == value
-        exported = subprocess.run([*KVZMQ, "export", "-c", server.url], capture_output=True, timeout=60, check=True)
+        exported = subprocess.run([*KVZMQ, "export", "-c", server.url], capture_output=True, timeout=120, check=True)
         rows = [json.loads(line) for line in exported.stdout.splitlines()]
         assert any(value in (row if isinstance(row, list) else row.values()) for row in rows)
 

@@ -28,7 +28,7 @@ is exactly, tests with clocks of their own say; here that it is kept without a w
 
 WATCHER = """
 import sys, time, kvzmq
-with kvzmq.connect(sys.argv[1]) as table, table.watch("seen/") as watch:
+with kvzmq.connect(sys.argv[1], timeout=120) as table, table.watch("seen/") as watch:
     print("watching", flush=True)
     while True:
         try:

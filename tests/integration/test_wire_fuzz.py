@@ -15,7 +15,7 @@ import pytest
 import zmq
 from support import zmtp
 from support.mutator import Mutator
-from support.servers import ServerProcess
+from support.servers import PATIENCE_S, ServerProcess
 from support.wire import WireClient
 
 FRAMES, FRAMES_FULL = 20_000, 100_000
@@ -54,7 +54,7 @@ def test_every_mutated_frame_gets_one_reply(
             while sent < frames and sent - received < WINDOW:
                 client.send(mutator.frame() or b"\xc1")  # an empty one is a probe, and not answered
                 sent += 1
-            assert client.poll(20_000), f"no reply to one of frames {received} to {sent}"
+            assert client.poll(int(PATIENCE_S * 1000)), f"no reply to one of frames {received} to {sent}"
             while received < sent and client.poll(0):
                 seq, revision, results = msgspec.msgpack.decode(client.recv())
                 assert isinstance(revision, int) and results and all(len(result) == 2 for result in results)
@@ -110,7 +110,10 @@ def test_every_mutated_line_gets_one_reply(
             data = data[:at] + dice.choice([*noise, b"", dice.randbytes(2)]) + data[at + dice.randrange(3) :]
         return data.replace(b"\n", b" ") + b"\n"
 
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock, sock.makefile("rb") as replies:
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as sock,
+        sock.makefile("rb") as replies,
+    ):
         failed = 0
         for _ in range(lines // 100):
             sock.sendall(b"".join(line() for _ in range(100)))
@@ -159,7 +162,7 @@ def test_a_flood_of_large_requests_delays_and_costs_a_bounded_amount(
     client.close()
     peak_kib = int(Path(f"/proc/{server.pid}/status").read_text().partition("VmHWM:")[2].split()[0])
     count("peak memory under a flood of 1 MB requests, KiB", peak_kib)
-    assert worst_s < 5.0
+    assert worst_s < PATIENCE_S / 2
     assert peak_kib << 10 < requests * len(frame)
 
 
@@ -174,14 +177,17 @@ def test_low_limits_of_descriptors_are_survived(tmp_path: Path) -> None:
         return (int(fields[11]) + int(fields[12])) / 100
 
     with ServerProcess(tmp_path / "data", bridge=True, preexec=limit) as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as first, first.makefile("rb") as replies:
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as first,
+            first.makefile("rb") as replies,
+        ):
 
             def ask() -> None:
                 first.sendall(b'{"method": "increment", "key": "n"}\n')
                 assert json.loads(replies.readline())["status"] == "OK"
 
             ask()
-            crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(100)]
+            crowd = [socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) for _ in range(100)]
             for _ in range(20):
                 ask()
             before_s, began_s = cpu_s(server.pid), time.monotonic()
@@ -190,7 +196,7 @@ def test_low_limits_of_descriptors_are_survived(tmp_path: Path) -> None:
             ask()
             for peer in crowd:
                 peer.close()
-            deadline_s = time.monotonic() + 20
+            deadline_s = time.monotonic() + PATIENCE_S
             while True:
                 try:
                     with (

@@ -19,9 +19,10 @@ from types import TracebackType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
 
+import EtcdNodes as nodes_of_clients
 from EtcdNodes import EtcdFailed, EtcdNode, EtcdNodes, Tls
 
-from support.servers import PATIENCE_S
+from support.servers import PATIENCE_S, free_port
 
 __all__ = ["ROOT_PASSWORD", "EtcdCluster", "EtcdFailed", "EtcdNode", "Tls", "make_certificates"]
 
@@ -29,6 +30,8 @@ ROOT_PASSWORD = "open sesame"
 """Of the user root, with auth."""
 
 _CTL_TIMEOUT_S = PATIENCE_S
+
+nodes_of_clients.free_port = free_port  # others are given no port of a node that is down
 
 
 class EtcdCluster(EtcdNodes):

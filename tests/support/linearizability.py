@@ -399,10 +399,10 @@ class Recorder:
             return ABSENT
 
 
-def record(url: str, seconds: float, seed: int = 0, deadline_s: float = 0.5) -> list[Op]:
-    """Have one client do random operations on a few keys for so long; returns the history.
+def record(url: str, seconds: float, seed: int = 0, deadline_s: float = 0.5, known_min: int = 0) -> list[Op]:
+    """Have one client do random operations on a few keys for so long, and until so many have a known outcome.
 
-    Every value it writes is unique. The deadline is short, so that a restart of the server leaves
+    Returns the history. Every value it writes is unique. The deadline is short, so that a restart of the server leaves
     some outcomes unknown.
     """
     chance = random.Random(seed)
@@ -411,7 +411,7 @@ def record(url: str, seconds: float, seed: int = 0, deadline_s: float = 0.5) -> 
         recorder = Recorder(client, f"client-{seed}")
         number = 0
         seen: dict[str, Any] = {}
-        while time.monotonic() < end_s:
+        while time.monotonic() < end_s or sum(op.known for op in recorder.history) < known_min:
             number += 1
             value = [seed, number]
             key = chance.choice(KEYS)
@@ -444,7 +444,7 @@ def load(paths: Iterable[Path]) -> list[Op]:
 def main(command: str, *arguments: str) -> int:
     if command == "record":
         url, seconds, path, *rest = arguments
-        save(record(url, float(seconds), *map(int, rest[:1]), *map(float, rest[1:])), Path(path))
+        save(record(url, float(seconds), *map(int, rest[:1]), *map(float, rest[1:2]), *map(int, rest[2:])), Path(path))
         return 0
     history = load(map(Path, arguments))
     try:
