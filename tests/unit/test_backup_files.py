@@ -115,7 +115,7 @@ def test_a_directory_in_use_is_refused(made: tuple[Path, list[bytes]], tmp_path:
     data = tmp_path / "data"
     STATES["left_over"](data)
     server = DiskDirectory(data)
-    with pytest.raises(errors.DirectoryInUse, match="another kvzmq server"):
+    with pytest.raises(errors.DirectoryInUse, match="in use by a kvzmq server: stop it first"):
         restore.restore(made[0], data, replace=True)
     server.close()
     sealed = DiskDirectory(data, lock=False).open("table.txn.sealed")
