@@ -20,6 +20,7 @@ What a connection waits for is its state (`tcp_connection.py`); epoll reports on
 from __future__ import annotations
 
 import fcntl
+import resource
 import selectors
 import socket
 import termios
@@ -36,7 +37,10 @@ from kvzmq.server.transport.tcp_connection import CLOSED, CLOSING, DRAINING, REA
 from kvzmq.server.transport.tcp_listener import Listener
 
 CONNECTIONS_MAX = 4096
-"""How many clients may be connected; the next one replaces the one that has asked for nothing the longest."""
+"""How many clients may be connected; the next one replaces the one that has asked for nothing the longest.
+
+Fewer where half of the process's descriptors are fewer: whoever is idle here leaves room for clients of the ROUTER.
+"""
 
 REQUESTS_MAX = 1024
 """How many requests one step takes in, shared out among the connections; each has one at least."""
@@ -92,6 +96,7 @@ class TcpTransport:
         self.port = self._listener.port
         self.endpoints = [f"port {self.port}"]
         self.drained_s = 0.0
+        self._share = _descriptors_share()
         self._last_number = 0
         self._connections: dict[int, Connection] = {}
         self._ready: dict[int, Connection] = {}  # those whose turn it is in the next step
@@ -151,7 +156,7 @@ class TcpTransport:
 
     def _accept(self) -> None:
         for sock, address in self._listener.accept(self._now_s):
-            if len(self._connections) >= CONNECTIONS_MAX:
+            if len(self._connections) >= min(CONNECTIONS_MAX, self._share):
                 self._drop(next(iter(self._by_request.values())), "connections_dropped_idle")
             self._last_number += 1
             connection = Connection(self._last_number, sock, address, self._now_s, self._request_bytes_max, self._token)
@@ -412,3 +417,9 @@ def _unsent_bytes(sock: socket.socket) -> int:
     unsent = bytearray(4)
     fcntl.ioctl(sock, termios.TIOCOUTQ, unsent)
     return int.from_bytes(unsent, "little")
+
+
+def _descriptors_share() -> int:
+    """Return how many of the descriptors that this process may have are for connections of the bridge."""
+    descriptors_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if descriptors_max == resource.RLIM_INFINITY else max(1, descriptors_max // 2)
