@@ -1,10 +1,7 @@
 """The command line: one file per group of commands, loaded when a command is first used.
 
 This is the only package that imports all others. Data is written to standard output, messages about it
-to standard error. Exit codes: 0 done, 1 no such key, a condition that did not hold, or damage found, 2
-wrong usage, 3 refused to start, 4 cannot reach the server, 5 the disk failed, so that the server cannot
-write, cannot make a backup, or has ended; 130 after Ctrl-C, 141 when the reader of the output has closed
-the pipe.
+to standard error. What the exit codes say is in docs/api.md, under "Errors".
 """
 
 from __future__ import annotations
@@ -100,6 +97,7 @@ _EXIT_CODES: Sequence[tuple[type[BaseException], int]] = (
     (errors.Timeout, UNREACHABLE),
     (errors.OutcomeUnknown, UNREACHABLE),
     (errors.CatalogError, UNREACHABLE),
+    (errors.TableChanged, UNREACHABLE),
     (errors.RequestRefused, UNREACHABLE),
     (errors.KvzmqError, REFUSED_TO_START),
     (BrokenPipeError, PIPE_CLOSED),

@@ -26,12 +26,21 @@ _WRITE_BYTES = 1 << 16
 _GAP = 3
 """Columns of the terminal between two of a table."""
 
-encode_json: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+_encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 def on_terminal() -> bool:
     """Say whether standard output is a terminal."""
     return sys.stdout.isatty()
+
+
+def encode_json(value: Any) -> bytes:
+    """Return a value as JSON; for a terminal what could move its cursor, or reorder its text, is escaped as JSON does.
+
+    JSON itself leaves DEL, and the control characters from U+0080 on, as they are.
+    """
+    data = _encode(value)
+    return printable(data.decode()).encode() if on_terminal() else data
 
 
 def put(lines: Iterable[bytes]) -> None:

@@ -39,6 +39,9 @@ COSTLY_MAX = 2
 
 COSTLY_WAITING_MAX = 16
 
+SESSION_DIGITS = 8
+"""How much of a session is told: whoever knows all of it can ask for the replies that are kept for it."""
+
 _PAUSE_S = 0.2
 
 
@@ -65,7 +68,7 @@ class Change(msgspec.Struct):
     operation  what was asked for; from the log alone
     text       what it was set to, or the arguments; None if it was removed
     revision   the table's after it, as the server tells
-    time_s     since 1970, session (hexadecimal), seq, group: as the log tells
+    time_s     since 1970, session (its first digits, hexadecimal), seq, group: as the log tells
     """
 
     operation: str
@@ -223,7 +226,7 @@ def _of_log(entry: AuditEntry, key: str) -> Change:
         text,
         whole,
         time_s=entry.time_us / 1e6,
-        session=None if entry.session is None else entry.session.hex(),
+        session=None if entry.session is None else entry.session.hex()[:SESSION_DIGITS],
         seq=entry.seq,
         group=entry.group,
     )

@@ -5,7 +5,8 @@ At `info` and above: start, stop, storage trouble when it begins and ends, reque
 do not read or are dropped. At `debug`: once a second at most, by how much each counter has grown.
 
 However often an event happens, it is logged once, and then once in EVERY_S with how often it has happened
-meanwhile: no peer can fill the disk with log lines.
+meanwhile: no peer can fill the disk with log lines. Not by changes of two lengths either, on a disk that has room for
+the short ones alone: trouble that comes again within EVERY_S is logged when it has lasted LASTING_S.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ EVERY_S = 60.0
 
 LOOK_S = 1.0
 """How often the counters are read, and a line written at debug."""
+
+LASTING_S = 5.0
+"""How long trouble with the disk that has come again lasts before it is logged sooner than after EVERY_S."""
 
 _WARNED_WORDS = ("_dropped_", "_failed")
 """A transport's counter whose name contains one of these is worth a warning when it grows."""
@@ -73,6 +77,9 @@ class Journal:
         self._clock = clock
         self._began_s = clock()
         self._trouble_s = 0.0
+        self._trouble: str | None = None
+        self._trouble_told = False
+        self._trouble_limit = _RateLimit()
         self._troubled = self._troubles()
         self._counted = counts()
         self._refused = _RateLimit()
@@ -105,7 +112,10 @@ class Journal:
 
     def look(self) -> float:
         """Log which counters have grown; a timer, which returns in how many seconds to call it again."""
-        self._log_troubles(self._clock())
+        now_s = self._clock()
+        self._log_troubles(now_s)
+        if self._trouble is not None and not self._trouble_told:
+            self._log_trouble(self._trouble_limit.count(0, now_s) or now_s - self._trouble_s >= LASTING_S)
         if _log.isEnabledFor(logging.DEBUG):
             self._log_counts()
         return LOOK_S
@@ -113,19 +123,25 @@ class Journal:
     def trouble(self, why: str | None) -> None:
         """Log that trouble with the disk has begun, and why; or, with None, that it has ended."""
         now_s = self._clock()
+        was_told, self._trouble_told = self._trouble_told, False
+        self._trouble = None if why is None else why.removeprefix("not applied: ")
         if why is not None:
             self._trouble_s = now_s
-            reason = why.removeprefix("not applied: ")
-            _log.error(
-                "cannot write: %s. Changes are refused, reads go on; every change tries again",
-                reason,
-                extra={"event": "storage_trouble", "reason": reason},
-            )
-        else:
+            self._log_trouble(self._trouble_limit.count(1, now_s))
+        elif was_told:
             lasted_s = now_s - self._trouble_s
             _log.warning(
                 "can write again, after %s", duration(lasted_s),
                 extra={"event": "storage_recovered", "lasted_s": round(lasted_s, 3)},
+            )  # fmt: skip
+
+    def _log_trouble(self, due: object) -> None:
+        """Log the trouble that there is, if that is due."""
+        if due:
+            self._trouble_told = True
+            _log.error(
+                "cannot write: %s. Changes are refused, reads go on; every change tries again", self._trouble,
+                extra={"event": "storage_trouble", "reason": self._trouble},
             )  # fmt: skip
 
     def _troubles(self) -> dict[str, int]:

@@ -7,7 +7,7 @@ changes a row. The dispatcher decides when they are answered, and when their rep
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Raw
@@ -17,6 +17,7 @@ from kvzmq.protocol import messages, msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.server.backups import Backups
+from kvzmq.server.known_clients import KnownClients
 from kvzmq.server.monitors import Monitors
 from kvzmq.server.slow_log import SlowLog
 from kvzmq.server.transport import Arrival, Transport
@@ -57,7 +58,8 @@ class ServedOperations:
         self._slow_log = slow_log
         self.backups = backups
         self._describe = describe
-        self._described: bytes | None = None
+        self._described: bytes | None = None  # what was looked up for the request that is answered
+        self._known: KnownClients | None = None
         self._request_bytes_max = request_bytes_max
         self._transports = transports
         self._step = 0
@@ -86,7 +88,7 @@ class ServedOperations:
         table, budget = self._store.table, self._store.table.budget
         budget.begin(len(request.ops), table.semantics, table.revision)
         self._step = step
-        self._described = None
+        self._described = self._known = None
         for op in request.ops:
             try:
                 method = self.methods.get(type(op))
@@ -118,8 +120,10 @@ class ServedOperations:
         return self._store.table.budget.charge(self._described)
 
     def _slow_requests(self, arrival: Arrival, op: operations.SlowRequests) -> Raw:
+        budget = self._store.table.budget
+        budget.check()  # before they are sorted and encoded
         found = () if self._slow_log is None else self._slow_log.requests(op.limit)
-        return self._store.table.budget.charge(msgpack.encode_value(found))
+        return budget.charge(msgpack.encode_value(found))
 
     def _backup(self, arrival: Arrival, op: operations.Backup) -> int | Raw | None:
         if isinstance(arrival.request, Request) and len(arrival.request.ops) > 1:
@@ -131,23 +135,17 @@ class ServedOperations:
         return self._store.table.budget.charge(msgpack.encode_value(self.backups.read(op.id, op.offset)))
 
     def _clients(self, arrival: Arrival, op: operations.Clients) -> Raw:
-        known = self._known_clients()
-        names = sorted(name for name in known if name > op.after)[: op.limit]
-        watches_of = self._watches.count_by_client()
-        found = []
-        for name in names:
-            transport, client = known[name]
-            found.append(transport.describe(client) | {"watches": watches_of.get(name, 0)})
-        return self._store.table.budget.charge(msgpack.encode_value(found))
+        budget = self._store.table.budget
+        budget.check()  # before the kernel is asked of each
+        return budget.charge(msgpack.encode_value(self._known_clients().describe(op.after, op.limit)))
 
-    def _known_clients(self) -> dict[str, tuple[Transport, Hashable]]:
-        return {
-            name: (transport, client) for transport in self._transports for name, client in transport.clients().items()
-        }
+    def _known_clients(self) -> KnownClients:
+        if self._known is None:
+            self._known = KnownClients(self._transports, self._watches.count_by_client())
+        return self._known
 
     def _kick(self, arrival: Arrival, op: operations.Kick) -> bool:
-        found = self._known_clients().get(op.name)
-        if found is None or not found[0].kick(found[1]):
+        if not self._known_clients().kick(op.name):
             return False
         _log.info("%s was kicked by %s", op.name, arrival.transport.name(arrival.peer))
         return True

@@ -262,7 +262,7 @@ def test_a_backup_is_checked_and_a_damaged_one_refused(tmp_path: Path) -> None:
         path.write_bytes(wrong)
         shown = run("check", path, code=1).stdout
         assert "DAMAGED  offset" in shown and "take an earlier one" in shown
-        said = "offset" if wrong.startswith(data[:8]) else f"{path} is no backup of kvzmq: it begins with "
+        said = "offset" if wrong.startswith(data[:8]) else f"{path}: offset 0: no backup of kvzmq, or a damaged one: "
         assert said in run("restore", path, "--data", tmp_path / "new", code=3).stderr
         assert not (tmp_path / "new").exists()
 

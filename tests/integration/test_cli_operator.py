@@ -23,7 +23,7 @@ from support.wire import WireClient
 import kvzmq
 from kvzmq import errors
 from kvzmq.protocol.messages import Refusal
-from kvzmq.server.journal import EVERY_S, LOOK_S, Journal
+from kvzmq.server.journal import EVERY_S, LASTING_S, LOOK_S, Journal
 from kvzmq.server.transport import Arrival
 from kvzmq.units import count, duration, size
 
@@ -197,6 +197,29 @@ def test_what_happens_often_is_said_now_and_then_with_its_number(
         "refused 600 requests, the latest from peer-7: no method 'x'",
         "clients in trouble: tcp_connections_dropped_stalled 180 more, 183 in all",
     ]
+
+
+def test_trouble_that_comes_and_goes_with_each_change_is_not_a_line_each(
+    journal: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that has room for short changes alone, and changes of both lengths; then one that stays full."""
+    began, ended = "cannot write: full. Changes are refused, reads go on; every change tries again", "can write again"
+    for tick in range(int(EVERY_S) * 2 * 10):
+        journal.now_s = tick / 10
+        journal.journal.trouble("not applied: full")
+        journal.journal.look()
+        journal.journal.trouble(None)
+        journal.journal.look()
+    said = [record.getMessage().partition(", after")[0] for record in caplog.records]
+    assert said == [began, ended] * 2
+    journal.journal.trouble("not applied: full")
+    while len(caplog.records) == 4:
+        journal.now_s += LOOK_S
+        journal.journal.look()
+    assert journal.now_s < EVERY_S * 2 + LASTING_S + 2 * LOOK_S, "what lasts is told soon"
+    journal.journal.trouble(None)
+    said = [record.getMessage().partition(", after")[0] for record in caplog.records]
+    assert said == [began, ended] * 3
 
 
 def test_debug_says_what_has_gone_on_since_it_last_looked(journal: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from support.servers import ServerProcess
 
 import kvzmq
 from kvzmq.dashboard.reader import connect
-from kvzmq.dashboard.rows import CHANGES_MAX, PAGE_ROWS_MAX, Rows
+from kvzmq.dashboard.rows import CHANGES_MAX, PAGE_ROWS_MAX, SESSION_DIGITS, Rows
 
 
 def asked(url: str, test: Callable[[Rows], Awaitable[None]], data: Path | None = None) -> None:
@@ -78,6 +78,7 @@ def test_the_log_tells_times_and_sessions_too(tmp_path: Path) -> None:
         (part,) = (await rows.history("key"))["parts"]
         assert part.source == "log" and len(part.changes) == CHANGES_MAX and part.more
         assert all(change.time_s and change.session and change.seq for change in part.changes)
+        assert {len(change.session or "") for change in part.changes} == {SESSION_DIGITS}, "not all of it"
         latest = [(change.operation, change.text) for change in part.changes[:4]]
         assert latest == [("remove", None), ("increment", '["key", 2]'), ("insert_many", "7"), ("insert", "209")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
@@ -9,8 +10,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.commands import command
 from support.dashboards import DashboardProcess
 from support.servers import KVZMQ, PATIENCE_S, ServerProcess, wait_until
 
@@ -145,6 +148,45 @@ def test_where_others_reach_it_everybody_shows_a_token(server: ServerProcess, tm
         assert guarded.get("/", Cookie=cookie.partition(";")[0], Host="kv.example").status == 200
         assert guarded.get("/", Cookie="kvzmq-dashboard=0").status == 401
         assert "correct" not in guarded.stderr
+
+
+def test_the_name_in_the_address_that_it_prints_is_one_that_it_answers_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red when it printed http://NAME:PORT/ with the machine's name, and answered 421 there."""
+    token = tmp_path / "token"
+    token.write_text("correct-horse-battery-staple\n")
+    token.chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setattr("kvzmq.dashboard.run.listen", lambda host, port: listening)
+        monkeypatch.setattr("socket.gethostname", lambda: "Robot-7.lab")
+        statuses = []
+
+        def serve(app: Any, *_: object, **__: object) -> None:
+            for name in ("robot-7.lab:5580", "evil.example"):
+                statuses.append(asyncio.run(status_of(app, name)))
+
+        monkeypatch.setattr("kvzmq.dashboard.run.serve", serve)
+        done = command("dashboard", "--bind", "0.0.0.0:5580", "--token-file", str(token))
+        port = listening.getsockname()[1]
+    assert f"http://Robot-7.lab:{port}/" in done.stdout, done.output
+    assert statuses == [401, 421], "the token is asked for, the other name refused"
+
+
+async def status_of(app: Any, host: str) -> int:
+    """Ask an ASGI application for its page by this Host, and return the status."""
+    statuses: list[int] = []
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "http_version": "1.1",
+             "headers": [(b"host", host.encode())], "scheme": "http", "root_path": ""}  # fmt: skip
+    await app(scope, receive, send)
+    return statuses[0]
 
 
 def resident_bytes(pid: int) -> int:

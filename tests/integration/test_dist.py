@@ -81,7 +81,9 @@ def test_wheel_and_sdist_hold_the_package_and_nothing_else(dist: Path) -> None:
         packed = {name for name in file.namelist() if ".dist-info/" not in name}
     assert packed == ours and "kvzmq/dashboard/static/index.html" in packed
     with tarfile.open(sdist) as file:
-        assert ours <= {name.partition("/")[2] for name in file.getnames()}
+        packed = {member.name.partition("/")[2] for member in file.getmembers() if member.isfile()}
+    added = {"PKG-INFO", "setup.cfg"} | {name for name in packed if name.startswith("kvzmq.egg-info/")}  # by setuptools
+    assert packed - added == ours | {name for name in SOURCES if (ROOT / name).is_file()}
 
 
 def test_the_installed_command_serves_and_asks(installed: Path, tmp_path: Path) -> None:

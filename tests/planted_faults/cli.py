@@ -148,4 +148,6 @@ MUTANTS = [
         "tests/integration/test_cli_transfer.py::"
         "test_copy_of_a_table_that_is_written_to_is_the_table_at_the_revision_it_tells", 15,
     ),
+    Mutant("JSON reaches the terminal as a pipe gets it", "cli/show.py", "printable(data.decode()).encode() if on_terminal() else data", "data",
+           "tests/unit/test_cli_show.py::test_json_on_a_terminal_says_the_same_and_cannot_move_its_cursor", 10),
 ]

@@ -24,7 +24,7 @@ MUTANTS = [
     Mutant("the values of a copy are given out before all keys are", "client/sync/views.py",
            "        for page in self._pages_of_items():\n            copy.rows.update(page)\n", "        self._table._copies.begin(copy)\n        for page in self._pages_of_items():\n            copy.rows.update(page)\n",
            "tests/contract/test_client_copies.py::test_values_that_are_asked_for_between_keys_are_never_old_ones", 4),
-    Mutant("a forked child takes its parent's events", "client/sync/stream.py", "        if os.getpid() != self._pid:\n            raise ValueError", "        if False:\n            raise ValueError",
+    Mutant("a forked child takes its parent's events", "client/core/stream.py", "        if os.getpid() != self._pid:", "        if False:",
            "tests/integration/test_client_processes.py::test_a_watch_is_not_a_forked_childs", 4),
     Mutant("a forked child asks on its parent's asyncio connection", "client/asyncio/connection.py", "        if self._pid != os.getpid():\n            self._channel.forget()", "        if False:\n            self._channel.forget()",
            "tests/integration/test_client_processes.py::test_an_asyncio_client_is_used_in_a_forked_child", 4),

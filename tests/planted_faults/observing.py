@@ -16,6 +16,8 @@ MUTANTS = [
            "tests/unit/test_top.py::test_prefixes_are_bounded_and_the_hot_ones_stay", 9),
     Mutant("a page shows a text as HTML", "dashboard/static/dom.js", "if (text !== null) element.textContent = text;", "if (text !== null) element.innerHTML = text;",
            "tests/integration/test_dashboard_pages.py::test_a_row_with_a_script_in_key_and_value_stays_text", 10),
+    Mutant("the address that the dashboard prints is not its own", "cli/commands/dashboard.py", "{*hosts, own}, token)", "hosts, token)",
+           "tests/integration/test_dashboard_safety.py::test_the_name_in_the_address_that_it_prints_is_one_that_it_answers_to", 14),
     Mutant("any name may be the dashboard's", "dashboard/safety.py", "        if not self._may_be_host(host):", "        if False:",
            "tests/unit/test_dashboard_rules.py::test_other_names_may_not_so_that_dns_rebinding_leads_nowhere", 14),
     Mutant("the pages of others may ask the dashboard", "dashboard/safety.py", "        if not _is_own(headers, host):", "        if False:",
@@ -66,4 +68,6 @@ MUTANTS = [
            "tests/unit/test_dashboard_changes.py::test_the_number_of_prefixes_is_bounded", 9),
     Mutant("prefixes are watched for browsers that are gone", "dashboard/changes.py", "            if now_s - watched.asked_s > IDLE_S:", "            if False:",
            "tests/unit/test_dashboard_changes.py::test_a_watch_that_nobody_asks_for_ends", 9),
+    Mutant("the dashboard tells whole sessions", "dashboard/rows.py", "entry.session.hex()[:SESSION_DIGITS]", "entry.session.hex()",
+           "tests/integration/test_dashboard_rows.py::test_the_log_tells_times_and_sessions_too", 14),
 ]

@@ -101,6 +101,10 @@ MUTANTS = [
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("dispatcher commits each request alone", "server/dispatcher.py", "self._run_all = self._run if group_commit else", "self._run_all = self._run if False else",
            "tests/unit/test_dispatcher.py::test_a_step_commits_all_that_several_clients_change_as_one_group", 3),
+    Mutant("clients are looked up for each operation", "server/served.py", "        if self._known is None:", "        if True:",
+           COSTLY + "test_clients_asked_for_often_in_one_request_are_looked_up_once", 9),
+    Mutant("clients are described for a reply that is full", "server/served.py", "        budget.check()  # before the kernel is asked of each\n", "",
+           COSTLY + "test_no_client_is_described_for_a_reply_that_is_full", 9),
     Mutant("stats gives every operation the room of a reply", "server/served.py", "                method = self.methods.get(type(op))\n", "                budget.begin(len(request.ops), table.semantics, table.revision)\n                method = self.methods.get(type(op))\n",
            "tests/unit/test_dispatcher.py::test_the_results_of_one_request_fit_one_reply_whatever_is_among_them", 9),
     Mutant("an event without room is skipped", "server/watches.py", "payload, more):\n                return False\n", "payload, more):\n                pass\n",
@@ -192,6 +196,12 @@ MUTANTS = [
         "        store.on_trouble = self._journal.trouble\n", "",
         "tests/integration/test_cli_operator.py"
         "::test_the_log_tells_when_storage_trouble_begins_and_ends_and_ping_says_so", 9,
+    ),
+    Mutant(
+        "trouble that comes and goes is a line each time", "server/journal.py",
+        "            self._log_trouble(self._trouble_limit.count(1, now_s))", "            self._log_trouble(True)",
+        "tests/integration/test_cli_operator.py"
+        "::test_trouble_that_comes_and_goes_with_each_change_is_not_a_line_each", 9,
     ),
     Mutant(
         "every refused request is a line of the log", "server/journal.py",

@@ -74,6 +74,10 @@ MUTANTS = [
            "tests/unit/test_clients_listed.py::test_who_has_left_is_not_listed_and_a_descriptor_of_somebody_else_is_not_taken_for_its", 9),
     Mutant("a probe is taken for the peer that asked", "server/transport/router.py", "        if arrivals and part is not probe and", "        if arrivals and",
            "tests/unit/test_clients_listed.py::test_a_probe_is_not_taken_for_the_peer_that_asked", 9),
+    Mutant("peers that have left unseen stay", "server/transport/router_peers.py", "        self._forget_those_silent(connections)", "        pass",
+           "tests/unit/test_clients_listed.py::test_who_has_left_without_an_address_is_forgotten", 9),
+    Mutant("a peer that cannot be sent to stays", "server/transport/router.py", "            self._peers.forget(to[0])\n", "",
+           "tests/unit/test_clients_listed.py::test_who_has_left_is_forgotten_when_something_is_sent_to_it", 9),
     Mutant("peers are remembered without limit", "server/transport/router_peers.py", "            del self._seen[next(iter(self._seen))]", "            pass",
            "tests/unit/test_clients_listed.py::test_peers_that_are_remembered_are_bounded", 9),
     Mutant("six peers pile up a hundred requests each", "server/transport/router.py", "RECEIVED_MESSAGES_MAX = 32", "RECEIVED_MESSAGES_MAX = 1000",
@@ -118,4 +122,6 @@ MUTANTS = [
            "tests/unit/test_tcp_transport.py::test_who_sends_on_behind_a_wrong_token_is_told_before_the_end", 14),
     Mutant("a refused peer may send for ever", "server/transport/tcp.py", "            if not received_bytes or connection.received_bytes > DRAINED_BYTES_MAX:\n", "            if not received_bytes:\n",
            "tests/unit/test_tcp_transport.py::test_who_never_stops_sending_behind_a_wrong_token_is_closed_at_last", 14),
+    Mutant("a stranger's first line is waited for like any other", "server/transport/tcp_connection.py", "if token is None else TOKEN_BYTES_MAX + 1", "if True else TOKEN_BYTES_MAX + 1",
+           "tests/unit/test_tcp_transport.py::test_a_first_line_longer_than_any_token_is_not_waited_for", 9),
 ]

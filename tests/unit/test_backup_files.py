@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,9 +54,6 @@ def test_a_backup_larger_than_what_is_read_at_a_time(tmp_path: Path) -> None:
     assert out == data
 
 
-REFUSALS = r"offset \d|is no backup of kvzmq|newer version"
-
-
 def test_every_flipped_bit_and_every_truncation_is_found(
     made: tuple[Path, list[bytes]], tmp_path: Path, count: Count
 ) -> None:
@@ -67,16 +63,18 @@ def test_every_flipped_bit_and_every_truncation_is_found(
     flips = [data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :] for at in range(len(data))]
     cuts = [data[:length] for length in range(len(data))]
     for number, wrong in enumerate([*flips, *cuts, data + b"\0"]):
-        with pytest.raises((errors.CorruptionError, errors.WrittenByNewer), match=REFUSALS):
+        with pytest.raises((errors.CorruptionError, errors.WrittenByNewer), match=r"offset \d|newer version"):
             backup.copy(pieces(wrong, 100), len, "it")
         if number % 5 == 0:
             bad.write_bytes(wrong)
-            with pytest.raises((errors.CorruptionError, errors.WrittenByNewer), match=REFUSALS) as refused:
+            with pytest.raises(
+                (errors.CorruptionError, errors.WrittenByNewer), match=r"bad: .*offset \d|newer version"
+            ):
                 restore.restore(bad, tmp_path / "new")
-            assert not (tmp_path / "new").exists() and str(bad) in str(refused.value)
+            assert not (tmp_path / "new").exists()
             try:
                 report = backup.inspect(bad)
-                assert report.damaged and re.search(REFUSALS, str(report.refusal))
+                assert report.damaged and "offset" in str(report.refusal)
             except errors.WrittenByNewer:
                 pass
     count("flipped bits and truncations of a backup, each refused", len(flips) + len(cuts))
@@ -117,7 +115,7 @@ def test_a_directory_in_use_is_refused(made: tuple[Path, list[bytes]], tmp_path:
     data = tmp_path / "data"
     STATES["left_over"](data)
     server = DiskDirectory(data)
-    with pytest.raises(errors.DirectoryInUse, match="in use by a kvzmq server"):
+    with pytest.raises(errors.DirectoryInUse, match="in use by a kvzmq server: stop it first"):
         restore.restore(made[0], data, replace=True)
     server.close()
     sealed = DiskDirectory(data, lock=False).open("table.txn.sealed")

@@ -111,3 +111,13 @@ def test_a_table_keeps_every_character_however_narrow_the_terminal(output: Calla
 def test_a_table_of_many_rows_is_shown_in_pages(output: Callable[..., bytes]) -> None:
     shown = output(show.rows, ((f"key{n:05}", n) for n in range(2500)), False, terminal=True).decode()
     assert all(f"key{n:05}" in shown for n in (0, 999, 1000, 2499))
+
+
+def test_json_on_a_terminal_says_the_same_and_cannot_move_its_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red with JSON as a pipe gets it: a key with U+009B, which is ESC [ in one character, reached the terminal."""
+    hostile = {"\x9b31m\x7f\u202e": ["\x1b]0;x\x07", "\u2028"]}
+    monkeypatch.setattr(show, "on_terminal", lambda: True)
+    line = show.encode_json(hostile).decode()
+    assert line.isprintable() and json.loads(line) == hostile
+    monkeypatch.setattr(show, "on_terminal", lambda: False)
+    assert "\x9b31m\x7f\u202e" in show.encode_json(hostile).decode(), "in a pipe as it is"

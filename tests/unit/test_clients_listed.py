@@ -100,6 +100,33 @@ def test_who_has_left_is_not_listed_and_a_descriptor_of_somebody_else_is_not_tak
             decoy.close()
 
 
+def test_who_has_left_without_an_address_is_forgotten(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if neither had had the last request of a step: one that leaves then is told of by nobody."""
+    monkeypatch.setattr(router_peers.RouterPeers, "_locate", lambda *_: None)
+    peer, gone = table.zmq(), table.zmq()
+    table.call(gone, "size")
+    assert len(listed(table, peer)) == 2
+    gone.close()
+    table.until(lambda: table.router.connections == 1)
+    assert len(listed(table, peer)) == 2, "it has only just been silent"
+    monkeypatch.setattr(router_peers, "SILENT_S", 0.0)
+    (left,) = listed(table, peer)
+    assert left["address"] is None and left["requests"] == 3
+    assert len(listed(table, peer)) == 1, "as many as there are connections stay"
+
+
+def test_who_has_left_is_forgotten_when_something_is_sent_to_it(
+    table: Stepped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router_peers.RouterPeers, "_locate", lambda *_: None)
+    peer, gone = table.zmq(), table.zmq()
+    table.call(gone, "watch", "")
+    gone.close()
+    table.until(lambda: table.router.connections == 1)
+    table.call(peer, "insert", "a", 1)
+    table.until(lambda: len(table.router.clients()) == 1)
+
+
 def test_a_client_that_was_kicked_connects_again_and_a_bridge_connection_ends(table: Stepped) -> None:
     peer, other, bridge = table.zmq(), table.zmq(reconnect_ivl=1), table.tcp()
     table.call(other, "size")

@@ -26,6 +26,7 @@ from kvzmq.protocol.msgpack import decode_group
 from kvzmq.server import deferral
 from kvzmq.store import budget, equality, indexes
 from kvzmq.store import table as table_module
+from kvzmq.store.log import SEMANTICS
 from kvzmq.store.table import Table
 
 SECOND_US = 1_000_000
@@ -571,6 +572,45 @@ def test_stats_asked_often_in_one_request_are_made_once() -> None:
         peer = table.zmq()
         peer.send(*[["stats"]] * 100)
         assert len(table.replies(peer)[0][2]) == 100 and len(made) == 1
+
+
+@pytest.mark.parametrize("op", [["clients", "", 1], ["kick", "nobody"]], ids=["clients", "kick"])
+def test_clients_asked_for_often_in_one_request_are_looked_up_once(op: list[Any]) -> None:
+    """Red with a look for each: with 1,000 peers 50,000 of them took 8 s."""
+    with Stepped() as table:
+        looked: list[int] = []
+        table.bridge.clients = noting(lambda: looked.append(1), table.bridge.clients)  # type: ignore[method-assign]
+        peer = table.zmq()
+        peer.send(*[op] * 100)
+        assert len(table.replies(peer)[0][2]) == 100 and len(looked) == 1
+        peer.send(op)
+        table.replies(peer)
+        assert len(looked) == 2, "for each request anew"
+
+
+def test_no_client_is_described_for_a_reply_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Red with the room looked at afterwards: 200 of them took 0.5 s with 1,000 peers."""
+    monkeypatch.setitem(budget._RESULT_BYTES_MAX, SEMANTICS, 10_000)
+    with Stepped() as table:
+        described: list[int] = []
+        table.bridge.describe = noting(lambda client: described.append(1), table.bridge.describe)  # type: ignore[method-assign]
+        for _ in range(10):
+            table.tcp()
+        peer = table.zmq()
+        peer.send(*[["clients"]] * 100)
+        codes = [code for code, _ in table.replies(peer)[0][2]]
+        assert codes[0] == errors.OK and codes[-1] == errors.ResultTooLarge.code
+        assert len(described) <= 10 * (codes.count(errors.OK) + 1)
+
+
+def test_a_client_is_kicked_once_in_a_request_and_not_listed_any_more() -> None:
+    with Stepped() as table:
+        table.tcp()
+        peer = table.zmq()
+        (name,) = [one["name"] for one in table.call(peer, "clients")[1] if one["transport"] == "bridge"]
+        peer.send(["kick", name], ["kick", name], ["clients"])
+        _, _, ((_, first), (_, second), (_, listed)) = table.replies(peer)[0]
+        assert (first, second) == (True, False) and name not in [one["name"] for one in listed]
 
 
 @pytest.mark.usefixtures("few")

@@ -16,6 +16,7 @@ import pytest
 from support.stepped import Stepped, TcpPeer
 
 from kvzmq import errors
+from kvzmq.curve import TOKEN_BYTES_MAX
 from kvzmq.protocol.messages import Reply
 from kvzmq.protocol.operations import OPERATIONS
 from kvzmq.server.transport import tcp, tcp_connection
@@ -707,6 +708,21 @@ def test_who_does_not_show_the_token_is_told_once_and_disconnected(guarded: Step
     other = guarded.tcp()
     other.send(TOKEN + b'\n{"method": "size"}\n')
     assert guarded.lines(other, 1) == [{"status": "OK", "result": 0}]
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n" + TOKEN + b'\n{"method": "size"}\n'])
+def test_a_first_line_longer_than_any_token_is_not_waited_for(guarded: Stepped, ending: bytes) -> None:
+    """Red when it was refused like any long line: a stranger had 7 MiB kept, was told, and could go on for ever."""
+    peer = guarded.tcp()
+    peer.send(b"x" * (TOKEN_BYTES_MAX + 2) + ending)
+    replies: list[Any] = []
+
+    def ended() -> bool:
+        replies.extend(peer.lines())
+        return peer.ended
+
+    guarded.until(ended)
+    assert [reply["type"] for reply in replies] == ["NotAllowed"]
 
 
 def test_who_sends_on_behind_a_wrong_token_is_told_before_the_end(guarded: Stepped) -> None:

@@ -112,10 +112,11 @@ def dashboard(
         raise click.UsageError(str(error)) from None
     listening = run.listen(host, port)
     port = listening.getsockname()[1]
-    url = f"http://{_shown(host)}:{port}/"
+    own = _shown(host)
+    url = f"http://{own}:{port}/"
     shown = f"{url}?token={token.decode()}" if printed and token is not None else url
     click.echo(f"{connection.where} at {shown}")
-    app = make_app(parts, not run.is_open_to_others(host), hosts, token)
+    app = make_app(parts, not run.is_open_to_others(host), {*hosts, own}, token)
     run.serve(app, listening, stopping=parts.streams.ended.set)
 
 

@@ -9,12 +9,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from kvzmq import errors
 from kvzmq.client.asyncio.connection import Wakeups, resolve_endpoint
 from kvzmq.client.core.push_channel import PushChannel
 from kvzmq.client.core.push_state import PushState
+from kvzmq.client.core.stream import BaseStream
 from kvzmq.client.core.timeouts import check_wait
 
 T = TypeVar("T")
@@ -28,28 +29,17 @@ EVENTS_MAX = 1000
 """From how many unread events on nothing more is read: the server keeps the rest, as long as it can."""
 
 
-class AsyncStream(Generic[T, S]):
+class AsyncStream(BaseStream[S], Generic[T, S]):
     """An asynchronous iterator over what a server pushes, on a connection of its own; for one task at a time.
 
     It begins when it is first asked for something, or at once with `async with`.
     """
 
-    _kind = "stream"
-    """What it is called in messages."""
-    _item = "event"
-    """What one thing that comes is called."""
-    _forked = ""
-    """What a forked child is told: two processes on one socket would take each other's events."""
-
     def __init__(self, channel: PushChannel[S], timeout_s: float) -> None:
-        self._channel = channel
-        self._state: S = channel.state
-        self._timeout_s = timeout_s
+        super().__init__(channel, timeout_s)
         self._wakeups = Wakeups(self._on_ready)
         self._waiter: asyncio.Future[None] | None = None
         self._begun = False
-        self._closed = False
-        self._pid = os.getpid()
 
     async def start(self, timeout: float | None = None) -> None:
         """Wait until the server has begun it, as long as a call of the client may take if not said otherwise.
@@ -84,15 +74,11 @@ class AsyncStream(Generic[T, S]):
                 raise errors.Timeout(f"no {self._item} within {timeout} seconds")
             await self._wait(deadline_s, lambda: bool(events))
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise ValueError(f"the {self._kind} is closed") if self._closed else RuntimeError(self._forked)
-
     def _raise_error(self) -> None:
         if self._state.error is not None:
             raise self._state.error
         if self._closed:
-            raise ValueError(f"the {self._kind} is closed")
+            raise self._is_closed()
 
     async def _wait(self, deadline_s: float, reached: Callable[[], bool]) -> None:
         """Look after the connection, then wait until something comes, a moment at most."""
@@ -177,6 +163,3 @@ class AsyncStream(Generic[T, S]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {self._kind} cannot be pickled")

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import NoReturn
 
 from kvzmq.client.asyncio.stream import AsyncStream
 from kvzmq.client.core.timeouts import check_wait
-from kvzmq.client.core.watch_state import FORKED, Event, WatchState
+from kvzmq.client.core.watch_state import BaseWatch, Event, WatchState
 
 
-class AsyncWatch(AsyncStream[Event, WatchState]):
+class AsyncWatch(BaseWatch, AsyncStream[Event, WatchState]):
     """An asynchronous iterator over changes, on a connection of its own; for one task at a time.
 
     It begins when it is first asked for a change, or at once with `async with`.
     """
 
-    _kind = "watch"
-    _item = "change"
-    _forked = FORKED
+    _name = "kvzmq.AsyncWatch"
 
     async def get(self, timeout: float | None = None) -> Event:
         """Return the next change, waiting `timeout` seconds at most, or without end if None.
@@ -56,19 +53,3 @@ class AsyncWatch(AsyncStream[Event, WatchState]):
     @property
     def _reads(self) -> bool:
         return super()._reads or self._state.wants_progress
-
-    @property
-    def revision(self) -> int | None:
-        """The revision up to which everything was seen: where a later watch can go on, with `epoch`."""
-        return self._state.seen
-
-    @property
-    def epoch(self) -> str | None:
-        """The table's epoch, 32 hexadecimal digits, when this watch last connected; None before."""
-        return self._state.epoch
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
-
-    def __repr__(self) -> str:
-        return f"<kvzmq.AsyncWatch at revision {self.revision}{' closed' if self._closed else ''}>"

@@ -390,4 +390,6 @@ def _insert_rows(keys: list[str], contents: list[object]) -> list[Call]:
 
 
 def _chunks(keys: list[str]) -> list[list[str]]:
-    return [keys[at : at + CHUNK_ROWS] for at in range(0, len(keys), CHUNK_ROWS)] or [[]]
+    if len(keys) <= CHUNK_ROWS:
+        return [keys]
+    return [keys[at : at + CHUNK_ROWS] for at in range(0, len(keys), CHUNK_ROWS)]

@@ -12,6 +12,7 @@ from kvzmq.client.core.call import Call
 from kvzmq.client.core.calls import payload_of
 from kvzmq.client.core.hello import ServerInfo
 from kvzmq.client.core.push_state import Pushed, PushState
+from kvzmq.client.core.stream import BaseStream
 from kvzmq.protocol import encoding
 from kvzmq.protocol.monitoring import MonitoredRequest as MonitoredRequest
 from kvzmq.protocol.monitoring import decode_records
@@ -72,3 +73,24 @@ class MonitorState(PushState[MonitoredRequest]):
         else:
             records, self._dropped = decode_records(pushed.payload)
             self.events.extend(records)
+
+
+class BaseMonitor(BaseStream[MonitorState]):
+    """What the blocking and the asyncio client's monitors have in common."""
+
+    _kind = "monitor"
+    _item = "request"
+    _forked = "this monitor belongs to the process that made it: make one here"
+
+    @property
+    def dropped(self) -> int:
+        """How many requests the server has not looked at, or not kept for this monitor, as far as it has told."""
+        return self._state.dropped
+
+    @property
+    def connections(self) -> int:
+        """How often a server has begun it: 1, and one more after each reconnect."""
+        return self._state.begun
+
+    def __repr__(self) -> str:
+        return f"<{self._name}, {self.dropped} dropped{' closed' if self._closed else ''}>"

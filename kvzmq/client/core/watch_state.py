@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, NoReturn, Union
 
 import msgspec
 from msgspec import Raw
@@ -13,13 +13,8 @@ from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.calls import payload_of
 from kvzmq.client.core.hello import ServerInfo
 from kvzmq.client.core.push_state import NOTHING, Pushed, PushState
+from kvzmq.client.core.stream import BaseStream
 from kvzmq.protocol import encoding
-
-FORKED = (
-    "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, "
-    "epoch=watch.epoch to go on from there"
-)
-"""What a forked child is told: two processes on one socket would take each other's events."""
 
 
 class _Event(NamedTuple):
@@ -200,3 +195,30 @@ class WatchState(PushState[Event]):
             self._parts[-1] = Event(*self._parts[-1])  # what came after it does not concern this watch
             self.events.extend(self._parts)
             self._parts.clear()
+
+
+class BaseWatch(BaseStream[WatchState]):
+    """What the blocking and the asyncio client's watches have in common."""
+
+    _kind = "watch"
+    _item = "change"
+    _forked = (
+        "this watch belongs to the process that made it: make one here, with from_revision=watch.revision, "
+        "epoch=watch.epoch to go on from there"
+    )
+
+    @property
+    def revision(self) -> int | None:
+        """The revision up to which everything was seen: where a later watch can go on, with `epoch`."""
+        return self._state.seen
+
+    @property
+    def epoch(self) -> str | None:
+        """The table's epoch, 32 hexadecimal digits, when this watch last connected; None before."""
+        return self._state.epoch
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
+
+    def __repr__(self) -> str:
+        return f"<{self._name} at revision {self.revision}{' closed' if self._closed else ''}>"

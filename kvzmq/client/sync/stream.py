@@ -7,12 +7,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from kvzmq import errors
 from kvzmq.client.core.descriptor import Descriptor
 from kvzmq.client.core.push_channel import PushChannel
 from kvzmq.client.core.push_state import PushState
+from kvzmq.client.core.stream import BaseStream
 from kvzmq.client.core.timeouts import check_wait
 from kvzmq.client.sync.connection import CATALOG_PAUSE_S, resolve_endpoint
 
@@ -24,25 +25,14 @@ _TICK_S = 0.1
 """How often a stream that waits looks after its connection."""
 
 
-class Stream(Iterator[T], Generic[T, S]):
+class Stream(BaseStream[S], Iterator[T], Generic[T, S]):
     """An iterator over what a server pushes, on a connection of its own; for one thread at a time.
 
     Close it, or use it in a `with` block.
     """
 
-    _kind = "stream"
-    """What it is called in messages."""
-    _item = "event"
-    """What one thing that comes is called."""
-    _forked = ""
-    """What a forked child is told: two processes on one socket would take each other's events."""
-
     def __init__(self, channel: PushChannel[S], timeout_s: float) -> None:
-        self._channel = channel
-        self._state: S = channel.state
-        self._timeout_s = timeout_s
-        self._closed = False
-        self._pid = os.getpid()
+        super().__init__(channel, timeout_s)
         self._descriptor: Descriptor | None = None
 
     def start(self, timeout: float | None = None) -> None:
@@ -89,13 +79,9 @@ class Stream(Iterator[T], Generic[T, S]):
             self._descriptor.follow(self._channel.socket)
         return self._descriptor.fileno()
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._pid:
-            raise ValueError(f"the {self._kind} is closed") if self._closed else RuntimeError(self._forked)
-
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError(f"the {self._kind} is closed")
+            raise self._is_closed()
 
     def _raise_error(self) -> None:
         if self._state.error is not None:
@@ -156,6 +142,3 @@ class Stream(Iterator[T], Generic[T, S]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {self._kind} cannot be pickled")

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import NoReturn
 
 from kvzmq.client.core.timeouts import check_wait
-from kvzmq.client.core.watch_state import FORKED, Event, WatchState
+from kvzmq.client.core.watch_state import BaseWatch, Event, WatchState
 from kvzmq.client.sync.stream import Stream
 
 
-class Watch(Stream[Event, WatchState]):
+class Watch(BaseWatch, Stream[Event, WatchState]):
     """An iterator over changes, on a connection of its own; for one thread at a time.
 
     `next(watch)` waits for the next change; `get` does so for a limited time. Close it, or use it
     in a `with` block.
     """
 
-    _kind = "watch"
-    _item = "change"
-    _forked = FORKED
+    _name = "kvzmq.Watch"
 
     def get(self, timeout: float | None = None) -> Event:
         """Return the next change, waiting `timeout` seconds at most, or without end if None.
@@ -58,19 +55,3 @@ class Watch(Stream[Event, WatchState]):
         finally:
             self._state.wants_progress = False
         return revision
-
-    @property
-    def revision(self) -> int | None:
-        """The revision up to which everything was seen: where a later watch can go on, with `epoch`."""
-        return self._state.seen
-
-    @property
-    def epoch(self) -> str | None:
-        """The table's epoch, 32 hexadecimal digits, when this watch last connected; None before."""
-        return self._state.epoch
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a watch cannot be pickled: pass its revision and epoch, and watch from there")
-
-    def __repr__(self) -> str:
-        return f"<kvzmq.Watch at revision {self.revision}{' closed' if self._closed else ''}>"

@@ -311,6 +311,7 @@ class RouterTransport:
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
+            self._peers.forget(to[0])
             raise errors.PeerGone("the peer has disconnected") from None
         self._counts["events_sent"] += 1
         return True
@@ -349,7 +350,7 @@ class RouterTransport:
         return name if self._curve is None else f"{self._curve.name_of(user)}@{name}"
 
     def clients(self) -> dict[str, Hashable]:
-        return dict(self._peers.names())
+        return dict(self._peers.names(self.connections))
 
     def describe(self, client: Hashable) -> dict[str, Any]:
         identity = cast(bytes, client)

@@ -6,9 +6,11 @@ that the peer has not taken yet. A descriptor may be another connection's by now
 socket, by its inode, that it was when the peer was seen, and through a copy, which nobody can close meanwhile.
 
 What cannot be known: a peer that has asked for nothing yet, or that had never had the last request of a step, has no
-address here; and how many small replies libzmq holds for a peer, up to QUEUED_MESSAGES_MAX. The number of
-requests is exact while there are NOTE_S between drains of one request; under load one drain every NOTE_S is looked at,
-NOTED_MAX of its requests, and these stand for all since the last: an estimate. Looking at each took 2 % of the loop.
+address here, and its leaving is seen only where it is sent something. So while more peers are remembered than there are
+connections, those without an address that have been silent for SILENT_S are forgotten. Nor is it known how many small
+replies libzmq holds for a peer, up to QUEUED_MESSAGES_MAX. The number of requests is exact while there are NOTE_S
+between drains of one request; under load one drain every NOTE_S is looked at, NOTED_MAX of its requests, and these
+stand for all since the last: an estimate. Looking at each took 2 % of the loop.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ from kvzmq.server.transport.router_replies import Peer
 PEERS_MAX = 4096
 """How many peers are remembered; then the one that was met first goes."""
 
+SILENT_S = 60.0
+"""How long a peer without an address may have asked for nothing, where there are more peers than connections."""
+
 NOTE_S = 0.001
 """How often peers are noted at most."""
 
@@ -47,12 +52,12 @@ _TCP_INFO_BYTES = _TCP_BYTES_AT + _TCP_BYTES.size
 class _Seen:
     """A peer that has asked for something."""
 
-    __slots__ = ("began_s", "descriptor", "inode", "name", "peer", "requests")
+    __slots__ = ("began_s", "descriptor", "inode", "latest_s", "name", "peer", "requests")
 
     def __init__(self, peer: Peer, name: str, now_s: float) -> None:
         self.peer = peer
         self.name = name
-        self.began_s = now_s
+        self.began_s = self.latest_s = now_s
         self.requests = 0.0  # shares of those that were not looked at included
         self.descriptor = _NOWHERE
         self.inode = 0
@@ -106,10 +111,12 @@ class RouterPeers:
         """
         noted = arrivals[-NOTED_MAX:]
         share = requests / len(noted)
+        now_s = self._clock()
         for arrival in noted:
             identity = cast(Peer, arrival.peer)[0]
             seen = self._seen.get(identity) or self._meet(identity, cast(Peer, arrival.peer))
             seen.requests += share
+            seen.latest_s = now_s
         if seen.descriptor == _NOWHERE:
             self._locate(seen, last)
 
@@ -132,11 +139,27 @@ class RouterPeers:
     def _forget_those_gone(self) -> None:
         self._seen = {identity: seen for identity, seen in self._seen.items() if not seen.is_gone}
 
+    def forget(self, identity: bytes) -> None:
+        """Take note that a peer has left."""
+        self._seen.pop(identity, None)
+
+    def _forget_those_silent(self, connections: int) -> None:
+        silent_s = self._clock() - SILENT_S
+        silent = [seen for seen in self._seen.values() if seen.descriptor == _NOWHERE and seen.latest_s < silent_s]
+        silent.sort(key=lambda seen: seen.latest_s)
+        for seen in silent[: max(0, len(self._seen) - connections)]:
+            self.forget(seen.peer[0])
+
     # ---- what there is to say
 
-    def names(self) -> dict[str, bytes]:
-        """Return the identities by the names of the peers, without those that are known to have left."""
+    def names(self, connections: int) -> dict[str, bytes]:
+        """Return the identities by the names of the peers, without those that have left, as far as is known.
+
+        Args:
+            connections: how many there are
+        """
         self._forget_those_gone()
+        self._forget_those_silent(connections)
         return {seen.name: identity for identity, seen in self._seen.items()}
 
     def describe(self, identity: bytes) -> dict[str, Any]:

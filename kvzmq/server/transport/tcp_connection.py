@@ -27,6 +27,7 @@ from itertools import islice, takewhile
 from typing import cast
 
 from kvzmq import errors
+from kvzmq.curve import TOKEN_BYTES_MAX
 from kvzmq.protocol import jsonl
 from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request, request_line_bytes_max
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX
@@ -188,7 +189,8 @@ class Connection:
         self.socket = sock
         self.address = address
         self.request_bytes_max = request_bytes_max
-        self.line_bytes_max = request_line_bytes_max(request_bytes_max)
+        # Of who has not shown the token, nothing longer is kept than one can be, and a carriage return.
+        self.line_bytes_max = request_line_bytes_max(request_bytes_max) if token is None else TOKEN_BYTES_MAX + 1
         self.state = READING
         self.polled = 0  # what the transport has epoll report
         self.read_at = 0  # in the order of all reads
@@ -299,14 +301,15 @@ class Connection:
             if not is_whole:
                 break
             end = self.searched
-            if end - begin > self.line_bytes_max:
-                taken.append(self._refuse_length())
-            elif self.token is not None:
+            if self.token is not None:
                 if not hmac.compare_digest(bytes(self.received[begin:end]).rstrip(b"\r"), self.token):
                     taken.append(self._refuse_token())
                     begin = 0
                     break
                 self.token = None
+                self.line_bytes_max = request_line_bytes_max(self.request_bytes_max)
+            elif end - begin > self.line_bytes_max:
+                taken.append(self._refuse_length())
             else:
                 line = bytes(memoryview(self.received)[begin:end])
                 request = jsonl.decode_line(line, self.request_bytes_max)
@@ -326,7 +329,9 @@ class Connection:
 
     def _take_rest(self, taken: list[Request | Refusal]) -> None:
         """Judge what is left of a line that has not ended."""
-        if len(self.received) > self.line_bytes_max:
+        if self.token is not None and len(self.received) > self.line_bytes_max:
+            taken.append(self._refuse_token())
+        elif len(self.received) > self.line_bytes_max:
             taken.append(self._refuse_length())
             self.skipping = True
             self._forget_received()

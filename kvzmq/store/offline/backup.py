@@ -109,7 +109,7 @@ def read(path: Path) -> Checkpoint:
     if begin != checkpoint.MAGIC:
         file.close()
         raise errors.CorruptionError(
-            f"{path} is no backup of kvzmq: it begins with {begin!r}, not {checkpoint.MAGIC!r}"
+            f"{path}: offset 0: no backup of kvzmq, or a damaged one: begins with {begin!r}, not {checkpoint.MAGIC!r}"
         )
     return checkpoint.read_file(file, str(path))
 
