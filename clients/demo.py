@@ -31,7 +31,8 @@ from kvzmq import catalog
 
 CLIENTS = Path(__file__).resolve().parent
 PROJECT = f"demo-{os.getpid()}"
-START_S = 20.0
+START_S = 120.0
+"""How long a process may take to say where it listens: a busy machine takes longer than a quiet one by far."""
 WRITERS = 8
 KILLS = 2
 

@@ -65,7 +65,7 @@ _OPTIONS: tuple[tuple[int, int], ...] = (
     (zmq.ROUTER_HANDOVER, 1),
     (zmq.SNDHWM, QUEUED_MESSAGES_MAX),
     (zmq.RCVHWM, RECEIVED_MESSAGES_MAX),
-    (zmq.LINGER, 200),  # ms: a clean stop still delivers the replies of its last step
+    (zmq.LINGER, 2000),  # ms: a clean stop still delivers the replies of its last step, also on a busy machine
     (zmq.HANDSHAKE_IVL, 5000),
     (zmq.TCP_KEEPALIVE, 1),
     (zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S),
