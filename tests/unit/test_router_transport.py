@@ -387,7 +387,8 @@ def test_a_stop_gives_libzmq_the_time_to_send_what_it_was_given(table: Stepped) 
     """Seen red with 200 ms: beside thirty programs on two processors its thread had not run by then, and the replies of
     the last step were lost.
     """
-    assert table.router._socket.getsockopt(zmq.LINGER) >= 2000
+    linger_ms = table.router._socket.getsockopt(zmq.LINGER)
+    assert isinstance(linger_ms, int) and linger_ms >= 2000
 
 
 # ---- libzmq under attack
