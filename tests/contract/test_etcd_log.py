@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from support.etcd_cluster import EtcdCluster
-from support.etcd_log import EtcdTable, FaultyClient, FaultyLog, NoRoom
+from support.etcd_log import EtcdTable, FaultyClient, FaultyLog, NoRoom, wait_at_most
 from support.servers import free_port
 from support.stepped import Stepped
 from support.witness import dump_of
@@ -339,11 +339,14 @@ def test_a_server_whose_key_somebody_else_has_removed_ends_and_says_nothing_of_i
         _ = resolved(log) if is_open else log.append(b"two")
 
 
-def test_a_read_waits_for_the_watch_and_is_refused_when_it_lags(table: EtcdTable) -> None:
+def test_a_read_waits_for_the_watch_and_is_refused_when_it_lags(
+    table: EtcdTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Guarantee 4. Turned red by a barrier that does not wait: a read saw what was there before."""
     log, other = table.follow(), table.follow()
     log.client.hold_watches(MEMBERS)
     other.append(b"one")
+    wait_at_most(monkeypatch, 2.0)
     with pytest.raises(errors.LogUnreachable, match="have not arrived"):
         log.barrier()
     with pytest.raises(errors.AppendUnknown, match="have come yet"):

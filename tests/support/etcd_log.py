@@ -15,7 +15,9 @@ from typing import Any
 
 import grpc
 import msgspec
+import pytest
 
+from kvzmq.store.etcd import etcd_log
 from kvzmq.store.etcd import messages_pb2 as pb
 from kvzmq.store.etcd.client import EtcdClient, delete_op, prefix_end
 from kvzmq.store.etcd.etcd_log import EtcdLog, Found
@@ -215,3 +217,9 @@ class EtcdTable:
     def close(self) -> None:
         for log in self.logs:
             log.close()
+
+
+def wait_at_most(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have the appends and barriers of logs wait so long for etcd, and for what others have appended."""
+    monkeypatch.setattr(etcd_log, "APPEND_S_MAX", seconds)
+    monkeypatch.setattr(etcd_log, "BARRIER_S_MAX", seconds)

@@ -455,6 +455,27 @@ def test_a_call_whose_time_is_over_does_not_leave_later_with_others() -> None:
     assert late.value == 1
 
 
+def test_a_write_that_was_refused_until_its_time_was_over_does_not_leave_later_with_others() -> None:
+    """Guarantee 11. Seen red with requests kept whole that were refused for now: the write was said to be rejected,
+    and was executed with the others of its request.
+    """
+    session, server = session_and_server()
+    session.hello.is_shared = True
+    submit(session, CALLS.insert("a", 1))
+    exchange(session, server)
+    early = submit(session, CALLS.increment("early"), deadline_s=1.0)
+    late = submit(session, CALLS.increment("late"), deadline_s=9.0)
+    server.refuse_with = errors.WriteRejected.code
+    for request in session.flush(0.0):
+        session.receive(server.serve(request.frame), 0.0)
+    session.expire(1.0)
+    server.refuse_with = 0
+    for request in session.overdue(2.0) + session.flush(2.0):
+        session.receive(server.serve(request.frame))
+    assert isinstance(early.error, errors.WriteRejected) and server.executions("early") == 0
+    assert late.value == 1
+
+
 def test_an_unanswered_write_is_unknown_and_an_unanswered_read_a_timeout() -> None:
     session, server = session_and_server()
     submit(session, CALLS.insert("a", 1))

@@ -249,10 +249,14 @@ class ClientSession:
                 request.wait_s = RESEND_S
                 request.resend_at_s = 0.0
             else:
-                del self._in_flight[request.seq]
-                self._waiting.extendleft(reversed(request.calls))
+                self._take_apart(request)
                 if not request.calls and request.session == self.id:
                     self._opening = False
+
+    def _take_apart(self, request: OutgoingRequest) -> None:
+        """Have the calls of a request that was certainly not executed wait again, for requests of their own."""
+        del self._in_flight[request.seq]
+        self._waiting.extendleft(reversed(request.calls))
 
     def resend_soon(self) -> None:
         """Make every unanswered request overdue: a thread was interrupted, perhaps between socket and session."""
@@ -417,6 +421,9 @@ class ClientSession:
     ) -> None:
         """End the calls whose deadline has passed.
 
+        A request of which a write ends as certainly not executed is never sent again, with that write in it: the
+        others leave in another one.
+
         Args:
             not_sent: makes the error for operations that certainly never reached a server
             reachable: whether what was sent may still be answered; else reads end with that error, too, which says more
@@ -430,11 +437,15 @@ class ClientSession:
         while waiting and waiting[0].done:
             waiting.popleft()
         for request in list(self._in_flight.values()):
+            has_ended_write = False
             for call in request.calls:
                 if call.deadline_s <= now_s and not call.done:
                     call.fail(request.too_late(call) if reachable or call.writes else not_sent())
+                    has_ended_write = has_ended_write or call.writes
             if request.calls and not request.wanted:
                 del self._in_flight[request.seq]
+            elif has_ended_write and request.certain:
+                self._take_apart(request)
 
     def end(self, call: Call) -> None:
         """End a call that `expire` did not know: an interrupted thread has lost it on the way."""
