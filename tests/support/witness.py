@@ -17,7 +17,7 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.declaration import Operation
-from kvzmq.protocol.messages import LargeResults, Reply, Request
+from kvzmq.protocol.messages import Reply, Request
 from kvzmq.store.file.compaction import compact_sealed
 from kvzmq.store.file.file_log import NAME_SEALED, FileLog
 from kvzmq.store.log import Log
@@ -75,7 +75,7 @@ class Witnessed:
         self.disk = disk
         self.witness = Table()
         self.doubt: tuple[int, list[Request]] | None = None
-        self.first: dict[tuple[bytes, int], tuple[Request, bytes | LargeResults]] = {}
+        self.first: dict[tuple[bytes, int], tuple[Request, Any]] = {}
         self.store: Store | None = None
         self.log: FileLog | None = None
         self.recoveries = 0
@@ -141,17 +141,18 @@ class Witnessed:
                 assert results_of(reply)[0][0] == errors.WriteRejected.code
             else:
                 expected = self.witness.execute(item)
-                assert reply == expected
+                assert msgpack.encode_reply(reply) == msgpack.encode_reply(expected)
                 self._note(item, reply)
         return True
 
     def _note(self, item: Request, reply: Reply) -> None:
         if item.session is None or not item.writes:
             return
-        if results_of(reply)[0][0] >= errors.REFUSED_MIN:
+        results = results_of(reply)
+        if results[0][0] >= errors.REFUSED_MIN:
             return  # not executed, so nothing that has to stay as it is
-        known = self.first.setdefault((item.session, item.seq), (item, reply.results))
-        assert known[1] == reply.results, "a request sent again got another result"
+        known = self.first.setdefault((item.session, item.seq), (item, results))
+        assert known[1] == results, "a request sent again got another result"
 
     def rotate(self) -> bool:
         """Seal the log, if there is none sealed; False if the process has to end."""
@@ -181,14 +182,14 @@ class Witnessed:
     def retry(self) -> None:
         """Send the latest requests of every session again: each must get what it got the first time."""
         assert self.store is not None
-        latest: dict[bytes, list[tuple[Request, bytes | LargeResults]]] = {}
+        latest: dict[bytes, list[tuple[Request, Any]]] = {}
         for (session, _), known in self.first.items():
             latest.setdefault(session, []).append(known)
         for known_requests in latest.values():
             for item, results in known_requests[-RETRIES:]:
                 groups = self.store.groups
                 (reply,) = apply(self.store, [item], 0)
-                assert reply.results == results, "a request sent again after a recovery got another result"
+                assert results_of(reply) == results, "a request sent again after a recovery got another result"
                 assert self.store.groups == groups, "a request sent again was written again"
                 self.retries += 1
 
