@@ -96,7 +96,10 @@ def test_a_server_that_is_away_is_reported_and_the_shell_goes_on(tmp_path: Path)
 # ---- on a terminal
 
 
-PATIENT = "from kvzmq.cli.commands import editing, shell; editing._COMPLETION_S = shell._GREETING_S = 60.0; "
+PATIENT = (
+    "from kvzmq.cli import editing; from kvzmq.cli.commands import shell; "
+    "editing._COMPLETION_S = shell._GREETING_S = 60.0; "
+)
 """Has a person's shell wait for a busy machine: it gives up a greeting and a completion after a second."""
 
 
