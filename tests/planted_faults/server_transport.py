@@ -125,5 +125,5 @@ MUTANTS = [
     Mutant("a stranger's first line is waited for like any other", "server/transport/tcp_connection.py", "if token is None else TOKEN_BYTES_MAX + 1", "if True else TOKEN_BYTES_MAX + 1",
            "tests/unit/test_tcp_transport.py::test_a_first_line_longer_than_any_token_is_not_waited_for", 9),
     Mutant("idle connections of the bridge take all descriptors", "server/transport/tcp.py", "min(CONNECTIONS_MAX, self._share)", "CONNECTIONS_MAX",
-           "tests/unit/test_tcp_transport.py::test_idle_connections_leave_half_of_the_descriptors_to_others", 9),
+           "tests/unit/test_tcp_transport.py::test_idle_connections_leave_a_quarter_of_the_descriptors_to_others", 9),
 ]

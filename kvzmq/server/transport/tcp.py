@@ -39,7 +39,8 @@ from kvzmq.server.transport.tcp_listener import Listener
 CONNECTIONS_MAX = 4096
 """How many clients may be connected; the next one replaces the one that has asked for nothing the longest.
 
-Fewer where half of the process's descriptors are fewer: whoever is idle here leaves room for clients of the ROUTER.
+Fewer where three quarters of the process's descriptors are fewer: whoever is idle here leaves room for clients of
+the ROUTER.
 """
 
 REQUESTS_MAX = 1024
@@ -422,4 +423,4 @@ def _unsent_bytes(sock: socket.socket) -> int:
 def _descriptors_share() -> int:
     """Return how many of the descriptors that this process may have are for connections of the bridge."""
     descriptors_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return CONNECTIONS_MAX if descriptors_max == resource.RLIM_INFINITY else max(1, descriptors_max // 2)
+    return CONNECTIONS_MAX if descriptors_max == resource.RLIM_INFINITY else max(1, descriptors_max * 3 // 4)
