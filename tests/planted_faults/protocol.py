@@ -73,7 +73,7 @@ MUTANTS = [
     Mutant(
         "a query touches no key", "protocol/operations/scans.py",
         "    accesses = the_whole_table\n    weight = a_page\n    values = its_subvalue\n    check = check_subkey\n\n    def subkey",
-        "    accesses = no_key\n    weight = a_page\n    values = its_subvalue\n    check = check_subkey\n\n    def subkey",
+        "    accesses = lambda op: ()\n    weight = a_page\n    values = its_subvalue\n    check = check_subkey\n\n    def subkey",
         OPERATIONS + "test_an_operation_tells_only_of_keys_that_it_says_it_touches", 10,
     ),
     Mutant(
