@@ -21,7 +21,7 @@ MUTANTS = [
            "tests/unit/test_operations.py::test_clients_take_for_writes_what_is_declared_so", 5),
     Mutant("a retried request gets a new number", "client/core/session.py", "        request.note_sent_again(now_s, self._jitter)\n",
            "        if request.calls:\n"
-           "            self._last_seq += 1\n            request.frame = msgpack.encode_request(self.id, self._last_seq, [op for call in request.calls for op in call.ops])\n"
+           "            self._last_seq += 1\n            request.frame = encode_request(self.id, self._last_seq, [op for call in request.calls for op in call.ops])\n"
            "            self._in_flight[self._last_seq] = self._in_flight.pop(request.seq)\n            request.seq = self._last_seq\n"
            "        request.note_sent_again(now_s, self._jitter)\n",
            SESSION + "test_a_retry_is_the_same_bytes_and_gets_the_first_result", 5),

@@ -107,7 +107,7 @@ MUTANTS = [
     Mutant(
         "going on after a failed sync", "store/file/file_log.py",
         'raise self._fail(f"{self.directory.path / NAME}: sync failed: {error.strerror}") from error',
-        "file.sync()",
+        "self._file.sync()",
         CALLS + "test_a_failing_call_is_answered_for_what_it_did[once-EIO-sync]", 6,
     ),
     Mutant(

@@ -43,7 +43,7 @@ MUTANTS = [
     ),
     Mutant(
         "a restore beside a server", "store/offline/restore.py",
-        "    directory = DiskDirectory(path)\n", "    path.mkdir(exist_ok=True, parents=True)\n    directory = DiskDirectory(path, lock=False)\n",
+        "        directory = DiskDirectory(path)\n", "        path.mkdir(exist_ok=True, parents=True)\n        directory = DiskDirectory(path, lock=False)\n",
         RESTORES + "test_a_directory_in_use_is_refused", 15,
     ),
     Mutant(
