@@ -107,8 +107,8 @@ MUTANTS = [
     ),
     Mutant(
         "setdefault with a time to live sets what is there", "cli/commands/write.py",
-        "            _insert_if(connection, key, ABSENT, default, ttl_s)",
-        "            connection.table.insert(key, default, ttl_s)",
+        "        if connection.table.compare_and_set(key, ABSENT, default, ttl_s):\n            return default",
+        "        connection.table.insert(key, default, ttl_s)\n        return default",
         "tests/integration/test_cli_writes.py::test_setdefault_leaves_alone_what_is_there", 11,
     ),
     Mutant(
