@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from support.servers import KVZMQ, PATIENCE_S
 
 import kvzmq
 from kvzmq.cli import arguments, command_names, main
@@ -122,6 +125,17 @@ def test_the_shell_tells_an_argument_again_without_control_characters() -> None:
     result = CliRunner().invoke(main, ["-c", "tcp://127.0.0.1:1", "shell"], input=typed)
     assert result.exit_code == 2 and result.stderr.count("2J") >= 3
     assert result.output.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("arguments", [["restore", "--data", "/no/such"], ["check"], ["dashboard", "--trace"]])
+def test_a_pipe_is_not_waited_at_where_a_file_is_wanted(arguments: list[str], tmp_path: Path) -> None:
+    """In a process of its own, which is ended if it does wait. Seen red with click's own type of paths."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = subprocess.run(
+        [*KVZMQ, *arguments, str(pipe)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 2 and f"'{pipe}' is a pipe or a device: write what comes out" in done.stderr
 
 
 @pytest.mark.parametrize(

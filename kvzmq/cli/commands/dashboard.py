@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kvzmq.cli import REFUSED_TO_START
-from kvzmq.cli.arguments import PORT_MAX
+from kvzmq.cli.arguments import PORT_MAX, RegularFile
 from kvzmq.cli.connection import Connection, TableCommand
 from kvzmq.cli.param_type import ParamType
 
@@ -60,7 +60,7 @@ class _Address(ParamType[tuple[str, int]]):
 )
 @click.option(
     "--trace",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=RegularFile(),
     help="What `kvzmq server --trace FILE` wrote: drawn as lanes.",
 )
 @click.option(
