@@ -132,7 +132,7 @@ class Endpoint(ParamType[str]):
 
 
 class Address(ParamType[tuple[str, int]]):
-    """HOST:PORT, or PORT alone for this machine's loopback."""
+    """HOST:PORT, or PORT alone for this machine's loopback; where to listen, port 0 takes a free one."""
 
     name = "HOST:PORT"
 
@@ -141,7 +141,7 @@ class Address(ParamType[tuple[str, int]]):
             return value
         host, _, port = str(value).rpartition(":")
         if not (port.isascii() and port.isdecimal()):
-            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:5571", param, ctx)
         if int(port) > PORT_MAX:
             self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
         return host.strip("[]") or "127.0.0.1", int(port)
