@@ -10,6 +10,7 @@ import click
 
 from kvzmq.cli.param_type import ParamType
 from kvzmq.cli.words import Word
+from kvzmq.protocol.limits import TTL_S_MAX
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from kvzmq.store.etcd.url import EtcdUrl
 
 PORT_MAX = 65_535
-
-TTL_S_MAX = 10 * 366 * 86_400.0
-"""As in `kvzmq.protocol.operations`, which is not imported here, as that takes longer than all of `kvzmq --help`."""
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)")

@@ -13,9 +13,10 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack, operations, validation
+from kvzmq.protocol import limits, messages, msgpack, operations, validation
 from kvzmq.protocol.declaration import Operation, Scope, method_of
-from kvzmq.protocol.messages import REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request
+from kvzmq.protocol.limits import REQUEST_BYTES_MAX
+from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request
 from kvzmq.protocol.operations import OPERATIONS
 
 
@@ -138,7 +139,7 @@ def _session_of(twin: Any) -> bytes | None:
         session = bytes.fromhex(twin.session)
     except ValueError:
         session = b""
-    if len(session) != messages.SESSION_BYTES:
+    if len(session) != limits.SESSION_BYTES:
         raise errors.InvalidRequest("session must be 32 hexadecimal digits")
     if twin.seq is None:
         raise errors.InvalidRequest("a request with a session needs a seq")

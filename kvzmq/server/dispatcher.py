@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack, operations
-from kvzmq.protocol.messages import LARGE_BYTES_MIN, Refusal, Reply, Request
+from kvzmq.protocol import limits, msgpack, operations
+from kvzmq.protocol.limits import LARGE_BYTES_MIN
+from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import Deferral, count_together, refuse_unbuilt
@@ -73,7 +74,7 @@ class Dispatcher:
         describe: Callable[[], dict[str, Any]],
         group_commit: bool = True,
         observers: Sequence[Observer] = (),
-        request_bytes_max: int = messages.REQUEST_BYTES_MAX,
+        request_bytes_max: int = limits.REQUEST_BYTES_MAX,
         monotonic: Callable[[], float] = time.monotonic,
         backups: Backups | None = None,
         transports: Sequence[Transport] = (),

@@ -34,7 +34,7 @@ import zmq
 
 from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
-from kvzmq.protocol.messages import REQUEST_BYTES_MAX
+from kvzmq.protocol.limits import REQUEST_BYTES_MAX
 from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher

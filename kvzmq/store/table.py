@@ -20,7 +20,8 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.declaration import Operation, Scope, method_of
-from kvzmq.protocol.messages import LARGE_BYTES_MIN, LargeResults, Reply, Request
+from kvzmq.protocol.limits import LARGE_BYTES_MIN
+from kvzmq.protocol.messages import LargeResults, Reply, Request
 from kvzmq.protocol.operations import KINDS
 from kvzmq.store import sections
 from kvzmq.store.budget import Budget

@@ -277,7 +277,7 @@ MUTANTS = [
            TABLE + "test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_step", 9),
     Mutant("history does not wait for who reads", "store/history.py", "if end > needed and changes", "if False and changes",
            TABLE + "test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_step", 9),
-    Mutant("an old log is replayed with new limits", "store/budget.py", "{1: (8 << 20) - 1024,", "{1: messages.RESULT_BYTES_MAX,",
+    Mutant("an old log is replayed with new limits", "store/budget.py", "{1: (8 << 20) - 1024,", "{1: limits.RESULT_BYTES_MAX,",
            "tests/unit/test_table.py::test_the_semantics_of_a_log_decide_what_its_requests_gave", 2),
     Mutant(
         "a group gives its replies out before its sync", "store/group.py",
