@@ -10,14 +10,13 @@ import click
 
 from kvzmq.cli.param_type import ParamType
 from kvzmq.cli.words import Word
+from kvzmq.client.core.urls import PORT_MAX
 from kvzmq.protocol.limits import TTL_S_MAX
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from kvzmq.store.etcd.url import EtcdUrl
-
-PORT_MAX = 65_535
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)")

@@ -31,7 +31,7 @@ def _json_twin(kind: type[Operation]) -> type[Struct]:
     fields: list[Any] = []
     for field in msgspec.structs.fields(kind):
         if field.encode_name == "operations":
-            fields.append((field.name, list[_JsonStep]))
+            fields.append((field.name, list[_JsonInTransaction]))
         elif field.encode_name == "checks":
             fields.append((field.name, list[_JsonCheck]))
         elif field.type is operations.Maybe or field.type == operations.Maybe:
@@ -60,7 +60,7 @@ def _is_at_bridge(kind: type[Operation]) -> bool:
 _TWINS: dict[type[Operation], type[Struct]] = {
     kind: _json_twin(kind) for kind in OPERATIONS.values() if kind.in_transactions
 }
-_JsonStep: Any = Union[tuple(_TWINS.values())]
+_JsonInTransaction: Any = Union[tuple(_TWINS.values())]
 _TWINS.update(
     (kind, _json_twin(kind)) for kind in OPERATIONS.values() if not kind.in_transactions and _is_at_bridge(kind)
 )
