@@ -118,7 +118,7 @@ class Table:
     def find_cached(self, request: Request) -> Reply | None:
         """Return the cached reply of a request that was executed before, which must not be logged again.
 
-        None, too, for a request that would be refused now: an earlier request of the same step may open its session.
+        None, too, for a request that would be refused now: an earlier request of the same group may open its session.
         """
         if request.session is None:
             return None
@@ -346,7 +346,7 @@ class Table:
         self._undo = undo = Undo()
         revision = self.revision
         try:
-            payloads = [self._run[type(step)](step) for step in op.operations]
+            payloads = [self._run[type(each)](each) for each in op.operations]
         except errors.OperationError:
             undo.roll_back(self.rows, self.expiries)
             self.revision = revision

@@ -21,9 +21,10 @@ from kvzmq.protocol import limits, messages, msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Request
 from kvzmq.store import history, indexes
+from kvzmq.store.equality import comparable
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
-from kvzmq.store.indexes import comparable, read_subkey
+from kvzmq.store.indexes import read_subkey
 from kvzmq.store.table import Table
 
 PHASES = [Phase.generate] if os.environ.get("KVZMQ_MUTANT") else list(Phase)
