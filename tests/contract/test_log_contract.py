@@ -235,7 +235,7 @@ def test_the_same_request_twice_in_one_step_executes_once(open_log: Opener) -> N
     store.close()
 
 
-def test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed(
+def test_a_retry_whose_session_its_own_group_pushes_out_is_answered_not_executed(
     open_log: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guarantees 1, 5: executed but not logged, its change would be gone after a restart.

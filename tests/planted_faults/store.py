@@ -161,7 +161,7 @@ MUTANTS = [
         "a retry executed unlogged when its group pushed its session out", "store/store.py",
         "                cached = table.find_cached(request)\n                writes.append((request, cached))\n",
         "                cached = table.find_cached(request)\n                writes.append((request, None))\n",
-        LOG + "test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed[file]", 5,
+        LOG + "test_a_retry_whose_session_its_own_group_pushes_out_is_answered_not_executed[file]", 5,
     ),
     Mutant(
         "cached replies bounded in number alone", "store/sessions.py",
