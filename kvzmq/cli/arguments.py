@@ -78,6 +78,7 @@ class _Value(ParamType[str]):
 
 
 VALUE = _Value()
+"""A value, as `read_value` takes it."""
 
 string_option = click.option(
     "-s", "--string", "as_string", is_flag=True, help="Take the value as a string even if it looks like JSON."
@@ -99,6 +100,7 @@ class _Key(ParamType[str]):
 
 
 KEY = _Key()
+"""A key, or a prefix of keys."""
 
 
 class Endpoint(ParamType[str]):

@@ -289,6 +289,7 @@ CHECKS: Sequence[Callable[[Evidence], Iterator[Finding]]] = (
     _silent, _refused, _cannot_write, _damaged, _compaction, _disk_slow, _disk_filling, _etcd, _unread, _memory,
     _descriptors, _clock, _file_system, _permissions, _old_version,
 )  # fmt: skip
+"""All checks: first those whose findings hurt now."""
 
 
 def _of(evidence: Evidence, name: str) -> Any:

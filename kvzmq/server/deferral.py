@@ -55,6 +55,7 @@ QUEUES_A_STEP_MAX = 256
 """How many queues are examined in a step."""
 
 BEING_BUILT = "an index is being built: ask again"
+"""The message of a refusal for want of an index."""
 
 
 def refuse_unbuilt(request: Request) -> Refusal:

@@ -35,6 +35,7 @@ _FRAME = struct.Struct("<4sIQI")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
 FRAME_BYTES = _FRAME.size + _CRC.size
+"""The lengths of a header, and of a frame without its payload."""
 
 _WINDOW_BYTES = 4 << 20
 """How much is read at a time: a read for each frame would take longer than to decode the frame."""
