@@ -53,6 +53,9 @@ _COUNT = "count"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(FAULT):
+            item.add_marker(pytest.mark.flaky(reruns=0))  # what is lost once is lost
     if not FULL:
         left_out = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if item not in left_out]
@@ -81,6 +84,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("counts")
         for line in lines:
             terminalreporter.write_line(str(line))
+    if again := terminalreporter.getreports("rerun"):
+        terminalreporter.section("failed, and were run again: a race of the test, or of kvzmq")
+        for report in again:
+            terminalreporter.write_sep("_", report.nodeid)
+            terminalreporter.write_line(report.longreprtext)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from kvzmq.client.core.urls import URL_DEFAULT
 
 DONE, NOT_FOUND, USAGE, REFUSED_TO_START, UNREACHABLE, STORAGE_FAILED = range(6)
 INTERRUPTED, PIPE_CLOSED = 130, 141
+"""The exit codes: what each says is in docs/api.md. The last two are those of a shell for SIGINT and SIGPIPE."""
 
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "Server": {

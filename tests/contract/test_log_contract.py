@@ -184,7 +184,7 @@ def test_a_compacted_log_is_the_same_table(open_log: Opener) -> None:
 def test_a_store_is_what_its_log_says(open_log: Opener, count: Callable[[str, int], None]) -> None:
     """Guarantee 2, determinism: the table recovered is the table that executed, in every part.
 
-    Turned red by leaving `advance` out of replay, and by logging reads of a step as well.
+    Turned red by leaving `advance` out of replay, and by logging reads of a group as well.
     """
     clients = Clients(Random(1), value_bytes_max=300)
     store = opened(open_log)
@@ -235,7 +235,7 @@ def test_the_same_request_twice_in_one_step_executes_once(open_log: Opener) -> N
     store.close()
 
 
-def test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed(
+def test_a_retry_whose_session_its_own_group_pushes_out_is_answered_not_executed(
     open_log: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guarantees 1, 5: executed but not logged, its change would be gone after a restart.
@@ -272,7 +272,7 @@ def test_rows_expire_by_a_commit_of_their_own(open_log: Opener) -> None:
 
 
 def test_the_table_s_time_never_runs_back(open_log: Opener) -> None:
-    """Turned red by taking the step's time as it is."""
+    """Turned red by taking the group's time as it is."""
     store = opened(open_log)
     run(store, 5_000_000, request(None, 1, operations.Insert("a", raw(1), 1.0)))
     run(store, 1_000_000, request(None, 1, operations.Insert("b", raw(1), 1.0)))
@@ -323,12 +323,12 @@ def pair() -> tuple[Store, Store, SharedGroups]:
 Pair = tuple[Store, Store, SharedGroups]
 
 
-def interleave(random: Random, open_log: Opener, steps: int) -> list[bytes]:
+def interleave(random: Random, open_log: Opener, groups: int) -> list[bytes]:
     """Have three stores, whose clocks differ, commit in turn; return the table that they and a newcomer agree on."""
     stores = [opened(open_log) for _ in range(3)]
     clients = Clients(random, value_bytes_max=200)
     run(stores[0], clients.time(), *clients.opening())
-    for _ in range(steps):
+    for _ in range(groups):
         skew_us = random.choice((0, 0, 2_000_000, -3_000_000))
         store = random.choice(stores)
         times = [other.table.time_us for other in stores]

@@ -49,7 +49,7 @@ _prctl = ctypes.CDLL(None).prctl
 
 
 class DidNotStart(Exception):
-    """Say that a server ended, or hung, before it listened: with its exit code and what it said."""
+    """A server ended, or hung, before it listened; the message has its exit code and its output."""
 
     def __init__(self, exit_code: int | None, stderr: str) -> None:
         super().__init__(f"exit code {exit_code}: {stderr}")

@@ -13,8 +13,7 @@ from click.testing import CliRunner
 from support.servers import KVZMQ, PATIENCE_S
 
 import kvzmq
-from kvzmq.cli import arguments, command_names, main
-from kvzmq.protocol import operations
+from kvzmq.cli import command_names, main
 
 NAMES = list(command_names())
 
@@ -162,10 +161,6 @@ def test_a_command_that_is_almost_one_is_suggested() -> None:
         result = CliRunner().invoke(main, [wrong])
         assert result.exit_code == 2 and f"No such command '{wrong}'. Did you mean '{right}'?" in result.stderr
     assert "Did you mean" not in CliRunner().invoke(main, ["nonsense"]).stderr
-
-
-def test_the_longest_time_to_live_is_that_of_the_wire() -> None:
-    assert arguments.TTL_S_MAX == operations.TTL_S_MAX
 
 
 def test_without_a_command_the_help_is_shown() -> None:

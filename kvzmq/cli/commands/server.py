@@ -15,7 +15,7 @@ from kvzmq.cli.quantity import Quantity
 from kvzmq.cli.serving.options import Options
 from kvzmq.cli.serving.running import serve
 from kvzmq.client.core.urls import URL_DEFAULT
-from kvzmq.protocol import messages
+from kvzmq.protocol import limits
 from kvzmq.server.slow_log import SLOWER_THAN_S
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -182,7 +182,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
 @_option(
     "--request-max",
     "request_bytes_max",
-    type=Size(messages.REQUEST_BYTES_MIN, messages.REQUEST_BYTES_LIMIT),
+    type=Size(limits.REQUEST_BYTES_MIN, limits.REQUEST_BYTES_LIMIT),
     default="1M",
     show_default=True,
     help="The longest request, 1K to 8M: nobody else is served while one is read and executed.",

@@ -28,6 +28,8 @@ from kvzmq.cli.words import BadLine, Unfinished, Word, split
 
 COMMANDS = [*command_names("Table"), "ping", "stats", "export", "import"]
 COMMANDS.remove("shell")
+"""The commands of `kvzmq` that can be typed in the shell."""
+
 OWN = {
     "help": "Show the commands, or what one of them takes: help COMMAND.",
     "connect": "Go on with another server: connect URL.",

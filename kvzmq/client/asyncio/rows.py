@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, TypeVar, overload
 
 from kvzmq.client.asyncio.shell import AsyncShell
@@ -118,17 +118,17 @@ class AsyncRowMethods(AsyncShell):
     @asynccontextmanager
     async def pipeline(self, *, timeout: float | None = None) -> AsyncIterator[Pipeline]:
         """Gather operations and send them together when the block ends; see Client.pipeline."""
-        gathered = Pipeline(self._calls)
-        with gathered.gathering():
-            yield gathered
-        await self._perform(gathered.sending(), timeout)
+        batch = Pipeline(self._calls)
+        with closing(batch):
+            yield batch
+        await self._perform(batch.send(), timeout)
 
     @asynccontextmanager
     async def transaction(
         self, checks: Mapping[str, object] | None = None, *, timeout: float | None = None
     ) -> AsyncIterator[Transaction]:
         """Gather operations and apply all of them, or nothing; see Client.transaction."""
-        gathered = Transaction(self._calls, checks or {})
-        with gathered.gathering():
-            yield gathered
-        await self._perform(gathered.sending(), timeout)
+        batch = Transaction(self._calls, checks or {})
+        with closing(batch):
+            yield batch
+        await self._perform(batch.send(), timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar, overload
 
 from kvzmq.client.core import procedures
@@ -159,10 +159,10 @@ class RowMethods(Shell):
             count = p.increment("n")
         count.result()
         """
-        gathered = Pipeline(self._calls)
-        with gathered.gathering():
-            yield gathered
-        self._perform(gathered.sending(), timeout)
+        batch = Pipeline(self._calls)
+        with closing(batch):
+            yield batch
+        self._perform(batch.send(), timeout)
 
     @contextmanager
     def transaction(
@@ -177,7 +177,7 @@ class RowMethods(Shell):
             CheckFailed: a check did not hold
             KeyError, TypeError: an operation failed
         """
-        gathered = Transaction(self._calls, checks or {})
-        with gathered.gathering():
-            yield gathered
-        self._perform(gathered.sending(), timeout)
+        batch = Transaction(self._calls, checks or {})
+        with closing(batch):
+            yield batch
+        self._perform(batch.send(), timeout)
