@@ -36,7 +36,8 @@ _DIGITS = {
         "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
     )
 }
-_LINE = re.compile(r"""^\s*(public-key|secret-key)\s*=\s*["']?([^\s"']*)["']?\s*$""", re.MULTILINE)
+_LINE = r"""(?m)^\s*(public-key|secret-key)\s*=\s*["']?([^\s"']*)["']?\s*$"""
+"""A line of a file of keys; not compiled here, as every client imports this and most have no keys."""
 
 
 class BadKey(errors.KvzmqError, ValueError):
@@ -90,7 +91,7 @@ def read_key_pair(path: str | os.PathLike[str]) -> KeyPair:
     Raises:
         BadKey: it cannot be read, has no secret key, or others than its owner may read it
     """
-    found = dict(_LINE.findall(_read_private("key", path).decode("utf-8", "replace")))
+    found = dict(re.findall(_LINE, _read_private("key", path).decode("utf-8", "replace")))
     if "secret-key" not in found:
         raise BadKey(f"{os.fspath(path)} holds no secret key: NAME.key_secret does, as `kvzmq keygen NAME` makes it")
     for name in ("public-key", "secret-key"):

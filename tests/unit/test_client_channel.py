@@ -50,7 +50,7 @@ class Opened:
 
 @pytest.fixture(autouse=True)
 def first_url_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvzmq.client.core.endpoints.random.randrange", lambda count: 0)
+    monkeypatch.setattr("kvzmq.client.core.endpoints._any_of", lambda count: 0)
 
 
 def test_a_new_connection_begins_with_hello_and_then_what_waits() -> None:

@@ -72,7 +72,7 @@ class Watching:
 
 @pytest.fixture(autouse=True)
 def first_url_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvzmq.client.core.endpoints.random.randrange", lambda count: 0)
+    monkeypatch.setattr("kvzmq.client.core.endpoints._any_of", lambda count: 0)
 
 
 def test_a_watch_ends_when_one_server_has_another_table_and_nobody_listens_at_the_other() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, closing
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from kvzmq.client.asyncio.shell import AsyncShell
 from kvzmq.client.core import procedures
-from kvzmq.client.core.batch import Pipeline, Transaction
 from kvzmq.client.core.calls import RAISE
+
+if TYPE_CHECKING:
+    from kvzmq.client.core.batch import Pipeline, Transaction
 
 T = TypeVar("T")
 
@@ -118,6 +120,8 @@ class AsyncRowMethods(AsyncShell):
     @asynccontextmanager
     async def pipeline(self, *, timeout: float | None = None) -> AsyncIterator[Pipeline]:
         """Gather operations and send them together when the block ends; see Client.pipeline."""
+        from kvzmq.client.core.batch import Pipeline  # for the programs that have batches
+
         batch = Pipeline(self._calls)
         with closing(batch):
             yield batch
@@ -128,6 +132,8 @@ class AsyncRowMethods(AsyncShell):
         self, checks: Mapping[str, object] | None = None, *, timeout: float | None = None
     ) -> AsyncIterator[Transaction]:
         """Gather operations and apply all of them, or nothing; see Client.transaction."""
+        from kvzmq.client.core.batch import Transaction
+
         batch = Transaction(self._calls, checks or {})
         with closing(batch):
             yield batch

@@ -5,7 +5,6 @@ Only `resolve` does I/O: it asks a catalog, and blocks. What that needs is impor
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from kvzmq import errors
@@ -27,7 +26,7 @@ class Endpoints:
     def __init__(self, targets: Sequence[Target]) -> None:
         self._targets = targets
         self._candidates = [Candidates(target.url) for target in targets]
-        self._at = random.randrange(len(targets)) if len(targets) > 1 else 0
+        self._at = _any_of(len(targets)) if len(targets) > 1 else 0
 
     @property
     def url(self) -> str:
@@ -110,3 +109,9 @@ def resolve(url: str, timeout_s: float, lineage: str | None = None) -> list[str]
 
     host, port, project = catalog_of(url)
     return catalog.endpoints_of(catalog.find_servers(project, host, port, timeout_s), host, lineage)
+
+
+def _any_of(count: int) -> int:
+    import random  # as in `timeouts.jitter`: most clients have one URL
+
+    return random.randrange(count)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import math
-import random
 import select
 import selectors
 import socket
@@ -31,6 +30,7 @@ from collections.abc import Callable, Mapping
 from kvzmq.client.core import zmtp
 from kvzmq.client.core.dial import Dial, Resolver, parse_endpoint
 from kvzmq.client.core.socket import ASKS_FOR_CURVE, WAIT_S_MAX, Change, ConnectionEvent
+from kvzmq.client.core.timeouts import jitter
 from kvzmq.protocol.limits import REPLY_BYTES_MAX
 
 RECONNECT_S = 0.05
@@ -103,7 +103,7 @@ class PlainSocket:
         endpoint: str,
         resolver: Resolver,
         clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),
+        jitter: Callable[[], float] = jitter,
     ) -> None:
         self._where = parse_endpoint(endpoint)
         self._resolver = resolver

