@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from kvzmq.cli import show
-from kvzmq.cli.arguments import RegularFile
 from kvzmq.cli.connection import Connection, TableCommand, json_option
 from kvzmq.cli.progress import Progress
+from kvzmq.cli.regular_file import RegularFile
 from kvzmq.cli.replacing import replacing
 from kvzmq.units import count, size, utc
 

@@ -10,8 +10,8 @@ import msgspec
 
 from kvzmq import errors
 from kvzmq.cli import NOT_FOUND, show
-from kvzmq.cli.arguments import RegularFile
 from kvzmq.cli.connection import json_option
+from kvzmq.cli.regular_file import RegularFile
 from kvzmq.store.offline import backup
 from kvzmq.store.offline.check import FileReport, Report, inspect
 from kvzmq.store.offline.reading import Reading

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from kvzmq.cli import REFUSED_TO_START
-from kvzmq.cli.arguments import Address, RegularFile
+from kvzmq.cli.arguments import Address
 from kvzmq.cli.connection import Connection, TableCommand
+from kvzmq.cli.regular_file import RegularFile
 
 _NEEDS = ("starlette", "uvicorn", "nicegui")
 
