@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.browser import NARROW, WIDE, Browser
 from support.dashboards import DashboardProcess
-from support.servers import KVZMQ, PATIENCE_S, ServerProcess, end_with_the_tests, free_port, line_of, wait_until
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess, end_with_the_tests, line_of, wait_until
 
 import kvzmq
 
@@ -361,10 +361,9 @@ def test_twenty_tabs_at_once_are_all_live(browser: Browser, dashboard: Dashboard
 
 
 def test_servers_of_a_catalog_are_shown_with_their_tables(tmp_path: Path, browser: Browser) -> None:
-    port = free_port()
     with contextlib.ExitStack() as stack:
         catalog = subprocess.Popen(
-            [*KVZMQ, "catalog", "--host", "127.0.0.1", "--port", str(port)],
+            [*KVZMQ, "catalog", "--host", "127.0.0.1", "--port", "0"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=end_with_the_tests,
         )  # fmt: skip
         stack.callback(catalog.wait, PATIENCE_S)
@@ -372,15 +371,15 @@ def test_servers_of_a_catalog_are_shown_with_their_tables(tmp_path: Path, browse
         assert catalog.stdout is not None
         stack.callback(catalog.stdout.close)
         # A server that is there first would announce itself again after a minute.
-        assert line_of(catalog).startswith(b"Listening")
-        named = ("--catalog", f"127.0.0.1:{port}", "--project")
+        address = f"127.0.0.1:{int(line_of(catalog).removeprefix(b'Listening on port '))}"
+        named = ("--catalog", address, "--project")
         servers = [
             stack.enter_context(ServerProcess(tmp_path / name, *named, name)) for name in ("zebra", "<b>horse</b>")
         ]
         with kvzmq.connect(servers[0].url) as table:
             table.insert_many({"a": 1, "b": 2})
             lineage = table.stats()["lineage"]
-        watching = stack.enter_context(DashboardProcess(servers[0].url, "--catalog", f"127.0.0.1:{port}"))
+        watching = stack.enter_context(DashboardProcess(servers[0].url, "--catalog", address))
         browser.open(f"{watching.url}servers")
         browser.wait_for("document.querySelectorAll('tbody tr').length === 2")
         rows = {text.split("\t")[0].split("\n")[0].strip(): text for text in browser.texts("tbody tr")}
