@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cables import cable
+from support.cables import GROUP, cable
 from support.etcd_cluster import EtcdCluster
 from support.fleet import SETTLE_S
 from support.servers import PATIENCE_S, ServerProcess, wait_until
@@ -21,6 +21,7 @@ ANSWER_S_MAX = 4.0
 """How long a server that is cut off from etcd may take to say so."""
 
 
+@pytest.mark.xdist_group(GROUP)
 @pytest.mark.parametrize("what", ["server", "node", "both"])
 def test_what_is_cut_off_refuses_or_waits_and_is_equal_again_when_healed(
     what: str, tmp_path: Path, full: bool, count: Count

@@ -323,7 +323,7 @@ def test_once_as_json_says_what_stats_says(server: ServerProcess, load: None) ->
         result = command("-c", server.url, "top", "--once", "--json", "-i", "0.5")
         assert result.exit_code == 0
         found.update(json.loads(result.stdout))
-        return "insert" in found["rates"]["operations"]
+        return "insert" in before["by_operation"] and "insert" in found["rates"]["operations"]
 
     with kvzmq.connect(server.url) as table:
         wait_until(has_inserts)

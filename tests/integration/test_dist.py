@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("kvzmq", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 TIMEOUT_S = 900
 
-pytestmark = pytest.mark.xdist_group("dist")  # so that one worker builds, once
+pytestmark = pytest.mark.xdist_group(cables.GROUP)  # one worker: it also builds once
 pytest.importorskip("build", reason="`make test` installs it; by hand: pip install -e '.[test,dist]'")
 
 

@@ -28,6 +28,7 @@ def bin_path(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.xdist_group(cables.GROUP)
 def test_the_five_minutes_work_as_typed_on_two_machines(tmp_path: Path, bin_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         line = stack.enter_context(cables.cable())

@@ -99,6 +99,7 @@ def test_a_stopped_server_is_noticed_by_an_idle_watcher(tmp_path: Path) -> None:
         wait_until(lambda: lines.has("event 1"), what="the change made after it")
 
 
+@pytest.mark.xdist_group(cables.GROUP)
 def test_a_machine_that_vanished_is_noticed_on_both_sides_and_found_again(tmp_path: Path) -> None:
     """No packet tells: the cable is unplugged. Both sides notice in time, and go on when it is back."""
     with (

@@ -13,6 +13,11 @@ import subprocess
 from collections.abc import Iterator
 from typing import NamedTuple
 
+GROUP = "network"
+"""Of the tests that lay cables, and of those with a browser, for xdist_group: so that one worker runs them, one after
+the other. Chromium gives up what it loads when an interface comes or goes: net::ERR_NETWORK_CHANGED.
+"""
+
 CABLES_MAX = 250
 """How many there may be at a time on one machine: each has a network 10.77.N.0/24."""
 
