@@ -318,7 +318,8 @@ def test_nothing_moves_while_values_run(page: Browser) -> None:
     page.evaluate("document.getElementById('notices').style.display = 'none'")  # of a disk that others keep busy
     page.evaluate(
         "void (window.shifts = [], new PerformanceObserver(list => list.getEntries().forEach(each =>"
-        " window.shifts.push([each.value, ...each.sources.map(source => `${source.node?.nodeName} ${source.node?.className}`)]"
+        " window.shifts.push([each.value,"
+        " ...each.sources.map(({node}) => `${node?.nodeName} ${node?.className}`)]"
         "))).observe({type: 'layout-shift'}))"
     )
     page.wait_for("new Promise(done => setTimeout(() => done(true), 5000))")

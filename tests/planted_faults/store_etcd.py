@@ -264,8 +264,8 @@ MUTANTS = [
     ),
     Mutant(
         "a server that was stopped answers from its past", "store/etcd/etcd_log.py",
-        "            tail = read_tail(self.client, self._keys, timeout_s=self._barrier_s)",
-        "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=self._barrier_s))",
+        "            tail = read_tail(self.client, self._keys, timeout_s=wait_s)",
+        "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=wait_s))",
         "tests/fault/test_cluster_kill.py::test_a_server_that_was_stopped_answers_no_lookup_from_its_past", 4,
     ),
 ]
