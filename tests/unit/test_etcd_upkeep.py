@@ -111,6 +111,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
     bench.upkeep.close()
+    bench.store.close()
 
 
 def test_nothing_is_begun_before_etcd_has_said_anything(bench: Bench) -> None:
