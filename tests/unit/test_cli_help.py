@@ -13,8 +13,7 @@ from click.testing import CliRunner
 from support.servers import KVZMQ, PATIENCE_S
 
 import kvzmq
-from kvzmq.cli import arguments, command_names, main
-from kvzmq.protocol import operations
+from kvzmq.cli import command_names, main
 
 NAMES = list(command_names())
 
