@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kvzmq.protocol import messages
+from kvzmq.protocol import limits
 
 TIMEOUT_S = 60.0
 _RECEIVE_BYTES = 64 << 10
@@ -300,7 +300,7 @@ class FramesTable:
         from kvzmq.protocol import msgpack
 
         self._url = address["url"]
-        session, seqs = os.urandom(messages.SESSION_BYTES), itertools.count(1)
+        session, seqs = os.urandom(limits.SESSION_BYTES), itertools.count(1)
         encode, exchange = msgpack.encode_request, self._open()
 
         def lookup(key: str) -> bytes:

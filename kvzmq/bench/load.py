@@ -22,7 +22,7 @@ import zmq
 from msgspec import Raw, Struct
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import limits, msgpack
 
 CONNECTIONS_MAX = 4096
 IN_FLIGHT_MAX = 100
@@ -110,7 +110,7 @@ class _Connection:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.socket = socket
-        self.session = os.urandom(messages.SESSION_BYTES)
+        self.session = os.urandom(limits.SESSION_BYTES)
         self.seq = 0
         self.answered = 0
         self.sent: deque[tuple[int, int]] = deque()  # when, and how many operations

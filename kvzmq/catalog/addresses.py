@@ -15,6 +15,7 @@ from kvzmq.errors import CatalogError
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9097
+"""Where a catalog is asked, and announced to, if nothing names one; the port is that of cctools."""
 
 _ENDPOINT = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9][A-Za-z0-9._-]{0,252}):([0-9]{1,5})")
 _EVERYWHERE = frozenset({"*", "0.0.0.0", "[::]"})

@@ -19,13 +19,19 @@ from kvzmq.catalog.table import Catalog, Record
 from kvzmq.catalog.where import parse_where, satisfies
 
 REQUEST_BYTES_MAX = 8 * 1024
+"""The longest head of a request."""
 
 PAGE_ROWS_MAX = 1_000
+"""How many entries the HTML page shows, the newest."""
+
 CELL_CHARS_MAX = 120
+"""How much of a field a cell of the page has."""
 
 _WIDE_CHARS = 24
+"""From how many characters on a cell may be truncated by the style, and so has a title."""
 
 WARNINGS_MAX = 20
+"""How many warnings the page shows."""
 
 QUIET_S = 150.0
 """A server is shown as quiet after this: two announcements, one a minute, did not come."""

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
+import stat
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kvzmq.cli.param_type import ParamType
 from kvzmq.cli.words import Word
+from kvzmq.client.core.urls import PORT_MAX
+from kvzmq.protocol.limits import TTL_S_MAX
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from kvzmq.store.etcd.url import EtcdUrl
-
-PORT_MAX = 65_535
-
-TTL_S_MAX = 10 * 366 * 86_400.0
-"""As in `kvzmq.protocol.operations`, which is not imported here, as that takes longer than all of `kvzmq --help`."""
 
 _UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)([smhd]?)")
@@ -81,6 +80,7 @@ class _Value(ParamType[str]):
 
 
 VALUE = _Value()
+"""A value, as `read_value` takes it."""
 
 string_option = click.option(
     "-s", "--string", "as_string", is_flag=True, help="Take the value as a string even if it looks like JSON."
@@ -102,6 +102,7 @@ class _Key(ParamType[str]):
 
 
 KEY = _Key()
+"""A key, or a prefix of keys."""
 
 
 class Endpoint(ParamType[str]):
@@ -132,7 +133,7 @@ class Endpoint(ParamType[str]):
 
 
 class Address(ParamType[tuple[str, int]]):
-    """HOST:PORT, or PORT alone for this machine's loopback."""
+    """HOST:PORT, or PORT alone for this machine's loopback; where to listen, port 0 takes a free one."""
 
     name = "HOST:PORT"
 
@@ -141,7 +142,7 @@ class Address(ParamType[tuple[str, int]]):
             return value
         host, _, port = str(value).rpartition(":")
         if not (port.isascii() and port.isdecimal()):
-            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:5571", param, ctx)
         if int(port) > PORT_MAX:
             self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
         return host.strip("[]") or "127.0.0.1", int(port)
@@ -181,6 +182,24 @@ class Size(ParamType[int]):
                 f"{value!r} is not a size from {self._bytes_min} to {self._bytes_max} bytes, such as 1M", param, ctx
             )
         return size
+
+
+class RegularFile(click.Path):
+    """The path of a file that is read from any offset, more than once; or of a directory, where that is taken.
+
+    A pipe is refused, as opening one waits for somebody who writes into it.
+    """
+
+    def __init__(self, directories: bool = False) -> None:
+        super().__init__(exists=True, dir_okay=directories, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        super().convert(value, param, ctx)  # fails where there is none
+        path = Path(value)
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            self.fail(f"{str(path)!r} is a pipe or a device: write what comes out of it to a file first", param, ctx)
+        return path
 
 
 def is_stdin(text: str) -> bool:

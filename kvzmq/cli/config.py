@@ -30,6 +30,7 @@ else:
     import tomli as tomllib
 
 CONFIG_BYTES_MAX = 1 << 20
+"""The longest file of options."""
 
 _FILE = "kvzmq.cli.config.file"
 _PRINTS = "kvzmq.cli.config.prints"

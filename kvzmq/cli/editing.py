@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
 
 HISTORY_LINES_MAX = 5000
+"""How many lines the history keeps."""
 
 _KEYS_MAX = 200
 _COMPLETION_S = 1.0

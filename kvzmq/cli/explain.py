@@ -277,8 +277,8 @@ def _connect_tcp(host: str, port: int, timeout_s: float) -> socket.socket:
             f"port {port}"
         ) from None
     except OSError as error:
-        unreachable = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
-        what = "no route" if unreachable else "no connection"
+        has_no_route = error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
+        what = "no route" if has_no_route else "no connection"
         raise _Stop(f"{what} to {host} port {port}: {error.strerror}") from None
 
 

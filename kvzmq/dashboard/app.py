@@ -44,6 +44,8 @@ _TYPES: Mapping[str, str] = {
 _KEY_CHARS_MAX = 65_536
 _DIGITS_MAX = 18
 UPLOAD_S_MAX = 60.0
+"""How long a trace may take to come."""
+
 UPLOADS_MAX = 2
 """How many traces are taken in at a time: each may take TRACE_BYTES_MAX several times over, while it is read."""
 

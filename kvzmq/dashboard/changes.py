@@ -26,7 +26,10 @@ KEPT_MAX = 200
 """How many changes of a prefix are kept for those who ask."""
 
 IDLE_S = 10.0
+"""How long a prefix is watched after somebody has asked for its changes."""
+
 _AGAIN_S = 1.0
+"""After what time a watch that has ended is begun again."""
 
 
 class Changed(msgspec.Struct):

@@ -32,6 +32,8 @@ REQUESTS_MAX = 2000
 """How many requests one picture has."""
 
 SAMPLE_S_MAX = 5.0
+"""How long a live sample may take."""
+
 TRACE_BYTES_MAX = 16 << 20
 """How much of a trace is read: the end of a file, or what is uploaded."""
 

@@ -27,6 +27,8 @@ from kvzmq.store.offline.reading import Reading
 
 PAGE_ROWS_MAX = 100
 QUERY_ROWS_MAX = 500
+"""How many rows are shown of a page by prefix, and of a query."""
+
 CHANGES_MAX = 200
 """How many changes of a row are shown, the latest."""
 
@@ -38,6 +40,7 @@ COSTLY_MAX = 2
 """How many queries and histories are asked for at a time: each may concern a large part of the table."""
 
 COSTLY_WAITING_MAX = 16
+"""How many more may wait for their turn."""
 
 SESSION_DIGITS = 8
 """How much of a session is told: whoever knows all of it can ask for the replies that are kept for it."""

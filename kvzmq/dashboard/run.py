@@ -36,10 +36,6 @@ READ_S_MAX = 20.0
 """How long a peer may read nothing of its answer."""
 
 
-class CannotListen(errors.KvzmqError):
-    """The address is in use, or is not one of this machine."""
-
-
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; port 0 takes a free one.
 
@@ -54,7 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(_BACKLOG)
     except OSError as error:
         listening.close()
-        raise CannotListen(
+        raise errors.CannotListen(
             f"cannot listen on {host}:{port}: {error.strerror or error}; --bind takes another, and port 0 a free one"
         ) from error
     return listening

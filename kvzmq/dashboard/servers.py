@@ -25,6 +25,7 @@ LOOK_S = 2.0
 """How long an answer is good: all browsers together ask the servers no more often."""
 
 ASK_S_MAX = 1.5
+"""How long the catalog, and each server, may take to answer."""
 
 
 class Listed(msgspec.Struct):

@@ -1,6 +1,5 @@
 """What a server's figures say: rates, times and alarms, for everything that shows them.
 
-It gets what `stats` and `clients` have returned, asks no server and draws nothing; `doctor.look_at_files` alone does
-I/O, and reads a directory. The terminal (`kvzmq top`), the page (`kvzmq dashboard`) and `kvzmq doctor` show the same
-numbers because they come from here.
+It gets what `stats` and `clients` have returned, asks no server, reads no file and draws nothing. The terminal
+(`kvzmq top`), the page (`kvzmq dashboard`) and `kvzmq doctor` show the same numbers because they come from here.
 """

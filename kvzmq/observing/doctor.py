@@ -1,24 +1,19 @@
 """What is wrong with a server, or soon will be, and the command that mends it.
 
-Each check looks at what was gathered and yields findings; none of them asks or reads anything. What the server did not
-say, an older one for example, is not judged.
+Each check looks at the evidence and yields findings; none of them asks a server or reads a file. What the server did
+not say, an older one for example, is not judged.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import stat
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from kvzmq import __version__
 from kvzmq.bench.disk import KEEPS_NOTHING, P99_S_MAX
-from kvzmq.bench.machine import file_system
 from kvzmq.units import count, duration, size
 
 SLOWER_TIMES = 5
@@ -46,7 +41,6 @@ CLOCK_S_MAX = 5.0
 _NO_JOURNAL = ("ext2", "vfat", "exfat", "msdos", "minix")
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs")
 _NAMED_MAX = 5
-_JOURNALS = Path("/proc/fs/jbd2")
 
 
 class Finding(msgspec.Struct):
@@ -89,39 +83,6 @@ class Evidence(msgspec.Struct):
 def diagnose(evidence: Evidence) -> list[Finding]:
     """Return all findings, those first that hurt now."""
     return [found for check in CHECKS for found in check(evidence)]
-
-
-def look_at_files(evidence: Evidence, data: Path) -> None:
-    """Add what the directory of a table shows.
-
-    Raises:
-        OSError: it cannot be read
-    """
-    from kvzmq.store.offline.check import inspect
-    from kvzmq.store.offline.reading import Reading
-
-    evidence.data = str(data)
-    status = data.stat()
-    evidence.mode = stat.S_IMODE(status.st_mode)
-    evidence.kind = file_system(data)
-    if evidence.kind[0] in ("ext3", "ext4"):
-        evidence.has_journal = _journal_of(status.st_dev)
-    with Reading(data) as reading:
-        if reading.in_use:
-            return  # who serves them has read them; reading them again would take as much memory again
-        report = inspect(reading)
-    evidence.damage = [f"{file.name}: {line}" for file in report.files for line in file.damage]
-    if report.refusal is not None and not evidence.damage:
-        evidence.damage = [report.refusal]
-
-
-def _journal_of(device: int, journals: Path = _JOURNALS) -> bool | None:
-    """Say whether an ext file system has a journal, which the kernel then lists by the name of its device."""
-    name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
-    try:
-        return any(each.name.startswith(f"{name}-") for each in journals.iterdir())
-    except OSError:
-        return None
 
 
 # ---- the checks
@@ -328,6 +289,7 @@ CHECKS: Sequence[Callable[[Evidence], Iterator[Finding]]] = (
     _silent, _refused, _cannot_write, _damaged, _compaction, _disk_slow, _disk_filling, _etcd, _unread, _memory,
     _descriptors, _clock, _file_system, _permissions, _old_version,
 )  # fmt: skip
+"""All checks: first those whose findings hurt now."""
 
 
 def _of(evidence: Evidence, name: str) -> Any:
@@ -336,8 +298,3 @@ def _of(evidence: Evidence, name: str) -> Any:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:3]))
-
-
-def now_s() -> float:
-    """Return this machine's time, seconds since 1970."""
-    return time.time()

@@ -11,9 +11,16 @@ import re
 from collections.abc import Sequence
 
 SEPARATORS = "/:.|-_ "
+"""The characters that end a prefix."""
+
 HALF_LIFE_S = 10.0
+"""After what time a count has halved."""
+
 PREFIXES_MAX = 1000
+"""How many prefixes are counted."""
+
 PREFIX_CHARS_MAX = 60
+"""How much of a prefix is kept."""
 
 _FIRST_PART = re.compile(rf"[^{re.escape(SEPARATORS)}]+[{re.escape(SEPARATORS)}]|[^0-9]+(?=[0-9])")
 

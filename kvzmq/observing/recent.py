@@ -16,6 +16,7 @@ from typing import NamedTuple
 from kvzmq.observing.rates import Rates, Snapshot, compare
 
 KEPT_MAX = 600
+"""How many rates are kept unless told otherwise: ten minutes of one a second."""
 
 FIGURES: Mapping[str, Callable[[Rates, Snapshot], float]] = {
     "requests": lambda rates, _: rates.requests_per_s,

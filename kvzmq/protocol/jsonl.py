@@ -13,9 +13,10 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack, operations, validation
+from kvzmq.protocol import limits, messages, msgpack, operations, validation
 from kvzmq.protocol.declaration import Operation, Scope, method_of
-from kvzmq.protocol.messages import REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request
+from kvzmq.protocol.limits import REQUEST_BYTES_MAX
+from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request
 from kvzmq.protocol.operations import OPERATIONS
 
 
@@ -25,12 +26,12 @@ def _json_type(wire_type: Any) -> Any:
     return replaced.get(wire_type, wire_type)
 
 
-def _json_twin(kind: type[Operation]) -> type[Struct]:
-    """Define the Struct that decodes `{"method": ..., field: ...}`, the counterpart in JSON of an operation."""
+def _json_struct(kind: type[Operation]) -> type[Struct]:
+    """Define the Struct that decodes an operation in JSON, `{"method": ..., field: ...}`."""
     fields: list[Any] = []
     for field in msgspec.structs.fields(kind):
         if field.encode_name == "operations":
-            fields.append((field.name, list[_JsonStep]))
+            fields.append((field.name, list[_JsonInTransaction]))
         elif field.encode_name == "checks":
             fields.append((field.name, list[_JsonCheck]))
         elif field.type is operations.Maybe or field.type == operations.Maybe:
@@ -56,14 +57,14 @@ def _is_at_bridge(kind: type[Operation]) -> bool:
     return kind.scope is not Scope.CONNECTION
 
 
-_TWINS: dict[type[Operation], type[Struct]] = {
-    kind: _json_twin(kind) for kind in OPERATIONS.values() if kind.in_transactions
+_JSON_STRUCTS: dict[type[Operation], type[Struct]] = {
+    kind: _json_struct(kind) for kind in OPERATIONS.values() if kind.in_transactions
 }
-_JsonStep: Any = Union[tuple(_TWINS.values())]
-_TWINS.update(
-    (kind, _json_twin(kind)) for kind in OPERATIONS.values() if not kind.in_transactions and _is_at_bridge(kind)
+_JsonInTransaction: Any = Union[tuple(_JSON_STRUCTS.values())]
+_JSON_STRUCTS.update(
+    (kind, _json_struct(kind)) for kind in OPERATIONS.values() if not kind.in_transactions and _is_at_bridge(kind)
 )
-_KINDS: dict[type[Struct], type[Operation]] = {twin: kind for kind, twin in _TWINS.items()}
+_KINDS: dict[type[Struct], type[Operation]] = {struct: kind for kind, struct in _JSON_STRUCTS.items()}
 
 
 def _raw(value: Any) -> Raw:
@@ -78,20 +79,22 @@ _FROM_JSON: dict[Any, Callable[[Any], Any]] = {
     Raw: _raw,
     operations.Maybe: _maybe,
     dict[operations.Key, Raw]: lambda rows: {key: _raw(value) for key, value in rows.items()},
-    list[operations.TransactionOperation]: lambda twins: [_from_json(twin) for twin in twins],
+    list[operations.TransactionOperation]: lambda decoded: [_from_json(each) for each in decoded],
     list[tuple[operations.Key, operations.Maybe]]: lambda pairs: [(pair.key, _maybe(pair.expected)) for pair in pairs],
 }
 
 _PLANS: dict[type[Struct], tuple[type[Operation], list[tuple[str, Callable[[Any], Any] | None]]]] = {
-    twin: (kind, [(field.name, _FROM_JSON.get(field.type)) for field in msgspec.structs.fields(kind)])
-    for twin, kind in _KINDS.items()
+    struct: (kind, [(field.name, _FROM_JSON.get(field.type)) for field in msgspec.structs.fields(kind)])
+    for struct, kind in _KINDS.items()
 }
+"""What to make of a decoded Struct: which operation, and from each field its argument, None for as it is."""
 
 
-def _from_json(twin: Struct) -> Operation:
-    kind, plan = _PLANS[type(twin)]
+def _from_json(decoded: Struct) -> Operation:
+    """Return the operation that was decoded from JSON, with its values as MessagePack."""
+    kind, plan = _PLANS[type(decoded)]
     return kind(*[
-        convert(getattr(twin, name)) if convert is not None else getattr(twin, name)
+        convert(getattr(decoded, name)) if convert is not None else getattr(decoded, name)
         for name, convert in plan
     ])  # fmt: skip
 
@@ -114,16 +117,16 @@ def decode_line(line: bytes, request_bytes_max: int = REQUEST_BYTES_MAX) -> Requ
     if len(line) > request_bytes_max and max(map(line.count, _STRUCTURAL)) > request_bytes_max:
         return _too_long(request_bytes_max)
     try:
-        twin = _decode_line(line)
-        session = _session_of(twin)
-        ops = [_from_json(twin)]
+        decoded = _decode_line(line)
+        session = _session_of(decoded)
+        ops = [_from_json(decoded)]
         validation.check_operations(ops)
-        frame = msgpack.encode_request(session, twin.seq or 1, ops)
+        frame = msgpack.encode_request(session, decoded.seq or 1, ops)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, errors.InvalidRequest) as error:
         return _explain_line(line, error)
     if len(frame) > request_bytes_max:
         return _too_long(request_bytes_max)
-    return Request(session, twin.seq or 1, ops, frame)
+    return Request(session, decoded.seq or 1, ops, frame)
 
 
 def _too_long(request_bytes_max: int) -> Refusal:
@@ -131,16 +134,16 @@ def _too_long(request_bytes_max: int) -> Refusal:
     return Refusal(None, errors.InvalidRequest.code, message)
 
 
-def _session_of(twin: Any) -> bytes | None:
-    if twin.session is None:
+def _session_of(decoded: Any) -> bytes | None:
+    if decoded.session is None:
         return None
     try:
-        session = bytes.fromhex(twin.session)
+        session = bytes.fromhex(decoded.session)
     except ValueError:
         session = b""
-    if len(session) != messages.SESSION_BYTES:
+    if len(session) != limits.SESSION_BYTES:
         raise errors.InvalidRequest("session must be 32 hexadecimal digits")
-    if twin.seq is None:
+    if decoded.seq is None:
         raise errors.InvalidRequest("a request with a session needs a seq")
     return session
 

@@ -1,7 +1,7 @@
 """How much of everything there may be in what travels: in the arguments of operations, and in messages. No I/O.
 
-`operations` and `messages` have these names, too. A client imports this module alone: to declare all operations takes
-as many instructions as a fifth of what it needs besides.
+A client imports this module and not the operations: to declare all of them takes as many instructions as a fifth of
+what it needs besides.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The messages: requests, refusals, replies and changes; and how large messages may be.
+"""The messages: requests, refusals, replies and changes.
 
-A request holds operations, see `operations`. No I/O; how messages are encoded is in `msgpack` and `jsonl`.
+A request holds operations, see `operations`. No I/O; how messages are encoded is in `msgpack` and `jsonl`, how large
+they may be in `limits`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from zlib import crc32
 from msgspec import Meta, Struct
 
 from kvzmq.protocol.declaration import Operation
-from kvzmq.protocol.limits import *  # noqa: F403
 from kvzmq.protocol.limits import QUICK_WEIGHT_MAX, SEQ_MAX
 from kvzmq.protocol.operations import SCANS, SERVED, TRAITS, WEIGHTS, WRITES, weight_of
 

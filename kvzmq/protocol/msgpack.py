@@ -15,19 +15,20 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from kvzmq import errors
-from kvzmq.protocol import messages, operations, validation
+from kvzmq.protocol import limits, messages, operations, validation
 from kvzmq.protocol.encoding import NUMBER_BYTES_MAX as NUMBER_BYTES_MAX
 from kvzmq.protocol.encoding import decode_value as decode_value
 from kvzmq.protocol.encoding import encode_request as encode_request
 from kvzmq.protocol.encoding import encode_value as encode_value
-from kvzmq.protocol.messages import LARGE_BYTES_MIN, LargeResults, Refusal, Reply, Request, SeenRequest
+from kvzmq.protocol.limits import LARGE_BYTES_MIN
+from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request, SeenRequest
 
 
 class _WireRequest(Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    session: Annotated[bytes, Meta(min_length=messages.SESSION_BYTES, max_length=messages.SESSION_BYTES)] | None
+    session: Annotated[bytes, Meta(min_length=limits.SESSION_BYTES, max_length=limits.SESSION_BYTES)] | None
     seq: messages.Seq
-    ops: Annotated[list[operations.AnyOperation], Meta(min_length=1, max_length=messages.OPERATIONS_MAX)]
-    seen: Annotated[int, Meta(ge=0, le=messages.SEQ_MAX)] | None = None
+    ops: Annotated[list[operations.AnyOperation], Meta(min_length=1, max_length=limits.OPERATIONS_MAX)]
+    seen: Annotated[int, Meta(ge=0, le=limits.SEQ_MAX)] | None = None
 
 
 class _LoggedRequest(Struct, array_like=True, gc=False):
@@ -107,7 +108,7 @@ def _read_seq(frame: bytes) -> int | None:
         if head is None:
             return None
         seq = decode_value(head["seq"])
-    return seq if 1 <= seq <= messages.SEQ_MAX else None  # 0 is for events
+    return seq if 1 <= seq <= limits.SEQ_MAX else None  # 0 is for events
 
 
 def _strange_method(frame: bytes) -> str | None:

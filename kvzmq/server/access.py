@@ -35,7 +35,7 @@ from kvzmq.protocol.declaration import Operation, method_of
 READ, WRITE, ADMIN = "read", "write", "admin"
 
 RIGHTS = (READ, WRITE, ADMIN)
-"""What a client may be given."""
+"""What a client may be given; what each allows is said above."""
 
 FILE_BYTES_MAX = 1 << 20
 """The longest clients file."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol, Union
 
 from kvzmq import errors
-from kvzmq.protocol.operations import BACKUP_CHUNK_BYTES
+from kvzmq.protocol.limits import BACKUP_CHUNK_BYTES
 
 OPEN_MAX = 8
 """How many backups there are at a time."""

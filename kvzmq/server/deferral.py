@@ -55,6 +55,7 @@ QUEUES_A_STEP_MAX = 256
 """How many queues are examined in a step."""
 
 BEING_BUILT = "an index is being built: ask again"
+"""The message of a refusal for want of an index."""
 
 
 def refuse_unbuilt(request: Request) -> Refusal:
@@ -80,10 +81,6 @@ def count_together(arrivals: Sequence[Arrival]) -> int:
         if request.writes:
             written += len(request.frame)
     return len(arrivals)
-
-
-def _size(arrival: Arrival) -> int:
-    return len(arrival.request.frame) if isinstance(arrival.request, Request) else 0
 
 
 def _weight(arrival: Arrival) -> int:
@@ -159,7 +156,7 @@ class Deferral:
             queue = self._queues[peer]
             is_over_limit = (
                 len(queue.arrivals) > WAITING_OF_ONE_MAX
-                or queue.bytes > WAITING_BYTES_OF_ONE_MAX + _size(queue.arrivals[0])
+                or queue.bytes > WAITING_BYTES_OF_ONE_MAX + queue.arrivals[0].request_bytes
                 or self._count > WAITING_MAX
                 or self._bytes > WAITING_BYTES_MAX
             )
@@ -170,7 +167,7 @@ class Deferral:
             self._take(queue, left, time_us, released)
             left -= sum(arrival.request.scans for arrival in released[before:])
             weight += sum(map(_weight, released[before:]))
-            taken_bytes += sum(map(_size, released[before:]))
+            taken_bytes += sum(arrival.request_bytes for arrival in released[before:])
             if not queue.arrivals:
                 del self._queues[peer]
             if left <= 0 or weight >= STEP_WEIGHT_MAX or taken_bytes >= STEP_BYTES_MAX:
@@ -184,8 +181,8 @@ class Deferral:
                 self._replace(queue, arrival, refuse_unbuilt(request))
 
     def _replace(self, queue: _Queue, arrival: Arrival, refusal: Refusal) -> None:
-        queue.bytes -= _size(arrival)
-        self._bytes -= _size(arrival)
+        queue.bytes -= arrival.request_bytes
+        self._bytes -= arrival.request_bytes
         arrival.request = refusal
 
     def _take(self, queue: _Queue, scans_max: int, time_us: int, released: list[Arrival]) -> None:
@@ -202,8 +199,8 @@ class Deferral:
                     written += len(request.frame)
             arrival = queue.arrivals.popleft()
             weight += _weight(arrival)
-            queue.bytes -= _size(arrival)
-            self._bytes -= _size(arrival)
+            queue.bytes -= arrival.request_bytes
+            self._bytes -= arrival.request_bytes
             self._count -= 1
             released.append(arrival)
 
@@ -236,8 +233,8 @@ class Deferral:
         if queue is None:
             queue = self._queues[peer] = _Queue()
         queue.arrivals.append(arrival)
-        queue.bytes += _size(arrival)
-        self._bytes += _size(arrival)
+        queue.bytes += arrival.request_bytes
+        self._bytes += arrival.request_bytes
         self._count += 1
 
     def work(self, executed_s: float = 0.0) -> None:

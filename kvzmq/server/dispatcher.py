@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack, operations
-from kvzmq.protocol.messages import LARGE_BYTES_MIN, Refusal, Reply, Request
+from kvzmq.protocol import limits, msgpack, operations
+from kvzmq.protocol.limits import LARGE_BYTES_MIN
+from kvzmq.protocol.messages import Refusal, Reply, Request
 from kvzmq.server.answers import AnsweredGroup, AnsweredStep
 from kvzmq.server.backups import Backups
 from kvzmq.server.deferral import Deferral, count_together, refuse_unbuilt
@@ -73,7 +74,7 @@ class Dispatcher:
         describe: Callable[[], dict[str, Any]],
         group_commit: bool = True,
         observers: Sequence[Observer] = (),
-        request_bytes_max: int = messages.REQUEST_BYTES_MAX,
+        request_bytes_max: int = limits.REQUEST_BYTES_MAX,
         monotonic: Callable[[], float] = time.monotonic,
         backups: Backups | None = None,
         transports: Sequence[Transport] = (),
@@ -91,7 +92,7 @@ class Dispatcher:
         )  # fmt: skip
         store.keeps_times = slow_log is not None
         self.deferral = Deferral(store, monotonic)
-        self.ahead = SeenQueue(store, monotonic)
+        self.waiting_for_seen = SeenQueue(store, monotonic)
         self.steps = 0
         self.requests = 0
         self.operations = 0
@@ -130,8 +131,8 @@ class Dispatcher:
         if self.observers:
             self._stamp(arrivals)
         scans = _any_may_wait(arrivals)
-        if scans or self.ahead.queues:
-            released, admitted = self.ahead.release(), self.ahead.admit(arrivals)
+        if scans or self.waiting_for_seen.queues:
+            released, admitted = self.waiting_for_seen.release(), self.waiting_for_seen.admit(arrivals)
             if len(admitted) < len(arrivals):
                 self._stamp(arrivals)
             self._has_waited = self._has_waited or bool(released)
@@ -150,7 +151,7 @@ class Dispatcher:
 
     def tick(self) -> None:
         """Do what is due without a request: remove rows, build indexes, push events, ask about an unknown group."""
-        if self._unknown is not None or (self.ahead.queues and not self.ahead.wait_s(1.0)):
+        if self._unknown is not None or (self.waiting_for_seen.queues and not self.waiting_for_seen.wait_s(1.0)):
             self.dispatch([])
             return
         if self.deferral:
@@ -192,8 +193,8 @@ class Dispatcher:
 
     def wait_s(self, timeout_s: float) -> float:
         """Return how long the loop may wait for requests, `timeout_s` at most, before `tick` has to be called."""
-        if self.ahead.queues:
-            timeout_s = self.ahead.wait_s(timeout_s)
+        if self.waiting_for_seen.queues:
+            timeout_s = self.waiting_for_seen.wait_s(timeout_s)
         if self._unknown is not None:
             timeout_s = min(timeout_s, RESOLVE_S)
         elif self.deferral.is_busy:
@@ -214,7 +215,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many requests have arrived that are neither executed nor refused yet."""
-        return len(self.ahead) + len(self.deferral) + (0 if self._unknown is None else len(self._unknown))
+        return len(self.waiting_for_seen) + len(self.deferral) + (0 if self._unknown is None else len(self._unknown))
 
     # ---- which requests go into one group
 

@@ -80,10 +80,10 @@ class Journal:
         self._trouble: str | None = None
         self._trouble_told = False
         self._trouble_limit = _RateLimit()
-        self._troubled = self._troubles()
+        self._warned = self._counts_to_warn_of()
         self._counted = counts()
         self._refused = _RateLimit()
-        self._dropped = {name: _RateLimit() for name in self._troubled}
+        self._dropped = {name: _RateLimit() for name in self._warned}
 
     def stopped(self, why: str, requests: int) -> None:
         """Log that the server stops."""
@@ -113,7 +113,7 @@ class Journal:
     def look(self) -> float:
         """Log which counters have grown; a timer, which returns in how many seconds to call it again."""
         now_s = self._clock()
-        self._log_troubles(now_s)
+        self._warn_of_counts(now_s)
         if self._trouble is not None and not self._trouble_told:
             self._log_trouble(self._trouble_limit.count(0, now_s) or now_s - self._trouble_s >= LASTING_S)
         if _log.isEnabledFor(logging.DEBUG):
@@ -144,7 +144,8 @@ class Journal:
                 extra={"event": "storage_trouble", "reason": self._trouble},
             )  # fmt: skip
 
-    def _troubles(self) -> dict[str, int]:
+    def _counts_to_warn_of(self) -> dict[str, int]:
+        """Return those counters of the transports whose growth is worth a warning."""
         found: dict[str, Any] = {}
         for transport in self._transports:
             found |= transport.stats()
@@ -154,17 +155,18 @@ class Journal:
             if any(word in name for word in _WARNED_WORDS) and not name.endswith(_NOT_WARNED)
         }
 
-    def _log_troubles(self, now_s: float) -> None:
-        found = self._troubles()
+    def _warn_of_counts(self, now_s: float) -> None:
+        """Log which of these counters have grown."""
+        found = self._counts_to_warn_of()
         for name, count in found.items():
             limit = self._dropped.setdefault(name, _RateLimit())
-            times = limit.count(count - self._troubled.get(name, 0), now_s)
+            times = limit.count(count - self._warned.get(name, 0), now_s)
             if times:
                 _log.warning(
                     "clients in trouble: %s %s more, %s in all", name, f"{times:,}", f"{count:,}",
                     extra={"event": "clients_in_trouble", "counter": name, "grown": times, "total": count},
                 )  # fmt: skip
-        self._troubled = found
+        self._warned = found
 
     def _log_counts(self) -> None:
         found = self._counts()

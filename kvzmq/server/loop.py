@@ -34,7 +34,7 @@ import zmq
 
 from kvzmq import __version__
 from kvzmq.catalog import Announcement, Announcer
-from kvzmq.protocol.messages import REQUEST_BYTES_MAX
+from kvzmq.protocol.limits import REQUEST_BYTES_MAX
 from kvzmq.server.access import LOOK_S, Access
 from kvzmq.server.backups import Backups, OpenWhenWritten
 from kvzmq.server.dispatcher import Dispatcher
@@ -127,6 +127,7 @@ class Server:
         self.compactor = compactor
         self._backups = Backups(None if compactor is None else compactor.request_checkpoint, monotonic)
         self._metrics = metrics
+        self._monotonic = monotonic
         self._machine = Machine(monotonic)
         if metrics is not None:
             observers = [*observers, metrics]
@@ -153,6 +154,7 @@ class Server:
         self._stopped_by = "its caller"
         self._zap = zap
         self._access = access
+        self._scrape = scrape
         self._poller = zmq.Poller()
         if zap is not None:
             self._poller.register(zap.socket, zmq.POLLIN)
@@ -166,24 +168,27 @@ class Server:
         """Called by the loop when they are due."""
         self.reloads = Reloads()
         """Called by the loop upon SIGHUP."""
+        self._add_timers(announcement)
+
+    def _add_timers(self, announcement: Announcement | None) -> None:
+        """Register the periodic work, and what SIGHUP reads again."""
         self.timers.add(self._sweep, wakes=False)
         self.timers.add(self._journal.look, wakes=False)
         self.timers.add(self._backups.drop_idle, wakes=False)
-        if store.is_shared:
-            self.timers.add(Hearing(store, self.dispatcher.watches, monotonic).look)
-        if compactor is not None:
+        if self.store.is_shared:
+            self.timers.add(Hearing(self.store, self.dispatcher.watches, self._monotonic).look)
+        if self.compactor is not None:
             self.timers.add(self._compact, wakes=False)
-        if access is not None:
+        if (access := self._access) is not None:
             self.timers.add(lambda: self._look_at_clients(access), wakes=False)
             self.reloads.add("clients", self.reload_clients)
-        if metrics is not None:
-            self.timers.add(metrics.turn, WINDOW_S, wakes=False)
+        if self._metrics is not None:
+            self.timers.add(self._metrics.turn, WINDOW_S, wakes=False)
         if self._phases is not None and self._phases.every_s:
             self.timers.add(self._phases.fall_due, wakes=False)
-        self._scrape = scrape
-        if scrape is not None:
+        if (scrape := self._scrape) is not None:
             self.timers.add(lambda: self._show(scrape))
-        if announcer is not None and announcement is not None:
+        if (announcer := self._announcer) is not None and announcement is not None:
             self.timers.add(lambda: self._announce(announcer, announcement))
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:

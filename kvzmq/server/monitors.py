@@ -23,7 +23,7 @@ from msgspec import Raw
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
+from kvzmq.protocol.limits import HEARTBEAT_S, SILENCE_S_MAX
 from kvzmq.protocol.monitoring import MonitoredRequest
 from kvzmq.protocol.operations import OPERATIONS, Monitor
 from kvzmq.server.answers import Answered, AnsweredStep, Names, touches

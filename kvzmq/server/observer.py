@@ -12,9 +12,8 @@ from typing import ClassVar, NamedTuple
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.server.transport import Arrival
 from kvzmq.store.group import HeldReply
-from kvzmq.store.observer import Commit, StoreObserver
-
-__all__ = ["Commit", "Executed", "Observer", "Phases"]
+from kvzmq.store.observer import Commit as Commit
+from kvzmq.store.observer import StoreObserver
 
 
 class Executed(NamedTuple):

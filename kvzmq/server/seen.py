@@ -5,8 +5,8 @@ A client of several servers may have seen a revision at one of them that another
 client asks another server. To keep the order of replies, the later requests of the same peer wait behind them.
 
 The queues are bounded: when a peer has too much in its queue, or has waited longest where all together have too much,
-the whole of it is let go, and what would still have to wait is refused, each in its place. When a peer disconnects its
-queue stays: what it had sent is executed all the same.
+all of it is returned at once, and what would still have to wait is refused, each in its place. When a peer disconnects
+its queue stays: what it had sent is executed all the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 
 from kvzmq import errors
-from kvzmq.protocol.messages import Refusal, Request
+from kvzmq.protocol.messages import Refusal
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.store.store import Store
 
@@ -35,10 +35,6 @@ WAITING_BYTES_MAX = 32 << 20
 _Peer = tuple[Transport, Hashable]
 
 
-def _size(arrival: Arrival) -> int:
-    return len(arrival.request.frame) if isinstance(arrival.request, Request) else 0
-
-
 class _Queue:
     """The waiting requests of one peer: the first is ahead of the table, the others wait behind it."""
 
@@ -51,7 +47,7 @@ class _Queue:
 
 
 class SeenQueue:
-    """Has requests wait for revisions, and returns them when they can be executed, or as refusals.
+    """Holds requests until the table has the revisions they wait for, and returns them then, or as refusals.
 
     Args:
         store: whose table the requests are for
@@ -97,9 +93,9 @@ class SeenQueue:
             queue.arrivals.append(arrival)
             self._account(queue, arrival, 1)
             if len(queue.arrivals) > WAITING_OF_ONE_MAX or queue.bytes > WAITING_BYTES_OF_ONE_MAX:
-                admitted += self._give_up(peer)
+                admitted += self._end(peer)
             elif self._count > WAITING_MAX or self._bytes > WAITING_BYTES_MAX:
-                admitted += self._give_up(next(iter(self.queues)))
+                admitted += self._end(next(iter(self.queues)))
         return admitted
 
     def release(self) -> list[Arrival]:
@@ -125,7 +121,8 @@ class SeenQueue:
             released.append(queue.arrivals.popleft())
         del self.queues[peer]
 
-    def _give_up(self, peer: _Peer) -> list[Arrival]:
+    def _end(self, peer: _Peer) -> list[Arrival]:
+        """Return all requests of a peer that has too many, those that would have to wait as refusals."""
         queue = self.queues.pop(peer)
         for arrival in queue.arrivals:
             self._account(queue, arrival, -1)
@@ -134,7 +131,7 @@ class SeenQueue:
         return list(queue.arrivals)
 
     def _account(self, queue: _Queue, arrival: Arrival, count: int) -> None:
-        size = count * _size(arrival)
+        size = count * arrival.request_bytes
         queue.bytes += size
         self._bytes += size
         self._count += count

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Raw
 
 from kvzmq import __version__, errors
-from kvzmq.protocol import messages, msgpack, operations
+from kvzmq.protocol import limits, msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Reply, Request
 from kvzmq.server.backups import Backups
@@ -109,7 +109,7 @@ class ServedOperations:
             **self._store.identity(),
             "revision": self._store.revision,
             "request_bytes_max": self._request_bytes_max,
-            "heartbeat_s": messages.HEARTBEAT_S,
+            "heartbeat_s": limits.HEARTBEAT_S,
             "seen": True,
             "shared": self._store.is_shared,
         }

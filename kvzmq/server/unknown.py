@@ -92,13 +92,12 @@ class UnknownGroup:
         for arrival in arrivals:
             peer = arrival.transport, arrival.peer
             self._peers.add(peer)
-            if isinstance(arrival.request, Request):
-                self._bytes += len(arrival.request.frame)
-                number = _number(arrival)
-                if number is not None:
-                    self._copies.add((peer, *number))
-                    if arrival.request.writes:
-                        self._writes.add(number)
+            self._bytes += arrival.request_bytes
+            number = _number(arrival)
+            if number is not None:
+                self._copies.add((peer, *number))
+                if _writes(arrival):
+                    self._writes.add(number)
 
     def take_late(self, now_s: float) -> list[Arrival]:
         """Take out, in their order, the requests that have waited LATE_S, of peers that wait for nothing unknown."""
@@ -107,16 +106,16 @@ class UnknownGroup:
             return []
         self._looked_s += LATE_S / 4
         open_writes = [arrival for arrival in self.arrivals if _writes(arrival)]
-        stuck = {(arrival.transport, arrival.peer) for arrival in open_writes}
+        waiting = {(arrival.transport, arrival.peer) for arrival in open_writes}
         numbers = {key for arrival in open_writes if (key := _number(arrival)) is not None}
         late: list[Arrival] = []
 
         def keeps(arrival: Arrival, arrived_s: float) -> bool:
             peer = arrival.transport, arrival.peer
-            if peer not in stuck and _number(arrival) not in numbers and arrived_s <= late_s:
+            if peer not in waiting and _number(arrival) not in numbers and arrived_s <= late_s:
                 late.append(arrival)
                 return False
-            stuck.add(peer)  # what comes after it waits behind it
+            waiting.add(peer)  # what comes after it waits behind it
             return True
 
         self.arrivals = [arrival for arrival in self.arrivals if keeps(arrival, self._began_s)]

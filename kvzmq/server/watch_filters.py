@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw
 
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.messages import Change
-from kvzmq.store.indexes import comparable
+from kvzmq.store.equality import comparable
 
 
 class View:

@@ -22,7 +22,7 @@ from typing import Any
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
+from kvzmq.protocol.limits import HEARTBEAT_S, SILENCE_S_MAX
 from kvzmq.server.transport import Arrival, Transport
 from kvzmq.server.watch_filters import Filter, View
 from kvzmq.store.table import Table

@@ -14,12 +14,12 @@ from typing import Any
 from msgspec import Raw
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
+from kvzmq.protocol import limits, msgpack
 from kvzmq.protocol.messages import LargeResults
 from kvzmq.store.indexes import INDEXES_MAX
 from kvzmq.store.log import SEMANTICS
 
-_RESULT_BYTES_MAX = {1: (8 << 20) - 1024, 2: messages.RESULT_BYTES_MAX, 3: messages.RESULT_BYTES_MAX}
+_RESULT_BYTES_MAX = {1: (8 << 20) - 1024, 2: limits.RESULT_BYTES_MAX, 3: limits.RESULT_BYTES_MAX}
 """How many bytes the results of one request may take, by the semantics under which it is executed."""
 
 _TEXT_BYTES_FREE = 512

@@ -22,8 +22,6 @@ from sortedcontainers import SortedList
 
 from kvzmq.store.equality import comparable
 
-__all__ = ["INDEXES_MAX", "INDEX_BYTES_MAX", "Index", "Indexes", "comparable", "read_subkey"]
-
 INDEXES_MAX = 16
 """How many subkeys are indexed; beyond that the index unused for the longest time is dropped."""
 

@@ -26,8 +26,9 @@ from typing import Any
 from kvzmq import errors
 from kvzmq.protocol import msgpack
 from kvzmq.protocol.declaration import Operation
+from kvzmq.protocol.limits import TABLE_ID_BYTES
 from kvzmq.protocol.messages import Reply, Request
-from kvzmq.protocol.operations import TABLE_ID_BYTES, BeginEpoch, Senders
+from kvzmq.protocol.operations import BeginEpoch, Senders
 from kvzmq.store.barrier import Barrier, needs_newest
 from kvzmq.store.group import CUT_OFF, OPEN, REJECTED, UNKNOWN, Group
 from kvzmq.store.log import SEMANTICS, Checkpoint, Log

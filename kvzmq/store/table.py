@@ -20,7 +20,8 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.declaration import Operation, Scope, method_of
-from kvzmq.protocol.messages import LARGE_BYTES_MIN, LargeResults, Reply, Request
+from kvzmq.protocol.limits import LARGE_BYTES_MIN
+from kvzmq.protocol.messages import LargeResults, Reply, Request
 from kvzmq.protocol.operations import KINDS
 from kvzmq.store import sections
 from kvzmq.store.budget import Budget
@@ -117,7 +118,7 @@ class Table:
     def find_cached(self, request: Request) -> Reply | None:
         """Return the cached reply of a request that was executed before, which must not be logged again.
 
-        None, too, for a request that would be refused now: an earlier request of the same step may open its session.
+        None, too, for a request that would be refused now: an earlier request of the same group may open its session.
         """
         if request.session is None:
             return None
@@ -345,7 +346,7 @@ class Table:
         self._undo = undo = Undo()
         revision = self.revision
         try:
-            payloads = [self._run[type(step)](step) for step in op.operations]
+            payloads = [self._run[type(each)](each) for each in op.operations]
         except errors.OperationError:
             undo.roll_back(self.rows, self.expiries)
             self.revision = revision

@@ -7,6 +7,7 @@ last two, but for the ones that plant a fault in the log: test_etcd_log.py plant
 
 from __future__ import annotations
 
+import contextlib
 import select
 from collections.abc import Callable
 from functools import partial
@@ -42,6 +43,13 @@ def etcd_table(request: pytest.FixtureRequest) -> EtcdTable:
     return table
 
 
+def shared_groups(request: pytest.FixtureRequest) -> SharedGroups:
+    """Return groups whose logs are closed with this test."""
+    shared = SharedGroups()
+    request.addfinalizer(shared.close)
+    return shared
+
+
 @pytest.fixture(params=["file", "forgetful file", "shared", "etcd"])
 def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """A function that opens the one log of this test, again and again."""
@@ -52,8 +60,7 @@ def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
         return lambda: FileLog(disk.open())
     if request.param == "etcd":
         return etcd_table(request).open
-    shared = SharedGroups()
-    return lambda: SharedLog(shared)
+    return partial(SharedLog, shared_groups(request))
 
 
 def recovered(log: Log) -> list[Checkpoint | bytes]:
@@ -79,7 +86,9 @@ def payload(reply: Reply) -> Any:
 
 
 def test_a_new_log_is_empty(open_log: Opener) -> None:
-    assert recovered(open_log()) == []
+    log = open_log()
+    assert recovered(log) == []
+    log.close()
 
 
 def test_a_group_that_was_synced_is_yielded_by_every_recovery(open_log: Opener) -> None:
@@ -184,7 +193,7 @@ def test_a_compacted_log_is_the_same_table(open_log: Opener) -> None:
 def test_a_store_is_what_its_log_says(open_log: Opener, count: Callable[[str, int], None]) -> None:
     """Guarantee 2, determinism: the table recovered is the table that executed, in every part.
 
-    Turned red by leaving `advance` out of replay, and by logging reads of a step as well.
+    Turned red by leaving `advance` out of replay, and by logging reads of a group as well.
     """
     clients = Clients(Random(1), value_bytes_max=300)
     store = opened(open_log)
@@ -235,7 +244,7 @@ def test_the_same_request_twice_in_one_step_executes_once(open_log: Opener) -> N
     store.close()
 
 
-def test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed(
+def test_a_retry_whose_session_its_own_group_pushes_out_is_answered_not_executed(
     open_log: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guarantees 1, 5: executed but not logged, its change would be gone after a restart.
@@ -272,7 +281,7 @@ def test_rows_expire_by_a_commit_of_their_own(open_log: Opener) -> None:
 
 
 def test_the_table_s_time_never_runs_back(open_log: Opener) -> None:
-    """Turned red by taking the step's time as it is."""
+    """Turned red by taking the group's time as it is."""
     store = opened(open_log)
     run(store, 5_000_000, request(None, 1, operations.Insert("a", raw(1), 1.0)))
     run(store, 1_000_000, request(None, 1, operations.Insert("b", raw(1), 1.0)))
@@ -302,8 +311,7 @@ def open_shared(request: pytest.FixtureRequest) -> Opener:
     """A function that opens a log to which others append, again and again."""
     if request.param == "etcd":
         return etcd_table(request).open
-    shared = SharedGroups()
-    return lambda: SharedLog(shared)
+    return partial(SharedLog, shared_groups(request))
 
 
 @pytest.fixture
@@ -312,8 +320,8 @@ def two(open_shared: Opener) -> tuple[Store, Store]:
 
 
 @pytest.fixture
-def pair() -> tuple[Store, Store, SharedGroups]:
-    shared = SharedGroups()
+def pair(request: pytest.FixtureRequest) -> tuple[Store, Store, SharedGroups]:
+    shared = shared_groups(request)
     stores = Store(SharedLog(shared)), Store(SharedLog(shared))
     for store in stores:
         store.recover()
@@ -323,12 +331,12 @@ def pair() -> tuple[Store, Store, SharedGroups]:
 Pair = tuple[Store, Store, SharedGroups]
 
 
-def interleave(random: Random, open_log: Opener, steps: int) -> list[bytes]:
+def interleave(random: Random, open_log: Opener, groups: int) -> list[bytes]:
     """Have three stores, whose clocks differ, commit in turn; return the table that they and a newcomer agree on."""
     stores = [opened(open_log) for _ in range(3)]
     clients = Clients(random, value_bytes_max=200)
     run(stores[0], clients.time(), *clients.opening())
-    for _ in range(steps):
+    for _ in range(groups):
         skew_us = random.choice((0, 0, 2_000_000, -3_000_000))
         store = random.choice(stores)
         times = [other.table.time_us for other in stores]
@@ -347,11 +355,11 @@ def test_stores_on_one_log_stay_equal_under_interleaved_commits(count: Callable[
     Turned red by executing one's own requests before the others' groups.
     """
     for seed in range(30):
-        shared = SharedGroups()
-        open_log = partial(SharedLog, shared)
-        dump = interleave(Random(seed), open_log, 100)
-        shared.checkpoint = (shared.last, dump_of(copy_of(opened(open_log).table)))
-        assert dump_of(opened(open_log).table) == dump
+        with contextlib.closing(SharedGroups()) as shared:
+            open_log = partial(SharedLog, shared)
+            dump = interleave(Random(seed), open_log, 100)
+            shared.checkpoint = (shared.last, dump_of(copy_of(opened(open_log).table)))
+            assert dump_of(opened(open_log).table) == dump
     count("interleaved commits of three stores", 3000)
 
 

@@ -37,20 +37,20 @@ B = b"b" * 16
 
 def script(witnessed: Witnessed) -> Iterator[bool]:
     """Commit, seal, compact, twice over; yields whether the process still lives."""
-    yield witnessed.step([request(A, 1, operations.Open()), request(B, 1, operations.Open())], 1_000_000)
-    yield witnessed.step([request(A, 2, operations.Insert("a", raw(1), 2.0))], 2_000_000)
-    yield witnessed.step(
+    yield witnessed.run_group([request(A, 1, operations.Open()), request(B, 1, operations.Open())], 1_000_000)
+    yield witnessed.run_group([request(A, 2, operations.Insert("a", raw(1), 2.0))], 2_000_000)
+    yield witnessed.run_group(
         [request(B, 2, operations.Increment("n")), request(A, 3, operations.Remove("absent"))], 3_000_000
     )
     yield witnessed.rotate()
-    yield witnessed.step([request(B, 3, operations.Increment("n"))], 3_500_000)
+    yield witnessed.run_group([request(B, 3, operations.Increment("n"))], 3_500_000)
     witnessed.compact_sealed()
     yield witnessed.store is not None
-    yield witnessed.step([request(A, 4, operations.Insert("b", raw("x" * 5000)))], 5_000_000)
+    yield witnessed.run_group([request(A, 4, operations.Insert("b", raw("x" * 5000)))], 5_000_000)
     yield witnessed.rotate()
     witnessed.compact_sealed()
     yield witnessed.store is not None
-    yield witnessed.step([request(None, 1, operations.Remove("b"))], 6_000_000)
+    yield witnessed.run_group([request(None, 1, operations.Remove("b"))], 6_000_000)
 
 
 def crash_at(number: int) -> Callable[[Call], Verdict]:
@@ -91,7 +91,7 @@ def finish(witnessed: Witnessed) -> None:
     """Recover for good, and see that the table goes on working."""
     witnessed.start()
     witnessed.retry()
-    assert witnessed.step([request(None, 1, operations.Insert("after", raw(True)))], 7_000_000)
+    assert witnessed.run_group([request(None, 1, operations.Insert("after", raw(True)))], 7_000_000)
     if witnessed.sealed:
         assert witnessed.compact_sealed()
     assert witnessed.rotate()
@@ -203,9 +203,9 @@ def test_the_server_may_do_anything_between_two_calls_of_the_compaction(number: 
     witnessed = Witnessed(disk)
     clients = Clients(Random(number))
     witnessed.start()
-    witnessed.step(clients.opening(), clients.time())
+    witnessed.run_group(clients.opening(), clients.time())
     for _ in range(5):
-        witnessed.step(clients.batch(), clients.time())
+        witnessed.run_group(clients.batch(), clients.time())
     witnessed.rotate()
     left = number
 
@@ -215,7 +215,7 @@ def test_the_server_may_do_anything_between_two_calls_of_the_compaction(number: 
         if left != -1:
             return None
         if action != "start after the child's death":
-            witnessed.step(clients.batch(), clients.time())
+            witnessed.run_group(clients.batch(), clients.time())
         return None if action == "commit" else "crash"
 
     disk.judge = act
@@ -225,7 +225,7 @@ def test_the_server_may_do_anything_between_two_calls_of_the_compaction(number: 
         witnessed.die(power=action.endswith("death"))
         witnessed.start()
         witnessed.retry()
-    witnessed.step(clients.batch(), clients.time())
+    witnessed.run_group(clients.batch(), clients.time())
     if witnessed.sealed:
         assert witnessed.compact_sealed()
     witnessed.die(power=True)
@@ -242,7 +242,7 @@ def test_a_late_compaction_does_not_remove_a_log_sealed_after_it_looked() -> Non
     disk = Disk()
     witnessed = Witnessed(disk)
     witnessed.start()
-    witnessed.step([request(None, 1, operations.Insert("a", raw(1)))], 1)
+    witnessed.run_group([request(None, 1, operations.Insert("a", raw(1)))], 1)
     witnessed.rotate()
     late = disk.open()
     opened = late.open(NAME_SEALED)
@@ -254,7 +254,7 @@ def test_a_late_compaction_does_not_remove_a_log_sealed_after_it_looked() -> Non
     def lock_late(wait: bool) -> bool:
         opened_again.append("now")
         assert witnessed.compact_sealed()
-        witnessed.step([request(None, 1, operations.Insert("b", raw(2)))], 2)
+        witnessed.run_group([request(None, 1, operations.Insert("b", raw(2)))], 2)
         witnessed.rotate()
         return lock(wait)
 

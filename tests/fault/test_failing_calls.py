@@ -45,9 +45,9 @@ def failing(kind: str, number: int, verdict: Verdict, for_ever: bool) -> Callabl
 
 
 def run(witnessed: Witnessed, clients: Clients) -> bool:
-    """Run steps, rotations and compactions; False as soon as the process has to end."""
+    """Run groups, rotations and compactions; False as soon as the process has to end."""
     for turn in range(12):
-        if not witnessed.step(clients.batch(), clients.time()):
+        if not witnessed.run_group(clients.batch(), clients.time()):
             return False
         if turn % 4 == 1 and not witnessed.rotate():
             return False
@@ -73,7 +73,7 @@ def test_a_failing_call_is_answered_for_what_it_did(
             witnessed = Witnessed(disk)
             clients = Clients(Random(seed))
             witnessed.start()
-            witnessed.step(clients.opening(), clients.time())
+            witnessed.run_group(clients.opening(), clients.time())
             before = sum(call.kind == kind for call in disk.calls)
             disk.judge = failing(kind, number, verdict, for_ever)
             alive = run(witnessed, clients)
@@ -86,7 +86,7 @@ def test_a_failing_call_is_answered_for_what_it_did(
                 witnessed.die(power=bool(number % 2))
                 witnessed.start()
                 witnessed.retry()
-            assert witnessed.step([request(None, 1, operations.Insert("later", raw(1)))], clients.time())
+            assert witnessed.run_group([request(None, 1, operations.Insert("later", raw(1)))], clients.time())
             assert witnessed.store is not None and witnessed.store.trouble is None, "a later write does not work"
             if witnessed.sealed:
                 assert witnessed.compact_sealed()
@@ -114,11 +114,11 @@ def test_a_failing_call_of_a_recovery_refuses_to_start_and_harms_nothing(kind: s
             witnessed = Witnessed(disk)
             clients = Clients(Random(number))
             witnessed.start()
-            witnessed.step(clients.opening(), clients.time())
+            witnessed.run_group(clients.opening(), clients.time())
             run(witnessed, clients)
             if torn:
                 disk.judge = lambda call: "crash" if call.kind == "write" else None
-                witnessed.step([request(None, 1, operations.Insert("torn", raw("x" * 3000)))], clients.time())
+                witnessed.run_group([request(None, 1, operations.Insert("torn", raw("x" * 3000)))], clients.time())
             witnessed.die(power=False)
             disk.judge = failing(kind, number, "fail", True)
             try:
@@ -136,13 +136,13 @@ def test_a_failing_call_of_a_recovery_refuses_to_start_and_harms_nothing(kind: s
 def test_a_change_that_was_refused_is_not_there_and_runs_when_it_is_sent_again() -> None:
     """Guarantee 11: WriteRejected means not applied, for the request and for its session's number.
 
-    Turned red by executing the step's writes in spite of the WriteRejected.
+    Turned red by executing the group's writes in spite of the WriteRejected.
     """
     session = b"s" * 16
     disk = Disk(lambda n: n - 1)
     witnessed = Witnessed(disk)
     witnessed.start()
-    witnessed.step([request(session, 1, operations.Open())], 1)
+    witnessed.run_group([request(session, 1, operations.Open())], 1)
     store = witnessed.store
     assert store is not None
     write = request(session, 2, operations.Increment("n"))
@@ -173,7 +173,7 @@ def test_a_failing_call_leaves_no_part_of_a_refused_group_behind() -> None:
         witnessed = Witnessed(disk)
         witnessed.start()
         disk.judge = lambda call: "full" if call.kind == "write" else None
-        witnessed.step([request(None, 1, operations.Insert("refused", raw("x" * 200)))], 1)
+        witnessed.run_group([request(None, 1, operations.Insert("refused", raw("x" * 200)))], 1)
         assert witnessed.refused == 1
         witnessed.die(power=False)
         disk.judge = lambda call: None
@@ -190,7 +190,7 @@ def test_what_a_failed_sync_left_in_the_cache_is_made_durable_before_it_is_shown
     witnessed = Witnessed(disk)
     witnessed.start()
     disk.judge = lambda call: "fail" if call.kind == "sync" else None
-    assert not witnessed.step([request(None, 1, operations.Insert("k", raw(1)))], 1)
+    assert not witnessed.run_group([request(None, 1, operations.Insert("k", raw(1)))], 1)
     disk.judge = lambda call: None
     witnessed.die(power=False)
     witnessed.start()

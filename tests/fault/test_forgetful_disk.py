@@ -54,7 +54,7 @@ class Life(RuleBasedStateMachine):
         self.life = Witnessed(self.disk)
         self.clients = Clients(self.random)
         self.life.start()
-        assert self.life.step(self.clients.opening(), self.clients.time())
+        assert self.life.run_group(self.clients.opening(), self.clients.time())
 
     @property
     def alive(self) -> bool:
@@ -77,11 +77,11 @@ class Life(RuleBasedStateMachine):
         self.disk.judge = lambda call: None
 
     @precondition(lambda self: self.alive)
-    @rule(steps=st.integers(1, 80))
-    def commit(self, steps: int) -> None:
-        for _ in range(steps):
+    @rule(groups=st.integers(1, 80))
+    def commit(self, groups: int) -> None:
+        for _ in range(groups):
             Life.steps += 1
-            assert self.life.step(self.clients.batch(), self.clients.time())
+            assert self.life.run_group(self.clients.batch(), self.clients.time())
 
     @precondition(lambda self: self.alive)
     @rule()
@@ -107,7 +107,7 @@ class Life(RuleBasedStateMachine):
         for _ in range(4):
             Life.steps += 1
             if what == "commit":
-                self.life.step(self.clients.batch(), self.clients.time())
+                self.life.run_group(self.clients.batch(), self.clients.time())
             elif what == "rotate":
                 self.life.rotate()
             else:

@@ -14,7 +14,7 @@ from support.servers import ServerProcess, wait_until
 
 sys.path.append(str(Path(__file__).parents[2]))  # at the end: a planted fault's copy of the package comes first
 from benchmarks.run import hostile_peers
-from kvzmq.protocol.messages import REQUEST_BYTES_MAX
+from kvzmq.protocol.limits import REQUEST_BYTES_MAX
 from kvzmq.server.transport import router_replies
 
 WAIT_S_MAX = hostile_peers.TIMEOUT_S - 10

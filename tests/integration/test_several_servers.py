@@ -19,7 +19,7 @@ from support.told import told
 import kvzmq
 from kvzmq.catalog.server import CatalogServer
 from kvzmq.client.core import push_channel
-from kvzmq.protocol.messages import HEARTBEAT_S
+from kvzmq.protocol.limits import HEARTBEAT_S
 from kvzmq.server import hearing
 
 TIMEOUT_S = 60.0

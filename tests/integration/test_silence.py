@@ -17,7 +17,7 @@ from support import cables
 from support.servers import PATIENCE_S, ServerProcess, wait_until
 
 import kvzmq
-from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
+from kvzmq.protocol.limits import HEARTBEAT_S, SILENCE_S_MAX
 
 pytestmark = pytest.mark.usefixtures("transport")
 

@@ -1,4 +1,4 @@
-"""Faults to plant in the table, its steps, its rows and sessions."""
+"""Faults to plant in the table, its groups, its rows and sessions."""
 
 from __future__ import annotations
 
@@ -133,12 +133,12 @@ MUTANTS = [
         TABLE + "test_no_section_outgrows_what_is_read_in_one_piece", 1,
     ),
     Mutant(
-        "results not kept", "store/table.py",
+        "replies not cached", "store/table.py",
         "            self.sessions.add(session, request.seq, cached)", "            pass",
         LOG + "test_a_retry_after_recovery_gets_the_first_result[file]", 5,
     ),
     Mutant(
-        "results not in the checkpoint", "store/sessions.py",
+        "cached replies not in the checkpoint", "store/sessions.py",
         "[(seq, *astuple(reply)) for seq, reply in session.replies.items()]", "[]",
         CRASH, 5,
     ),
@@ -158,13 +158,13 @@ MUTANTS = [
         SESSIONS + "test_a_number_may_not_be_used_twice", 5,
     ),
     Mutant(
-        "a retry executed unlogged when its step pushed its session out", "store/store.py",
+        "a retry executed unlogged when its group pushed its session out", "store/store.py",
         "                cached = table.find_cached(request)\n                writes.append((request, cached))\n",
         "                cached = table.find_cached(request)\n                writes.append((request, None))\n",
-        LOG + "test_a_retry_whose_session_its_own_step_pushes_out_is_answered_not_executed[file]", 5,
+        LOG + "test_a_retry_whose_session_its_own_group_pushes_out_is_answered_not_executed[file]", 5,
     ),
     Mutant(
-        "results bounded in number alone", "store/sessions.py",
+        "cached replies bounded in number alone", "store/sessions.py",
         "session.bytes + grown > CACHED_BYTES_MAX and len(session.replies) > 1", "False",
         SESSIONS + "test_results_are_bounded_in_bytes_but_the_latest_is_kept", 9,
     ),
@@ -218,7 +218,7 @@ MUTANTS = [
         KILLED, 5,
     ),
     Mutant(
-        "kept results not in the checkpoint", "store/sessions.py",
+        "cached replies not in the checkpoint of a real server", "store/sessions.py",
         "[(seq, *astuple(reply)) for seq, reply in session.replies.items()]", "[]",
         "tests/fault/test_process_compaction.py::test_a_retry_is_recognised_when_only_a_checkpoint_knows_the_request", 5,
     ),
@@ -277,7 +277,7 @@ MUTANTS = [
            TABLE + "test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_step", 9),
     Mutant("history does not wait for who reads", "store/history.py", "if end > needed and changes", "if False and changes",
            TABLE + "test_history_waits_for_who_reads_within_larger_limits_and_keeps_the_last_step", 9),
-    Mutant("an old log is replayed with new limits", "store/budget.py", "{1: (8 << 20) - 1024,", "{1: messages.RESULT_BYTES_MAX,",
+    Mutant("an old log is replayed with new limits", "store/budget.py", "{1: (8 << 20) - 1024,", "{1: limits.RESULT_BYTES_MAX,",
            "tests/unit/test_table.py::test_the_semantics_of_a_log_decide_what_its_requests_gave", 2),
     Mutant(
         "a group gives its replies out before its sync", "store/group.py",

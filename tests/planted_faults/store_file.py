@@ -134,7 +134,7 @@ MUTANTS = [
     ),
     Mutant(
         "no frame header CRC", "store/file/frames.py",
-        "        if found != marker or header_crc != crc32(window[at : at + _FRAME.size], salt_crc):",
+        "        if found != marker or frame_crc != crc32(window[at : at + _FRAME.size], salt_crc):",
         "        if found != marker:",
         FILES + "test_every_flipped_bit_of_a_log_is_found", 7,
     ),

@@ -24,7 +24,7 @@ _DISK_BYTES = 32 << 20
 
 
 class NotPermitted(Exception):
-    """Say that mounting is not permitted here: these tests need root, and prove nothing without."""
+    """Mounting is not permitted here: these tests need root, and prove nothing without."""
 
 
 @functools.cache

@@ -34,7 +34,7 @@ CHANGES = ("create", "write", "truncate", "sync", "rename", "unlink", "sync dire
 
 
 class Crash(BaseException):
-    """Say that the process died here; no handler of the store may catch it."""
+    """The process died here; no handler of the store may catch it."""
 
 
 class Call(NamedTuple):

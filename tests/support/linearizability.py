@@ -88,15 +88,15 @@ class Op(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Violation(Exception):
-    """Say that no linearization explains the history, and where it breaks."""
+    """No linearization explains the history; the message says where it breaks."""
 
 
 class _Certain(Violation):
-    """Say that there is no hole where anything unknown could have happened."""
+    """A violation without a hole in which anything unknown could have happened."""
 
 
 class GaveUp(Exception):
-    """Say that there were too many operations of unknown outcome to try all explanations."""
+    """There were too many operations of unknown outcome to try all explanations."""
 
 
 # ---- the checker

@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -49,7 +49,7 @@ _prctl = ctypes.CDLL(None).prctl
 
 
 class DidNotStart(Exception):
-    """Say that a server ended, or hung, before it listened: with its exit code and what it said."""
+    """A server ended, or hung, before it listened; the message has its exit code and its output."""
 
     def __init__(self, exit_code: int | None, stderr: str) -> None:
         super().__init__(f"exit code {exit_code}: {stderr}")
@@ -77,10 +77,21 @@ _held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody uses, and that nobody is given by chance while the tests run: see `hold_port`."""
+    """Return a TCP port that nobody uses, and that nobody is given by chance while the test runs: see `hold_port`."""
     _held.append(hold_port())
     port: int = _held[-1].getsockname()[1]
     return port
+
+
+@contextlib.contextmanager
+def giving_ports_back() -> Iterator[None]:
+    """Hold the ports that `free_port` gives here until the end, and no longer."""
+    before = len(_held)
+    try:
+        yield
+    finally:
+        while len(_held) > before:
+            _held.pop().close()
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = PATIENCE_S, what: str = "the condition") -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import zmq
 
-from kvzmq.protocol.messages import REQUEST_BYTES_MAX
+from kvzmq.protocol.limits import REQUEST_BYTES_MAX
 from kvzmq.server.loop import Server
 from kvzmq.server.transport.router import RouterTransport
 from kvzmq.store.store import Store

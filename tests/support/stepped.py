@@ -23,7 +23,7 @@ import msgspec
 import zmq
 
 from kvzmq import errors
-from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT
+from kvzmq.protocol.limits import REQUEST_BYTES_LIMIT
 from kvzmq.server.access import Access
 from kvzmq.server.loop import Server
 from kvzmq.server.metrics import Metrics

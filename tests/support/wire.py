@@ -20,7 +20,7 @@ TIMEOUT_S = PATIENCE_S
 
 
 class NoReply(Exception):
-    """Say that no reply came in time."""
+    """No reply came in time."""
 
 
 class WireReply(NamedTuple):

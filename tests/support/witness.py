@@ -1,9 +1,9 @@
 """A store on a forgetful disk, beside a witness that forgets nothing.
 
-The witness is a table of its own to which every step that the store acknowledged is applied, and a
-note of what each session's requests got. At most one step is in doubt: the one in which the process
-died. After every recovery the store's whole dump, rows and kept results and deadlines, must be the
-witness's with or without that step, and every acknowledged request, sent again, must get its first reply.
+The witness is a table of its own to which every group that the store acknowledged is applied, and a
+note of what each session's requests got. At most one group is in doubt: the one in which the process
+died. After every recovery the store's whole dump, rows and cached replies and deadlines, must be the
+witness's with or without that group, and every acknowledged request, sent again, must get its first reply.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def commit(log: Log, group: bytes) -> None:
 
 
 def apply(store: Store, requests: Sequence[Request], time_us: int) -> list[Reply]:
-    """Run one step of a store, as the dispatcher does."""
+    """Run one group of a store, as the dispatcher does."""
     group = store.begin(requests, time_us)
     for item in requests:
         group.execute(item)
@@ -105,7 +105,7 @@ class Witnessed:
         self.witness.advance(time_us)
         for item in requests:
             self._note(item, self.witness.execute(item))
-        assert found == dump_of(self.witness), "what was recovered is neither with nor without the step in doubt"
+        assert found == dump_of(self.witness), "what was recovered is neither with nor without the group in doubt"
 
     def die(self, power: bool) -> None:
         """Let the process die, with the power or alone."""
@@ -117,8 +117,8 @@ class Witnessed:
 
     # ---- what a server does
 
-    def step(self, requests: Sequence[Request], time_us: int) -> bool:
-        """Run one step; False if the process has to end. Every reply is compared with the witness's."""
+    def run_group(self, requests: Sequence[Request], time_us: int) -> bool:
+        """Run one group; False if the process has to end. Every reply is compared with the witness's."""
         assert self.store is not None
         writes = [item for item in requests if item.writes]
         groups = self.store.groups
@@ -205,7 +205,7 @@ class Clients:
         self.time_us = 1_000_000_000
 
     def time(self) -> int:
-        """Return the time of the next step; now and then the clock jumps back."""
+        """Return the time of the next group; now and then the clock jumps back."""
         self.time_us += self._random.choice((0, 1, 1000, 1_000_000, 3_000_000, -5_000_000))
         return self.time_us
 
@@ -216,7 +216,7 @@ class Clients:
         return [request(session, 1, operations.Open()) for session in self._seqs]
 
     def batch(self) -> list[Request]:
-        """Make up one step's requests."""
+        """Make up one group's requests."""
         return [self._one() for _ in range(self._random.choice((0, 1, 1, 1, 2, 5)))]
 
     def _one(self) -> Request:

@@ -36,7 +36,7 @@ Rows = dict[str, Any]
 
 
 class Wrong(AssertionError):
-    """Say that the server did what it must not do."""
+    """The server did what it must not do."""
 
 
 class Sent(NamedTuple):

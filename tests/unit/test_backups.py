@@ -9,14 +9,14 @@ import pytest
 from support.stepped import Stepped
 
 from kvzmq import errors
-from kvzmq.protocol import operations
+from kvzmq.protocol import limits, operations
 from kvzmq.protocol.declaration import Access
 from kvzmq.protocol.messages import Request
 from kvzmq.server import backups
 from kvzmq.server.backups import Backups
 from kvzmq.server.transport import STEP_WEIGHT_MAX
 
-PIECE = operations.BACKUP_CHUNK_BYTES
+PIECE = limits.BACKUP_CHUNK_BYTES
 FAILED = errors.BackupFailed.code
 
 

@@ -21,7 +21,7 @@ from kvzmq.client.core.session_channel import SessionChannel
 from kvzmq.client.core.socket import Change
 from kvzmq.client.core.targets import Target
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import SILENCE_S_MAX
+from kvzmq.protocol.limits import SILENCE_S_MAX
 
 URLS = ["tcp://a:1", "tcp://b:1"]
 OURS, OTHER = "0a" * 16, "0b" * 16

@@ -19,7 +19,7 @@ from support.witness import dump_of, raw, request
 from test_table import equal, values
 
 from kvzmq import errors
-from kvzmq.protocol import msgpack, operations, validation
+from kvzmq.protocol import limits, msgpack, operations, validation
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Refusal
 from kvzmq.protocol.msgpack import decode_group
@@ -52,7 +52,7 @@ def test_every_limit_is_what_the_page_says() -> None:
         int(re.sub(r"[^\d]", "", value)) for value in re.findall(r"^\| .* \| ([\d,]+)[^|]* \|$", section, re.MULTILINE)
     ]
     assert stated == [
-        operations.ROWS_MAX, operations.TRANSACTION_MAX, operations.KEY_CHARS_MAX, validation.CONTAINERS_MAX,
+        limits.ROWS_MAX, limits.TRANSACTION_MAX, limits.KEY_CHARS_MAX, validation.CONTAINERS_MAX,
         budget.SCANS_MAX, indexes.INDEXES_MAX, budget.ROWS_FOUND_MAX, budget.CHANGES_BEFORE_SCAN_MAX,
         budget.CHANGED_BYTES_BEFORE_SCAN_MAX, budget.COMPARED_BYTES_MAX, indexes.INDEXES_MAX, indexes.INDEX_BYTES_MAX,
     ]  # fmt: skip
@@ -221,7 +221,7 @@ def test_values_of_many_operations_are_checked_together(monkeypatch: pytest.Monk
 
 def test_names_rows_and_transactions_have_limits() -> None:
     """Turned red by dropping each of the limits."""
-    long = "x" * (operations.KEY_CHARS_MAX + 1)
+    long = "x" * (limits.KEY_CHARS_MAX + 1)
     assert "65536" in refused(operations.Query(long, raw(1)))
     assert "65536" in refused(operations.WatchQuery(long, raw(1)))
     assert "65536" in refused(operations.Watch(long))

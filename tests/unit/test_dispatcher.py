@@ -14,7 +14,7 @@ from support.stepped import Stepped
 
 from kvzmq import errors
 from kvzmq.protocol import operations
-from kvzmq.protocol.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT
+from kvzmq.protocol.limits import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT
 from kvzmq.protocol.msgpack import decode_group
 from kvzmq.server import dispatcher
 from kvzmq.server.transport import tcp_connection

@@ -10,8 +10,9 @@ import pytest
 from msgspec import Raw
 
 from kvzmq import __version__
+from kvzmq.cli.commands.doctor import _journal_of, look_at_files
 from kvzmq.observing import doctor
-from kvzmq.observing.doctor import Evidence, diagnose, look_at_files
+from kvzmq.observing.doctor import Evidence, diagnose
 from kvzmq.protocol import msgpack, operations
 from kvzmq.protocol.messages import Request
 from kvzmq.store.file.file_log import NAME, FileLog
@@ -134,11 +135,11 @@ def test_every_check_has_a_finding_in_these_tests() -> None:
 
 def test_the_journal_is_looked_for_by_the_name_of_the_device(tmp_path: Path) -> None:
     device = Path("/").stat().st_dev
-    assert doctor._journal_of(device, tmp_path) is False
-    assert doctor._journal_of(device, tmp_path / "absent") is None
+    assert _journal_of(device, tmp_path) is False
+    assert _journal_of(device, tmp_path / "absent") is None
     name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
     (tmp_path / f"{name}-8").mkdir()
-    assert doctor._journal_of(device, tmp_path) is True
+    assert _journal_of(device, tmp_path) is True
 
 
 def test_files_that_are_damaged_are_found(tmp_path: Path) -> None:

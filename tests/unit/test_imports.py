@@ -68,6 +68,7 @@ RULES = {
         "kvzmq.errors",
         "kvzmq.protocol.declaration",
         "kvzmq.protocol.encoding",
+        "kvzmq.protocol.limits",
         "kvzmq.protocol.operations",
         "kvzmq.protocol.messages",
         "kvzmq.protocol.validation",

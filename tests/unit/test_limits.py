@@ -10,9 +10,9 @@ import pytest
 from support.stepped import Stepped, ZmqPeer
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack
-from kvzmq.protocol.messages import REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX
-from kvzmq.protocol.operations import KEY_CHARS_MAX, Insert
+from kvzmq.protocol import limits, messages, msgpack
+from kvzmq.protocol.limits import KEY_CHARS_MAX, REPLY_BYTES_MAX, REQUEST_BYTES_LIMIT, REQUEST_BYTES_MAX
+from kvzmq.protocol.operations import Insert
 
 LIMITS = pytest.mark.parametrize("limit", [REQUEST_BYTES_MAX, REQUEST_BYTES_LIMIT])
 KEYS = pytest.mark.parametrize("key", ["k", "\U0001f600" * KEY_CHARS_MAX], ids=["short key", "longest key"])
@@ -73,7 +73,7 @@ def check_readable(table: Stepped, peer: ZmqPeer, key: str, value: Any) -> None:
         while not (found := bridged.lines()):
             table.step()
             longest = max(longest, len(bridged.received))
-        assert longest <= messages.REPLY_LINE_BYTES_MAX
+        assert longest <= limits.REPLY_LINE_BYTES_MAX
         assert found == [{"status": "OK", "result": answer}]
     bridged.close()
 
@@ -138,14 +138,14 @@ def test_a_line_that_is_certainly_too_long_is_refused_before_it_is_decoded(monke
 )
 def test_json_grows_no_more_than_is_said(value: Any) -> None:
     encoded = msgpack.encode_value(value)
-    assert len(msgspec.json.encode(value)) <= messages.JSON_GROWTH * len(encoded)
+    assert len(msgspec.json.encode(value)) <= limits.JSON_GROWTH * len(encoded)
 
 
 def test_the_longest_transaction_of_checks_fits_a_line() -> None:
     checks = [("", [False])] * 1000
     frame = len(msgspec.msgpack.encode(["transaction", checks, []]))
     request = line(method="transaction", checks=[{"key": "", "expected": False}] * 1000, operations=[])
-    assert len(request) <= messages.request_line_bytes_max(frame)
+    assert len(request) <= limits.request_line_bytes_max(frame)
 
 
 def test_the_chunks_of_a_client_fit_the_least_that_servers_take_by_default() -> None:

@@ -13,7 +13,7 @@ import pytest
 from support.stepped import Stepped
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack, operations, validation
+from kvzmq.protocol import limits, messages, msgpack, operations, validation
 from kvzmq.server import watches
 from kvzmq.server.transport import router, router_replies, tcp, tcp_connection
 from kvzmq.store import history, sessions
@@ -93,29 +93,29 @@ def test_every_error_is_listed_with_its_code() -> None:
 
 
 def test_every_limit_is_what_the_code_says() -> None:
-    limits = {what: int(re.sub(r"[^\d]", "", value)) for what, value in rows("Limits")}
-    assert list(limits.values()) == [
-        messages.REQUEST_BYTES_MAX, messages.REQUEST_BYTES_LIMIT, messages.REPLY_BYTES_MAX,
-        messages.request_line_bytes_max(messages.REQUEST_BYTES_MAX), messages.REPLY_LINE_BYTES_MAX,
-        messages.OPERATIONS_MAX, operations.KEY_CHARS_MAX, validation.DEPTH_MAX, operations.PAGE_ROWS_MAX,
-        operations.TTL_S_MAX, sessions.CACHED_REPLIES_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX,
+    listed = {what: int(re.sub(r"[^\d]", "", value)) for what, value in rows("Limits")}
+    assert list(listed.values()) == [
+        limits.REQUEST_BYTES_MAX, limits.REQUEST_BYTES_LIMIT, limits.REPLY_BYTES_MAX,
+        limits.request_line_bytes_max(limits.REQUEST_BYTES_MAX), limits.REPLY_LINE_BYTES_MAX,
+        limits.OPERATIONS_MAX, limits.KEY_CHARS_MAX, validation.DEPTH_MAX, limits.PAGE_ROWS_MAX,
+        limits.TTL_S_MAX, sessions.CACHED_REPLIES_MAX, watches.WATCHES_OF_ONE_MAX, watches.WATCHES_MAX,
         router_replies.QUEUED_MESSAGES_MAX, router_replies.UNSENT_BYTES_MAX, router.RECEIVED_MESSAGES_MAX,
         router.IDENTITY_BYTES_MAX, router.ENVELOPE_FRAMES_MAX, router.ENVELOPE_BYTES_MAX, tcp.CONNECTIONS_MAX,
         tcp_connection.UNREAD_BYTES_MAX, tcp.HELD_BYTES_MAX,
     ]  # fmt: skip
-    assert messages.LARGE_BYTES_MIN == 16 << 10 and messages.JSON_GROWTH == 7 and "seven" in DOCUMENT
+    assert limits.LARGE_BYTES_MIN == 16 << 10 and limits.JSON_GROWTH == 7 and "seven" in DOCUMENT
     for stated, number in (
         ("65,536 sessions", sessions.SESSIONS_MAX), ("latest 128 replies", sessions.CACHED_REPLIES_MAX),
         ("latest 65,536 changes", history.CHANGES_KEPT), ("exceed 32 MiB", tcp.QUEUED_BYTES_MAX >> 20),
         ("32 MiB of keys and values", history.BYTES_KEPT >> 20), ("1 MiB of them", sessions.CACHED_BYTES_MAX >> 20),
         ("128 MiB in all", sessions.ALL_CACHED_BYTES_MAX >> 20),
-        ("nothing for 10 seconds", int(messages.SILENCE_S_MAX)),
+        ("nothing for 10 seconds", int(limits.SILENCE_S_MAX)),
         ("after 1,000 changes", watches.PROGRESS_CHANGES),
     ):  # fmt: skip
         assert stated in UNWRAPPED and int(re.sub(r"[^\d]", "", stated)) == number
     assert tcp.STALLED_S == 10 and router.UNACKNOWLEDGED_MS_MAX == 10_000 and "for ten seconds" in UNWRAPPED
     assert history.CHANGES_KEPT_MAX == 4 * history.CHANGES_KEPT and history.BYTES_KEPT_MAX == 4 * history.BYTES_KEPT
-    assert messages.HEARTBEAT_S + watches.HEARTBEAT_CHECK_S + 1.0 < 5.0 and "at least every 5 seconds" in UNWRAPPED
+    assert limits.HEARTBEAT_S + watches.HEARTBEAT_CHECK_S + 1.0 < 5.0 and "at least every 5 seconds" in UNWRAPPED
 
 
 def test_the_lines_of_the_bridge_are_what_the_server_answers() -> None:
@@ -159,7 +159,7 @@ def test_the_client_of_the_document_works_and_retries(monkeypatch: pytest.Monkey
                     client.call("lookup", "ghost")
                 with pytest.raises(RuntimeError):
                     client.call("frobnicate")
-                client.socket.close()
+                client.socket.context.destroy(linger=0)
             except BaseException as error:
                 failed.append(error)
 

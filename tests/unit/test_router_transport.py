@@ -22,7 +22,8 @@ from support.servers import wait_until
 from support.stepped import DEADLINE_S, Stepped, ZmqPeer
 
 from kvzmq import errors
-from kvzmq.protocol.messages import REQUEST_BYTES_LIMIT, Request
+from kvzmq.protocol.limits import REQUEST_BYTES_LIMIT
+from kvzmq.protocol.messages import Request
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX, Arrival, router, router_replies
 from kvzmq.server.transport.router import RouterTransport
 

@@ -17,13 +17,14 @@ from support.wire import results_of
 from support.witness import Clients, copy_of, dump_of, raw, request
 
 from kvzmq import errors
-from kvzmq.protocol import messages, msgpack, operations
+from kvzmq.protocol import limits, messages, msgpack, operations
 from kvzmq.protocol.declaration import Operation
 from kvzmq.protocol.messages import Request
 from kvzmq.store import history, indexes
+from kvzmq.store.equality import comparable
 from kvzmq.store.expiries import Expiries
 from kvzmq.store.history import History
-from kvzmq.store.indexes import comparable, read_subkey
+from kvzmq.store.indexes import read_subkey
 from kvzmq.store.table import Table
 
 PHASES = [Phase.generate] if os.environ.get("KVZMQ_MUTANT") else list(Phase)
@@ -60,7 +61,7 @@ def equal(one: Any, other: Any) -> bool:
 
 
 class Failed(Exception):
-    """Say that the model expects an error."""
+    """The error that the model expects of an operation."""
 
 
 class Model:
@@ -465,7 +466,7 @@ def test_results_too_large_for_a_reply_are_an_error_of_their_operation() -> None
     reply = big.execute(request(None, 1, *[operations.Lookup(f"k{number}") for number in range(6)]))
     codes = [code for code, _ in results_of(reply)]
     assert codes == [0, 0, 0, 0, errors.ResultTooLarge.code, errors.ResultTooLarge.code]
-    assert len(msgpack.encode_reply(reply)) <= messages.REPLY_BYTES_MAX
+    assert len(msgpack.encode_reply(reply)) <= limits.REPLY_BYTES_MAX
     page = big.execute(request(None, 1, operations.Items()))
     assert len(results_of(page)[0][1]) == 4
 
@@ -659,11 +660,11 @@ def test_the_errors_of_a_request_fit_one_reply() -> None:
     table = Table()
     removes = [operations.Remove("\x00" * 90) for _ in range(100_000)]
     reply = table.execute(Request(None, 1, removes, b""))
-    assert len(msgpack.encode_reply(reply)) < messages.REPLY_BYTES_MAX
+    assert len(msgpack.encode_reply(reply)) < limits.REPLY_BYTES_MAX
     assert {code for code, _ in results_of(reply)} == {errors.NoSuchKey.code}
 
 
-@pytest.mark.parametrize("size", [0, 1, 300, messages.LARGE_BYTES_MIN - 10, messages.LARGE_BYTES_MIN, 1 << 20])
+@pytest.mark.parametrize("size", [0, 1, 300, limits.LARGE_BYTES_MIN - 10, limits.LARGE_BYTES_MIN, 1 << 20])
 def test_a_lookup_by_itself_is_answered_as_among_others(size: int) -> None:
     """Its short way gives the same: a large row is encoded when it is sent. Seen red without its bound."""
     table = Table()
@@ -672,4 +673,4 @@ def test_a_lookup_by_itself_is_answered_as_among_others(size: int) -> None:
     among = table.execute(request(None, 2, operations.Lookup("k"), operations.Ping()))
     assert alone.revision == among.revision
     assert results_of(alone)[0] == results_of(among)[0]
-    assert isinstance(alone.results, messages.LargeResults) == (len(table.rows["k"]) >= messages.LARGE_BYTES_MIN)
+    assert isinstance(alone.results, messages.LargeResults) == (len(table.rows["k"]) >= limits.LARGE_BYTES_MIN)

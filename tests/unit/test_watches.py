@@ -12,7 +12,7 @@ from support.stepped import Stepped, ZmqPeer
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import HEARTBEAT_S, SILENCE_S_MAX
+from kvzmq.protocol.limits import HEARTBEAT_S, SILENCE_S_MAX
 from kvzmq.server import watches
 from kvzmq.server.transport import router_replies
 from kvzmq.store import history

@@ -21,9 +21,9 @@ from kvzmq import errors
 from kvzmq.cli import NOT_FOUND, show
 from kvzmq.cli.arguments import KEY
 from kvzmq.cli.connection import Connection, TableCommand
-from kvzmq.cli.rows.batches import BATCH_ROWS, Batch, remove_others
+from kvzmq.cli.rows.batches import BATCH_ROWS_MAX, Batch, remove_others
 from kvzmq.cli.rows.lines import EPOCH, Row
-from kvzmq.cli.rows.sources import Found, from_directory, from_server, with_lives
+from kvzmq.cli.rows.sources import Found, from_directory, from_server, with_expiries
 from kvzmq.protocol import msgpack
 from kvzmq.units import count
 
@@ -124,9 +124,9 @@ def _changed(watch: Watch) -> list[str]:
 def _read_again(source: Client, keys: list[str]) -> Iterator[Found]:
     """Yield the rows of some keys as they are now, those that are not there with None for a value."""
     rest = iter(keys)
-    while page := list(islice(rest, BATCH_ROWS)):
+    while page := list(islice(rest, BATCH_ROWS_MAX)):
         rows = source.lookup_many(page)
-        yield from with_lives(source, list(rows.items()))
+        yield from with_expiries(source, list(rows.items()))
         for key in page:
             if key not in rows:
                 yield key, None, None

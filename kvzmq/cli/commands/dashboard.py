@@ -9,31 +9,16 @@ from typing import Any
 import click
 
 from kvzmq.cli import REFUSED_TO_START
-from kvzmq.cli.arguments import PORT_MAX
+from kvzmq.cli.arguments import Address, RegularFile
 from kvzmq.cli.connection import Connection, TableCommand
-from kvzmq.cli.param_type import ParamType
 
 _NEEDS = ("starlette", "uvicorn", "nicegui")
-
-
-class _Address(ParamType[tuple[str, int]]):
-    """HOST:PORT; port 0 takes a free one."""
-
-    name = "HOST:PORT"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        if isinstance(value, tuple):
-            return value
-        host, colon, port = str(value).rpartition(":")
-        if not (colon and host and port.isascii() and port.isdecimal()) or int(port) > PORT_MAX:
-            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:5580", param, ctx)
-        return host.strip("[]"), int(port)
 
 
 @click.command(cls=TableCommand)
 @click.option(
     "--bind",
-    type=_Address(),
+    type=Address(),
     default="127.0.0.1:5580",
     show_default=True,
     metavar="HOST:PORT",
@@ -60,12 +45,12 @@ class _Address(ParamType[tuple[str, int]]):
 )
 @click.option(
     "--trace",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=RegularFile(),
     help="What `kvzmq server --trace FILE` wrote: drawn as lanes.",
 )
 @click.option(
     "--catalog",
-    type=_Address(),
+    type=Address(),
     metavar="HOST:PORT",
     help="The catalog whose servers are shown.  [default: CATALOG_HOST and CATALOG_PORT, or 127.0.0.1:9097]",
 )

@@ -11,10 +11,11 @@ import click
 from kvzmq.cli.arguments import Address, CompactAfter, Endpoint, Size, TableInEtcd
 from kvzmq.cli.config import ConfigurableCommand
 from kvzmq.cli.logs import FORMATS
+from kvzmq.cli.quantity import Quantity
 from kvzmq.cli.serving.options import Options
 from kvzmq.cli.serving.running import serve
 from kvzmq.client.core.urls import URL_DEFAULT
-from kvzmq.protocol import messages
+from kvzmq.protocol import limits
 from kvzmq.server.slow_log import SLOWER_THAN_S
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -167,7 +168,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
 @_option(
     "--etcd-margin",
     "etcd_margin_s",
-    type=click.FloatRange(0.0, 86_400.0),
+    type=Quantity("seconds", 0.0, 86_400.0),
     default="60",
     show_default=True,
     metavar="SECONDS",
@@ -181,7 +182,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
 @_option(
     "--request-max",
     "request_bytes_max",
-    type=Size(messages.REQUEST_BYTES_MIN, messages.REQUEST_BYTES_LIMIT),
+    type=Size(limits.REQUEST_BYTES_MIN, limits.REQUEST_BYTES_LIMIT),
     default="1M",
     show_default=True,
     help="The longest request, 1K to 8M: nobody else is served while one is read and executed.",
@@ -195,7 +196,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
 @_option(
     "--slow-log-ms",
     "slow_log_ms",
-    type=click.FloatRange(min=0),
+    type=Quantity("milliseconds"),
     default=f"{1000 * SLOWER_THAN_S:g}",
     show_default=True,
     metavar="MS",

@@ -7,7 +7,7 @@ import shutil
 import click
 
 from kvzmq.cli.connection import Connection, TableCommand, json_option
-from kvzmq.protocol.operations import SLOW_REQUESTS_MAX
+from kvzmq.protocol.limits import SLOW_REQUESTS_MAX
 
 
 @click.command(cls=TableCommand)

@@ -13,21 +13,22 @@ from kvzmq.cli.rows.lines import BadRow, Row
 if TYPE_CHECKING:
     from kvzmq.client.sync.client import Client
 
-BATCH_ROWS = 1000
-_BATCH_BYTES = 1 << 18
+BATCH_ROWS_MAX = 1000
+_BATCH_BYTES_MAX = 1 << 18
+"""How many rows a batch has at most, and how many bytes of them; a single larger row goes by itself."""
 
 
 class Batch:
     """Rows to insert and keys to remove, and the lines they come from.
 
     Args:
-        ttl_s: how long rows live for which their lines say nothing
+        ttl_s: the time to live of rows whose lines say nothing of it, seconds; None for good
     """
 
     def __init__(self, ttl_s: float | None = None) -> None:
         self._ttl_s = ttl_s
         self.rows: dict[str, Any] = {}
-        self.lives: dict[str, float] = {}
+        self.ttls_s: dict[str, float] = {}
         self.removed: list[str] = []
         self.bytes = 0
         self._lines: dict[str, int] = {}
@@ -39,8 +40,8 @@ class Batch:
         """Say whether a row still fits: a key comes once, so that the order within a batch does not matter."""
         return (
             row.key not in self._lines
-            and len(self) < BATCH_ROWS
-            and (not len(self) or self.bytes + length <= _BATCH_BYTES)
+            and len(self) < BATCH_ROWS_MAX
+            and (not len(self) or self.bytes + length <= _BATCH_BYTES_MAX)
         )
 
     def add(self, row: Row, length: int, number: int) -> None:
@@ -51,18 +52,18 @@ class Batch:
         else:
             self.rows[row.key] = row.value
             if left_s is not None:
-                self.lives[row.key] = left_s
+                self.ttls_s[row.key] = left_s
         self.bytes += length
         self._lines[row.key] = number
 
     def send(self, table: Client) -> None:
-        """Have the table do it."""
-        lasting = {key: value for key, value in self.rows.items() if key not in self.lives}
+        """Insert the rows and remove the keys; durable on return. Raises as the client does."""
+        lasting = {key: value for key, value in self.rows.items() if key not in self.ttls_s}
         if lasting:
             table.insert_many(lasting)
-        if self.lives:
+        if self.ttls_s:
             with table.pipeline() as batch:
-                done = [batch.insert(key, self.rows[key], left_s) for key, left_s in self.lives.items()]
+                done = [batch.insert(key, self.rows[key], left_s) for key, left_s in self.ttls_s.items()]
             for pending in done:
                 pending.result()
         if self.removed:
@@ -84,5 +85,5 @@ class Batch:
 def remove_others(table: Client, keys: Collection[str], prefix: str = "") -> Iterator[int]:
     """Remove all rows below a prefix but those of `keys`, a batch at a time; yield how many each batch was."""
     others = (key for key in table.keys(prefix) if key not in keys)
-    while page := list(islice(others, BATCH_ROWS)):
+    while page := list(islice(others, BATCH_ROWS_MAX)):
         yield table.remove_many(page)

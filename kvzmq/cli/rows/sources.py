@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvzmq import errors
-from kvzmq.cli.rows.batches import BATCH_ROWS
+from kvzmq.cli.rows.batches import BATCH_ROWS_MAX
 from kvzmq.protocol import msgpack
 
 if TYPE_CHECKING:
@@ -34,18 +34,18 @@ def from_server(table: Client, prefix: str) -> Iterator[Found]:
         for key, value in rows:
             yield key, msgpack.encode_value(value), None
         return
-    while page := list(islice(rows, BATCH_ROWS)):
-        yield from with_lives(table, page)
+    while page := list(islice(rows, BATCH_ROWS_MAX)):
+        yield from with_expiries(table, page)
 
 
-def with_lives(table: Client, page: Sequence[tuple[str, Any]]) -> Iterator[Found]:
-    """Yield rows of a server with when each of them expires."""
+def with_expiries(table: Client, page: Sequence[tuple[str, Any]]) -> Iterator[Found]:
+    """Yield rows of a server, each with the time when it expires."""
     with table.pipeline() as batch:
-        lives = [batch.ttl(key) for key, _ in page]
+        ttls = [batch.ttl(key) for key, _ in page]
     now_us = time.time_ns() // 1000
-    for (key, value), life in zip(page, lives):
+    for (key, value), ttl in zip(page, ttls):
         try:
-            left_s = life.result()
+            left_s = ttl.result()
         except errors.NoSuchKey:
             continue  # it has expired since
         yield key, msgpack.encode_value(value), None if left_s is None else now_us + int(left_s * 1e6)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from kvzmq import errors
-from kvzmq.observing.doctor import Evidence, Finding, diagnose, now_s
+from kvzmq.observing.doctor import Evidence, Finding, diagnose
 from kvzmq.observing.figures import clients_of, figures_of
 from kvzmq.observing.prefixes import HotPrefixes
 from kvzmq.observing.rates import Rates, Snapshot, since_start
 from kvzmq.observing.recent import Recent
+from kvzmq.protocol.limits import SAMPLE_MAX
 from kvzmq.protocol.monitoring import MonitoredRequest
-from kvzmq.protocol.operations import SAMPLE_MAX
 
 if TYPE_CHECKING:
     from kvzmq.client.asyncio.client import AsyncClient
@@ -83,7 +83,9 @@ class Gathered:
         """Take in an answer."""
         self.silence = None
         self.recent.add(snapshot)
-        self.alarms = diagnose(Evidence(url=self.url, stats=snapshot.stats, clients=snapshot.clients, asked_s=now_s()))
+        self.alarms = diagnose(
+            Evidence(url=self.url, stats=snapshot.stats, clients=snapshot.clients, asked_s=time.time())
+        )
 
     async def sample(self, client: AsyncClient, goes_on: Callable[[], bool]) -> None:
         """Take a sample of the requests, about SAMPLED_PER_S a second, as long as that is wanted.

@@ -27,8 +27,8 @@ from kvzmq.client.core.targets import Target
 from kvzmq.client.core.timeouts import check_timeout, deadline
 from kvzmq.client.core.transports import Opener
 
-SHARE = 512
-"""So many calls of one turn of the loop are sent before the turn ends."""
+FLUSH_CALLS = 512
+"""How many calls of one turn of the loop are sent together; those beyond it do not wait for the end of the turn."""
 
 _NONE: Mapping[int, int] = {}
 
@@ -155,7 +155,7 @@ class AsyncConnection(BaseConnection):
         if not self._flushing:
             self._flushing = True
             loop.call_soon(self._flush)  # after all the tasks of this turn have asked
-        elif waiting % SHARE == 0:
+        elif waiting % FLUSH_CALLS == 0:
             self._flush_some()  # the server can begin while further tasks ask
         try:
             return await future

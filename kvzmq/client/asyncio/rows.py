@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any, TypeVar, overload
 
 from kvzmq.client.asyncio.shell import AsyncShell
@@ -51,9 +51,14 @@ class AsyncRowMethods(AsyncShell):
         """Insert `default` if `key` is absent, and return the value it has then."""
         return await self._run(self._calls.setdefault(key, default), timeout)
 
-    async def compare_and_set(self, key: str, expected: object, value: object, *, timeout: float | None = None) -> bool:
-        """Set `key` to `value` if it holds `expected`; either may be ABSENT. Returns whether it did."""
-        return bool(await self._run(self._calls.compare_and_set(key, expected, value), timeout))
+    async def compare_and_set(
+        self, key: str, expected: object, value: object, ttl_s: float | None = None, *, timeout: float | None = None
+    ) -> bool:
+        """Set `key` to `value`, for `ttl_s` seconds if given, if it holds `expected`, and say whether it did.
+
+        Either may be ABSENT. Raises ValueError.
+        """
+        return bool(await self._run(self._calls.compare_and_set(key, expected, value, ttl_s), timeout))
 
     async def increment(self, key: str, by: float = 1, *, timeout: float | None = None) -> Any:
         """Add `by` to the number at `key`, 0 if absent, and return the new number. Raises TypeError."""
@@ -113,17 +118,17 @@ class AsyncRowMethods(AsyncShell):
     @asynccontextmanager
     async def pipeline(self, *, timeout: float | None = None) -> AsyncIterator[Pipeline]:
         """Gather operations and send them together when the block ends; see Client.pipeline."""
-        gathered = Pipeline(self._calls)
-        with gathered.gathering():
-            yield gathered
-        await self._perform(gathered.sending(), timeout)
+        batch = Pipeline(self._calls)
+        with closing(batch):
+            yield batch
+        await self._perform(batch.send(), timeout)
 
     @asynccontextmanager
     async def transaction(
         self, checks: Mapping[str, object] | None = None, *, timeout: float | None = None
     ) -> AsyncIterator[Transaction]:
         """Gather operations and apply all of them, or nothing; see Client.transaction."""
-        gathered = Transaction(self._calls, checks or {})
-        with gathered.gathering():
-            yield gathered
-        await self._perform(gathered.sending(), timeout)
+        batch = Transaction(self._calls, checks or {})
+        with closing(batch):
+            yield batch
+        await self._perform(batch.send(), timeout)

@@ -47,7 +47,7 @@ class AsyncShell(BaseClient[AsyncConnection]):
             self._connection.close()
 
     async def _refuse(self, call: Call, timeout_s: float | None = None) -> NoReturn:
-        raise self._is_closed()
+        raise self._closed_error()
 
     async def __aenter__(self: Self) -> Self:
         return self

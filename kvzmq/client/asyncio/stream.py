@@ -78,7 +78,7 @@ class AsyncStream(BaseStream[S], Generic[T, S]):
         if self._state.error is not None:
             raise self._state.error
         if self._closed:
-            raise self._is_closed()
+            raise self._closed_error()
 
     async def _wait(self, deadline_s: float, reached: Callable[[], bool]) -> None:
         """Look after the connection, then wait until something comes, a moment at most."""

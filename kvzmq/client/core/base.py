@@ -122,7 +122,7 @@ class BaseClient(Generic[C]):
     def _kind(self) -> str:
         return "client" if self._owner or not self._calls.prefix else "namespace"
 
-    def _is_closed(self) -> ValueError:
+    def _closed_error(self) -> ValueError:
         return ValueError(f"the {self._kind} is closed")
 
     def _settings(self) -> Settings:
@@ -144,7 +144,7 @@ class BaseClient(Generic[C]):
         self, make_call: Callable[[int | None, str | None], Call], from_revision: int | None, epoch: str | None
     ) -> PushChannel[WatchState]:
         if self._closed:
-            raise self._is_closed()
+            raise self._closed_error()
         make_call(from_revision, epoch)  # bad arguments are refused here, not when a connection is there
         from kvzmq.client.core.push_channel import PushChannel
         from kvzmq.client.core.watch_state import WatchState
@@ -155,7 +155,7 @@ class BaseClient(Generic[C]):
 
     def _monitor_channel(self, *filters: Any) -> PushChannel[MonitorState]:
         if self._closed:
-            raise self._is_closed()
+            raise self._closed_error()
         from kvzmq.client.core.monitor_state import MonitorState
         from kvzmq.client.core.push_channel import PushChannel
 

@@ -1,9 +1,8 @@
-"""Operations gathered to be sent together: a pipeline, or a transaction."""
+"""Operations that are sent together: a pipeline, or a transaction. No I/O, no waiting."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 from kvzmq.client.core.call import Call, Result
@@ -16,13 +15,13 @@ T = TypeVar("T")
 
 
 class Pending(Generic[T]):
-    """A result that is there when its batch has been sent."""
+    """The result of one operation of a batch, which is there when the batch has been sent."""
 
-    __slots__ = ("_error", "_value", "settled")
+    __slots__ = ("_error", "_value", "done")
 
     def __init__(self) -> None:
-        self.settled = False
-        """Whether `result` has something to say."""
+        self.done = False
+        """Whether there is an outcome, which `result` returns or raises."""
         self._value: Any = None
         self._error: BaseException | None = None
 
@@ -32,48 +31,48 @@ class Pending(Generic[T]):
         Raises:
             ValueError: the batch was not sent: its block has not ended yet, or ended with an exception
         """
-        if not self.settled:
+        if not self.done:
             raise ValueError("the batch was not sent: ask for results after its `with` block has ended well")
         if self._error is not None:
             raise self._error
         value: T = self._value
         return value
 
-    def settle(self, value: Any, error: BaseException | None) -> None:
-        """Set the outcome."""
-        self.settled, self._value, self._error = True, value, error
+    def set_result(self, value: T) -> None:
+        """Have `result` return a value."""
+        self.done, self._value = True, value
+
+    def set_error(self, error: BaseException) -> None:
+        """Have `result` raise an error."""
+        self.done, self._error = True, error
 
     def __repr__(self) -> str:
-        state = "not sent" if not self.settled else repr(self._value if self._error is None else self._error)
+        state = "not sent" if not self.done else repr(self._value if self._error is None else self._error)
         return f"<kvzmq.Pending {state}>"
 
 
-_Gathered = list[tuple[Call, Pending[Any]]]
+_Operations = list[tuple[Call, Pending[Any]]]
 
 
 class Batch:
-    """Gathers operations; each method returns where its result will be."""
+    """Base class of batches: operations, and where their results will be, which is what each of the methods returns."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
-        self._gathered: _Gathered = []
-        self._ended = False
+        self._operations: _Operations = []
+        self._closed = False
 
-    @contextmanager
-    def gathering(self) -> Iterator[None]:
-        """Take operations until the block ends."""
-        try:
-            yield
-        finally:
-            self._ended = True
+    def close(self) -> None:
+        """Take no more operations: each raises ValueError from now on."""
+        self._closed = True
 
     def _add(self, call: Call) -> Pending[Any]:
-        if self._ended:
+        if self._closed:
             raise ValueError(
                 "the block of this batch has ended: nothing more is sent, begin another with a `with` block"
             )
         pending: Pending[Any] = Pending()
-        self._gathered.append((call, pending))
+        self._operations.append((call, pending))
         return pending
 
     def insert(self, key: str, value: object, ttl_s: float | None = None) -> Pending[None]:
@@ -113,22 +112,22 @@ class Batch:
         return self._add(self._calls.expire(key, ttl_s))
 
     def requests(self) -> list[Call]:
-        """Return what to send, in order: calls whose finish settles each operation by itself."""
+        """Return the calls to send, in order; what they finish with goes into the operations' results."""
         raise NotImplementedError
 
-    def sending(self) -> Procedure[None]:
+    def send(self) -> Procedure[None]:
         """Send the batch; where that ends with an error, so do all results that are not there."""
         try:
             for call in self.requests():  # noqa: UP028, as the iterator of a list can be sent nothing
                 yield call
         except BaseException as error:
-            for _, pending in self._gathered:
-                if not pending.settled:
-                    pending.settle(None, error)
+            for _, pending in self._operations:
+                if not pending.done:
+                    pending.set_error(error)
             raise
 
     def __len__(self) -> int:
-        return len(self._gathered)
+        return len(self._operations)
 
 
 class Pipeline(Batch):
@@ -137,9 +136,9 @@ class Pipeline(Batch):
     One that fails, a removal of a key that is not there for example, fails alone, in its `result()`.
     """
 
-    def compare_and_set(self, key: str, expected: object, value: object) -> Pending[bool]:
-        """Set `key` if it holds `expected`; whether it did."""
-        return self._add(self._calls.compare_and_set(key, expected, value))
+    def compare_and_set(self, key: str, expected: object, value: object, ttl_s: float | None = None) -> Pending[bool]:
+        """Set `key`, for `ttl_s` seconds or for good, if it holds `expected`; whether it did."""
+        return self._add(self._calls.compare_and_set(key, expected, value, ttl_s))
 
     def contains(self, key: str) -> Pending[bool]:
         """Say whether `key` is there."""
@@ -162,16 +161,16 @@ class Pipeline(Batch):
         return self._add(self._calls.query(subkey, subvalue, type))
 
     def requests(self) -> list[Call]:
-        parts: list[_Gathered] = []
+        parts: list[_Operations] = []
         size = count = 0
-        for call, pending in self._gathered:
+        for call, pending in self._operations:
             if not parts or size + call.size > SHARED_BYTES_MAX or count + len(call.ops) > OPERATIONS_MAX:
                 parts.append([])
                 size = count = 0
             parts[-1].append((call, pending))
             size += call.size
             count += len(call.ops)
-        return [together([_settling(*operation) for operation in part], lambda _: None) for part in parts]
+        return [together([_with_outcome_in(*operation) for operation in part], lambda _: None) for part in parts]
 
 
 class Transaction(Batch):
@@ -183,14 +182,16 @@ class Transaction(Batch):
 
     def requests(self) -> list[Call]:
         """Return what to send: one call, whose finish raises if nothing was applied."""
-        return [self._calls.transaction(self._checks, [_settling(*operation) for operation in self._gathered])]
+        return [self._calls.transaction(self._checks, [_with_outcome_in(*operation) for operation in self._operations])]
 
 
-def _settling(call: Call, pending: Pending[Any]) -> Call:
+def _with_outcome_in(call: Call, pending: Pending[Any]) -> Call:
+    """Return a call as `call` that leaves its outcome in `pending`."""
+
     def finish(results: list[Result]) -> None:
         try:
-            pending.settle(call.finish(results), None)
+            pending.set_result(call.finish(results))
         except Exception as error:  # raised when this one's result is asked for
-            pending.settle(None, error)
+            pending.set_error(error)
 
     return Call(call.ops, call.writes, finish, call.size)

@@ -17,7 +17,7 @@ from kvzmq.protocol.encoding import decode_value, encode_value
 
 
 class _Absent:
-    """Stand for "no such key" where a value is expected."""
+    """The type of ABSENT, which is its only instance."""
 
     _only: _Absent | None = None
 
@@ -42,15 +42,14 @@ RAISE: Any = object()
 OPERATIONS_BYTES_MAX = limits.REQUEST_BYTES_LIMIT - 64
 """What the largest request that any server takes has room for besides its head; most take less."""
 
-_PAGE_CLIENTS = 200
-"""How many clients of the server are asked for at a time."""
-
 SLOW_REQUESTS = limits.SLOW_REQUESTS_MAX
 """How many slow requests a client asks for unless told otherwise: all that a server tells."""
 
 PAGE_ROWS = 1000
 """How many rows a client asks for at a time when it goes through the table."""
 
+_PAGE_CLIENTS = 200
+"""How many clients of the server are asked for at a time."""
 
 _NO_SUCH_KEY = errors.NoSuchKey.code
 
@@ -132,6 +131,7 @@ def _check_ttl(ttl_s: float | None) -> float | None:
 
 
 def _maybe(value: Any, name: str) -> list[Raw]:
+    """Encode a value or its absence as the wire has it: `[value]` or `[]`."""
     return [] if value is ABSENT else [values.encode(value, name)]
 
 
@@ -204,8 +204,22 @@ class Calls:
         """Build lookup_many as one, for a batch."""
         return together(self.lookup_many(keys, kind), lambda parts: {k: v for part in parts for k, v in part.items()})
 
-    def compare_and_set(self, key: str, expected: object, value: object) -> Call:
-        return _call(("compare_and_set", self._key(key), _maybe(expected, "expected"), _maybe(value, "value")))
+    def compare_and_set(self, key: str, expected: object, value: object, ttl_s: float | None = None) -> Call:
+        key, wanted, new = self._key(key), _maybe(expected, "expected"), _maybe(value, "value")
+        if ttl_s is None:
+            return _call(("compare_and_set", key, wanted, new))
+        if not new:
+            raise errors.InvalidRequest("ttl_s goes with a value: kvzmq.ABSENT removes the key")
+
+        def finish(results: list[Result]) -> bool:
+            if results[0].code == errors.CheckFailed.code:
+                return False
+            payload_of(results[0])
+            return True
+
+        # The operation has no time to live. As a transaction it has one at every server, also of earlier versions.
+        insert = ("insert", key, new[0], _check_ttl(ttl_s))
+        return _call(("transaction", [(key, wanted)], [insert]), finish)
 
     def setdefault(self, key: str, value: object) -> Call:
         return _call(("setdefault", self._key(key), values.encode(value)))
@@ -216,8 +230,8 @@ class Calls:
     def expire(self, key: str, ttl_s: float | None) -> Call:
         return _call(("expire", self._key(key), _check_ttl(ttl_s)), _nothing)
 
-    def transaction(self, checks: Mapping[str, object], steps: Sequence[Call]) -> Call:
-        """Build writes and lookups that happen all or not at all; `steps` are of this prefix already."""
+    def transaction(self, checks: Mapping[str, object], calls: Sequence[Call]) -> Call:
+        """Build writes and lookups that happen all or not at all, from calls built here, for keys below this prefix."""
         if not isinstance(checks, Mapping):
             raise TypeError(
                 f"checks is a {type(checks).__name__}: it is a mapping of keys to the values they must have, "
@@ -227,9 +241,9 @@ class Calls:
 
         def finish(results: list[Result]) -> list[Any]:
             payloads = iter(values.decode(payload_of(results[0]), list[Raw]))
-            return [step.finish([Result(OK, next(payloads)) for _ in step.ops]) for step in steps]
+            return [call.finish([Result(OK, next(payloads)) for _ in call.ops]) for call in calls]
 
-        return _call(("transaction", encoded, [op for step in steps for op in step.ops]), finish)
+        return _call(("transaction", encoded, [op for call in calls for op in call.ops]), finish)
 
     def pop(self, key: str, default: Any = RAISE) -> Call:
         """Build a lookup and a removal with nothing in between, which give `default` if the key is absent."""

@@ -22,7 +22,7 @@ FAILED_S = 0.03
 """The same where a try has failed already: not 0, or a client would do nothing else while all servers are away."""
 
 _ANSWERED = (Change.SILENT, Change.REFUSED, Change.NOT_ALLOWED)
-_REPLACED: dict[Change, tuple[Change | None, ...]] = {
+_REPLACES: dict[Change, tuple[Change | None, ...]] = {
     Change.FAILED: (None, Change.FAILED, Change.SILENT),
     Change.SILENT: (None, Change.FAILED),
     **dict.fromkeys(
@@ -30,7 +30,8 @@ _REPLACED: dict[Change, tuple[Change | None, ...]] = {
         (None, Change.FAILED, Change.SILENT, Change.REFUSED, Change.NOT_ALLOWED),
     ),
 }
-"""Why there is no connection: what is replaced by which news. That somebody answers, and what, says most."""
+"""Why there is no connection: which reasons known before (None: none) a new one replaces. That somebody answers, and
+what, says most."""
 
 
 class Channel:
@@ -119,10 +120,7 @@ class Channel:
                 made = True
                 self._failure = None
                 self.endpoints.reached()
-            elif (
-                event.change in _REPLACED
-                and (None if self._failure is None else self._failure.change) in _REPLACED[event.change]
-            ):
+            elif (None if self._failure is None else self._failure.change) in _REPLACES.get(event.change, ()):
                 self._failure = event
         return made and socket.connected
 

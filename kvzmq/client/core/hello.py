@@ -22,7 +22,13 @@ _HELLO = Raw(encoding.encode_value(("hello",)))
 
 
 class ServerInfo(msgspec.Struct, gc=False):
-    """What the reply to `hello` says that a client has to know; a server of an earlier version says nothing."""
+    """What the reply to `hello` says that a client has to know; the defaults are for a server of an earlier version.
+
+    lineage, epoch     of the table, 32 hexadecimal digits each
+    request_bytes_max  the largest request that the server takes
+    seen               whether it takes requests that say which revision was seen
+    shared             whether others serve the table, too
+    """
 
     lineage: str | None = None
     epoch: str | None = None
@@ -57,7 +63,7 @@ class Hello:
         self.seq = 0
         """The number of the request that is unanswered, or 0."""
         self.again_s = math.inf
-        """When to ask once more, for want of a reply."""
+        """When to ask once more if no reply has come."""
         self.held = False
         """Whether nothing may be sent before it is known which table answers here."""
 

@@ -13,10 +13,9 @@ RESEND_S = 1.0
 RESEND_S_MAX = 8.0
 """When to ask again though the connection seems well: a reply the server could not queue is dropped."""
 
-
 REFUSED_S = 0.05
 REFUSED_S_MAX = 1.0
-"""When to ask a server again that has refused for now: twice this, doubled each time, up to the most."""
+"""After what time a server that has refused for now is asked again: twice this, doubled each time, up to the most."""
 
 
 class OutgoingRequest(msgspec.Struct, eq=False):
@@ -73,10 +72,10 @@ class OutgoingRequest(msgspec.Struct, eq=False):
         """Return the error of a call that was not answered in time: what a server said, if that is the truth."""
         refusal = self.refusal
         if refusal is not None and (self.certain or not call.writes):
-            return another(refusal)
+            return copy_of(refusal)
         return call.too_late()
 
 
-def another(error: errors.KvzmqError) -> errors.KvzmqError:
-    """Return an error for one more caller: each adds its own traceback."""
+def copy_of(error: errors.KvzmqError) -> errors.KvzmqError:
+    """Return a copy of an error for one more caller, as each adds its own traceback."""
     return type(error)(*error.args)

@@ -34,7 +34,7 @@ from msgspec import Raw
 from kvzmq import errors
 from kvzmq.client.core.call import Call, Result
 from kvzmq.client.core.hello import Hello
-from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest, another
+from kvzmq.client.core.outgoing import RESEND_S, OutgoingRequest, copy_of
 from kvzmq.client.core.reads import LINEARIZABLE, LOCAL, Reads
 from kvzmq.protocol.encoding import encode_request, encode_seen_request, encode_value
 from kvzmq.protocol.limits import OPERATIONS_MAX, SESSION_BYTES
@@ -433,7 +433,7 @@ class ClientSession:
         for call in waiting:
             if call.deadline_s <= now_s and not call.done:
                 refusal = None if opening is None or not call.writes else opening.refusal
-                call.fail(not_sent() if refusal is None else another(refusal))
+                call.fail(not_sent() if refusal is None else copy_of(refusal))
         while waiting and waiting[0].done:
             waiting.popleft()
         for request in list(self._in_flight.values()):

@@ -38,9 +38,9 @@ class BaseStream(Generic[S]):
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise self._is_closed() if self._closed else RuntimeError(self._forked)
+            raise self._closed_error() if self._closed else RuntimeError(self._forked)
 
-    def _is_closed(self) -> ValueError:
+    def _closed_error(self) -> ValueError:
         return ValueError(f"the {self._kind} is closed")
 
     def __reduce__(self) -> NoReturn:

@@ -34,7 +34,7 @@ _GOOD_ONCE_ENCODED = frozenset((bytes, str, int, bool, type(None)))
 """The types whose values the encoder refuses where the table would."""
 
 
-_KEPT_AS: tuple[tuple[type, Callable[[Any], object]], ...] = (
+_ENCODED_AS: tuple[tuple[type, Callable[[Any], object]], ...] = (
     (str, str.__str__),
     (int, int.__int__),
     (float, float.__float__),
@@ -44,9 +44,9 @@ _KEPT_AS: tuple[tuple[type, Callable[[Any], object]], ...] = (
     (Mapping, dict),
     (deque, list),
 )
-"""As what the encoder gets the types of which it takes no subclasses, or that it does not know."""
+"""By type, what the encoder is given instead: of some types it takes no subclass, and others it does not know."""
 
-_WAYS: tuple[tuple[str, str], ...] = (
+_ADVICE: tuple[tuple[str, str], ...] = (
     ("to_pydatetime", "store its to_pydatetime(), a datetime"),
     ("to_dict", "store its to_dict(), or its rows with insert_many"),
     ("tobytes", "store its tolist(), or its tobytes() beside its dtype and shape"),
@@ -57,9 +57,9 @@ _WAYS: tuple[tuple[str, str], ...] = (
     ("__next__", "gather what it yields in a list, and store that"),
     ("__iter__", "store it as a list, list(...)"),
 )
-"""By an attribute they have: what to do with objects that are refused."""
+"""What to store instead of an object that is refused, by an attribute that its type has."""
 
-_ANY_WAY = "store a dict, a dataclass, a msgspec Struct or a pydantic model of what it holds"
+_ADVICE_FOR_ANY = "store a dict, a dataclass, a msgspec Struct or a pydantic model of what it holds"
 
 
 def _plain(value: Any) -> object:
@@ -75,10 +75,10 @@ def _plain(value: Any) -> object:
     if kind.__module__ == "numpy" and hasattr(kind, "item"):
         return _plain_scalar(value)
     if not hasattr(kind, "to_pydatetime"):  # a pandas Timestamp has nanoseconds, which a datetime would drop silently
-        for base, convert in _KEPT_AS:
+        for base, convert in _ENCODED_AS:
             if isinstance(value, base):
                 return convert(value)
-    raise TypeError(_way(kind))
+    raise TypeError(_advice(kind))
 
 
 def _plain_scalar(value: Any) -> object:
@@ -92,11 +92,12 @@ def _plain_scalar(value: Any) -> object:
         return scalar
     if value.dtype.kind in "mM":
         raise TypeError('store its astype("datetime64[us]").item() or astype("timedelta64[us]").item()')
-    raise TypeError(_way(type(value)))
+    raise TypeError(_advice(type(value)))
 
 
-def _way(kind: type) -> str:
-    return next((way for attribute, way in _WAYS if hasattr(kind, attribute)), _ANY_WAY)
+def _advice(kind: type) -> str:
+    """Return what to store instead of an object of this type."""
+    return next((advice for attribute, advice in _ADVICE if hasattr(kind, attribute)), _ADVICE_FOR_ANY)
 
 
 _encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=_plain).encode

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar, overload
 
 from kvzmq.client.core import procedures
@@ -66,12 +66,17 @@ class RowMethods(Shell):
         """Insert `default` if `key` is absent, and return the value it has then."""
         return self._run(self._calls.setdefault(key, default), timeout)
 
-    def compare_and_set(self, key: str, expected: object, value: object, *, timeout: float | None = None) -> bool:
-        """Set `key` to `value` if it holds `expected`, and say whether it did.
+    def compare_and_set(
+        self, key: str, expected: object, value: object, ttl_s: float | None = None, *, timeout: float | None = None
+    ) -> bool:
+        """Set `key` to `value` if it holds `expected`, for `ttl_s` seconds or for good, and say whether it did.
 
         Either may be ABSENT: to insert only what is not there, to remove only what is as expected.
+
+        Raises:
+            ValueError: the table could not keep it; or a time to live was given for ABSENT
         """
-        return bool(self._run(self._calls.compare_and_set(key, expected, value), timeout))
+        return bool(self._run(self._calls.compare_and_set(key, expected, value, ttl_s), timeout))
 
     def increment(self, key: str, by: float = 1, *, timeout: float | None = None) -> Any:
         """Add `by` to the number at `key`, 0 if absent, and return the new number.
@@ -154,10 +159,10 @@ class RowMethods(Shell):
             count = p.increment("n")
         count.result()
         """
-        gathered = Pipeline(self._calls)
-        with gathered.gathering():
-            yield gathered
-        self._perform(gathered.sending(), timeout)
+        batch = Pipeline(self._calls)
+        with closing(batch):
+            yield batch
+        self._perform(batch.send(), timeout)
 
     @contextmanager
     def transaction(
@@ -172,7 +177,7 @@ class RowMethods(Shell):
             CheckFailed: a check did not hold
             KeyError, TypeError: an operation failed
         """
-        gathered = Transaction(self._calls, checks or {})
-        with gathered.gathering():
-            yield gathered
-        self._perform(gathered.sending(), timeout)
+        batch = Transaction(self._calls, checks or {})
+        with closing(batch):
+            yield batch
+        self._perform(batch.send(), timeout)

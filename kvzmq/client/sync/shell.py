@@ -47,7 +47,7 @@ class Shell(BaseClient[Connection]):
             self._connection.close()
 
     def _refuse(self, call: Call, timeout_s: float | None = None) -> NoReturn:
-        raise self._is_closed()
+        raise self._closed_error()
 
     def __enter__(self: Self) -> Self:
         return self

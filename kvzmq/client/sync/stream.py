@@ -81,7 +81,7 @@ class Stream(BaseStream[S], Iterator[T], Generic[T, S]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise self._is_closed()
+            raise self._closed_error()
 
     def _raise_error(self) -> None:
         if self._state.error is not None:

@@ -25,8 +25,7 @@ from msgspec import Raw
 
 from kvzmq.protocol.declaration import Operation, Scope, declared, method_of
 
-# All names of the families, and the limits, are names of this package: for an operation a class is all there is to add.
-from kvzmq.protocol.limits import *  # noqa: F403
+# All names of the families are names of this package: for an operation a class is all there is to add.
 from kvzmq.protocol.operations.arguments import *  # noqa: F403
 from kvzmq.protocol.operations.logged import *  # noqa: F403
 from kvzmq.protocol.operations.pushes import *  # noqa: F403

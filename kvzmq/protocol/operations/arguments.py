@@ -36,51 +36,63 @@ Maybe = Annotated[list[Raw], Meta(max_length=1)]
 
 
 def many_keys(op: Any) -> int:
+    """Return the weight of an operation with `keys`: how many there are."""
     return len(op.keys)
 
 
 def a_page(op: Operation) -> int:
+    """Return the weight of an operation that finds rows, or is pushed them."""
     return PAGE_WEIGHT
 
 
 def a_piece(op: Operation) -> int:
+    """Return the weight of an operation that reads a piece of a backup."""
     return BACKUP_WEIGHT
 
 
 def its_limit(op: Any) -> int:
+    """Return the weight of an operation with a `limit`: that."""
     return int(op.limit)
 
 
 def its_value(op: Any) -> Iterable[Raw]:
+    """Return the values of an operation with a `value`."""
     return (op.value,)
 
 
 def its_subvalue(op: Any) -> Iterable[Raw]:
+    """Return the values of an operation with a `subvalue`."""
     return (op.subvalue,)
 
 
 def check_many(of: str, count: int) -> None:
+    """Refuse more than ROWS_MAX rows or keys; `of` says which. Raises InvalidRequest."""
     if count > ROWS_MAX:
         raise errors.InvalidRequest(f"more than {ROWS_MAX} {of} in one operation: send several requests")
 
 
 def check_name(of: str, name: str | None) -> None:
+    """Refuse a text of more than KEY_CHARS_MAX code points; `of` says what it is. Raises InvalidRequest."""
     if len(name or "") > KEY_CHARS_MAX:
         raise errors.InvalidRequest(f"{of} is longer than {KEY_CHARS_MAX} code points")
 
 
 def check_keys(op: Any) -> None:
+    """Check the `keys` of an operation; see `check_many`."""
     check_many("keys", len(op.keys))
 
 
 def check_prefix(op: Any) -> None:
+    """Check the `prefix` of an operation; see `check_name`."""
     check_name("prefix", op.prefix)
 
 
 def check_page(op: Any) -> None:
+    """Check `prefix` and `after` of an operation; see `check_name`."""
     check_name("prefix", op.prefix)
     check_name("after", op.after)
 
 
 def check_subkey(op: Any) -> None:
+    """Check the `subkey` of an operation; see `check_name`."""
     check_name("subkey", op.subkey)

@@ -14,8 +14,6 @@ from msgspec import Struct
 
 from kvzmq.protocol.messages import Refusal, Reply, Request
 
-__all__ = ["Arrival", "Transport"]
-
 STEP_BYTES_MAX = 1 << 20
 """From how many bytes of requests on a transport takes in no more for one step."""
 
@@ -34,6 +32,11 @@ class Arrival(Struct, eq=False, gc=False):
     request: Union[Request, Refusal]
     received_ns: int = 0
     """When it was taken in, by `time.perf_counter_ns`; set only if somebody observes the server."""
+
+    @property
+    def request_bytes(self) -> int:
+        """The length of its request; 0 of a refusal."""
+        return len(self.request.frame) if isinstance(self.request, Request) else 0
 
 
 class Transport(Protocol):

@@ -22,7 +22,8 @@ import zmq
 
 from kvzmq import errors
 from kvzmq.protocol import msgpack
-from kvzmq.protocol.messages import LARGE_BYTES_MIN, REQUEST_BYTES_MAX, LargeResults, Refusal, Reply, Request
+from kvzmq.protocol.limits import LARGE_BYTES_MIN, REQUEST_BYTES_MAX
+from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, STEP_WEIGHT_MAX, Arrival
 from kvzmq.server.transport.curve import Curve, user_of
 from kvzmq.server.transport.listen import bind, unlink

@@ -31,7 +31,8 @@ from typing import Any, cast
 import zmq
 
 from kvzmq import errors
-from kvzmq.protocol.messages import REQUEST_BYTES_MAX, Reply, request_line_bytes_max
+from kvzmq.protocol.limits import REQUEST_BYTES_MAX, request_line_bytes_max
+from kvzmq.protocol.messages import Reply
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_REPLY_BYTES_MAX, Arrival
 from kvzmq.server.transport.tcp_connection import CLOSED, CLOSING, DRAINING, READING, READY, Connection, StepInput
 from kvzmq.server.transport.tcp_listener import Listener

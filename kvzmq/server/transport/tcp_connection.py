@@ -29,7 +29,8 @@ from typing import cast
 from kvzmq import errors
 from kvzmq.curve import TOKEN_BYTES_MAX
 from kvzmq.protocol import jsonl
-from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request, request_line_bytes_max
+from kvzmq.protocol.limits import request_line_bytes_max
+from kvzmq.protocol.messages import LargeResults, Refusal, Reply, Request
 from kvzmq.server.transport import STEP_BYTES_MAX, STEP_WEIGHT_MAX
 
 LINES_MAX = 64

@@ -29,6 +29,7 @@ LOG_BYTES_MIN = 64 << 20
 
 RETRY_S = 1.0
 RETRY_S_MAX = 60.0
+"""After what time a compaction that failed is tried again: the first, then twice as long each time up to the second."""
 
 _log = logging.getLogger(__name__)
 

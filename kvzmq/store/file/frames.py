@@ -1,14 +1,14 @@
 """Checksummed frames: the layout of log and checkpoint on the disk.
 
     file    = header frame*
-    header  = magic[8] format:u16 semantics:u16 salt[16] number:u64 crc:u32          (40 bytes)
-    frame   = marker[4] length:u32 number:u64 payload_crc:u32 header_crc:u32 payload   (24 bytes + length)
+    header  = magic[8] format:u16 semantics:u16 salt[16] number:u64 header_crc:u32    (40 bytes)
+    frame   = marker[4] length:u32 number:u64 payload_crc:u32 frame_crc:u32 payload (24 bytes + length)
 
-All integers are little-endian; `crc` is CRC-32 (IEEE 802.3, as in zlib) of the header's bytes before
-it. `marker` is the first four bytes of the salt. `header_crc` is the CRC-32 of the salt and of the frame's
-20 bytes before it. It is separate from the payload's, so that a flipped bit in `length` can be distinguished
-from a torn tail; and it covers the salt, so that no frame of another file, left in a recycled block, can
-pass for one of this file.
+All integers are little-endian; each CRC is a CRC-32 (IEEE 802.3, as in zlib). `header_crc` is that of the
+header's bytes before it. `marker` is the first four bytes of the salt. `frame_crc` is that of the salt and of
+the frame's 20 bytes before it. It is separate from the payload's, so that a flipped bit in `length` can be
+distinguished from a torn tail; and it covers the salt, so that no frame of another file, left in a recycled
+block, can pass for one of this file.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _FRAME = struct.Struct("<4sIQI")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size + _CRC.size
 FRAME_BYTES = _FRAME.size + _CRC.size
+"""The lengths of a header, and of a frame without its payload."""
 
 _WINDOW_BYTES = 4 << 20
 """How much is read at a time: a read for each frame would take longer than to decode the frame."""
@@ -136,8 +137,8 @@ def scan(file: File, salt: bytes, offset: int = HEADER_BYTES) -> Iterator[Frame]
             if len(window) < FRAME_BYTES:
                 raise BadFrame(offset, "a frame's header is cut short")
         found, length, number, payload_crc = _FRAME.unpack_from(window, at)
-        (header_crc,) = _CRC.unpack_from(window, at + _FRAME.size)
-        if found != marker or header_crc != crc32(window[at : at + _FRAME.size], salt_crc):
+        (frame_crc,) = _CRC.unpack_from(window, at + _FRAME.size)
+        if found != marker or frame_crc != crc32(window[at : at + _FRAME.size], salt_crc):
             raise BadFrame(offset, "a frame's header is wrong")
         if length > PAYLOAD_BYTES_MAX:
             raise BadFrame(offset, f"a frame's length is {length}")

@@ -20,7 +20,7 @@ from kvzmq.store.offline.reading import Group, Reading, groups
 class AuditEntry(NamedTuple):
     """One writing operation of the log.
 
-    time_us  when its step began, microseconds since 1970 UTC
+    time_us  the time of its group, microseconds since 1970 UTC
     group    the number of its group
     session  16 bytes, or None for a client without one
     client   the name in the clients file of who sent it, or None where clients had no keys
