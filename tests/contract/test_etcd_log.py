@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from support.etcd_cluster import EtcdCluster
-from support.etcd_log import EtcdTable, FaultyClient, FaultyLog, NoRoom, wait_at_most
+from support.etcd_log import EtcdTable, FaultyClient, FaultyLog, Lost, NoRoom, wait_at_most
 from support.servers import free_port
 from support.stepped import Stepped
 from support.witness import dump_of
@@ -360,6 +362,33 @@ def test_a_read_waits_for_the_watch_and_is_refused_when_it_lags(
     log.client.mend()
     assert resolved(log) == [b"one"] and log.group == 2
     assert log.barrier() == []
+
+
+def test_reads_go_on_where_etcd_answers_again_and_takes_its_time(
+    table: EtcdTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turned red by a barrier that, once one has failed, never waits for as long as etcd takes."""
+    wait_at_most(monkeypatch, 30.0)
+    monkeypatch.setattr(etcd_log, "BARRIER_PATIENT_EVERY_S", 0.01)
+    log = table.follow()
+    log.client.cut()
+    with pytest.raises(errors.LogUnreachable):
+        log.barrier()
+    log.client.mend()
+    exchange = log.client._exchange
+
+    def answer_the_patient(address: str, method: Any, request: Any, timeout_s: float) -> Any:
+        if timeout_s < 1.0:
+            raise Lost
+        return exchange(address, method, request, timeout_s)
+
+    monkeypatch.setattr(log.client, "_exchange", answer_the_patient)
+    for _ in range(100):
+        with contextlib.suppress(errors.LogUnreachable):
+            assert log.barrier() == []
+            return
+        time.sleep(0.001)
+    raise AssertionError("no read succeeds")
 
 
 def test_a_watch_that_lags_is_begun_at_another_member(table: EtcdTable) -> None:

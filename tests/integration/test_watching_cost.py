@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 from support import cables
+from support.servers import free_port
 
 from benchmarks.run import watching
 
 SHORT = 0.3
+
+
+@pytest.fixture(autouse=True)
+def has_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "free_port", free_port)
 
 
 def test_every_watcher_is_measured_beside_nobody() -> None:

@@ -44,6 +44,11 @@ MUTANTS = [
         ETCD + "test_a_read_waits_for_the_watch_and_is_refused_when_it_lags", 4,
     ),
     Mutant(
+        "a read on etcd that never waits for long once one has failed", "store/etcd/etcd_log.py",
+        "        is_patient = began_s >= self._patient_from_s", "        is_patient = not self._patient_from_s",
+        ETCD + "test_reads_go_on_where_etcd_answers_again_and_takes_its_time", 11,
+    ),
+    Mutant(
         "groups on etcd in the order of their keys", "store/etcd/reader.py",
         "            return sorted(found)", "            return sorted(found, key=lambda pair: pair[1])",
         ETCD + "test_the_order_is_that_of_the_appends_whatever_the_keys_are_called", 2,
@@ -259,8 +264,8 @@ MUTANTS = [
     ),
     Mutant(
         "a server that was stopped answers from its past", "store/etcd/etcd_log.py",
-        "            tail = read_tail(self.client, self._keys, timeout_s=self._barrier_s)",
-        "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=self._barrier_s))",
+        "            tail = read_tail(self.client, self._keys, timeout_s=wait_s)",
+        "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=wait_s))",
         "tests/fault/test_cluster_kill.py::test_a_server_that_was_stopped_answers_no_lookup_from_its_past", 4,
     ),
 ]

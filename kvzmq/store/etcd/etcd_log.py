@@ -34,6 +34,11 @@ BARRIER_S_MAX = 0.5
 BARRIER_AGAIN_S_MAX = 0.1
 """How long a barrier waits; and the next ones, after one has failed, until one succeeds."""
 
+BARRIER_PATIENT_EVERY_S = 2.0
+"""How often one of these waits for BARRIER_S_MAX all the same: etcd may answer again, and take longer than the others
+wait.
+"""
+
 LAG_S_MAX = 0.3
 """How long a watch may lag behind what the cluster has, before another member is asked for one."""
 
@@ -95,7 +100,7 @@ class EtcdLog:
         self._bell = Bell()
         self._cluster_id = 0
         self._arrived: deque[Group] = deque()  # taken from the feed, and not returned yet
-        self._barrier_s = BARRIER_S_MAX
+        self._patient_from_s = 0.0  # from when on a barrier waits for BARRIER_S_MAX, `time.monotonic`
 
     # ---- recovery
 
@@ -296,12 +301,16 @@ class EtcdLog:
         Raises:
             LogUnreachable: etcd does not answer in time, or the watch does not deliver what it has
         """
-        deadline_s = time.monotonic() + self._barrier_s
+        began_s = time.monotonic()
+        is_patient = began_s >= self._patient_from_s
+        wait_s = BARRIER_S_MAX if is_patient else BARRIER_AGAIN_S_MAX
+        deadline_s = began_s + wait_s
         try:
             feed = self._following()
-            tail = read_tail(self.client, self._keys, timeout_s=self._barrier_s)
+            tail = read_tail(self.client, self._keys, timeout_s=wait_s)
         except (EtcdError, errors.LogTrimmed) as error:
-            self._barrier_s = BARRIER_AGAIN_S_MAX
+            if is_patient:
+                self._patient_from_s = time.monotonic() + BARRIER_PATIENT_EVERY_S
             raise errors.LogUnreachable(str(error)) from error
         self._check(tail)
         self._take(feed)
@@ -314,7 +323,7 @@ class EtcdLog:
                 self._take(feed)
         except errors.LogTrimmed as error:
             raise errors.LogUnreachable(str(error)) from error
-        self._barrier_s = BARRIER_S_MAX
+        self._patient_from_s = 0.0
         return self._return_arrived(feed)
 
     def _check(self, tail: Tail) -> None:
