@@ -8,12 +8,14 @@ import gc
 import json
 import os
 import resource
+import select
 import socket
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import pytest
+from support.descriptors import none_free_below
 from support.stepped import Stepped, TcpPeer
 
 from kvzmq import errors
@@ -249,15 +251,19 @@ def test_the_replies_of_a_peer_that_is_gone_never_reach_the_next_one(table: Step
     first.send(line(method="size"))
     table.server._poller.poll(60_000)
     (arrival,) = table.bridge.drain()
-    fd = next(iter(table.bridge._connections.values())).socket.fileno()
+    (connection,) = table.bridge._connections.values()
+    fd = connection.socket.fileno()
+    with none_free_below(fd), socket.create_connection(("127.0.0.1", table.bridge.port)) as second:
+        table.bridge._close(connection)
+        table.until(lambda: table.bridge.connections == 1)
+        (connection,) = table.bridge._connections.values()
+        assert connection.socket.fileno() == fd
+        table.server.dispatcher.dispatch([arrival])
+        table.bridge.flush()
+        second.sendall(line(method="ping"))
+        table.until(lambda: select.select([second], [], [], 0)[0])
+        assert json.loads(second.recv(1000)) == ok("pong")
     first.reset()
-    table.bridge._close(next(iter(table.bridge._connections.values())))
-    second = table.tcp()
-    assert next(iter(table.bridge._connections.values())).socket.fileno() == fd
-    table.server.dispatcher.dispatch([arrival])
-    table.bridge.flush()
-    second.send(line(method="ping"))
-    assert table.lines(second, 1) == [ok("pong")]
 
 
 def test_who_never_reads_is_not_read_from_and_holds_a_bounded_amount(table: Stepped) -> None:
@@ -603,10 +609,12 @@ def test_when_descriptors_run_out_clients_go_on_and_the_loop_rests(
     peers = [socket.socket() for _ in range(10)]
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     spare = socket.socket()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (spare.fileno() + 1, before[1]))  # all below are taken
+    taken = contextlib.ExitStack()
     try:
+        taken.enter_context(none_free_below(spare.fileno()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare.fileno() + 1, before[1]))
         with pytest.raises(OSError) as raised:
-            [socket.socket() for _ in range(1000)]
+            socket.socket()
         assert raised.value.errno == errno.EMFILE
         for peer in peers:
             peer.connect(("127.0.0.1", table.bridge.port))
@@ -621,6 +629,7 @@ def test_when_descriptors_run_out_clients_go_on_and_the_loop_rests(
         assert table.lines(steady, 1) == [ok("pong")]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        taken.close()
     table.now_s += 1
     table.until(lambda: table.bridge.connections == 11)
     for sock in (*peers, spare):
