@@ -151,10 +151,10 @@ def test_what_cannot_be_sent_is_logged_and_never_raised(
 
 def test_a_catalog_that_was_not_started_is_noticed_on_the_same_machine() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.bind(("127.0.0.1", 0))
-        port = udp.getsockname()[1]
-    with pytest.raises(ConnectionRefusedError):
-        send_datagram(b"{}", "127.0.0.1", port)
+        udp.bind(("127.0.0.1", 0))  # so that nobody else has the port
+        udp.connect(("127.0.0.1", 9))  # so that it takes datagrams from there alone
+        with pytest.raises(ConnectionRefusedError):
+            send_datagram(b"{}", "127.0.0.1", udp.getsockname()[1])
 
 
 # --- What is announced
