@@ -265,6 +265,9 @@ def test_a_file_longer_than_the_quota_that_etcd_has_by_default_shows_that_it_has
         (QUOTA_BYTES, QUOTA_BYTES, True),
     ):
         bench = Bench(tmp_path, quota_bytes=given)
+        bench.measure(Status(QUOTA_BYTES, 0, told, False))
+        bench.poll()
+        assert bench.log.reserve.is_used_up
         bench.measure(Status(QUOTA_BYTES + 1, 0, told, False))
         bench.poll()
         assert bench.log.reserve.is_used_up is is_used_up
