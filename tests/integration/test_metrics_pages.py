@@ -88,7 +88,7 @@ def test_promtool_finds_nothing_to_mend_in_the_page_and_the_rules(tmp_path: Path
     rules = subprocess.run(
         ["promtool", "check", "rules", str(ROOT / "ops" / "alerts.yml")], capture_output=True, text=True, check=False
     )
-    assert rules.returncode == 0 and "11 rules found" in rules.stdout
+    assert rules.returncode == 0 and "15 rules found" in rules.stdout
 
 
 def test_a_real_prometheus_scrapes_it_with_a_token_and_evaluates_the_rules(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ scrape_configs:
 
             wait_until(evaluated, what="the evaluation of all rules")
             (group,) = ask("rules")["groups"]
-            assert len(group["rules"]) == 11
+            assert len(group["rules"]) == 15
             states = {rule["name"]: rule["state"] for rule in group["rules"]}
             assert states["KvzmqDown"] == states["KvzmqCannotWrite"] == "inactive"
         finally:

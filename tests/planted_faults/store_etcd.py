@@ -9,6 +9,7 @@ UPKEEP = "tests/unit/test_etcd_upkeep.py::"
 COPIED = "tests/unit/test_etcd_local_copy.py::"
 FORMER = "tests/unit/test_etcd_former.py::"
 ETCD = "tests/contract/test_etcd_log.py::"
+DOCTOR = "tests/integration/test_etcd_doctor.py::"
 REAL = "tests/integration/test_etcd_upkeep_real.py::"
 
 # fmt: off
@@ -281,8 +282,9 @@ MUTANTS = [
         UPKEEP + "test_a_poll_counts_the_pieces_of_a_checkpoint_that_is_being_written", 17,
     ),
     Mutant(
-        "a member that does not answer for a moment has no size", "store/etcd/poller.py",
-        "        since_s = time.monotonic() - TOLD_S_MAX", "        since_s = time.monotonic() - 1e-9",
+        "a member that does not answer for a moment has no size", "store/etcd/members.py",
+        "statuses = (state.status for state in self._states.values() if state.told_s > since_s)",
+        "statuses = (state.status for state in self._states.values() if state.answers)",
         UPKEEP + "test_a_poll_counts_the_pieces_of_a_checkpoint_that_is_being_written", 17,
     ),
     Mutant(
@@ -315,6 +317,22 @@ MUTANTS = [
         "a log that goes on compacted to make room", "store/etcd/upkeep_process.py",
         "            elif self._goes_on_behind(head):", "            elif False:",
         REAL + "test_room_is_made_before_the_quota_is_used_up", 17,
+    ),
+    Mutant(
+        "members of etcd asked only while it has a leader", "store/etcd/poller.py",
+        "                self.members.ask()\n", "",
+        UPKEEP + "test_members_tell_of_themselves_while_etcd_answers_nothing_else", 13,
+    ),
+    Mutant(
+        "a member of etcd that knows no leader tells nothing", "store/etcd/client.py",
+        "        metadata = self._metadata[1:] if method is _STATUS else self._metadata",
+        "        metadata = self._metadata",
+        DOCTOR + "test_doctor_tells_of_members_that_are_down_of_a_missing_leader_and_of_alarms", 13,
+    ),
+    Mutant(
+        "a member of etcd that is down tells what it told", "store/etcd/members.py",
+        "                states[address] = last._replace(answers=False)\n", "                states[address] = last\n",
+        UPKEEP + "test_members_are_told_of_one_by_one", 13,
     ),
     Mutant(
         "a server that was stopped answers from its past", "store/etcd/etcd_log.py",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 from support.fake_keys import FakeKeys
+from support.servers import wait_until
 from support.shared_log import SharedGroups, SharedLog
 
 from kvzmq import errors
@@ -17,6 +18,7 @@ from kvzmq.protocol.messages import Request
 from kvzmq.store.etcd.checkpoints import CHUNK_BYTES, Head, chunk_key, lock_key
 from kvzmq.store.etcd.client import EtcdError
 from kvzmq.store.etcd.local_copy import LocalCopy
+from kvzmq.store.etcd.members import TOLD_S_MAX, MemberStates
 from kvzmq.store.etcd.poller import Answer, Measured, Poller
 from kvzmq.store.etcd.reserve import GROUP_BYTES, Reserve, slack_bytes, stored_bytes, with_margin
 from kvzmq.store.etcd.space import FULL_SHARE, QUOTA_BYTES, Status
@@ -301,22 +303,14 @@ def test_a_checkpoint_is_about_as_long_as_the_store_says(tmp_path: Path) -> None
 
 def test_a_poll_counts_the_pieces_of_a_checkpoint_that_is_being_written() -> None:
     keys = FakeKeys()
-    sizes = {"h:1": [Status(7, 5, 9, False), Status(8, 5, 9, False)], "h:2": [Status(9, 5, 9, False)]}
-
-    class Asked:
-        addresses = tuple(sizes)
-
-        def status(self, address: str) -> Status:
-            if not sizes[address]:
-                raise EtcdError("it does not answer")
-            return sizes[address].pop(0)
-
-    poller = Poller(keys, Asked(), NAME, lambda: 4711)  # type: ignore[arg-type]
+    asked = Answering(a=Status(8, 5, 9, False), b=Status(9, 5, 9, False))
+    poller = Poller(keys, asked, NAME, lambda: 4711)  # type: ignore[arg-type]
 
     def measured() -> Measured | None:
         return poller.measure(poller.ask())
 
     assert measured() == Measured(Status(9, 5, 9, False), 4711, 0)
+    asked.statuses["b"] = None
     keys.transact([], put=[(lock_key(NAME), b"one"), *((chunk_key(NAME, "one", n), b"") for n in range(2))])
     again = measured()
     assert again == Measured(Status(9, 5, 9, False), 4711, 2 * CHUNK_BYTES), "what a member has told last counts"
@@ -324,6 +318,72 @@ def test_a_poll_counts_the_pieces_of_a_checkpoint_that_is_being_written() -> Non
     assert measured() is not None and poller.measure(poller.ask()).written_bytes == 5 * CHUNK_BYTES  # type: ignore[union-attr]
     keys.transact([], put=[(lock_key(NAME), b"two"), (chunk_key(NAME, "two", 0), b"")])
     assert poller.measure(poller.ask()).written_bytes == CHUNK_BYTES  # type: ignore[union-attr]
+
+
+class Answering:
+    """Members that tell what the test says, or nothing."""
+
+    def __init__(self, **statuses: Status | None) -> None:
+        self.statuses = statuses
+        self.addresses = tuple(statuses)
+
+    def status(self, address: str) -> Status:
+        status = self.statuses[address]
+        if status is None:
+            raise EtcdError("it does not answer")
+        return status
+
+
+def at(applied: int, **others: Any) -> Status:
+    return Status(9, 5, 9, False, version="3.4.23", applied=applied, **others)
+
+
+def test_members_are_told_of_one_by_one() -> None:
+    """How long one is silent, and by how much it is behind what another one had applied a poll before. Seen red with
+    entries compared that came after a member was asked.
+    """
+    now_s = 100.0
+    asked = Answering(a=at(50, leads=True), b=at(40), c=None)
+    states = MemberStates(asked, lambda: now_s)  # type: ignore[arg-type]
+    assert states.describe() == {} and states.largest() is None
+    states.ask()
+    told = states.describe()
+    assert (told["etcd_members_total"], told["etcd_members_alive"]) == (3, 2)
+    assert told["etcd_members"]["c"] == {"silent_s": 0.0}
+    assert told["etcd_members"]["b"]["behind"] == 0, "they were not asked at the same moment"
+    now_s += 10
+    asked.statuses |= {"a": at(90, leads=True), "b": at(45, is_corrupt=True)}
+    states.ask()
+    told = states.describe()
+    assert told["etcd_members"]["c"] == {"silent_s": 10.0} and told["etcd_corrupt"] and told["etcd_has_leader"]
+    assert [told["etcd_members"][name]["behind"] for name in "ab"] == [0, 5]
+    assert [told["etcd_members"][name]["leads"] for name in "ab"] == [True, False]
+    now_s += 10
+    asked.statuses |= {"a": None, "b": at(90, has_leader=False), "c": at(1)}
+    states.ask()
+    told = states.describe()
+    assert told["etcd_members"]["a"]["silent_s"] == 10.0 and told["etcd_members"]["c"]["silent_s"] == 0.0
+    assert told["etcd_members"]["a"]["version"] == "3.4.23", "what it has said last"
+    assert told["etcd_members_alive"] == 2 and told["etcd_has_leader"] and not told["etcd_corrupt"]
+    asked.statuses |= {"b": at(91, has_leader=False), "c": None}
+    now_s += TOLD_S_MAX
+    states.ask()
+    assert not states.describe()["etcd_has_leader"] and states.largest() == at(91, has_leader=False)
+
+
+def test_members_tell_of_themselves_while_etcd_answers_nothing_else() -> None:
+    """As when there is no leader."""
+    keys = FakeKeys()
+
+    def refuse(call: str) -> None:
+        raise EtcdError("no leader")
+
+    keys.before = refuse
+    poller = Poller(keys, Answering(a=at(1, has_leader=False)), NAME)  # type: ignore[arg-type]
+    poller.start()
+    wait_until(lambda: bool(poller.members.describe()), what="a member's answer")
+    poller.close()
+    assert poller.trouble == "no leader" and poller.members.describe()["etcd_has_leader"] is False
 
 
 def test_a_group_counts_with_what_it_takes_beside_its_bytes() -> None:

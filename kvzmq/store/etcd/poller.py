@@ -5,9 +5,7 @@ The loop never waits for etcd: it reads the latest answers.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,7 +23,7 @@ from kvzmq.store.etcd.checkpoints import (
     trimmed_key,
     trimmed_until,
 )
-from kvzmq.store.etcd.client import EtcdError
+from kvzmq.store.etcd.members import MemberStates
 from kvzmq.store.etcd.space import Members, Status
 
 POLL_S = 1.0
@@ -33,10 +31,6 @@ POLL_S = 1.0
 
 STATUS_POLLS = 10
 """In how many polls the members are asked for the size of their files, once."""
-
-TOLD_S_MAX = 30.0
-"""How long what a member has told counts, seconds: one that defragments does not answer, and one that is down has no
-say."""
 
 CLOSE_S_MAX = 0.5
 """How long a poll is waited for at the end."""
@@ -92,18 +86,18 @@ class Poller:
         """The latest answer; None until there is one."""
         self.measured: Measured | None = None
         """The room there was when the members were asked last; None until one has answered."""
+        self.members = MemberStates(members)
+        """What they have told; any thread may read it."""
         self.trouble: str | None = None
         """Why the latest poll got no answer, or None."""
         self.is_urgent = False
         """Whether the members are asked for their size at each poll; set by whoever needs to know soon."""
         self._keys = keys
-        self._members = members
         self._name = name
         self._stored_bytes = stored_bytes
         self._poll_s = poll_s
         self._writer: str | None = None  # whose pieces were counted
         self._pieces = 0
-        self._told: dict[str, tuple[float, Status]] = {}  # by each member, and when
         self._is_stopped = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kvzmq-etcd-poller", daemon=True)
@@ -123,6 +117,7 @@ class Poller:
                 self.trouble = None
             except errors.KvzmqError as error:
                 self.trouble = str(error)
+                self.members.ask()
             polls += 1
             self._wake.wait(self._poll_s)
 
@@ -144,7 +139,8 @@ class Poller:
     def measure(self, answer: Answer) -> Measured | None:
         """Ask the members for the size of their files; None if none answers."""
         stored_bytes, written_bytes = self._stored_bytes(), self._count_written(answer)
-        status = self._largest()
+        self.members.ask()
+        status = self.members.largest()
         return None if status is None else Measured(status, stored_bytes, written_bytes)
 
     def _count_written(self, answer: Answer) -> int:
@@ -157,14 +153,6 @@ class Poller:
         last = chunk_key(self._name, answer.writer, self._pieces - 1) if self._pieces else ""
         self._pieces += len(self._keys.list(prefix, last, RANGE_KEYS_MAX))
         return self._pieces * CHUNK_BYTES
-
-    def _largest(self) -> Status | None:
-        """Ask every member; return what the one with the largest file has said last, if that was lately."""
-        for address in self._members.addresses:
-            with contextlib.suppress(EtcdError):
-                self._told[address] = time.monotonic(), self._members.status(address)
-        since_s = time.monotonic() - TOLD_S_MAX
-        return max((status for told_s, status in self._told.values() if told_s > since_s), default=None)
 
     def close(self) -> None:
         """End the thread; a poll of an etcd that does not answer is not waited for."""

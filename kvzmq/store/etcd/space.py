@@ -52,18 +52,28 @@ time, with pauses of 10 ms or more between."""
 
 
 class Status(NamedTuple):
-    """What a member says of its file.
+    """What a member says of its file, and of itself.
 
     file_bytes    its length; this is what the quota limits
     in_use_bytes  without the pages that are free
     quota_bytes   the quota, 0 if it does not say
     no_space      whether an alarm NOSPACE is raised, by any member
+    is_corrupt    whether an alarm CORRUPT is
+    version       of etcd
+    has_leader    whether it knows who leads the cluster
+    leads         whether it does itself
+    applied       the index of the last entry of etcd's own log that it has applied
     """
 
     file_bytes: int
     in_use_bytes: int
     quota_bytes: int
     no_space: bool
+    is_corrupt: bool = False
+    version: str = ""
+    has_leader: bool = True
+    leads: bool = False
+    applied: int = 0
 
 
 class Members(Protocol):
@@ -72,7 +82,7 @@ class Members(Protocol):
     addresses: Sequence[str]
 
     def status(self, address: str) -> Status:
-        """Return what a member says of its file."""
+        """Return what a member says of its file and itself."""
 
     def defragment(self, address: str) -> None:
         """Have a member write its file anew; it answers nothing meanwhile, about a second for 100 MiB."""

@@ -423,6 +423,7 @@ class Upkeep:
             "compaction_trouble": self.trouble,
             "etcd_trouble": self._poller.trouble,
             **self._log.describe(),
+            **self._poller.members.describe(),
             **self._describe_room(),
         }
 
