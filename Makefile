@@ -33,7 +33,7 @@ WORKERS ?= 3
 
 test: $(DIST_STAMP) debian-packages lint
 	rm -rf build/coverage
-	$(BIN)/coverage run -m pytest -q -n $(WORKERS)
+	$(BIN)/coverage run -m pytest -q -n $(WORKERS) --reruns 1
 	$(BIN)/coverage combine --quiet 2>build/coverage/left-by-the-killed
 	$(BIN)/coverage report
 

@@ -16,7 +16,7 @@ import coverage
 import hypothesis
 import pytest
 from support.etcd_cluster import EtcdCluster
-from support.servers import PATIENCE_S, ServerProcess
+from support.servers import PATIENCE_S, ServerProcess, giving_ports_back
 
 import kvzmq
 from kvzmq.client.core import hello, session
@@ -53,6 +53,9 @@ _COUNT = "count"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(FAULT):
+            item.add_marker(pytest.mark.flaky(reruns=0))  # what is lost once is lost
     if not FULL:
         left_out = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if item not in left_out]
@@ -81,6 +84,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("counts")
         for line in lines:
             terminalreporter.write_line(str(line))
+    if again := terminalreporter.getreports("rerun"):
+        terminalreporter.section("failed, and were run again: a race of the test, or of kvzmq")
+        for report in again:
+            terminalreporter.write_sep("_", report.nodeid)
+            terminalreporter.write_line(report.longreprtext)
+
+
+@pytest.fixture(autouse=True)
+def ports_are_held() -> Iterator[None]:
+    """Ports of `free_port` are a test's until it has ended; for good, they would be hundreds of descriptors."""
+    with giving_ports_back():
+        yield
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from kvzmq import __version__, errors
+from kvzmq.cli.quantity import Quantity
 from kvzmq.client.core.reads import READS, Reads
 from kvzmq.client.core.urls import URL_DEFAULT
 
@@ -115,8 +116,27 @@ def report(error: BaseException) -> int:
     """Say in one line on standard error what went wrong, and return the exit code."""
     code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
     if code not in (INTERRUPTED, PIPE_CLOSED):
-        click.echo(f"kvzmq: {text_of(error)}", err=True)
+        complain(text_of(error))
     return code
+
+
+def complain(text: str) -> None:
+    """Write a message to standard error; texts that people or other programs chose cannot move a terminal's cursor."""
+    from kvzmq.units import printable  # where something is to be said, as in `as_printable`
+
+    click.echo(f"kvzmq: {printable(text)}", err=True)
+
+
+def as_printable(error: click.ClickException) -> click.ClickException:
+    """Return an error of click's with the control characters escaped that an argument has brought into its message."""
+    from kvzmq.units import printable
+
+    text = error.format_message()
+    if printable(text) == text:
+        return error
+    if isinstance(error, click.UsageError):
+        return click.UsageError(printable(text), error.ctx)
+    return click.ClickException(printable(text))
 
 
 def text_of(error: BaseException) -> str:
@@ -166,11 +186,19 @@ class _LazyGroup(click.Group):
             if name.startswith(incomplete)
         ] + click.Command.shell_complete(self, ctx, incomplete)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.ClickException as error:
+            raise as_printable(error) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()  # here, where a closed pipe can still be reported
             return result
+        except click.ClickException as error:
+            raise as_printable(error) from None
         except REPORTED as error:
             code = report(error)
             if code == PIPE_CLOSED:
@@ -248,7 +276,7 @@ def _drop_output() -> None:
     "--timeout",
     "timeout_s",
     envvar="KVZMQ_TIMEOUT",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Quantity("seconds", above=True),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import stat
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -188,6 +190,24 @@ class Size(ParamType[int]):
                 f"{value!r} is not a size from {self._bytes_min} to {self._bytes_max} bytes, such as 1M", param, ctx
             )
         return size
+
+
+class RegularFile(click.Path):
+    """The path of a file that is read from any offset, more than once; or of a directory, where that is taken.
+
+    A pipe is refused, as opening one waits for somebody who writes into it.
+    """
+
+    def __init__(self, directories: bool = False) -> None:
+        super().__init__(exists=True, dir_okay=directories, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        super().convert(value, param, ctx)  # fails where there is none
+        path = Path(value)
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            self.fail(f"{str(path)!r} is a pipe or a device: write what comes out of it to a file first", param, ctx)
+        return path
 
 
 def is_stdin(text: str) -> bool:

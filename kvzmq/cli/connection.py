@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kvzmq import errors
+from kvzmq.cli.quantity import Quantity
 from kvzmq.client.core.reads import READS, Reads
 
 if TYPE_CHECKING:
@@ -102,10 +103,11 @@ class Connection:
 
     @property
     def where(self) -> str:
-        """The URL for people: without its parameters."""
+        """The URL for people: without its parameters, control characters escaped."""
         from kvzmq.client.core.urls import without_parameters
+        from kvzmq.units import printable
 
-        return without_parameters(self.url)
+        return printable(without_parameters(self.url))
 
     @property
     def targets(self) -> list[Target]:
@@ -146,12 +148,12 @@ class Connection:
         return unreachable(self.url, min(PROBE_S, self.timeout_s))
 
     def _say_that_it_waits(self) -> None:
+        from kvzmq.units import printable
+
         wrong = self._unreachable()
         if wrong is not None and self._notice is not None:
-            click.echo(
-                f"kvzmq: {wrong.partition('; ')[0]}; still trying, for {self.timeout_s:g} s (--no-wait does not)",
-                err=True,
-            )
+            why = printable(wrong.partition("; ")[0])
+            click.echo(f"kvzmq: {why}; still trying, for {self.timeout_s:g} s (--no-wait does not)", err=True)
 
     def command_ended(self) -> None:
         """Cancel the notice; the next command checks again whether a server listens."""
@@ -186,7 +188,7 @@ class TableCommand(click.Command):
         self.params += [
             click.Option(["-c", "--connect", "url"], metavar="URL", help="The server, as before the command's name.",
                          expose_value=False, callback=_with_url),
-            click.Option(["--timeout", "timeout_s"], metavar="SECONDS", type=click.FloatRange(min=0, min_open=True),
+            click.Option(["--timeout", "timeout_s"], metavar="SECONDS", type=Quantity("seconds", above=True),
                          help="How long an answer may take.", expose_value=False, callback=_with_setting),
             click.Option(["--curve-key", "curve_key"], type=click.Path(dir_okay=False), metavar="FILE",
                          help="Your key, for a server with CURVE.", expose_value=False, callback=_with_setting),

@@ -171,8 +171,8 @@ def table(
 
 
 def note(text: str) -> None:
-    """Write a message about the data to standard error."""
-    click.echo(text, err=True)
+    """Write a message about the data to standard error, with control characters escaped."""
+    click.echo(printable(text), err=True)
 
 
 class _Counted(Iterator[tuple[str, Any]]):

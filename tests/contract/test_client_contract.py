@@ -112,6 +112,27 @@ def test_compare_and_set(table: Any) -> None:
     assert not table.contains("a")
 
 
+def test_compare_and_set_for_a_time(table: Any) -> None:
+    assert table.compare_and_set("a", kvzmq.ABSENT, 1, ttl_s=1000)
+    assert not table.compare_and_set("a", kvzmq.ABSENT, 2, ttl_s=5000)
+    assert table.lookup("a") == 1
+    assert 900 < table.ttl("a") <= 1000
+    assert table.compare_and_set("a", 1, [2], 5000)
+    assert 4900 < table.ttl("a") <= 5000
+    assert table.compare_and_set("a", [2], 3)
+    assert table.ttl("a") is None
+    below = table.namespace("n/")
+    assert below.compare_and_set("a", kvzmq.ABSENT, 1, 0.05)
+    wait_until(lambda: not table.contains("n/a"))
+    with table.pipeline() as p:
+        done = p.compare_and_set("a", 3, 4, ttl_s=1000)
+        missed = p.compare_and_set("a", 3, 5, ttl_s=1000)
+        left = p.ttl("a")
+    assert (done.result(), missed.result()) == (True, False)
+    assert 900 < left.result() <= 1000
+    assert table.lookup("a") == 4
+
+
 def test_increment(table: Any) -> None:
     assert table.increment("n") == 1
     assert table.increment("n", 41) == 42
@@ -524,6 +545,9 @@ def test_a_value_that_does_not_fit_its_type_is_named_by_its_key(table: Any) -> N
         (lambda t: t.query(5, 5), TypeError, "a subkey is a str"),
         (lambda t: t.query("k", math.nan), ValueError, "subvalue is nan"),
         (lambda t: t.compare_and_set("k", [math.nan], 1), ValueError, "expected[0] is nan"),
+        (lambda t: t.compare_and_set("k", [math.nan], 1, 5.0), ValueError, "expected[0] is nan"),
+        (lambda t: t.compare_and_set("k", 1, 2, 0), ValueError, "ttl_s is 0"),
+        (lambda t: t.compare_and_set("k", 1, kvzmq.ABSENT, 5.0), ValueError, "ttl_s goes with a value"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -738,7 +762,7 @@ def test_a_call_may_have_its_own_timeout(kind: str) -> None:
 @pytest.mark.parametrize("kind", SHELLS)
 def test_an_endless_timeout_is_fine(kind: str, one_server: ServerProcess) -> None:
     with open_shell(kind, one_server.url, timeout=math.inf) as client:
-        assert client.ping() < 60
+        assert client.ping() < WAIT_S
 
 
 @pytest.mark.parametrize("kind", SHELLS)
@@ -817,7 +841,7 @@ def test_without_a_url_the_environments_is_used(
     monkeypatch.setenv("KVZMQ_URL", one_server.url)
     with open_shell(kind, *given) as table:
         assert one_server.url in repr(table)
-        assert table.ping() < 5
+        assert table.ping() < WAIT_S
     monkeypatch.setenv("KVZMQ_URL", "nonsense")
     with pytest.raises(ValueError, match=r"'nonsense' .from KVZMQ_URL. is not a server's URL, it has no scheme"):
         connect(*given)

@@ -42,10 +42,12 @@ def test_a_quota_that_is_used_up_refuses_changes_and_recovers_by_itself(tmp_path
                         before = hasty.increment("n")
                     except kvzmq.OutcomeUnknown:
                         unknown += 1
+                    except kvzmq.Timeout:
+                        continue  # a busy machine, where nothing was sent in so short a time
                     except kvzmq.WriteRejected as error:
                         refused += 1
                         assert "quota" in str(error)
-                assert before <= hasty.lookup("n") <= before + unknown, "reads go on"
+                assert before <= hasty.lookup("n", timeout=SETTLE_S) <= before + unknown, "reads go on"
             before = table.lookup("n")
             assert table.stats()["etcd_quota_bytes"] == quota
             etcd.ctl("del", "--prefix", "other")

@@ -268,7 +268,7 @@ def test_a_backup_is_checked_and_a_damaged_one_refused(tmp_path: Path) -> None:
 
 
 def test_wrong_usage_is_said(tmp_path: Path) -> None:
-    assert "--data" in run("restore", "/dev/null", code=2).stderr
+    assert "--data" in run("restore", __file__, code=2).stderr
     assert "leave out one" in run("backup", "-", "--json", url="tcp://127.0.0.1:1", code=2).stderr
     (tmp_path / "kept").write_text("kept")
     began_s = time.monotonic()

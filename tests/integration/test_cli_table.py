@@ -401,6 +401,15 @@ def test_import_stops_at_a_bad_line_with_its_number_and_what_is_done(
     assert table.size() in (1000, 1500) and "after" not in table
 
 
+def test_import_of_what_is_no_file_of_rows_says_only_why(tmp_path: Path) -> None:
+    path = tmp_path / "rubbish"
+    path.write_bytes(b"\x7fELF\n\x00\xff\n")
+    for arguments in ([path], ["--replace", path]):
+        result = command("-c", f"tcp://127.0.0.1:{free_port()}", "import", *arguments)
+        assert result.exit_code == 2 and result.stderr.startswith("kvzmq: line 1: ")
+        assert result.stderr.count("\n") == 1 and result.stdout == ""
+
+
 def test_import_into_nothing_says_what_is_done() -> None:
     result = command(
         "-c", f"tcp://127.0.0.1:{free_port()}", "--timeout", "3", "import", stdin='{"key":"a","value":1}\n'

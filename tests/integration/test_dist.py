@@ -23,10 +23,15 @@ from support.machines import Machine, type_blocks
 from support.servers import free_port, take_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("kvzmq", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+SOURCES = (
+    "kvzmq", "pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in", "CHANGELOG.md", "CONTRIBUTING.md",
+    "Makefile", "REPORT", "benchmarks", "clients", "docs", "ops", "tests", ".ci", ".git-blame-ignore-revs",
+    ".gitignore", ".pre-commit-config.yaml",
+)  # fmt: skip
+"""What a checkout holds."""
 TIMEOUT_S = 900
 
-pytestmark = pytest.mark.xdist_group("dist")  # so that one worker builds, once
+pytestmark = pytest.mark.xdist_group(cables.GROUP)  # one worker: it also builds once
 pytest.importorskip("build", reason="`make test` installs it; by hand: pip install -e '.[test,dist]'")
 
 
@@ -50,6 +55,9 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, checkout / name)
+    for package in ("kvzmq", "tests"):
+        (checkout / package / "__pycache__").mkdir()
+        (checkout / package / "__pycache__" / "planted.cpython-310.pyc").touch()
     output = checkout / "dist"
     run(sys.executable, "-m", "build", "--outdir", output, checkout)
     return output
@@ -70,20 +78,25 @@ def test_twine_has_nothing_to_say_against_it(dist: Path) -> None:
     assert shown.count("PASSED") == 2
 
 
-def test_wheel_and_sdist_hold_the_package_and_nothing_else(dist: Path) -> None:
+def test_the_wheel_holds_the_package_and_the_sdist_the_checkout_and_nothing_else(dist: Path) -> None:
+    """Seen red without MANIFEST.in, and without its last line."""
     (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
-    ours = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "kvzmq").rglob("*")
+    checkout = dist.parent
+    files = {
+        path.relative_to(checkout).as_posix()
+        for name in SOURCES
+        for path in (checkout / name, *(checkout / name).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
+    ours = {name for name in files if name.startswith("kvzmq/")}
     with zipfile.ZipFile(wheel) as file:
         packed = {name for name in file.namelist() if ".dist-info/" not in name}
     assert packed == ours and "kvzmq/dashboard/static/index.html" in packed
     with tarfile.open(sdist) as file:
         packed = {member.name.partition("/")[2] for member in file.getmembers() if member.isfile()}
     added = {"PKG-INFO", "setup.cfg"} | {name for name in packed if name.startswith("kvzmq.egg-info/")}  # by setuptools
-    assert packed - added == ours | {name for name in SOURCES if (ROOT / name).is_file()}
+    assert packed - added == files
+    assert {"docs/protocol.md", "tests/conftest.py", "clients/demo.py", "CHANGELOG.md"} <= files
 
 
 def test_the_installed_command_serves_and_asks(installed: Path, tmp_path: Path) -> None:
@@ -116,14 +129,15 @@ def test_a_newcomer_gets_from_pip_to_a_server_that_is_secured_watched_backed_up_
     security, operations = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("security", "operations"))
     (wheel,) = dist.glob("*.whl")
     places = {
-        "10.0.0.5:5570": f"{cables.HERE}:{free_port()}", "127.0.0.1:9570": f"127.0.0.1:{free_port()}",
+        "127.0.0.1:9570": f"127.0.0.1:{free_port()}",
         "/opt/kvzmq": str(tmp_path / "kvzmq"), "kvzmq-VERSION-py3-none-any.whl": str(wheel),
         "python3 -m venv": f"{sys.executable} -m venv",
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
-        away, _ = stack.enter_context(cables.cable())
+        line = stack.enter_context(cables.cable())
+        places["10.0.0.5:5570"] = f"{line.here}:{free_port()}"
         server = stack.enter_context(contextlib.closing(Machine(tmp_path / "server", [], None)))
-        client = stack.enter_context(contextlib.closing(Machine(tmp_path / "client", away, None)))
+        client = stack.enter_context(contextlib.closing(Machine(tmp_path / "client", line.run, None)))
         type_blocks(operations, {"install": server}, places, TIMEOUT_S)
         client.type(f"export PATH={tmp_path / 'kvzmq' / 'bin'}:$PATH")
         type_blocks(security, {"server": server, "client": client}, places)

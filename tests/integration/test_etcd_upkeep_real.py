@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.etcd_cluster import EtcdCluster
+from support.servers import PATIENCE_S
 
 from kvzmq.store.etcd import checkpoints, space
 from kvzmq.store.etcd.checkpoints import CHUNK_BYTES, Content, LockLost, lock, read_head, trim, upload
@@ -133,7 +134,7 @@ def test_a_quota_that_is_used_up_is_recovered(tmp_path: Path) -> None:
                 )
             return False
 
-        etcd.wait_until(is_freed, 60, "the member that was down to be defragmented as well")
+        etcd.wait_until(is_freed, PATIENCE_S, "the member that was down to be defragmented as well")
         etcd.wait_until_healthy()
         for turn in range(10):  # until it is full of what is kept: how much was free when it was full is etcd's affair
             fill(f"{name}/log/b{turn}/", 1000, bytes(50_000))

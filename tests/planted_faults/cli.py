@@ -106,9 +106,14 @@ MUTANTS = [
         "::test_what_looks_like_json_and_is_not_is_an_error_unless_it_is_said_to_be_a_string", 11,
     ),
     Mutant(
+        "a wrong argument is told again with its control characters", "cli/__init__.py",
+        "    if printable(text) == text:\n", "    if True:\n",
+        "tests/unit/test_cli_help.py::test_an_argument_that_is_told_again_cannot_move_the_terminals_cursor", 10,
+    ),
+    Mutant(
         "setdefault with a time to live sets what is there", "cli/commands/write.py",
-        "            _insert_if(connection, key, ABSENT, default, ttl_s)",
-        "            connection.table.insert(key, default, ttl_s)",
+        "        if connection.table.compare_and_set(key, ABSENT, default, ttl_s):\n            return default",
+        "        connection.table.insert(key, default, ttl_s)\n        return default",
         "tests/integration/test_cli_writes.py::test_setdefault_leaves_alone_what_is_there", 11,
     ),
     Mutant(

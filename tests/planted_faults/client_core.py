@@ -17,6 +17,8 @@ MUTANTS = [
            "tests/integration/test_abort_hunt.py::test_a_program_that_is_busy_while_its_server_vanishes_is_not_aborted", 10),
     Mutant("rows are gone through twice", "client/core/calls.py", "dict(rows.items() if isinstance(rows, Mapping) else rows)", "dict(zip(list(rows), list(rows.values())) if isinstance(rows, Mapping) else rows)",
            "tests/contract/test_client_contract.py::test_rows_come_as_any_mapping_or_pairs_and_are_gone_through_once", 2),
+    Mutant("a compare_and_set for a time compares nothing", "client/core/calls.py", "[(key, wanted)], [insert]", "[], [insert]",
+           "tests/contract/test_client_contract.py::test_compare_and_set_for_a_time", 4),
     Mutant("a client takes a write for a read", "client/core/calls.py", '"increment", "expire",', '"increment",',
            "tests/unit/test_operations.py::test_clients_take_for_writes_what_is_declared_so", 5),
     Mutant("a retried request gets a new number", "client/core/session.py", "        request.note_sent_again(now_s, self._jitter)\n",

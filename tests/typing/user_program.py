@@ -27,7 +27,7 @@ def rows(table: kvzmq.Client) -> None:
     plain: dict[str, Any] = table.lookup_many(["p", "q"])
     found: list[tuple[str, Point]] = table.query("x", 1, type=Point)
     table.remove("zebra", timeout=1.0)
-    swapped: bool = table.compare_and_set("lock", kvzmq.ABSENT, "me")
+    swapped: bool = table.compare_and_set("lock", kvzmq.ABSENT, "me", ttl_s=5.0)
     table.increment("n", 2)
     table.expire("p", None)
     left: float | None = table.ttl("p")

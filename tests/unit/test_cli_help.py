@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from support.servers import KVZMQ, PATIENCE_S
 
+import kvzmq
 from kvzmq.cli import command_names, main
 
 NAMES = list(command_names())
+
+EVIL = "\x1b[2J\x9b31m\u202e\x07"
+"""What clears a terminal, colours it, reverses its text, and rings."""
 
 
 def test_help_fits_80_columns_and_names_every_command() -> None:
@@ -94,6 +101,59 @@ def test_wrong_usage_exits_with_2_and_says_why(arguments: list[str]) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2
     assert result.stdout == "" and "Error: " in result.stderr and "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [EVIL], ["size", EVIL], ["size", f"--{EVIL}"], ["insert", "k", "{" + EVIL], ["lookup", "k", "--reads", EVIL],
+        ["-c", EVIL, "ping"], ["-c", EVIL, "ping", "--explain"], ["size", "-c", f"tcp://{EVIL}:x"],
+        ["-c", f"ipc:///no/{EVIL}", "--no-wait", "ping"], ["-c", f"ipc:///no/{EVIL}", "--timeout", "0.1", "size"],
+        ["-c", f"ipc:///no/{EVIL}", "--timeout", "0.1", "ping", "--explain"],
+        ["import", f"/no/{EVIL}"], ["trace", f"/no/{EVIL}"], ["check", f"/no/{EVIL}"], ["server", "--bind", EVIL],
+    ],
+)  # fmt: skip
+def test_an_argument_that_is_told_again_cannot_move_the_terminals_cursor(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code in (2, 3, 4) and not isinstance(result.exception, (OSError, kvzmq.KvzmqError))
+    assert "2J" in result.output and result.output.replace("\n", "").isprintable()
+
+
+def test_the_shell_tells_an_argument_again_without_control_characters() -> None:
+    typed = f"{EVIL}\nsize {EVIL}\nconnect {EVIL}\n'\n"
+    result = CliRunner().invoke(main, ["-c", "tcp://127.0.0.1:1", "shell"], input=typed)
+    assert result.exit_code == 2 and result.stderr.count("2J") >= 3
+    assert result.output.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("arguments", [["restore", "--data", "/no/such"], ["check"], ["dashboard", "--trace"]])
+def test_a_pipe_is_not_waited_at_where_a_file_is_wanted(arguments: list[str], tmp_path: Path) -> None:
+    """In a process of its own, which is ended if it does wait. Seen red with click's own type of paths."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = subprocess.run(
+        [*KVZMQ, *arguments, str(pipe)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert done.returncode == 2 and f"'{pipe}' is a pipe or a device: write what comes out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--timeout", "abc", "size"], "'abc' is not a number of seconds above 0: 5, or 2.5"),
+        (["size", "--timeout", "5s"], "'5s' is not a number of seconds above 0: 5, or 2.5"),
+        (["--timeout", "nan", "size"], "'nan' is not a number of seconds above 0: 5, or 2.5"),
+        (["size", "--timeout", "-1"], "'-1' is not a number of seconds above 0: 5, or 2.5"),
+        (["catalog", "--lifetime", ""], "'' is not a number of seconds above 0: 5, or 2.5"),
+        (["server", "--etcd-margin", "1e6"], "'1e6' is not a number of seconds from 0 to 86400: 5, or 2.5"),
+        (["top", "--interval", "0"], "'0' is not a number of seconds from 0.1 to 3600: 5, or 2.5"),
+        (["monitor", "--slower-than", "1ms"], "'1ms' is not a number of milliseconds from 0 on: 5, or 2.5"),
+        (["server", "--slow-log-ms", "x"], "'x' is not a number of milliseconds from 0 on: 5, or 2.5"),
+    ],
+)
+def test_what_is_no_time_is_told_the_unit_with_an_example(arguments: list[str], wanted: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2 and f": {wanted}\n" in result.stderr
 
 
 def test_a_command_that_is_almost_one_is_suggested() -> None:

@@ -14,14 +14,13 @@ from kvzmq import errors
 from kvzmq.protocol.messages import Request
 from kvzmq.store.etcd.checkpoints import Head
 from kvzmq.store.etcd.local_copy import LocalCopy
+from kvzmq.store.etcd.poller import Answer, Poller
 from kvzmq.store.etcd.space import FULL_SHARE, Status
 from kvzmq.store.etcd.upkeep import (
     JITTER_S,
     LEFT_TO_ANOTHER,
     LOG_BYTES_MIN,
     LOG_GROUPS_MIN,
-    Look,
-    Lookout,
     Settings,
     Upkeep,
 )
@@ -57,7 +56,7 @@ class Watched:
         return {"etcd_member": "h:1"}
 
 
-class StillLookout(Lookout):
+class StillPoller(Poller):
     """What etcd says is what the test sets."""
 
     def start(self) -> None:
@@ -75,9 +74,9 @@ class Bench:
         self.store.recover()
         self.store.begin_epoch(1)
         self.copy = LocalCopy(path)
-        self.lookout = StillLookout(FakeKeys(), Any, NAME)  # type: ignore[arg-type]
+        self.poller = StillPoller(FakeKeys(), Any, NAME)  # type: ignore[arg-type]
         self.upkeep = Upkeep(
-            self.store, self.log, self.lookout, self.copy, Settings(["h:1"], NAME, str(path), quota_bytes=QUOTA),
+            self.store, self.log, self.poller, self.copy, Settings(["h:1"], NAME, str(path), quota_bytes=QUOTA),
             "generation", clock=lambda: self.now_s, jitter=lambda: 0.5, start=self.start, **options,
         )  # fmt: skip
 
@@ -97,7 +96,7 @@ class Bench:
         self.upkeep.poll()
 
     def show(self, head: Head | None, trimmed: int = 0, revision: int = 1000, is_copied: bool = True) -> None:
-        self.lookout.latest = Look(head, trimmed, revision)
+        self.poller.latest = Answer(head, trimmed, revision)
         if head is not None and is_copied:
             (self.copy.path / f"{head.id}.ckpt").write_bytes(bytes(head.bytes))
 
@@ -111,6 +110,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
     bench.upkeep.close()
+    bench.store.close()
 
 
 def test_nothing_is_begun_before_etcd_has_said_anything(bench: Bench) -> None:
@@ -177,7 +177,7 @@ def test_when_the_quota_fills_the_log_is_shortened_early_and_without_a_margin(be
     bench.poll()
     bench.log.log_bytes = QUOTA // 32 + 1
     assert bench.poll(JITTER_S) == ()
-    bench.lookout.status = Status(QUOTA, int(FULL_SHARE * QUOTA) + 1, 0, False)
+    bench.poller.status = Status(QUOTA, int(FULL_SHARE * QUOTA) + 1, 0, False)
     assert bench.poll() == ("trim", "107", "1000")
     bench.end()
     bench.show(head("a", 7), trimmed=107)
@@ -187,7 +187,7 @@ def test_when_the_quota_fills_the_log_is_shortened_early_and_without_a_margin(be
 
 def test_a_small_quota_gets_a_short_log(bench: Bench) -> None:
     bench.show(None)
-    bench.lookout.status = Status(0, 0, 16 << 20, False)
+    bench.poller.status = Status(0, 0, 16 << 20, False)
     bench.log.log_bytes = (2 << 20) + 1
     bench.poll()
     assert bench.poll(JITTER_S) == ("checkpoint", "0")
@@ -195,9 +195,9 @@ def test_a_small_quota_gets_a_short_log(bench: Bench) -> None:
 
 def test_a_quota_that_is_used_up_comes_first(bench: Bench) -> None:
     bench.show(head("a", 7), is_copied=False)
-    bench.lookout.status = Status(QUOTA, QUOTA, 0, True)
+    bench.poller.status = Status(QUOTA, QUOTA, 0, True)
     assert bench.poll() == ("recover",)
-    assert bench.lookout.is_urgent
+    assert bench.poller.is_urgent
 
 
 def test_what_fails_is_tried_again_more_and_more_rarely_and_what_others_do_is_no_failure(bench: Bench) -> None:
@@ -251,7 +251,7 @@ def test_what_was_served_is_noted_when_it_has_changed(bench: Bench) -> None:
 
 def test_a_quota_that_fills_is_warned_of_once_for_each_tenth(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     for share, warnings in ((FULL_SHARE - 0.01, 0), (FULL_SHARE, 1), (FULL_SHARE + 0.05, 1), (FULL_SHARE + 0.11, 2)):
-        bench.lookout.status = Status(QUOTA, int(share * QUOTA) + 1, 0, False)
+        bench.poller.status = Status(QUOTA, int(share * QUOTA) + 1, 0, False)
         for _ in range(3):
             bench.poll(1.0)
         assert len([record for record in caplog.records if "of the quota" in record.getMessage()]) == warnings

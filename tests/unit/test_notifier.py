@@ -18,7 +18,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
     address = str(tmp_path / "notify") if request.param == "path" else f"@kvzmq-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(address.replace("@", "\0", 1) if request.param == "abstract" else address)
-        sock.settimeout(10)
+        sock.settimeout(60)
         yield address, sock
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kvzmq.cli import show
+from kvzmq.cli.arguments import RegularFile
 from kvzmq.cli.connection import Connection, TableCommand, json_option
 from kvzmq.cli.progress import Progress
 from kvzmq.cli.replacing import replacing
@@ -95,7 +96,7 @@ def _pieces(table: Client) -> Iterator[bytes]:
 
 
 @click.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="SRC")
+@click.argument("source", type=RegularFile(), metavar="SRC")
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),

@@ -11,6 +11,7 @@ from kvzmq.catalog.addresses import DEFAULT_HOST, DEFAULT_PORT
 from kvzmq.catalog.server import CatalogServer
 from kvzmq.catalog.table import LIFETIME_S
 from kvzmq.cli import REFUSED_TO_START
+from kvzmq.cli.quantity import Quantity
 from kvzmq.errors import CatalogError
 
 
@@ -38,7 +39,7 @@ from kvzmq.errors import CatalogError
     show_default=True,
     envvar="KVZMQ_CATALOG_LIFETIME",
     metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Quantity("seconds", above=True),
     help="Drop a server after this time without a word from it.",
 )
 def catalog(host: str, port: int, lifetime: float) -> None:

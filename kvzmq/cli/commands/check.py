@@ -10,6 +10,7 @@ import msgspec
 
 from kvzmq import errors
 from kvzmq.cli import NOT_FOUND, show
+from kvzmq.cli.arguments import RegularFile
 from kvzmq.cli.connection import json_option
 from kvzmq.store.offline import backup
 from kvzmq.store.offline.check import FileReport, Report, inspect
@@ -20,7 +21,7 @@ _LISTED = 10
 
 
 @click.command()
-@click.argument("path", type=click.Path(exists=True, path_type=Path), metavar="DIR|BACKUP")
+@click.argument("path", type=RegularFile(directories=True), metavar="DIR|BACKUP")
 @click.option("--repair", is_flag=True, help="Save what can be read to another directory. DIR itself is not touched.")
 @click.option(
     "--output",

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from kvzmq.cli import REFUSED_TO_START
-from kvzmq.cli.arguments import Address
+from kvzmq.cli.arguments import Address, RegularFile
 from kvzmq.cli.connection import Connection, TableCommand
 
 _NEEDS = ("starlette", "uvicorn", "nicegui")
@@ -45,7 +45,7 @@ _NEEDS = ("starlette", "uvicorn", "nicegui")
 )
 @click.option(
     "--trace",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=RegularFile(),
     help="What `kvzmq server --trace FILE` wrote: drawn as lanes.",
 )
 @click.option(

@@ -9,6 +9,7 @@ import click
 
 from kvzmq.cli.arguments import KEY
 from kvzmq.cli.connection import Connection, TableCommand, json_option
+from kvzmq.cli.quantity import Quantity
 
 if TYPE_CHECKING:
     from kvzmq.client.sync.monitor import Monitor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--slower-than",
     "slower_than_ms",
-    type=click.FloatRange(min=0),
+    type=Quantity("milliseconds"),
     default=0.0,
     metavar="MS",
     help="That took so many milliseconds, from arrival to reply.",

@@ -130,7 +130,7 @@ def _explain(connection: Connection, lineage: str | None, as_json: bool) -> int:
         found = [{"well": one.well, "text": one.text} for one in findings]
         show.put([show.encode_json({"url": connection.where, "answers": answered, "findings": found})])
     else:
-        show.put(f"{'ok    ' if each.well else 'WRONG '} {each.text}".encode() for each in findings)
+        show.put(f"{'ok    ' if each.well else 'WRONG '} {show.printable(each.text)}".encode() for each in findings)
     return code
 
 

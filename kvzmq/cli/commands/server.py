@@ -11,6 +11,7 @@ import click
 from kvzmq.cli.arguments import Address, CompactAfter, Endpoint, Size, TableInEtcd
 from kvzmq.cli.config import ConfigurableCommand
 from kvzmq.cli.logs import FORMATS
+from kvzmq.cli.quantity import Quantity
 from kvzmq.cli.serving.options import Options
 from kvzmq.cli.serving.running import serve
 from kvzmq.client.core.urls import URL_DEFAULT
@@ -167,7 +168,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
 @_option(
     "--etcd-margin",
     "etcd_margin_s",
-    type=click.FloatRange(0.0, 86_400.0),
+    type=Quantity("seconds", 0.0, 86_400.0),
     default="60",
     show_default=True,
     metavar="SECONDS",
@@ -195,7 +196,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
 @_option(
     "--slow-log-ms",
     "slow_log_ms",
-    type=click.FloatRange(min=0),
+    type=Quantity("milliseconds"),
     default=f"{1000 * SLOWER_THAN_S:g}",
     show_default=True,
     metavar="MS",

@@ -11,7 +11,18 @@ from pathlib import Path
 import click
 
 from kvzmq import __version__, errors
-from kvzmq.cli import ALIASES, INTERRUPTED, REPORTED, USAGE, aliases_text, command_names, main, report
+from kvzmq.cli import (
+    ALIASES,
+    INTERRUPTED,
+    REPORTED,
+    USAGE,
+    aliases_text,
+    as_printable,
+    command_names,
+    complain,
+    main,
+    report,
+)  # fmt: skip
 from kvzmq.cli.connection import Connection, TableCommand
 from kvzmq.cli.words import BadLine, Unfinished, Word, split
 
@@ -134,7 +145,7 @@ class Shell:
         self.first_code = self.first_code or code
 
     def _complain(self, text: str) -> int:
-        click.echo(f"kvzmq: {text}", err=True)
+        complain(text)
         return USAGE
 
     def _execute(self, words: list[Word]) -> int:
@@ -157,7 +168,7 @@ class Shell:
                 arguments, prog_name=name, standalone_mode=False, parent=self._root, obj=self.connection
             )
         except click.ClickException as error:
-            error.show()
+            as_printable(error).show()
             return error.exit_code
         except BrokenPipeError:
             raise

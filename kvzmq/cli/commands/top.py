@@ -14,6 +14,7 @@ import click
 
 from kvzmq.cli import INTERRUPTED
 from kvzmq.cli.connection import Connection, TableCommand, json_option
+from kvzmq.cli.quantity import Quantity
 
 if TYPE_CHECKING:
     from kvzmq.cli.top.gathering import Gathered
@@ -27,7 +28,7 @@ ONCE_COLUMNS = 100
 
 @click.command(cls=TableCommand)
 @click.option(
-    "-i", "--interval", "interval_s", type=click.FloatRange(0.1, 3600), default=1.0, show_default=True,
+    "-i", "--interval", "interval_s", type=Quantity("seconds", 0.1, 3600), default=1.0, show_default=True,
     metavar="SECONDS", help="How often to ask the server; with --once, over which time.",
 )  # fmt: skip
 @click.option("--sample", "sampling", is_flag=True, help="Begin with the hottest prefixes shown, as does the key m.")

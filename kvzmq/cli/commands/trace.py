@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from kvzmq.cli import DONE, NOT_FOUND, USAGE
+from kvzmq.cli import DONE, NOT_FOUND, USAGE, complain
 from kvzmq.tracing import interleaving
 from kvzmq.tracing.interleaving import BAR, REST, Block, Numbered, Summary
 from kvzmq.tracing.trace import Line
@@ -66,7 +66,7 @@ def trace(file: Path, requests: int, first_step: int | None, as_json: bool) -> N
         with click.open_file(str(file), encoding="utf-8", errors="replace") as lines:
             summary, excerpt = _read(lines, first_step, requests)
     except interleaving.BadTraceLine as error:
-        click.echo(f"kvzmq: {'standard input' if str(file) == '-' else file}: {error}", err=True)
+        complain(f"{'standard input' if str(file) == '-' else file}: {error}")
         sys.exit(USAGE)
     if as_json:
         click.echo(json.dumps(summary._asdict() | {"alone": summary.alone}))

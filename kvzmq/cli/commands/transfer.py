@@ -118,8 +118,9 @@ def _insert(connection: Connection, file: IO[bytes], ttl_s: float | None) -> tup
                     raise batch.blame(error) from None
                 done += len(batch)
                 progress.advance(len(batch))
-    except (BadRow, errors.KvzmqError):
-        show.note(f"kvzmq: {done:,} rows are done; run it again to go on")
+    except errors.KvzmqError as error:
+        if done or not isinstance(error, BadRow):  # of what is no file of rows, the reason says all
+            show.note(f"kvzmq: {done:,} rows are done; run it again to go on")
         raise
     return done, tally
 

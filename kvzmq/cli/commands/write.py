@@ -168,27 +168,9 @@ def cas(
 
     wanted = ABSENT if expected is None else read_value(expected, as_string)
     new = ABSENT if value is None else read_value(value, as_string)
-    try:
-        if ttl_s is None:
-            done = connection.table.compare_and_set(key, wanted, new)
-        else:
-            _insert_if(connection, key, wanted, new, ttl_s)
-            done = True
-    except errors.CheckFailed:
-        done = False
-    if not done:
+    if not connection.table.compare_and_set(key, wanted, new, ttl_s):
         raise errors.CheckFailed(f"not changed: {key!r} does not hold what was expected")
     _done(connection, as_json)
-
-
-def _insert_if(connection: Connection, key: str, expected: object, value: object, ttl_s: float) -> None:
-    """Set a key for a time if it holds `expected`, as one transaction.
-
-    Raises:
-        CheckFailed: it does not
-    """
-    with connection.table.transaction({key: expected}) as batch:
-        batch.insert(key, value, ttl_s)
 
 
 @click.command(cls=TableCommand)
@@ -220,11 +202,8 @@ def _set_default_for(connection: Connection, key: str, default: object, ttl_s: f
     from kvzmq.client.core.calls import ABSENT
 
     while True:
-        try:
-            _insert_if(connection, key, ABSENT, default, ttl_s)
+        if connection.table.compare_and_set(key, ABSENT, default, ttl_s):
             return default
-        except errors.CheckFailed:
-            pass
         try:
             return connection.table.lookup(key)
         except errors.NoSuchKey:

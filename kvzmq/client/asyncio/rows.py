@@ -51,9 +51,14 @@ class AsyncRowMethods(AsyncShell):
         """Insert `default` if `key` is absent, and return the value it has then."""
         return await self._run(self._calls.setdefault(key, default), timeout)
 
-    async def compare_and_set(self, key: str, expected: object, value: object, *, timeout: float | None = None) -> bool:
-        """Set `key` to `value` if it holds `expected`; either may be ABSENT. Returns whether it did."""
-        return bool(await self._run(self._calls.compare_and_set(key, expected, value), timeout))
+    async def compare_and_set(
+        self, key: str, expected: object, value: object, ttl_s: float | None = None, *, timeout: float | None = None
+    ) -> bool:
+        """Set `key` to `value`, for `ttl_s` seconds if given, if it holds `expected`, and say whether it did.
+
+        Either may be ABSENT. Raises ValueError.
+        """
+        return bool(await self._run(self._calls.compare_and_set(key, expected, value, ttl_s), timeout))
 
     async def increment(self, key: str, by: float = 1, *, timeout: float | None = None) -> Any:
         """Add `by` to the number at `key`, 0 if absent, and return the new number. Raises TypeError."""

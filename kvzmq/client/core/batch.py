@@ -136,9 +136,9 @@ class Pipeline(Batch):
     One that fails, a removal of a key that is not there for example, fails alone, in its `result()`.
     """
 
-    def compare_and_set(self, key: str, expected: object, value: object) -> Pending[bool]:
-        """Set `key` if it holds `expected`; whether it did."""
-        return self._add(self._calls.compare_and_set(key, expected, value))
+    def compare_and_set(self, key: str, expected: object, value: object, ttl_s: float | None = None) -> Pending[bool]:
+        """Set `key`, for `ttl_s` seconds or for good, if it holds `expected`; whether it did."""
+        return self._add(self._calls.compare_and_set(key, expected, value, ttl_s))
 
     def contains(self, key: str) -> Pending[bool]:
         """Say whether `key` is there."""

@@ -204,8 +204,22 @@ class Calls:
         """Build lookup_many as one, for a batch."""
         return together(self.lookup_many(keys, kind), lambda parts: {k: v for part in parts for k, v in part.items()})
 
-    def compare_and_set(self, key: str, expected: object, value: object) -> Call:
-        return _call(("compare_and_set", self._key(key), _maybe(expected, "expected"), _maybe(value, "value")))
+    def compare_and_set(self, key: str, expected: object, value: object, ttl_s: float | None = None) -> Call:
+        key, wanted, new = self._key(key), _maybe(expected, "expected"), _maybe(value, "value")
+        if ttl_s is None:
+            return _call(("compare_and_set", key, wanted, new))
+        if not new:
+            raise errors.InvalidRequest("ttl_s goes with a value: kvzmq.ABSENT removes the key")
+
+        def finish(results: list[Result]) -> bool:
+            if results[0].code == errors.CheckFailed.code:
+                return False
+            payload_of(results[0])
+            return True
+
+        # The operation has no time to live. As a transaction it has one at every server, also of earlier versions.
+        insert = ("insert", key, new[0], _check_ttl(ttl_s))
+        return _call(("transaction", [(key, wanted)], [insert]), finish)
 
     def setdefault(self, key: str, value: object) -> Call:
         return _call(("setdefault", self._key(key), values.encode(value)))

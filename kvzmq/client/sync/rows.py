@@ -66,12 +66,17 @@ class RowMethods(Shell):
         """Insert `default` if `key` is absent, and return the value it has then."""
         return self._run(self._calls.setdefault(key, default), timeout)
 
-    def compare_and_set(self, key: str, expected: object, value: object, *, timeout: float | None = None) -> bool:
-        """Set `key` to `value` if it holds `expected`, and say whether it did.
+    def compare_and_set(
+        self, key: str, expected: object, value: object, ttl_s: float | None = None, *, timeout: float | None = None
+    ) -> bool:
+        """Set `key` to `value` if it holds `expected`, for `ttl_s` seconds or for good, and say whether it did.
 
         Either may be ABSENT: to insert only what is not there, to remove only what is as expected.
+
+        Raises:
+            ValueError: the table could not keep it; or a time to live was given for ABSENT
         """
-        return bool(self._run(self._calls.compare_and_set(key, expected, value), timeout))
+        return bool(self._run(self._calls.compare_and_set(key, expected, value, ttl_s), timeout))
 
     def increment(self, key: str, by: float = 1, *, timeout: float | None = None) -> Any:
         """Add `by` to the number at `key`, 0 if absent, and return the new number.

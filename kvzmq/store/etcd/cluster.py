@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from kvzmq.store.etcd import messages_pb2 as pb
-from kvzmq.store.etcd.checkpoints import Found
+from kvzmq.store.etcd.checkpoints import Found, Puts, Ranges, Values
 from kvzmq.store.etcd.client import (
     EtcdClient,
     EtcdCompacted,
@@ -65,12 +65,7 @@ class Cluster:
         kvs = response.responses[0].response_range.kvs
         return [Found(kv.key.decode(), b"", kv.mod_revision) for kv in kvs]
 
-    def transact(
-        self,
-        equal: Sequence[tuple[str, bytes | None]],
-        put: Sequence[tuple[str, bytes]] = (),
-        delete: Sequence[tuple[str, str]] = (),
-    ) -> int | None:
+    def transact(self, equal: Values, put: Puts = (), delete: Ranges = ()) -> int | None:
         """Delete and put if keys have these values; see Keys.transact."""
         response = self._client.txn(
             [_is(key, value) for key, value in equal],
