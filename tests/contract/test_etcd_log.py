@@ -23,6 +23,7 @@ from kvzmq.store.etcd.client import EtcdClient, delete_op, prefix_end, put_op
 from kvzmq.store.etcd.etcd_log import EtcdLog
 from kvzmq.store.etcd.layout import Keys
 from kvzmq.store.etcd.reader import Tail, read_tail
+from kvzmq.store.etcd.reserve import stored_bytes
 from kvzmq.store.log import SEMANTICS, Checkpoint
 
 MEMBERS = 3
@@ -75,6 +76,21 @@ def begun_unknown(log: FaultyLog, group: bytes) -> None:
 
 
 # ---- one server
+
+
+def test_a_group_for_which_there_is_no_room_is_refused_and_nothing_is_sent(table: EtcdTable) -> None:
+    """Guarantee 17. Groups of others take room as well."""
+    log, other = table.follow(), table.follow()
+    log.append(b"one")
+    sent = len(log.client.transactions)
+    log.reserve.renew(log.stored_bytes, stored_bytes(1000, 2), 1 << 30)
+    other.append(b"two")
+    assert received(log, 1) == [b"two"]
+    with pytest.raises(errors.WriteRejected, match=r"^not applied: etcd's quota of 1.0 GiB is used up but for"):
+        log.append(bytes(1000))
+    assert len(log.client.transactions) == sent and log.state is AppendState.IDLE
+    log.reserve.renew(log.stored_bytes, 1 << 29, 1 << 30)
+    assert log.append(b"three") == [] and groups_of(table) == [b"one", b"two", b"three"]
 
 
 def test_an_append_whose_answer_is_lost_is_sent_again_and_in_the_log_once(table: EtcdTable) -> None:

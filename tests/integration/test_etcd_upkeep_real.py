@@ -11,11 +11,13 @@ import pytest
 from support.etcd_cluster import EtcdCluster
 from support.servers import PATIENCE_S
 
-from kvzmq.store.etcd import checkpoints, space
+from kvzmq.store.etcd import checkpoints, layout, space
 from kvzmq.store.etcd.checkpoints import CHUNK_BYTES, Content, LockLost, lock, read_head, trim, upload
 from kvzmq.store.etcd.client import EtcdClient, EtcdError, EtcdNoSpace
 from kvzmq.store.etcd.cluster import Cluster
 from kvzmq.store.etcd.local_copy import LocalCopy
+from kvzmq.store.etcd.upkeep import Settings
+from kvzmq.store.etcd.upkeep_process import Worker
 from kvzmq.store.file import checkpoint
 from kvzmq.store.file.files import DiskDirectory
 
@@ -85,6 +87,37 @@ def test_groups_are_trimmed_put_until_then(cluster: Cluster, etcd_name: str, tmp
     cluster.compact(numbers[98])
     left = cluster.list(checkpoints.log_prefix(etcd_name), "", 1000)
     assert sorted(found.put_at for found in left) == numbers[100:]
+
+
+def test_room_is_made_before_the_quota_is_used_up(tmp_path: Path) -> None:
+    """By groups that the checkpoint holds, and half-written checkpoints; no alarm is raised. Seen red without
+    compaction, and without defragmentation. Who had to wait for the lock does not compact a log that goes on again.
+    """
+    quota_bytes, name, piece = 32 << 20, "t", bytes(500_000)
+    with (
+        EtcdCluster(tmp_path / "etcd", "--quota-backend-bytes", str(quota_bytes)) as etcd,
+        reached(etcd) as cluster,
+    ):
+        groups = [(f"{checkpoints.log_prefix(name)}a/{seq:016x}", piece) for seq in range(16)]
+        garbage = [(checkpoints.chunk_key(name, "half", number), piece) for number in range(16)]
+        position = [cluster.transact([], put=[each]) for each in (*groups, *garbage)][15]
+        assert position is not None
+        settings = Settings(list(etcd.addresses), name, str(tmp_path), quota_bytes=quota_bytes)
+        with contextlib.closing(Worker(settings)) as worker:
+            write(cluster, tmp_path / "other", name, position, [b"table"])
+            with lock(cluster, name) as held:
+                before = space.make_room(held, cluster, cluster, name, 1, quota_bytes)
+                assert before < quota_bytes - 16 * len(piece), "it is enough: nothing is done"
+                etcd.wait_until(  # a member that lags may not have begun to compact when it is looked at
+                    lambda: quota_bytes - space.make_room(held, cluster, cluster, name, quota_bytes, quota_bytes) < 2e6,
+                    60,
+                    "all members to be defragmented",
+                )
+            assert not any(cluster.status(address).no_space for address in etcd.addresses)
+            assert not cluster.list(checkpoints.log_prefix(name), "", 1)
+            cluster.transact([], put=[(layout.Keys(name).tail.decode(), b"")])
+            with pytest.raises(LockLost, match="another server has made room"):
+                worker.shorten(str(position), "1", str(2 * quota_bytes))
 
 
 def test_a_quota_that_is_used_up_is_recovered(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.logged import logged
 
 from kvzmq.server.service import STATUS_S, Notifier
 
@@ -74,7 +75,7 @@ def test_a_manager_that_is_gone_or_does_not_read_costs_one_line(
             assert notifier.beat() == 0.5
     for _ in range(5):
         notifier.beat()
-    assert [record.message for record in caplog.records] == [
+    assert [record.message for record in logged(caplog)] == [
         "cannot tell the service manager: Resource temporarily unavailable"
     ]
     notifier.close()

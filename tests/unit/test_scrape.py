@@ -117,6 +117,8 @@ def test_every_plain_figure_of_stats_is_shown_or_left_out_on_purpose() -> None:
     compactor = {
         "disk_bytes", "disk_free_bytes", "log_bytes", "checkpoint_bytes", "compaction_running", "compactions",
         "compactions_failed", "compaction_trouble",
+        "etcd_members_total", "etcd_members_alive", "etcd_has_leader", "etcd_no_space", "etcd_corrupt",
+        "etcd_file_bytes", "etcd_in_use_bytes", "etcd_quota_bytes", "etcd_room_bytes", "etcd_reserved_bytes",
     }  # fmt: skip
     assert PLAIN.keys() - stats.keys() == compactor
 

@@ -23,6 +23,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 """Which names belong together; * stands for any end."""
 
 _TIMES = ("count", "p50_s", "p99_s", "max_s")
+_MEMBER = ("silent_s", "version", "leads", "has_leader", "behind", "file_bytes", "in_use_bytes")
 _LEFT_OUT = ("buckets", "bounds")
 
 
@@ -70,6 +71,12 @@ def _draw(found: Mapping[str, Any]) -> None:
     for group, pairs in groups.items():
         if pairs:
             show.table((group, ""), ((name, _with_unit(name, value)) for name, value in pairs))
+    members = found.get("etcd_members") or {}
+    if members:
+        show.table(
+            ("etcd member", *_MEMBER),
+            ((address, *(_with_unit(name, of.get(name, "")) for name in _MEMBER)) for address, of in members.items()),
+        )
     operations = found.get("by_operation") or {}
     if operations:
         _draw_times("operation", ((name, of["latency"] | {"count": of["count"]}) for name, of in operations.items()))

@@ -153,9 +153,10 @@ class ClusterHome:
         from kvzmq.store.etcd.poller import Poller
         from kvzmq.store.etcd.upkeep import Upkeep
 
+        poller = Poller(self._cluster, self._cluster, self._settings.name, lambda: self.log.stored_bytes)
         return Upkeep(
-            store, self.log, Poller(self._cluster, self._cluster, self._settings.name), self._copy, self._settings,
-            self._generation, self._kept.head, after_records, after_bytes,
+            store, self.log, poller, self._copy, self._settings, self._generation, self._kept.head,
+            after_records, after_bytes,
         )  # fmt: skip
 
     def close(self) -> None:

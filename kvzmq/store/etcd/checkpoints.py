@@ -337,16 +337,18 @@ def _take(
         sleep(min(1.0, stale_s / 4))
 
 
-def upload(
-    held: Lock, keys: Keys, name: str, file: File, content: Content, pace: Callable[[float], object] = time.sleep
-) -> Head:
+Pace = Callable[[float], object]
+"""Waits so many seconds, or not."""
+
+
+def upload(held: Lock, keys: Keys, name: str, file: File, content: Content, pace: Pace = time.sleep) -> Head:
     """Make the content of `file` the checkpoint of a table, in place of the one there is.
 
     Between pieces as long a pause is made as the latest one took, so that half of etcd is left to the log.
 
     Args:
         content: what is in it
-        pace: waits so many seconds
+        pace: makes the pauses
 
     Raises:
         LockLost: another server is at work, or has written a later checkpoint: nothing has changed

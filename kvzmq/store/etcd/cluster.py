@@ -86,7 +86,7 @@ class Cluster:
     # ---- members
 
     def status(self, address: str) -> Status:
-        """Return what a member says of its file."""
+        """Return what a member says of its file and itself."""
         return status_of(self._client.status(address, timeout_s=STATUS_S_MAX))
 
     def index_at(self, revision: int) -> int:
@@ -126,12 +126,17 @@ class Cluster:
 
 
 def status_of(response: pb.StatusResponse) -> Status:
-    """Return what a member's answer says of its file."""
+    """Return what a member's answer says; alarms are among its errors, as text."""
     return Status(
-        response.dbSize,
-        response.dbSizeInUse,
-        response.dbSizeQuota,
-        any("NOSPACE" in error for error in response.errors),
+        file_bytes=response.dbSize,
+        in_use_bytes=response.dbSizeInUse,
+        quota_bytes=response.dbSizeQuota,
+        no_space=any("NOSPACE" in error for error in response.errors),
+        is_corrupt=any("CORRUPT" in error for error in response.errors),
+        version=response.version,
+        has_leader=response.leader != 0,
+        leads=response.leader == response.header.member_id,
+        applied=response.raftAppliedIndex,
     )
 
 

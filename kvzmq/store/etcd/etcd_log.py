@@ -25,6 +25,7 @@ from kvzmq.store.etcd.client import (
 from kvzmq.store.etcd.feed import Bell, Feed
 from kvzmq.store.etcd.layout import Keys
 from kvzmq.store.etcd.reader import Group, Tail, find_position, read_groups, read_tail
+from kvzmq.store.etcd.reserve import Reserve, stored_bytes
 from kvzmq.store.log import SEMANTICS, Checkpoint
 
 APPEND_S_MAX = 1.0
@@ -92,6 +93,8 @@ class EtcdLog:
         """Etcd's revision when that was put."""
         self.log_bytes = 0
         """How many bytes of groups were returned or appended."""
+        self.reserve = Reserve()
+        """Refuses to append what there is no room for; its upkeep tells how much there is."""
         self.client = client
         self._keys = Keys(name)
         self._appends = Appends(client, self._keys, self.server)
@@ -148,6 +151,11 @@ class EtcdLog:
     # ---- appending
 
     @property
+    def stored_bytes(self) -> int:
+        """How much the members' files have grown at most by the groups returned or appended; see `reserve`."""
+        return stored_bytes(self.log_bytes, self.group)
+
+    @property
     def state(self) -> AppendState:
         """What is known of the latest append."""
         return self._appends.state
@@ -160,6 +168,7 @@ class EtcdLog:
             feed = self._following()
         except errors.LogTrimmed as error:
             raise errors.WriteRejected(f"not applied: {error}") from error
+        self.reserve.admit(self.stored_bytes + stored_bytes(len(group), 1))
         deadline_s = time.monotonic() + APPEND_S_MAX
         self.log_bytes += len(group)  # counted even if it is rejected: nothing but upkeep is decided by it
         self._appends.begin(group, deadline_s)

@@ -4,6 +4,7 @@ The loop calls `Upkeep.poll`, which decides and never waits. A thread (`poller`)
 there is and how much room; the work is done by a child process, one job at a time (`upkeep_process`):
 
     recover     the quota is used up: make room
+    shorten     it is used up but for a checkpoint (`reserve`): write one, and make room behind it
     checkpoint  the log has outgrown the checkpoint: write a new one, unless another server does
     copy        there is a checkpoint that is not on this server's disk: fetch it
     trim        a checkpoint is older than the margin: delete the groups before it, have etcd forget old versions
@@ -28,10 +29,12 @@ import msgspec
 
 from kvzmq import errors, units
 from kvzmq.store.child import Child
-from kvzmq.store.etcd import space
+from kvzmq.store.etcd import reserve, space
 from kvzmq.store.etcd.checkpoints import Head
 from kvzmq.store.etcd.local_copy import LocalCopy, Seen
-from kvzmq.store.etcd.poller import POLL_S, Answer, Poller
+from kvzmq.store.etcd.poller import POLL_S, Answer, Measured, Poller
+from kvzmq.store.etcd.reserve import Reserve
+from kvzmq.store.etcd.space import Status
 from kvzmq.store.file.files import File
 from kvzmq.store.store import Store
 
@@ -42,6 +45,12 @@ LOG_SHARE = 8
 LOG_SHARE_FILLING = 32
 """A checkpoint is written when the log has grown by this part of etcd's quota, where that is less than LOG_BYTES_MIN;
 and by a smaller part when the quota fills."""
+
+ROOM_UNKNOWN = 1 << 62
+"""How much room there is taken to be where nobody knows the quota."""
+
+URGENT_SHARE = 0.5
+"""Where less than this part of the quota is left for the log, the members are asked for their size at each poll."""
 
 LOG_GROUPS_MIN = 20_000
 CHECKPOINT_BYTES_PER_GROUP = 4 << 10
@@ -104,6 +113,13 @@ class Watched(Protocol):
     group: int
     log_bytes: int
     """The bytes of the groups that this server has applied after the checkpoint it began with."""
+
+    reserve: Reserve
+    """Told how much the log may grow."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """How much etcd's files have grown by it at most; see `reserve`."""
 
     def describe(self) -> dict[str, Any]:
         """Return what `stats` says of it."""
@@ -179,11 +195,10 @@ class Upkeep:
     def poll(self) -> None:
         """Take note of what has ended or changed, and begin what is due, without waiting."""
         self._note_seen()
-        status = self._poller.status
-        self._poller.is_urgent = self._store.trouble is not None or (status is not None and status.no_space)
         answer = self._poller.latest
         if answer is not None:
             self._note_head(answer)
+        self._renew_reserve()
         if self._child is not None:
             self._reap(self._child)
         elif answer is not None and self._clock() >= self._next_s:
@@ -206,9 +221,13 @@ class Upkeep:
 
     def _due(self, answer: Answer) -> Sequence[str]:
         """Return the job that is to be done now, with its arguments; nothing if there is none."""
-        status, head = self._poller.status, self._head
+        status, head = self._status, self._head
         if status is not None and status.no_space:
             return ("recover",)
+        if self._log.reserve.is_used_up:
+            wanted_bytes = self._reserved_bytes() + reserve.slack_bytes(self._quota_bytes)
+            checkpoint_bytes = reserve.with_margin(self._checkpoint_bytes())
+            return ("shorten", str(self._log.group), str(checkpoint_bytes), str(wanted_bytes))
         if self._is_checkpoint_due():
             self._due_s = self._clock() + JITTER_S * self._jitter() if self._due_s is None else self._due_s
             if self._requested > self._log_in_head or self._clock() >= self._due_s:
@@ -221,15 +240,54 @@ class Upkeep:
             return ("trim", str(old[-1][1]), str(old[-1][2]))
         return ()
 
+    # ---- room
+
+    @property
+    def _status(self) -> Status | None:
+        measured = self._poller.measured
+        return None if measured is None else measured.status
+
+    def _renew_reserve(self) -> None:
+        """Tell the log how far it may grow, and have the members asked more often when that is not far."""
+        measured = self._poller.measured
+        is_urgent = self._store.trouble is not None
+        if measured is not None:
+            room_bytes = self._room_bytes(measured)
+            self._log.reserve.renew(self._log.stored_bytes, room_bytes, self._quota_bytes)
+            is_urgent |= measured.status.no_space or room_bytes < URGENT_SHARE * self._quota_bytes
+        self._poller.is_urgent = is_urgent or self._log.reserve.is_used_up
+
+    def _has_outgrown_default(self, status: Status) -> bool:
+        """Whether the quota, which nobody has told, is larger than etcd's default."""
+        is_told = status.quota_bytes or self._settings.quota_bytes != space.QUOTA_BYTES
+        return not is_told and not status.no_space and status.file_bytes > space.QUOTA_BYTES
+
+    def _room_bytes(self, measured: Measured) -> int:
+        """Return how much may be appended until the room for a checkpoint is all that is left; or ROOM_UNKNOWN."""
+        if self._has_outgrown_default(measured.status):
+            return ROOM_UNKNOWN
+        grown_bytes = self._log.stored_bytes - measured.stored_bytes
+        return self._quota_bytes - measured.status.file_bytes - grown_bytes - self._reserved_bytes()
+
+    def _checkpoint_bytes(self) -> int:
+        """Return how long the next checkpoint will be, about; it is not thought to be shorter than the last one."""
+        return max(self._store.dumped_bytes, 0 if self._head is None else self._head.bytes)
+
+    def _reserved_bytes(self) -> int:
+        measured = self._poller.measured
+        written_bytes = 0 if measured is None else measured.written_bytes
+        left_bytes = max(0, reserve.with_margin(self._checkpoint_bytes()) - written_bytes)
+        return left_bytes + reserve.slack_bytes(self._quota_bytes)
+
     @property
     def _quota_bytes(self) -> int:
-        status = self._poller.status
+        status = self._status
         return (status.quota_bytes if status is not None else 0) or self._settings.quota_bytes
 
     @property
     def _is_filling(self) -> bool:
         """Whether so much of the quota is in use that the log is shortened early, and no margin is kept."""
-        status = self._poller.status
+        status = self._status
         return status is not None and status.in_use_bytes >= space.FULL_SHARE * self._quota_bytes
 
     @property
@@ -273,6 +331,7 @@ class Upkeep:
             self._fail(failure)
             return
         # What was done is seen at the next poll; until then it would be begun again.
+        self._poller.wake()
         self._next_s = self._clock() + 2 * POLL_S
         if child.code == LEFT_TO_ANOTHER:
             return
@@ -333,7 +392,7 @@ class Upkeep:
 
     def _warn_of_room(self) -> None:
         """Warn once of each further tenth of the quota that is in use, from FULL_SHARE on."""
-        status = self._poller.status
+        status = self._status
         if status is None:
             return
         quota_bytes = self._quota_bytes
@@ -364,7 +423,18 @@ class Upkeep:
             "compaction_trouble": self.trouble,
             "etcd_trouble": self._poller.trouble,
             **self._log.describe(),
-            **space.describe(self._poller.status, self._settings.quota_bytes),
+            **self._poller.members.describe(),
+            **self._describe_room(),
+        }
+
+    def _describe_room(self) -> dict[str, Any]:
+        measured = self._poller.measured
+        if measured is None:
+            return {}
+        return {
+            **space.describe(measured.status, self._settings.quota_bytes),
+            "etcd_reserved_bytes": self._reserved_bytes(),
+            "etcd_room_bytes": 0 if self._log.reserve.is_used_up else max(0, self._room_bytes(measured)),
         }
 
     def close(self) -> None:

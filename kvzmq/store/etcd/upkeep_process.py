@@ -10,7 +10,9 @@ import contextlib
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,16 +20,18 @@ import msgspec
 from kvzmq import errors
 from kvzmq.store.child import attach
 from kvzmq.store.etcd import space
-from kvzmq.store.etcd.checkpoints import LockLost, lock, read_head, trim
+from kvzmq.store.etcd.checkpoints import Head, Lock, LockLost, Pace, lock, read_head, trim
 from kvzmq.store.etcd.client import EtcdClient
 from kvzmq.store.etcd.cluster import Cluster
 from kvzmq.store.etcd.etcd_log import EtcdLog
 from kvzmq.store.etcd.kept import WrittenCheckpoints
+from kvzmq.store.etcd.layout import Keys
 from kvzmq.store.etcd.local_copy import LocalCopy
 from kvzmq.store.etcd.upkeep import LEFT_TO_ANOTHER, Settings
 from kvzmq.store.etcd.url import Security
 from kvzmq.store.log import Checkpoint
 from kvzmq.store.store import compact
+from kvzmq.units import size
 
 
 class _KeepingLog(EtcdLog):
@@ -70,11 +74,35 @@ class Worker:
             head = read_head(self._cluster, self._name)
             if head is not None and head.group > int(known):
                 raise LockLost(f"another server has written a checkpoint of {self._name}")
-            log = _KeepingLog(
-                self._connect(), self._name, WrittenCheckpoints(self._cluster, self._name, self._copy, held)
+            self._write(held)
+
+    def _write(self, held: Lock, pace: Pace = time.sleep) -> None:
+        kept = WrittenCheckpoints(self._cluster, self._name, self._copy, held, pace)
+        with contextlib.closing(_KeepingLog(self._connect(), self._name, kept)) as log:
+            compact(log)
+
+    def shorten(self, group: str, checkpoint_bytes: str, wanted_bytes: str) -> None:
+        """Make room in an etcd that has just enough for a checkpoint: write one that holds `group`, and trim behind it.
+
+        Nobody changes the table meanwhile, so no pauses are made for the log. If somebody does, another server has made
+        room while this one was waiting for the lock.
+        """
+        with lock(self._cluster, self._name) as held:
+            room = partial(
+                space.make_room, held, self._cluster, self._cluster, self._name, quota_bytes=self._settings.quota_bytes
             )
-            with contextlib.closing(log):
-                compact(log)
+            head = read_head(self._cluster, self._name)
+            if head is None or head.group < int(group):
+                _check_room(room(wanted_bytes=int(checkpoint_bytes)), int(checkpoint_bytes), "a checkpoint needs")
+                self._write(held, pace=lambda seconds: None)
+            elif self._goes_on_behind(head):
+                raise LockLost(f"another server has made room for {self._name}")
+            _check_room(room(wanted_bytes=int(wanted_bytes)), int(wanted_bytes), "the next changes need")
+
+    def _goes_on_behind(self, head: Head) -> bool:
+        tail = Keys(self._name).tail.decode()
+        _, found = self._cluster.get(tail)
+        return tail in found and found[tail].put_at > head.position
 
     def copy(self) -> None:
         """Fetch the newest checkpoint."""
@@ -97,6 +125,14 @@ class Worker:
         self._copy.close()
 
 
+def _check_room(room_bytes: int, needed_bytes: int, needs: str) -> None:
+    if room_bytes < needed_bytes:
+        raise errors.WriteRejected(
+            f"etcd has room for {size(max(0, room_bytes))}, and {needs} {size(needed_bytes)}: start the members with a "
+            "larger --quota-backend-bytes (8 GiB at most)"
+        )
+
+
 def main(job: str, *arguments: str) -> None:
     """Do one job: the main function of the child process.
 
@@ -116,6 +152,7 @@ def main(job: str, *arguments: str) -> None:
                 "copy": worker.copy,
                 "trim": worker.trim,
                 "recover": worker.recover,
+                "shorten": worker.shorten,
             }
             jobs[job](*rest)
     except LockLost:
