@@ -16,7 +16,7 @@ import coverage
 import hypothesis
 import pytest
 from support.etcd_cluster import EtcdCluster
-from support.servers import PATIENCE_S, ServerProcess
+from support.servers import PATIENCE_S, ServerProcess, giving_ports_back
 
 import kvzmq
 from kvzmq.client.core import hello, session
@@ -89,6 +89,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in again:
             terminalreporter.write_sep("_", report.nodeid)
             terminalreporter.write_line(report.longreprtext)
+
+
+@pytest.fixture(autouse=True)
+def ports_are_held() -> Iterator[None]:
+    """Ports of `free_port` are a test's until it has ended; for good, they would be hundreds of descriptors."""
+    with giving_ports_back():
+        yield
 
 
 @pytest.fixture

@@ -75,13 +75,13 @@ class CatalogServer:
         """
         self._monotonic = monotonic
         self._expire_at_s = monotonic()
-        self._selector = selectors.DefaultSelector()
         # Oldest first. All have the same time, so the first one's deadline is the next one.
         self._connections: dict[_Connection, None] = {}
         try:
             udp, queries, updates = _listen(host, port)
         except (OSError, OverflowError) as error:
             raise CatalogError(f"cannot listen on {host}, UDP and TCP port {port}: {error}") from error
+        self._selector = selectors.DefaultSelector()
         self._listeners = [sock for sock in (udp, queries, updates) if sock is not None]
         self.port: int = udp.getsockname()[1]
         self.catalog = Catalog(lifetime_s, clock, monotonic)

@@ -131,19 +131,27 @@ class Endpoint(ParamType[str]):
 
 
 class Address(ParamType[tuple[str, int]]):
-    """HOST:PORT, or PORT alone for this machine's loopback; where to listen, port 0 takes a free one."""
+    """HOST:PORT; where to listen, port 0 takes a free one.
+
+    Args:
+        host_default: the host of a PORT alone; None to refuse that
+    """
 
     name = "HOST:PORT"
+
+    def __init__(self, host_default: str | None = "127.0.0.1") -> None:
+        self._host_default = host_default
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         if isinstance(value, tuple):
             return value
-        host, _, port = str(value).rpartition(":")
-        if not (port.isascii() and port.isdecimal()):
+        before, _, port = str(value).rpartition(":")
+        host = before.strip("[]") or self._host_default
+        if not (host and port.isascii() and port.isdecimal()):
             self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:5571", param, ctx)
         if int(port) > PORT_MAX:
-            self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}", param, ctx)
-        return host.strip("[]") or "127.0.0.1", int(port)
+            self.fail(f"{value!r}: there is no port {port}, the highest is {PORT_MAX}; give HOST:PORT", param, ctx)
+        return host, int(port)
 
 
 class CompactAfter(ParamType[tuple[str, int]]):

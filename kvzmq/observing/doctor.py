@@ -29,6 +29,17 @@ COPIES_OF_TABLE = 2
 ETCD_SHARE_MAX = 0.75
 """How much of etcd's quota may be in use; the server warns from there on as well."""
 
+ETCD_SILENT_S_MAX = 5.0
+"""How long a member of etcd may answer nothing: while it defragments a small file, for example."""
+
+ETCD_BEHIND_MAX = 1000
+"""How many entries a member may lack of those that another one had applied a second or more before."""
+
+ETCD_USED_SHARE_MIN = 0.5
+"""How much of a member's file has to be in use, where the file is longer than ETCD_SHARE_MAX of the quota."""
+
+ETCD_STATUS = "etcdctl endpoint status --cluster --write-out table"
+
 UNREAD_BYTES_MAX = 1 << 20
 """What a client may have left unread: a page or two that it is just reading."""
 
@@ -108,7 +119,7 @@ def _cannot_write(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "cannot_write",
             f"changes are refused, as the latest one could not be written: {trouble.removeprefix('not applied: ')}",
-            "df -h; make room on the disk: nothing has to be restarted",
+            ETCD_STATUS if _of(evidence, "log_shared") else "df -h; make room on the disk: nothing has to be restarted",
         )
 
 
@@ -182,6 +193,69 @@ def _etcd(evidence: Evidence) -> Iterator[Finding]:
             f"{size(_of(evidence, 'checkpoint_bytes') or 0)}, is written beside the one before it, and when the quota "
             "is used up no change is possible",
             "start etcd's members with a larger --quota-backend-bytes, 8 GiB at most; or remove rows",
+        )
+    elif _of(evidence, "etcd_room_bytes") == 0:
+        yield Finding(
+            "etcd_no_room",
+            f"etcd has room for the next checkpoint, {size(_of(evidence, 'etcd_reserved_bytes') or 0)}, and not for "
+            "changes beside it; servers write it and make room",
+            "if it stays: start etcd's members with a larger --quota-backend-bytes, and say it with --etcd-quota",
+        )
+
+
+def _etcd_members(evidence: Evidence) -> Iterator[Finding]:
+    """Each member of the cluster, as it has told; where none answers, `_etcd` has said so."""
+    members: Mapping[str, Mapping[str, Any]] = _of(evidence, "etcd_members") or {}
+    alive = {address: one for address, one in members.items() if not one.get("silent_s")}
+    for address, one in members.items():
+        if one.get("silent_s", 0.0) > ETCD_SILENT_S_MAX:
+            yield Finding(
+                "etcd_member_down",
+                f"etcd's member {address} has not answered for {duration(one['silent_s'])}; {len(alive)} of "
+                f"{len(members)} do, and etcd needs {len(members) // 2 + 1}",
+                "systemctl status etcd, on its machine; lost for good: etcdctl member remove, then member add",
+            )
+    leaderless = [address for address, one in alive.items() if one.get("has_leader") is False]
+    if leaderless:
+        is_all = len(leaderless) == len(alive)
+        who = "no member of etcd that answers knows a" if is_all else f"etcd's member {leaderless[0]} knows no"
+        yield Finding(
+            "etcd_no_leader",
+            f"{who} leader: without one no change and no linearizable read is possible",
+            f"{ETCD_STATUS}; start the members that are down, and look at the network between them",
+        )
+    if _of(evidence, "etcd_corrupt"):
+        yield Finding(
+            "etcd_corrupt",
+            "etcd has raised the alarm CORRUPT: a member's data differ from those of others, and no change is taken",
+            "etcdctl alarm list names the member: member remove, member add, start it empty; then etcdctl alarm disarm",
+        )
+    for address, one in alive.items():
+        if one.get("behind", 0) > ETCD_BEHIND_MAX:
+            yield Finding(
+                "etcd_member_behind",
+                f"etcd's member {address} is {one['behind']:,} entries behind the others",
+                "iostat -x 1, on its machine: a slow disk; or the network to it",
+            )
+    yield from _etcd_files(alive, _of(evidence, "etcd_quota_bytes") or 0)
+
+
+def _etcd_files(members: Mapping[str, Mapping[str, Any]], quota: int) -> Iterator[Finding]:
+    for address, one in members.items():
+        length, used = one.get("file_bytes", 0), one.get("in_use_bytes", 0)
+        if quota and length > ETCD_SHARE_MAX * quota and used < ETCD_USED_SHARE_MIN * length:
+            yield Finding(
+                "etcd_fragmented",
+                f"the file of etcd's member {address} is {size(length)} long, and the quota of {size(quota)} counts "
+                f"that, though {size(used)} of it are in use",
+                f"etcdctl defrag --endpoints {address}; one member at a time: it answers nothing meanwhile",
+            )
+    versions = sorted({one["version"] for one in members.values() if one.get("version")})
+    if len(versions) > 1:
+        yield Finding(
+            "etcd_versions",
+            f"etcd's members run different versions: {', '.join(versions)}",
+            "finish the upgrade, one member after the other; kvzmq stats shows which runs what",
         )
 
 
@@ -286,8 +360,8 @@ def _old_version(evidence: Evidence) -> Iterator[Finding]:
 
 
 CHECKS: Sequence[Callable[[Evidence], Iterator[Finding]]] = (
-    _silent, _refused, _cannot_write, _damaged, _compaction, _disk_slow, _disk_filling, _etcd, _unread, _memory,
-    _descriptors, _clock, _file_system, _permissions, _old_version,
+    _silent, _refused, _cannot_write, _damaged, _compaction, _disk_slow, _disk_filling, _etcd, _etcd_members, _unread,
+    _memory, _descriptors, _clock, _file_system, _permissions, _old_version,
 )  # fmt: skip
 """All checks: first those whose findings hurt now."""
 

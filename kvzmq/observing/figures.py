@@ -129,6 +129,14 @@ def _part(name: str, value: Any) -> Any:
     return None if value is None else _spread(value)
 
 
+def _members(value: Any) -> Any:
+    return _each(_group(value), lambda _, of: _each(_group(of), _of_member))
+
+
+def _of_member(name: str, value: Any) -> Any:
+    return _text(value) if name == "version" else _number(value)
+
+
 def _bounds(value: Any) -> Any:
     return _each(_group(value), lambda _, of: _ascending(of))
 
@@ -138,6 +146,7 @@ _GROUPS: Mapping[str, Callable[[Any], Any]] = {
     "step": _parts,
     "disk": _parts,
     "bounds": _bounds,
+    "etcd_members": _members,
 }
 
 

@@ -123,7 +123,8 @@ class Scrape:
         self._warn_again_s = float("-inf")
         self._rendered: tuple[Mapping[str, Any] | None, bytes] = None, b""
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_S))
-        threading.Thread(target=self._serve, name="kvzmq-metrics", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name="kvzmq-metrics", daemon=True)
+        self._thread.start()
 
     # ---- the loop's side
 

@@ -35,6 +35,11 @@ from kvzmq.store.log import SEMANTICS, Checkpoint, Log
 from kvzmq.store.observer import Commit, StoreObserver
 from kvzmq.store.table import Table, indexes_of
 
+ROW_BYTES = 10
+DEADLINE_BYTES = 50
+"""What a checkpoint has for a row beside key and value, two headers of MessagePack, and for one with a time to live:
+its key once more and a time."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -336,6 +341,13 @@ class Store:
     def row_count(self) -> int:
         """How many rows the table has."""
         return len(self.table.rows)
+
+    @property
+    def dumped_bytes(self) -> int:
+        """About how long a checkpoint of the table is. Keys are counted by characters, so it may be longer."""
+        table = self.table
+        beside_values = ROW_BYTES * len(table.rows) + DEADLINE_BYTES * len(table.expiries)
+        return table.row_bytes + beside_values + table.sessions.bytes
 
     @property
     def session_count(self) -> int:

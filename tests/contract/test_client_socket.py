@@ -44,7 +44,7 @@ class Router:
     def open(self) -> None:
         self.socket = self._context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.RCVTIMEO, 10_000)
+        self.socket.setsockopt(zmq.RCVTIMEO, int(SLACK_S * 1000))
         self.socket.bind(self.url)
         self.url = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
 

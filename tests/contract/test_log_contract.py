@@ -7,6 +7,7 @@ last two, but for the ones that plant a fault in the log: test_etcd_log.py plant
 
 from __future__ import annotations
 
+import contextlib
 import select
 from collections.abc import Callable
 from functools import partial
@@ -42,6 +43,13 @@ def etcd_table(request: pytest.FixtureRequest) -> EtcdTable:
     return table
 
 
+def shared_groups(request: pytest.FixtureRequest) -> SharedGroups:
+    """Return groups whose logs are closed with this test."""
+    shared = SharedGroups()
+    request.addfinalizer(shared.close)
+    return shared
+
+
 @pytest.fixture(params=["file", "forgetful file", "shared", "etcd"])
 def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """A function that opens the one log of this test, again and again."""
@@ -52,8 +60,7 @@ def open_log(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
         return lambda: FileLog(disk.open())
     if request.param == "etcd":
         return etcd_table(request).open
-    shared = SharedGroups()
-    return lambda: SharedLog(shared)
+    return partial(SharedLog, shared_groups(request))
 
 
 def recovered(log: Log) -> list[Checkpoint | bytes]:
@@ -79,7 +86,9 @@ def payload(reply: Reply) -> Any:
 
 
 def test_a_new_log_is_empty(open_log: Opener) -> None:
-    assert recovered(open_log()) == []
+    log = open_log()
+    assert recovered(log) == []
+    log.close()
 
 
 def test_a_group_that_was_synced_is_yielded_by_every_recovery(open_log: Opener) -> None:
@@ -302,8 +311,7 @@ def open_shared(request: pytest.FixtureRequest) -> Opener:
     """A function that opens a log to which others append, again and again."""
     if request.param == "etcd":
         return etcd_table(request).open
-    shared = SharedGroups()
-    return lambda: SharedLog(shared)
+    return partial(SharedLog, shared_groups(request))
 
 
 @pytest.fixture
@@ -312,8 +320,8 @@ def two(open_shared: Opener) -> tuple[Store, Store]:
 
 
 @pytest.fixture
-def pair() -> tuple[Store, Store, SharedGroups]:
-    shared = SharedGroups()
+def pair(request: pytest.FixtureRequest) -> tuple[Store, Store, SharedGroups]:
+    shared = shared_groups(request)
     stores = Store(SharedLog(shared)), Store(SharedLog(shared))
     for store in stores:
         store.recover()
@@ -347,11 +355,11 @@ def test_stores_on_one_log_stay_equal_under_interleaved_commits(count: Callable[
     Turned red by executing one's own requests before the others' groups.
     """
     for seed in range(30):
-        shared = SharedGroups()
-        open_log = partial(SharedLog, shared)
-        dump = interleave(Random(seed), open_log, 100)
-        shared.checkpoint = (shared.last, dump_of(copy_of(opened(open_log).table)))
-        assert dump_of(opened(open_log).table) == dump
+        with contextlib.closing(SharedGroups()) as shared:
+            open_log = partial(SharedLog, shared)
+            dump = interleave(Random(seed), open_log, 100)
+            shared.checkpoint = (shared.last, dump_of(copy_of(opened(open_log).table)))
+            assert dump_of(opened(open_log).table) == dump
     count("interleaved commits of three stores", 3000)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.cables import HERE, THERE, cable
+from support.cables import GROUP, cable
 from support.etcd_cluster import EtcdCluster
 from support.fleet import SETTLE_S
 from support.servers import PATIENCE_S, ServerProcess, wait_until
@@ -21,6 +21,7 @@ ANSWER_S_MAX = 4.0
 """How long a server that is cut off from etcd may take to say so."""
 
 
+@pytest.mark.xdist_group(GROUP)
 @pytest.mark.parametrize("what", ["server", "node", "both"])
 def test_what_is_cut_off_refuses_or_waits_and_is_equal_again_when_healed(
     what: str, tmp_path: Path, full: bool, count: Count
@@ -32,27 +33,27 @@ def test_what_is_cut_off_refuses_or_waits_and_is_equal_again_when_healed(
     """
     cuts = 10 if full else 1
     work = Workload(clients=2, depth=2, seed=4)
-    with cable() as (there, plug):
+    with cable() as line:
         node_there = what != "server"
-        hosts = (HERE, HERE, THERE if node_there else HERE)
-        wrappers = ((), (), there if node_there else ())
+        hosts = (line.here, line.here, line.there if node_there else line.here)
+        wrappers = ((), (), line.run if node_there else ())
         with EtcdCluster(tmp_path / "etcd", hosts=hosts, wrappers=wrappers) as etcd:
             log = ("--log", etcd.url("t"), "--compact-after", "500")
             cut = ServerProcess(
-                tmp_path / "cut", *log, binds=[f"ipc://{tmp_path}/socket"], wrapper=there if what != "node" else ()
+                tmp_path / "cut", *log, binds=[f"ipc://{tmp_path}/socket"], wrapper=line.run if what != "node" else ()
             )
             with cut, ServerProcess(tmp_path / "here", *log) as here:
                 for _ in range(cuts):
                     work.connect(here.url)
                     work.run(0.3)
-                    plug(False)
+                    line.plug(False)
                     if what == "node":
                         work.run(0.5)
                     else:
                         check_cut_off(cut.url, here.url)
                     work.run(1.0)
                     work.settle(SETTLE_S)
-                    plug(True)
+                    line.plug(True)
                     wait_until(
                         lambda: is_equal(cut.url, here.url), SETTLE_S, "the same table at the server that was cut off"
                     )

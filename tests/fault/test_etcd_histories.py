@@ -20,10 +20,13 @@ from support.etcd_log import EtcdTable, FaultyClient, FaultyLog
 from kvzmq import errors
 from kvzmq.store.etcd import appends, etcd_log, feed, layout
 from kvzmq.store.etcd.appends import AppendState
-from kvzmq.store.etcd.client import EtcdClient, EtcdCompacted
+from kvzmq.store.etcd.client import EtcdClient, EtcdError
 from kvzmq.store.log import Checkpoint
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
+
+IMPATIENT_S = {"BARRIER_S_MAX": 0.2, "BARRIER_AGAIN_S_MAX": 0.05, "APPEND_S_MAX": 0.3, "LAG_S_MAX": 0.05}
+"""How long a log waits in a history; in its end it waits as long as ever, until a busy machine's etcd has answered."""
 
 
 class Member:
@@ -149,7 +152,7 @@ class History:
     def deliver_late(self, client: FaultyClient) -> None:
         """Have one of the latest transactions of a client arrive once more, or at last."""
         if client.transactions:
-            with contextlib.suppress(EtcdCompacted):  # a read of what etcd has forgotten meanwhile
+            with contextlib.suppress(EtcdError):  # a read of what etcd has forgotten meanwhile; or it was lost again
                 self.courier.transact(self.random.choice(client.transactions[-4:]))
 
     def end(self) -> list[bytes]:
@@ -189,10 +192,6 @@ def test_no_history_loses_repeats_or_hides_a_group(
     does not wait for those before it, with a missing group skipped, and with a trimmed key taken for none ever put.
     """
     for module, name, value in (
-        (etcd_log, "BARRIER_S_MAX", 0.2),
-        (etcd_log, "BARRIER_AGAIN_S_MAX", 0.05),
-        (etcd_log, "APPEND_S_MAX", 0.3),
-        (etcd_log, "LAG_S_MAX", 0.05),
         (appends, "INLINE_BYTES_MAX", 2000),
         (appends, "CHUNK_BYTES", 1000),
         (layout, "CHUNK_BYTES", 1000),
@@ -202,9 +201,12 @@ def test_no_history_loses_repeats_or_hides_a_group(
     groups = 0
     for seed in range(60 if full else 4):
         table = EtcdTable(etcd_cluster.addresses, f"{etcd_name}/{seed}")
-        history = History(table, Random(seed))
-        for _ in range(150):
-            history.step()
+        with monkeypatch.context() as impatient:
+            for name, seconds in IMPATIENT_S.items():
+                impatient.setattr(etcd_log, name, seconds)
+            history = History(table, Random(seed))
+            for _ in range(150):
+                history.step()
         groups += len(history.end())
         assert history.acknowledged and any(member.log.state is AppendState.IDLE for member in history.members)
         table.close()

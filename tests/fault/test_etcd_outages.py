@@ -172,7 +172,8 @@ def test_while_no_node_answers_a_server_answers_what_it_can(cluster: EtcdCluster
         assert applied or result[0] == errors.WriteRejected.code
         cluster.wait_until_healthy()
         served.now_s += 10
-        assert served.call(second, "lookup", "n") == (0, 1 + applied)
+        # Or a moment later: a node that was stopped may be slow, and the server refuses what it cannot vouch for.
+        served.until(lambda: served.call(second, "lookup", "n") == (0, 1 + applied))
 
 
 def test_without_room_changes_are_refused_and_reads_are_served(tmp_path: Path, etcd_name: str) -> None:
@@ -203,12 +204,12 @@ def test_a_cluster_that_asks_who_one_is_is_used_with_certificate_and_password(tm
 
         log, other = EtcdLog(client(), etcd_name), EtcdLog(client(), etcd_name)
         assert list(log.recover()) == list(other.recover()) == []
-        log.append(b"one")
-        cluster.restart()  # which forgets the tokens
         appender, reader = Appender(log), Appender(other)
+        append_until_known(appender, b"one")
+        cluster.restart()  # which forgets the tokens
         append_until_known(appender, b"two")
         reader.read()
-        assert reader.applied == [b"one", *appender.applied]
+        assert reader.applied == appender.applied and b"one" in reader.applied
         wrong = client("hunter2")
         with pytest.raises(EtcdNotAllowed) as refused:
             wrong.range(b"a")

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+from support.servers import free_port
+
 from benchmarks.run import backup
+
+
+@pytest.fixture(autouse=True)
+def has_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backup, "free_port", free_port)
 
 
 def test_a_backup_is_measured_in_its_parts() -> None:

@@ -19,7 +19,7 @@ import pytest
 import zmq
 from click.testing import Result
 from support.commands import command
-from support.servers import ServerProcess, free_port, wait_until
+from support.servers import PATIENCE_S, ServerProcess, free_port, wait_until
 from support.shared_servers import SharedServers
 from support.told import DEADLINES_S
 
@@ -154,8 +154,12 @@ def test_the_port_speaks_an_older_zeromq() -> None:
 
 
 def test_the_port_says_nothing() -> None:
-    with listening(lambda connection: threading.Event().wait(5)) as url:  # type: ignore[arg-type]
-        assert_wrong(url, re.escape("accepts the connection and says nothing"))
+    ended = threading.Event()
+    with listening(lambda connection: ended.wait(2 * PATIENCE_S)) as url:  # type: ignore[arg-type]
+        try:
+            assert_wrong(url, re.escape("accepts the connection and says nothing"))
+        finally:
+            ended.set()
 
 
 def test_the_port_hangs_up() -> None:

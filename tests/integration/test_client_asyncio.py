@@ -224,11 +224,15 @@ def test_an_idle_client_does_nothing(server: ServerProcess) -> None:
                 return select(timeout)
 
             loop._selector.select = counted  # type: ignore[attr-defined]
-            began = resource.getrusage(resource.RUSAGE_THREAD)
-            await asyncio.sleep(1.0)
-            ended = resource.getrusage(resource.RUSAGE_THREAD)
-            assert wakeups <= 5
-            assert ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime < 0.02
+            for _ in range(5):  # a busy machine may take its time until all has been answered
+                wakeups = 0
+                began = resource.getrusage(resource.RUSAGE_THREAD)
+                await asyncio.sleep(1.0)
+                ended = resource.getrusage(resource.RUSAGE_THREAD)
+                spent_s = ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
+                if wakeups <= 5 and spent_s < 0.02:
+                    return
+            raise AssertionError(f"{wakeups} wakeups and {spent_s} s of a processor in a second")
 
     run(main())
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from support.client_shells import SHELLS, open_shell
 from support.proxy import Proxy
-from support.servers import KVZMQ, PATIENCE_S, ServerProcess, free_port, wait_until
+from support.servers import KVZMQ, PATIENCE_S, ServerProcess, end_with_the_tests, free_port, line_of, wait_until
 from support.told import told
 
 import kvzmq
@@ -260,24 +260,14 @@ def test_a_catalog_says_where_the_server_is_and_where_it_has_moved(kind: str, tm
 
 def run_catalog(stack: contextlib.ExitStack) -> str:
     """Run `kvzmq catalog` on a free port until the stack ends."""
-    port = free_port()
-    process = subprocess.Popen(
-        [*KVZMQ, "catalog", "--host", "127.0.0.1", "--port", str(port)], stdout=subprocess.DEVNULL
-    )
-
-    def stop() -> None:
-        process.kill()
-        process.wait(PATIENCE_S)
-
-    stack.callback(stop)
-
-    def listens() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE_S):
-            return True
-        return False
-
-    wait_until(listens, what="the catalog")
-    return f"127.0.0.1:{port}"
+    process = stack.enter_context(
+        subprocess.Popen(
+            [*KVZMQ, "catalog", "--host", "127.0.0.1", "--port", "0"],
+            stdout=subprocess.PIPE, preexec_fn=end_with_the_tests,
+        )
+    )  # fmt: skip
+    stack.callback(process.kill)
+    return f"127.0.0.1:{int(line_of(process).removeprefix(b'Listening on port '))}"
 
 
 def test_a_server_that_is_not_there_costs_a_moment_where_there_is_another(

@@ -371,7 +371,7 @@ def test_an_unread_monitor_does_not_stop_the_process(server: ServerProcess, monk
     thread.start()
     idle = PyzmqSocket(f"tcp://127.0.0.1:{acceptor.getsockname()[1]}", zmq.Context.instance())
     try:
-        wait_until(lambda: accepted > 2500, what="2,500 connections")
+        wait_until(lambda: accepted > 2500, 5 * PATIENCE_S, what="2,500 connections")
         with kvzmq.connect(server.url) as table:
             table.ping()
         assert Change.REFUSED in {event.change for event in idle.poll_events()}

@@ -219,15 +219,21 @@ def test_an_iteration_ends_when_another_task_closes_the_watch(server: ServerProc
     async def main() -> None:
         async with kvzmq.connect_async(server.url) as table:
             watch = table.watch()
+            heard = asyncio.Event()
 
             async def close_soon() -> None:
                 await table.insert("k", 1)
-                await asyncio.sleep(0.1)
+                await heard.wait()
+                await asyncio.sleep(0.1)  # the iteration waits for the next event by now
                 await watch.close()
 
             await watch.start()
             task = asyncio.ensure_future(close_soon())
-            assert [event.key async for event in watch] == ["k"]
+            keys = []
+            async for event in watch:
+                keys.append(event.key)
+                heard.set()
+            assert keys == ["k"]
             await task
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE_S))

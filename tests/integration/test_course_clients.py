@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from support.fake_table_server import FakeTableServer
-from support.servers import PATIENCE_S, ServerProcess, wait_until
+from support.servers import PATIENCE_S, ServerProcess, free_port, wait_until
 
 CLIENTS = Path(__file__).resolve().parents[2] / "clients"
 sys.path.insert(0, str(CLIENTS))
@@ -28,6 +28,9 @@ from HashTableClient import HashTableClient  # noqa: E402
 from PerfStages import STAGES, Row  # noqa: E402
 
 RUN_TIMEOUT_S = 600.0
+
+STAGE_S = (0.3, 2.0, 8.0)
+"""How long a stage of TestPerf lasts: longer, where clients of a busy machine had hardly any time in common."""
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +133,7 @@ def test_basics_names_what_failed_and_says_so_in_its_exit_status(run: Any) -> No
 
 
 def test_basics_ends_when_no_server_comes(run: Any) -> None:
-    gone = FakeTableServer()
-    gone.close()
-    result = run("TestBasics", gone.name, "--give-up", 0.1)
+    result = run("TestBasics", f"127.0.0.1:{free_port()}", "--give-up", 0.1)
     assert result.returncode == 1
     assert result.stdout.startswith("FAIL  Unreachable: gave up on")
 
@@ -230,12 +231,14 @@ def test_perf_adds_up_several_clients_over_the_window_they_share(
 ) -> None:
     """Seen red with sums of rates that were taken each over its client's own run."""
     before = size_of(server)
-    result = run("TestPerf", name_of(server), "--clients", 3, "--seconds", 2, "--csv", tmp_path / "rows.csv")
-    assert result.returncode == 0, result.stderr
-    assert result.stderr.splitlines()[0] == "3 clients: insert lookup size query remove"
-    stages = [
-        list(rows) for _, rows in itertools.groupby(read_csv(tmp_path / "rows.csv"), lambda row: row["operation"])
-    ]
+    for seconds in STAGE_S[1:]:
+        result = run("TestPerf", name_of(server), "--clients", 3, "--seconds", seconds, "--csv", tmp_path / "rows.csv")
+        assert result.returncode == 0, result.stderr
+        assert result.stderr.splitlines()[0] == "3 clients: insert lookup size query remove"
+        found = read_csv(tmp_path / "rows.csv")
+        if all(int(row["operations"]) for row in found):
+            break
+    stages = [list(rows) for _, rows in itertools.groupby(found, lambda row: row["operation"])]
     assert [rows[0]["operation"] for rows in stages] == list(STAGES)
     for *rows, total in stages:
         assert [row["client"] for row in (*rows, total)] == ["1", "2", "3", "sum"]
@@ -254,15 +257,19 @@ def test_perf_adds_up_several_clients_over_the_window_they_share(
 def test_perf_sweeps_numbers_of_clients_and_says_where_the_sums_level_off(
     server: ServerProcess, run: Any, tmp_path: Path
 ) -> None:
-    result = run("TestPerf", name_of(server), "--sweep", "2,1", "--seconds", 0.3, "--csv", tmp_path / "rows.csv")
-    assert result.returncode == 0, result.stderr
-    last = [line.split() for line in result.stdout.split("Sums, operations/s\n\n")[1].splitlines() if line]
-    assert [line[0] for line in last] == ["clients", "1", "2", "levels"]
-    rows = read_csv(tmp_path / "rows.csv")
-    assert [row["clients"] for row in rows if row["client"] == "sum"] == ["1"] * 5 + ["2"] * 5
-    for row in rows:
-        if row["operation"] != "remove":  # which may run out of keys
-            assert float(row["seconds"]) > 0.05
+    for seconds in STAGE_S:
+        result = run(
+            "TestPerf", name_of(server), "--sweep", "2,1", "--seconds", seconds, "--csv", tmp_path / "rows.csv"
+        )
+        assert result.returncode == 0, result.stderr
+        last = [line.split() for line in result.stdout.split("Sums, operations/s\n\n")[1].splitlines() if line]
+        assert [line[0] for line in last] == ["clients", "1", "2", "levels"]
+        rows = read_csv(tmp_path / "rows.csv")
+        assert [row["clients"] for row in rows if row["client"] == "sum"] == ["1"] * 5 + ["2"] * 5
+        windows_s = [float(row["seconds"]) for row in rows if row["operation"] != "remove"]  # it may run out of keys
+        if min(windows_s) > seconds / 6:
+            return
+    raise AssertionError(f"clients that begin together share a window of {min(windows_s)} s of {seconds}")
 
 
 def test_perf_copies_started_by_hand_meet_and_share_their_windows(
@@ -432,8 +439,6 @@ def test_outliers_are_given_as_json(compacting_server: ServerProcess, run: Any) 
 
 
 def test_outliers_ends_with_a_message_when_no_server_comes(run: Any) -> None:
-    gone = FakeTableServer()
-    gone.close()
-    result = run("TestOutliers", gone.name, "--give-up", 0.1)
+    result = run("TestOutliers", f"127.0.0.1:{free_port()}", "--give-up", 0.1)
     assert result.returncode == 1
     assert result.stderr.startswith("TestOutliers: Unreachable: ")

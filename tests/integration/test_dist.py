@@ -31,7 +31,7 @@ SOURCES = (
 """What a checkout holds."""
 TIMEOUT_S = 900
 
-pytestmark = pytest.mark.xdist_group("dist")  # so that one worker builds, once
+pytestmark = pytest.mark.xdist_group(cables.GROUP)  # one worker: it also builds once
 pytest.importorskip("build", reason="`make test` installs it; by hand: pip install -e '.[test,dist]'")
 
 
@@ -129,14 +129,15 @@ def test_a_newcomer_gets_from_pip_to_a_server_that_is_secured_watched_backed_up_
     security, operations = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("security", "operations"))
     (wheel,) = dist.glob("*.whl")
     places = {
-        "10.0.0.5:5570": f"{cables.HERE}:{free_port()}", "127.0.0.1:9570": f"127.0.0.1:{free_port()}",
+        "127.0.0.1:9570": f"127.0.0.1:{free_port()}",
         "/opt/kvzmq": str(tmp_path / "kvzmq"), "kvzmq-VERSION-py3-none-any.whl": str(wheel),
         "python3 -m venv": f"{sys.executable} -m venv",
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
-        away, _ = stack.enter_context(cables.cable())
+        line = stack.enter_context(cables.cable())
+        places["10.0.0.5:5570"] = f"{line.here}:{free_port()}"
         server = stack.enter_context(contextlib.closing(Machine(tmp_path / "server", [], None)))
-        client = stack.enter_context(contextlib.closing(Machine(tmp_path / "client", away, None)))
+        client = stack.enter_context(contextlib.closing(Machine(tmp_path / "client", line.run, None)))
         type_blocks(operations, {"install": server}, places, TIMEOUT_S)
         client.type(f"export PATH={tmp_path / 'kvzmq' / 'bin'}:$PATH")
         type_blocks(security, {"server": server, "client": client}, places)

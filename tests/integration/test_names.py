@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import zmq
 from support.client_shells import SHELLS, open_shell, shell_of
-from support.servers import PATIENCE_S, ServerProcess, free_port, wait_until
+from support.servers import PATIENCE_S, ServerProcess, free_port, hold_port, wait_until
 from support.told import told
 
 import kvzmq
@@ -39,6 +39,7 @@ class Names:
     def __init__(self) -> None:
         self.port = 0
         self._end: threading.Event
+        self._held: socket.socket | None = None
         self.start()
 
     def start(self) -> None:
@@ -57,6 +58,13 @@ class Names:
     def stop(self) -> None:
         self._end.set()
         self._thread.join()
+        if self._held is None:  # else a connection of another test may be given it meanwhile
+            self._held = hold_port(self.port)
+
+    def close(self) -> None:
+        self.stop()
+        if self._held is not None:
+            self._held.close()
 
     @property
     def address(self) -> str:
@@ -92,7 +100,7 @@ class Names:
 def names() -> Iterator[Names]:
     started = Names()
     yield started
-    started.stop()
+    started.close()
 
 
 @pytest.fixture

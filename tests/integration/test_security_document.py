@@ -28,13 +28,13 @@ def bin_path(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.xdist_group(cables.GROUP)
 def test_the_five_minutes_work_as_typed_on_two_machines(tmp_path: Path, bin_path: Path) -> None:
-    address = f"{cables.HERE}:{free_port()}"
     with contextlib.ExitStack() as stack:
-        run, _ = stack.enter_context(cables.cable())
+        line = stack.enter_context(cables.cable())
         server = stack.enter_context(contextlib.closing(Machine(tmp_path / "server", [], bin_path)))
-        client = stack.enter_context(contextlib.closing(Machine(tmp_path / "client", run, bin_path)))
-        type_blocks(DOCUMENT, {"server": server, "client": client}, {"10.0.0.5:5570": address})
+        client = stack.enter_context(contextlib.closing(Machine(tmp_path / "client", line.run, bin_path)))
+        type_blocks(DOCUMENT, {"server": server, "client": client}, {"10.0.0.5:5570": f"{line.here}:{free_port()}"})
         assert "\n7\n" in client.said
         assert "knows the key of this client" in client.said
         assert "bob may not insert 'secret'" in client.said

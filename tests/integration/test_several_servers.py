@@ -37,10 +37,14 @@ def shell(request: pytest.FixtureRequest) -> str:
     return kind
 
 
-def serving(servers: SharedServers, before: list[int]) -> SharedServer:
-    """Return the server that has executed requests since."""
-    (server,) = [server for server, count in zip(servers, before) if server.server.dispatcher.requests > count]
-    return server
+def serving(servers: SharedServers, table: Any) -> SharedServer:
+    """Return the server that a client uses: on a busy machine it may have left one that was slow to answer."""
+    while True:
+        before = counts(servers)
+        table.ping()
+        found = [server for server, count in zip(servers, before) if server.server.dispatcher.requests > count]
+        if len(found) == 1:
+            return found[0]
 
 
 def counts(servers: SharedServers) -> list[int]:
@@ -63,9 +67,8 @@ def cut_off(server: SharedServer) -> None:
 def test_a_client_goes_on_at_another_server_within_its_deadline(servers: SharedServers, shell: str, fail: Any) -> None:
     """Red when Unavailable and WriteRejected were the call's errors, and when a hanging server was waited for."""
     with open_shell(shell, servers.url, TIMEOUT_S) as table:
-        before = counts(servers)
         table.increment("n")
-        fail(serving(servers, before))
+        fail(serving(servers, table))
         assert table.increment("n") == 2
         assert table.lookup("n") == 2
 
@@ -75,9 +78,8 @@ def test_a_client_that_only_reads_leaves_a_server_that_is_cut_off(servers: Share
     with kvzmq.connect(servers[0].url) as table:
         table.insert("a", 1)
     with open_shell(shell, servers.url, TIMEOUT_S) as table:
-        before = counts(servers)
         assert table.lookup("a") == 1
-        cut = serving(servers, before)
+        cut = serving(servers, table)
         cut_off(cut)
         with kvzmq.connect(next(server.url for server in servers if server is not cut)) as other:
             other.insert("a", 2)
@@ -108,9 +110,8 @@ def test_a_server_that_is_back_in_time_answers_what_was_refused(servers: SharedS
 def test_a_retry_at_another_server_gets_the_first_result(servers: SharedServers) -> None:
     """Guarantee 5. The first server executes it, and its reply is lost."""
     with kvzmq.connect(servers.url, TIMEOUT_S) as table:
-        before = counts(servers)
         table.increment("n")
-        first = serving(servers, before)
+        first = serving(servers, table)
         first.router.send = lambda peer, reply: None  # type: ignore[method-assign]
         assert table.increment("n") == 2
         assert servers.shared.last >= 3
@@ -127,6 +128,7 @@ def test_a_watch_goes_on_at_another_server_without_a_gap(
     monkeypatch.setattr(hearing, "CUT_OFF_S", 0.5)
     monkeypatch.setattr(push_channel, "SILENCE_S_MAX", HEARTBEAT_S + 1)
     with open_shell(shell, servers.url, TIMEOUT_S) as table, table.watch("k") as watch:
+        wait_until(lambda: sum(len(server.server.dispatcher.watches) > 0 for server in servers) == 1, what="the watch")
         (watching,) = [server for server in servers if len(server.server.dispatcher.watches)]
         joined = servers.add()
         with kvzmq.connect(joined.url, TIMEOUT_S) as writer:
@@ -143,9 +145,8 @@ def test_a_watch_goes_on_at_another_server_without_a_gap(
 def test_a_session_read_at_another_server_sees_what_the_client_has_written(servers: SharedServers) -> None:
     """Guarantee 16. Red when the request carried no revision: the other server had not heard of the write."""
     with kvzmq.connect(servers.url, TIMEOUT_S, reads="session") as table:
-        before = counts(servers)
         table.insert("a", 0)
-        first = serving(servers, before)
+        first = serving(servers, table)
         (second,) = [server for server in servers if server is not first]
         wait_until(lambda: second.store.revision == 1)
         second.log.is_cut_off = True  # it is behind from here on
@@ -173,10 +174,12 @@ def test_what_a_watch_has_seen_counts_for_session_reads(servers: SharedServers) 
 def test_reads_that_ask_for_less_are_answered_by_a_server_that_is_cut_off(servers: SharedServers, reads: Any) -> None:
     with kvzmq.connect(servers[0].url, TIMEOUT_S, reads=reads) as table:
         table.insert("a", 1)
-        barriers = servers[0].log.barriers
+        barriers, began_s = servers[0].log.barriers, time.monotonic()
         cut_off(servers[0])
-        assert table.lookup("a") == 1 and table.size() == 1 and list(table) == ["a"]
-        assert servers[0].log.barriers <= barriers + 1, "of the timer alone"
+        for _ in range(20):
+            assert table.lookup("a") == 1 and table.size() == 1 and list(table) == ["a"]
+        timed = 2 + (time.monotonic() - began_s) // (hearing.ASK_S / 4)
+        assert servers[0].log.barriers <= barriers + timed, "of the timer alone"
 
 
 def test_many_clients_count_exactly_while_servers_come_and_go(servers: SharedServers) -> None:
@@ -231,9 +234,8 @@ def test_a_project_leads_to_another_of_its_servers(servers: SharedServers, shell
             fields = {"type": "hashtable", "project": "robots", "port": number, "endpoint": server.url}
             catalog.catalog.update("127.0.0.1", json.dumps(fields | server.store.identity()).encode())
         with open_shell(shell, f"catalog://127.0.0.1:{catalog.port}/robots", TIMEOUT_S) as table:
-            before = counts(servers)
             table.increment("n")
-            first = serving(servers, before)
+            first = serving(servers, table)
             cut_off(first)
             assert table.increment("n") == 2
             (second,) = [server for server in servers if server is not first]

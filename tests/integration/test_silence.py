@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,28 +99,23 @@ def test_a_stopped_server_is_noticed_by_an_idle_watcher(tmp_path: Path) -> None:
         wait_until(lambda: lines.has("event 1"), what="the change made after it")
 
 
-@pytest.fixture
-def cable() -> Iterator[tuple[list[str], Callable[[bool], None]]]:
-    with cables.cable() as (run, plug):
-        yield run, plug
-
-
-def test_a_machine_that_vanished_is_noticed_on_both_sides_and_found_again(
-    tmp_path: Path, cable: tuple[list[str], Callable[[bool], None]]
-) -> None:
+@pytest.mark.xdist_group(cables.GROUP)
+def test_a_machine_that_vanished_is_noticed_on_both_sides_and_found_again(tmp_path: Path) -> None:
     """No packet tells: the cable is unplugged. Both sides notice in time, and go on when it is back."""
-    run, plug = cable
-    with ServerProcess(tmp_path / "data", "--insecure", binds=["tcp://10.77.0.1:0", "tcp://127.0.0.1:0"]) as server:
+    with (
+        cables.cable() as line,
+        ServerProcess(tmp_path / "data", "--insecure", binds=[f"tcp://{line.here}:0", "tcp://127.0.0.1:0"]) as server,
+    ):
         there, here = server.urls
-        with watcher(there, *run) as (_, lines):
+        with watcher(there, *line.run) as (_, lines):
             wait_until(lambda: watches(here) == 1, what="the watch")
-            plug(False)
+            line.plug(False)
             cut_s = time.monotonic()
             wait_until(lambda: lines.has("lost", cut_s), NOTICED_S, "the watcher's notice")
             wait_until(lambda: watches(here) == 0, NOTICED_S, "the server's notice")
             with kvzmq.connect(here) as table:
                 table.insert("seen/1", 1)
-            plug(True)
+            line.plug(True)
             wait_until(lambda: lines.has("event 1"), what="the change made meanwhile")
 
 

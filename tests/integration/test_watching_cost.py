@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+from support import cables
+from support.servers import free_port
+
 from benchmarks.run import watching
 
 SHORT = 0.3
+
+
+@pytest.fixture(autouse=True)
+def has_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "free_port", free_port)
 
 
 def test_every_watcher_is_measured_beside_nobody() -> None:
@@ -19,6 +28,7 @@ def test_watching_an_idle_server_takes_little_of_a_processor() -> None:
     assert shares["nobody"] <= max(shares.values()) < 0.05
 
 
+@pytest.mark.xdist_group(cables.GROUP)
 def test_the_page_is_weighed_and_timed() -> None:
     page = watching.measure_page()
     assert 100_000 < page.bytes < 600_000 and page.files > 5

@@ -9,6 +9,8 @@ UPKEEP = "tests/unit/test_etcd_upkeep.py::"
 COPIED = "tests/unit/test_etcd_local_copy.py::"
 FORMER = "tests/unit/test_etcd_former.py::"
 ETCD = "tests/contract/test_etcd_log.py::"
+DOCTOR = "tests/integration/test_etcd_doctor.py::"
+REAL = "tests/integration/test_etcd_upkeep_real.py::"
 
 # fmt: off
 MUTANTS = [
@@ -42,6 +44,11 @@ MUTANTS = [
         "a read on etcd without a barrier", "store/etcd/etcd_log.py",
         "            while feed.number < tail.number and self.group < tail.number:", "            while False:",
         ETCD + "test_a_read_waits_for_the_watch_and_is_refused_when_it_lags", 4,
+    ),
+    Mutant(
+        "a read on etcd that never waits for long once one has failed", "store/etcd/etcd_log.py",
+        "        is_patient = began_s >= self._patient_from_s", "        is_patient = not self._patient_from_s",
+        ETCD + "test_reads_go_on_where_etcd_answers_again_and_takes_its_time", 11,
     ),
     Mutant(
         "groups on etcd in the order of their keys", "store/etcd/reader.py",
@@ -224,12 +231,14 @@ MUTANTS = [
     ),
     Mutant(
         "a used-up quota of etcd without defragmentation", "store/etcd/space.py",
-        "            members.defragment(address)\n", "            pass\n",
+        "DEFRAGMENT_SHARE * quota_bytes:\n            members.defragment(address)\n",
+        "DEFRAGMENT_SHARE * quota_bytes:\n            pass\n",
         "tests/integration/test_etcd_upkeep_real.py::test_a_quota_that_is_used_up_is_recovered", 9,
     ),
     Mutant(
         "a used-up quota of etcd without compaction", "store/etcd/space.py",
-        "    members.compact(keys.get()[0])\n", "",
+        "    trim_by_force(keys, members, name)\n    members.compact(keys.get()[0])\n",
+        "    trim_by_force(keys, members, name)\n",
         "tests/integration/test_etcd_upkeep_real.py::test_a_quota_that_is_used_up_is_recovered", 9,
     ),
     Mutant(
@@ -258,9 +267,87 @@ MUTANTS = [
         KEPT + "test_groups_that_the_checkpoint_holds_are_trimmed_without_a_lock", 9,
     ),
     Mutant(
+        "a log that takes the room of the next checkpoint", "store/etcd/etcd_log.py",
+        "        self.reserve.admit(self.stored_bytes + stored_bytes(len(group), 1))\n", "",
+        ETCD + "test_a_group_for_which_there_is_no_room_is_refused_and_nothing_is_sent", 17,
+    ),
+    Mutant(
+        "room in etcd counted without a checkpoint", "store/etcd/upkeep.py",
+        "left_bytes = max(0, reserve.with_margin(self._checkpoint_bytes()) - written_bytes)", "left_bytes = 0",
+        UPKEEP + "test_changes_are_refused_while_there_is_room_for_a_checkpoint_and_one_is_written", 17,
+    ),
+    Mutant(
+        "room in etcd counted without what was appended since", "store/etcd/upkeep.py",
+        "grown_bytes = self._log.stored_bytes - measured.stored_bytes", "grown_bytes = 0",
+        UPKEEP + "test_changes_are_refused_while_there_is_room_for_a_checkpoint_and_one_is_written", 17,
+    ),
+    Mutant(
+        "a checkpoint that is being written needs its room twice", "store/etcd/poller.py",
+        "        return self._pieces * CHUNK_BYTES", "        return 0",
+        UPKEEP + "test_a_poll_counts_the_pieces_of_a_checkpoint_that_is_being_written", 17,
+    ),
+    Mutant(
+        "a member that does not answer for a moment has no size", "store/etcd/members.py",
+        "states = (state for state in self._states.values() if state.told_s > since_s)",
+        "states = (state for state in self._states.values() if state.answers)",
+        UPKEEP + "test_a_poll_counts_the_pieces_of_a_checkpoint_that_is_being_written", 17,
+    ),
+    Mutant(
+        "changes refused for want of room for good", "store/etcd/reserve.py",
+        "            self.is_used_up = False\n", "            pass\n",
+        UPKEEP + "test_changes_are_taken_again_when_there_is_room_for_more_than_a_handful", 17,
+    ),
+    Mutant(
+        "a checkpoint written for a handful of changes", "store/etcd/reserve.py",
+        "        elif room_bytes >= slack_bytes(quota_bytes):", "        else:",
+        UPKEEP + "test_changes_are_taken_again_when_there_is_room_for_more_than_a_handful", 17,
+    ),
+    Mutant(
+        "pages that are free in a member's file counted in any case", "store/etcd/upkeep.py",
+        "if room.growth_bytes <= reserve.slack_bytes(self._quota_bytes):", "if False:",
+        UPKEEP + "test_a_file_that_has_grown_to_the_quota_takes_no_changes_though_pages_are_free", 17,
+    ),
+    Mutant(
+        "any etcd has the quota that it has by default", "store/etcd/upkeep.py",
+        "not status.no_space and status.file_bytes > space.QUOTA_BYTES", "False",
+        UPKEEP + "test_a_file_longer_than_the_quota_that_etcd_has_by_default_shows_that_it_has_another", 17,
+    ),
+    Mutant(
+        "room made in etcd without compaction", "store/etcd/space.py",
+        "            trim(held, keys, name, head.position)\n        members.compact(keys.get()[0])\n",
+        "            trim(held, keys, name, head.position)\n",
+        REAL + "test_room_is_made_before_the_quota_is_used_up", 17,
+    ),
+    Mutant(
+        "room made in etcd without defragmentation", "store/etcd/space.py",
+        "FREED_SHARE_MIN:\n                _defragment(members, address)\n", "FREED_SHARE_MIN:\n                pass\n",
+        REAL + "test_room_is_made_before_the_quota_is_used_up", 17,
+    ),
+    Mutant(
+        "a log that goes on compacted to make room", "store/etcd/upkeep_process.py",
+        "            elif self._goes_on_behind(head):", "            elif False:",
+        REAL + "test_room_is_made_before_the_quota_is_used_up", 17,
+    ),
+    Mutant(
+        "members of etcd asked only while it has a leader", "store/etcd/poller.py",
+        "                self.members.ask()\n", "",
+        UPKEEP + "test_members_tell_of_themselves_while_etcd_answers_nothing_else", 13,
+    ),
+    Mutant(
+        "a member of etcd that knows no leader tells nothing", "store/etcd/client.py",
+        "        metadata = self._metadata[1:] if method is _STATUS else self._metadata",
+        "        metadata = self._metadata",
+        DOCTOR + "test_doctor_tells_of_members_that_are_down_of_a_missing_leader_and_of_alarms", 13,
+    ),
+    Mutant(
+        "a member of etcd that is down tells what it told", "store/etcd/members.py",
+        "                states[address] = last._replace(answers=False)\n", "                states[address] = last\n",
+        UPKEEP + "test_members_are_told_of_one_by_one", 13,
+    ),
+    Mutant(
         "a server that was stopped answers from its past", "store/etcd/etcd_log.py",
-        "            tail = read_tail(self.client, self._keys, timeout_s=self._barrier_s)",
-        "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=self._barrier_s))",
+        "            tail = read_tail(self.client, self._keys, timeout_s=wait_s)",
+        "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=wait_s))",
         "tests/fault/test_cluster_kill.py::test_a_server_that_was_stopped_answers_no_lookup_from_its_past", 4,
     ),
 ]

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from support.servers import KVZMQ, PATIENCE_S, START_TIMEOUT_S, STOP_TIMEOUT_S, end_with_the_tests
+from support.servers import KVZMQ, PATIENCE_S, START_TIMEOUT_S, STOP_TIMEOUT_S, end_with_the_tests, hold_port
 
 
 class Answer(NamedTuple):
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
 
 class DashboardProcess:
-    """One dashboard; it may be killed and started again, on the same port.
+    """One dashboard; it may be killed and started again, on the same port, which nobody else is given meanwhile.
 
     Args:
         table_url: the server that it shows
@@ -43,7 +43,8 @@ class DashboardProcess:
 
     def __init__(self, table_url: str, *options: str, global_options: Sequence[str] = ()) -> None:
         self._command = [*KVZMQ, "-c", table_url, *global_options, "dashboard", *options]
-        self._bind = "127.0.0.1:0"
+        self._held = hold_port()
+        self._bind = f"127.0.0.1:{self._held.getsockname()[1]}"
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self.url = ""
@@ -78,7 +79,6 @@ class DashboardProcess:
             assert data, f"the dashboard did not start: {seen!r} {self.stderr}"
             seen += data
         self.url = found[1].decode()
-        self._bind = urlsplit(self.url).netloc
 
     def kill(self) -> None:
         """End it by SIGKILL."""
@@ -132,6 +132,7 @@ class DashboardProcess:
 
     def close(self) -> None:
         self.kill()
+        self._held.close()
         self._stderr.close()
 
     def __enter__(self) -> DashboardProcess:

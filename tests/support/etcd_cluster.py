@@ -29,6 +29,9 @@ __all__ = ["ROOT_PASSWORD", "EtcdCluster", "EtcdFailed", "EtcdNode", "Tls", "mak
 ROOT_PASSWORD = "open sesame"
 """Of the user root, with auth."""
 
+_COMMAND_S = 60
+"""How long etcd may take to do what etcdctl asks for: by itself, etcdctl gives a busy machine 5 s."""
+
 _CTL_TIMEOUT_S = PATIENCE_S
 
 nodes_of_clients.free_port = free_port  # others are given no port of a node that is down
@@ -76,7 +79,7 @@ class EtcdCluster(EtcdNodes):
             EtcdFailed: it exited with an error
         """
         done = subprocess.run(
-            ["etcdctl", *self._ctl_options(nodes or self.nodes), *arguments],
+            ["etcdctl", "--command-timeout", f"{_COMMAND_S}s", *self._ctl_options(nodes or self.nodes), *arguments],
             input=data,
             capture_output=True,
             env=os.environ | {"ETCDCTL_API": "3"},

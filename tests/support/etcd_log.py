@@ -23,6 +23,7 @@ from kvzmq.store.etcd.client import EtcdClient, delete_op, prefix_end
 from kvzmq.store.etcd.etcd_log import EtcdLog, Found
 from kvzmq.store.etcd.layout import Keys
 from kvzmq.store.log import Checkpoint
+from support.servers import PATIENCE_S
 
 
 class Lost(grpc.RpcError):
@@ -65,13 +66,26 @@ class HeldStream:
         return self
 
     def __next__(self) -> Any:
-        response = next(self._stream)
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._cancelled or self._passes(), 60):
-                raise AssertionError("the watch was held for a minute")
-            if self._cancelled:
-                raise Lost
+        try:
+            response = next(self._stream)
+            with self._changed:
+                if not self._changed.wait_for(lambda: self._cancelled or self._passes(), PATIENCE_S):
+                    raise AssertionError(f"the watch was held for {PATIENCE_S} s")
+                if self._cancelled:
+                    raise Lost
+        except BaseException:
+            self._drain()
+            raise
         return response
+
+    def _drain(self) -> None:
+        """Take what gRPC still says of a stream that has ended: its connection stays open until then, even if closed.
+
+        With its option SingleThreadedUnaryStream, nobody else takes it: each test would leave a connection behind.
+        """
+        self._stream.cancel()
+        while self._stream._state.due:
+            self._stream._consume_next_event()
 
     def cancel(self) -> None:
         with self._changed:

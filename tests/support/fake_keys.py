@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvzmq.store.etcd.checkpoints import Found
+from kvzmq.store.etcd.checkpoints import Found, Puts, Ranges, Values
 
 
 class FakeKeys:
@@ -34,23 +34,13 @@ class FakeKeys:
         found = [Found(key, b"", self.values[key][1]) for key in keys]
         return [one for one in found if not put_until or one.put_at <= put_until][:limit]
 
-    def transact(
-        self,
-        equal: Sequence[tuple[str, bytes | None]],
-        put: Sequence[tuple[str, bytes]] = (),
-        delete: Sequence[tuple[str, str]] = (),
-    ) -> int | None:
+    def transact(self, equal: Values, put: Puts = (), delete: Ranges = ()) -> int | None:
         self.before("transact")
         if self.repeats:
             self._execute(equal, put, delete)
         return self._execute(equal, put, delete)
 
-    def _execute(
-        self,
-        equal: Sequence[tuple[str, bytes | None]],
-        put: Sequence[tuple[str, bytes]],
-        delete: Sequence[tuple[str, str]],
-    ) -> int | None:
+    def _execute(self, equal: Values, put: Puts, delete: Ranges) -> int | None:
         if any((self.values[key][0] if key in self.values else None) != value for key, value in equal):
             return None
         self.revision += 1

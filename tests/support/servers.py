@@ -25,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -77,10 +77,21 @@ _held: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody uses, and that nobody is given by chance while the tests run: see `hold_port`."""
+    """Return a TCP port that nobody uses, and that nobody is given by chance while the test runs: see `hold_port`."""
     _held.append(hold_port())
     port: int = _held[-1].getsockname()[1]
     return port
+
+
+@contextlib.contextmanager
+def giving_ports_back() -> Iterator[None]:
+    """Hold the ports that `free_port` gives here until the end, and no longer."""
+    before = len(_held)
+    try:
+        yield
+    finally:
+        while len(_held) > before:
+            _held.pop().close()
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = PATIENCE_S, what: str = "the condition") -> None:
@@ -125,7 +136,8 @@ class ServerProcess:
         data: the directory
         options: further options of `kvzmq server`
         bridge: listen on TCP too
-        binds: the endpoints; by default one on a free port, which stays the same from start to start
+        binds: the endpoints; by default one on a free port. Whoever asks for port 0 of 127.0.0.1 gets one that is the
+            server's until `close`, also while it is down
         wrapper: put before the command, for example ("strace", "-D", ...); it must become the server by exec
         environment: added to the environment
         preexec: called in the new process before the exec, for limits
@@ -156,7 +168,7 @@ class ServerProcess:
         """The bridge's port."""
         self.starts = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._held: list[socket.socket] = []  # its ports while it is down: others start servers as well
+        self._held: list[socket.socket] = []  # its ports: others start servers as well, also in the moment it ends
         self._stdout = b""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  a pipe nobody reads would stop the server
         if start:
@@ -202,6 +214,8 @@ class ServerProcess:
         self._release()
         self._stdout = b""
         self.starts += 1
+        self.binds = [self._with_port(bind) for bind in self.binds]
+        self.tcp = None if self.tcp is None else self._with_port(self.tcp)
         self._process = subprocess.Popen(
             self.command(),
             stdin=subprocess.DEVNULL,
@@ -235,7 +249,6 @@ class ServerProcess:
         if ports:
             self.port = ports[0]
             self.tcp = f"127.0.0.1:{self.port}"
-        self._give_ports_back()
 
     def start(self) -> None:
         """Start it, on the ports it had before, and wait until it listens."""
@@ -252,7 +265,6 @@ class ServerProcess:
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._process.wait(STOP_TIMEOUT_S)
-            self._hold_ports()
 
     def terminate(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
         """Ask it to stop by SIGTERM; return the exit code."""
@@ -263,24 +275,17 @@ class ServerProcess:
         """Return the exit code, negative for a signal; fails when the server goes on longer than that."""
         assert self._process is not None
         try:
-            code = self._process.wait(timeout_s)
+            return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the server had not ended after {timeout_s} s\n{self.stderr}") from None
-        self._hold_ports()
-        return code
 
-    def _hold_ports(self) -> None:
-        """Keep its ports for its next start."""
-        if not self._held:
-            ports = [int(url.rpartition(":")[2]) for url in self.urls if url.startswith("tcp://127.")]
-            for port in [*ports, *([self.port] if self.port else [])]:
-                with contextlib.suppress(OSError):  # somebody was faster, and its next start says so
-                    self._held.append(hold_port(port))
-
-    def _give_ports_back(self) -> None:
-        while self._held:
-            self._held.pop().close()
+    def _with_port(self, endpoint: str) -> str:
+        """Return an endpoint with a port of its own in place of any: nobody else is given it, not even for a moment."""
+        if endpoint not in ("tcp://127.0.0.1:0", "127.0.0.1:0"):
+            return endpoint
+        self._held.append(hold_port())
+        return f"{endpoint[:-1]}{self._held[-1].getsockname()[1]}"
 
     def restart(self) -> None:
         """Kill it and start it again."""
@@ -312,7 +317,8 @@ class ServerProcess:
     def close(self) -> None:
         """Kill it if it runs, and forget what it said."""
         self.kill()
-        self._give_ports_back()
+        while self._held:
+            self._held.pop().close()
         self._release()
         self._stderr.close()
 

@@ -42,6 +42,11 @@ class SharedGroups:
                     log.wake()
         return number
 
+    def close(self) -> None:
+        """Close the logs that are open."""
+        for log in list(self.logs):
+            log.close()
+
 
 class SharedLog:
     """One store's view of the shared groups: what it has not applied yet comes before its own."""

@@ -227,7 +227,7 @@ class Stepped:
         self._peers: list[TcpPeer | ZmqPeer] = []
         self._here, self._there = self.context.socket(zmq.PAIR), self.context.socket(zmq.PAIR)
         self._there.connect(f"tcp://127.0.0.1:{self._here.bind_to_random_port('tcp://127.0.0.1')}")
-        self._await_libzmq()  # so that they are connected, also for tests that leave no descriptors
+        self.await_libzmq()  # so that they are connected, also for tests that leave no descriptors
 
     def make_router(self, request_bytes_max: int) -> RouterTransport:
         return RouterTransport(self.context, ["tcp://127.0.0.1:0"], request_bytes_max)
@@ -272,11 +272,11 @@ class Stepped:
         """Turn the loop until nothing comes any more."""
         quiet = 0
         while quiet < 4:
-            self._await_libzmq()
+            self.await_libzmq()
             quiet = 0 if self.step() else quiet + 1
-        self._await_libzmq()
+        self.await_libzmq()
 
-    def _await_libzmq(self) -> None:
+    def await_libzmq(self) -> None:
         """Wait until libzmq's thread, which peers and server share, has moved what they had given it before.
 
         A frame goes there and back beside theirs. How long that takes is up to the machine: no time alone would tell.

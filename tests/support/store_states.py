@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +32,16 @@ def inserts(begin: int, end: int) -> list[list[list[object]]]:
     return [[["insert", f"k{n % 7}", n], ["increment", "count", 1]] for n in range(begin, end)]
 
 
+def compact(data: Path) -> None:
+    """Compact the sealed log, as the compaction's process does."""
+    with contextlib.closing(DiskDirectory(data, lock=False)) as directory:
+        compaction.compact_sealed(directory)
+
+
 def torn(data: Path) -> None:
     """A checkpoint, a log, and the beginning of a group that was never finished."""
     left_over(data)
-    compaction.compact_sealed(DiskDirectory(data, lock=False))
+    compact(data)
     with (data / "table.txn").open("ab") as file:
         file.write((data / "table.txn").read_bytes()[-60:-10])
 
@@ -45,7 +52,7 @@ def left_over(data: Path) -> None:
     store.recover()
     commit(store, *inserts(0, 5))
     store.log.seal()
-    compaction.compact_sealed(DiskDirectory(data, lock=False))
+    compact(data)
     commit(store, *inserts(5, 10))
     store.log.seal()
     commit(store, *inserts(10, 13))
@@ -109,7 +116,7 @@ def backup_of(data: Path, path: Path, groups: int = 7) -> list[bytes]:
     commit(store, *inserts(100, 100 + groups - 1))
     found = dump_of(store.table)
     store.log.seal()
-    compaction.compact_sealed(DiskDirectory(data, lock=False))
+    compact(data)
     store.close()
     shutil.copy(data / checkpoint.NAME, path)
     return found

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.curve import ALICE, BOB, BOB_AGAIN, STRANGER
+from support.logged import logged
 
 from kvzmq.protocol import operations
 from kvzmq.protocol.declaration import Operation
@@ -286,7 +287,7 @@ def test_a_broken_file_leaves_the_rights_that_were_in_force(
         assert not found.reload() and not found.changed and not found.has_changed()
     assert found.refuse(A, [decode(["insert", "x", 1])]) == ""
     assert found.refuse(B, [decode(["insert", "config/x", 1])]) != ""
-    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+    assert [record.message for record in logged(caplog) if record.levelname == "ERROR"] == [
         f"{found.trouble}; the rights that were in force before stay"
     ], "it is complained of once"
     path.write_text(f"bob {B} read config/\n")

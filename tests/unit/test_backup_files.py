@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -44,10 +45,10 @@ def test_a_backup_is_checked_while_it_is_copied(made: tuple[Path, list[bytes]]) 
 
 
 def test_a_backup_larger_than_what_is_read_at_a_time(tmp_path: Path) -> None:
-    directory = DiskDirectory(tmp_path / "large")
     sections = [b"\x92\xa4head\x84\xa8revision\1\xa7time_us\1\xa4rows\0\xa8sessions\0"]
     sections += [msgpack.encode_value(("rows", {str(number): os.urandom(3 << 20)})) for number in range(5)]
-    checkpoint.write(directory, 1, iter(sections))
+    with contextlib.closing(DiskDirectory(tmp_path / "large")) as directory:
+        checkpoint.write(directory, 1, iter(sections))
     data = (tmp_path / "large" / checkpoint.NAME).read_bytes()
     out = bytearray()
     assert backup.copy(pieces(data, 256 << 10), out.extend, "it").bytes == len(data)
@@ -114,25 +115,27 @@ def test_a_table_is_replaced_only_when_that_is_said_and_kept_then(
 def test_a_directory_in_use_is_refused(made: tuple[Path, list[bytes]], tmp_path: Path) -> None:
     data = tmp_path / "data"
     STATES["left_over"](data)
-    server = DiskDirectory(data)
-    with pytest.raises(errors.DirectoryInUse, match="in use by a kvzmq server: stop it first"):
+    with (
+        contextlib.closing(DiskDirectory(data)),
+        pytest.raises(errors.DirectoryInUse, match="in use by a kvzmq server: stop it first"),
+    ):
         restore.restore(made[0], data, replace=True)
-    server.close()
-    sealed = DiskDirectory(data, lock=False).open("table.txn.sealed")
-    assert sealed.lock(wait=False)
-    with pytest.raises(errors.DirectoryInUse, match="a compaction still works"):
-        restore.restore(made[0], data, replace=True)
-    sealed.close()
+    with (
+        contextlib.closing(DiskDirectory(data, lock=False)) as directory,
+        contextlib.closing(directory.open("table.txn.sealed")) as sealed,
+    ):
+        assert sealed.lock(wait=False)
+        with pytest.raises(errors.DirectoryInUse, match="a compaction still works"):
+            restore.restore(made[0], data, replace=True)
     restore.restore(made[0], data, replace=True)
     assert recovered(data) == made[1]
 
 
 def test_a_backup_of_the_first_semantics_is_restored(tmp_path: Path) -> None:
     """An update on a full disk may leave such a checkpoint the latest for a while."""
-    directory = DiskDirectory(tmp_path / "old")
-    write_table(
-        directory, Checkpoint(0, iter([b"\x92\xa4head\x84\xa8revision\0\xa7time_us\0\xa4rows\0\xa8sessions\0"]))
-    )
+    head = b"\x92\xa4head\x84\xa8revision\0\xa7time_us\0\xa4rows\0\xa8sessions\0"
+    with contextlib.closing(DiskDirectory(tmp_path / "old")) as directory:
+        write_table(directory, Checkpoint(0, iter([head])))
     data = bytearray((tmp_path / "old" / checkpoint.NAME).read_bytes())
     header = frames.Header(checkpoint.MAGIC, 1, bytes(data[12:28]), 0)
     data[: frames.HEADER_BYTES] = frames.encode_header(header)

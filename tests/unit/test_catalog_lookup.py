@@ -13,6 +13,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.catalogs import FIELD_NAMES, JSON_VALUES, WAIT_S, entry, http
+from support.servers import hold_port
 
 from kvzmq.catalog import (
     AnotherTable,
@@ -144,10 +145,8 @@ def test_an_answer_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_an_absent_catalog_is_unreachable(host: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    with pytest.raises(CatalogUnreachable, match=str(port)):
-        query(host, port, WAIT_S)
+    with hold_port() as held, pytest.raises(CatalogUnreachable, match=str(held.getsockname()[1])):
+        query(host, held.getsockname()[1], WAIT_S)
 
 
 @pytest.mark.parametrize("host", ["", "no\0host", "x" * 300, "bad host"])

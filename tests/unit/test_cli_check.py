@@ -618,7 +618,8 @@ def test_only_a_servers_lock_counts(built: Builder) -> None:
     fd = os.open(built.path, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_SH)  # another reader
     try:
-        assert not Reading(built.path).in_use
+        with Reading(built.path) as reading:
+            assert not reading.in_use
     finally:
         os.close(fd)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
+from support.descriptors import none_free_below
 from support.stepped import Stepped, ZmqPeer
 
 from kvzmq.server.transport import router_peers
@@ -88,16 +90,14 @@ def test_who_has_left_is_not_listed_and_a_descriptor_of_somebody_else_is_not_tak
     (seen,) = table.router._peers._seen.values()
     assert len(listed(table, peer)) == 2
     descriptor = seen.descriptor
-    other.close()
-    table.until(lambda: table.router.connections == 1)
-    decoys = [socket.socket() for _ in range(8)]
-    try:
-        assert descriptor in [decoy.fileno() for decoy in decoys], "another socket has the number"
+    with contextlib.ExitStack() as decoys, none_free_below(descriptor):
+        other.close()
+        table.until(lambda: table.router.connections == 1)
+        table.await_libzmq()  # whose thread tells of the end before it closes the socket
+        numbers = [decoys.enter_context(socket.socket()).fileno() for _ in range(8)]
+        assert descriptor in numbers, "another socket has the number"
         assert seen.open() is None and seen.is_gone
         assert [one["requests"] for one in listed(table, peer)] == [2]
-    finally:
-        for decoy in decoys:
-            decoy.close()
 
 
 def test_who_has_left_without_an_address_is_forgotten(table: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from kvzmq.dashboard.turns import Busy, Turns
 
 ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 ANSWER_BYTES = 32 << 20
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 Peer = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -45,6 +45,12 @@ def healthy(**changes: Any) -> Evidence:
     return evidence
 
 
+def members(**changes: dict[str, Any]) -> dict[str, Any]:
+    """Three members of etcd without trouble, but for the changes."""
+    one = {"silent_s": 0.0, "version": "3.4.23", "has_leader": True, "behind": 0, "file_bytes": GIB // 2}
+    return {f"{name}:2379": one | {"in_use_bytes": GIB // 2} | changes.get(name, {}) for name in "abc"}
+
+
 def syncs(recent_s: float, first_s: float | None, count: int = 500) -> dict[str, Any]:
     first = None if first_s is None else {"count": 200, "p99_s": first_s}
     return {"sync_recent": {"count": count, "p99_s": recent_s}, "sync_first": first}
@@ -75,6 +81,31 @@ def test_a_server_without_trouble_has_no_finding() -> None:
         ({"etcd_in_use_bytes": 2 * GIB, "etcd_quota_bytes": 2 * GIB}, "etcd_filling", ["2.0 GiB of etcd"]),
         ({"etcd_no_space": True, "etcd_quota_bytes": 2 * GIB}, "etcd_full", ["2.0 GiB is used up"]),
         ({"etcd_trouble": "deadline exceeded"}, "etcd_silent", ["no answer", "deadline exceeded"]),
+        (
+            {"storage_trouble": "not applied: no answer", "log_shared": True},
+            "cannot_write",
+            ["changes are refused", "no answer"],
+        ),
+        ({"etcd_room_bytes": 0, "etcd_reserved_bytes": GIB}, "etcd_no_room", ["next checkpoint, 1.0 GiB"]),
+        (
+            {"etcd_members": members(b={"silent_s": 70.0})},
+            "etcd_member_down",
+            ["member b:2379 has not answered for 1 min", "2 of 3 do", "needs 2"],
+        ),
+        (
+            {"etcd_members": members(a={"has_leader": False}, b={"has_leader": False}, c={"has_leader": False})},
+            "etcd_no_leader",
+            ["no member of etcd that answers knows a leader"],
+        ),
+        ({"etcd_members": members(c={"has_leader": False})}, "etcd_no_leader", ["member c:2379 knows no leader"]),
+        ({"etcd_members": members(), "etcd_corrupt": True}, "etcd_corrupt", ["alarm CORRUPT"]),
+        ({"etcd_members": members(a={"behind": 5000})}, "etcd_member_behind", ["a:2379 is 5,000 entries behind"]),
+        (
+            {"etcd_members": members(a={"file_bytes": 2 * GIB}), "etcd_quota_bytes": 2 * GIB},
+            "etcd_fragmented",
+            ["member a:2379 is 2.0 GiB long", "512.0 MiB of it are in use"],
+        ),
+        ({"etcd_members": members(a={"version": "3.5.9"})}, "etcd_versions", ["3.4.23, 3.5.9"]),
         ({"disk_free_bytes": 15 * GIB, "checkpoint_bytes": 10 * GIB}, "disk_filling", ["22.0 GiB more"]),
         (
             {"clients": [client(unread_bytes=5 << 20)]},
@@ -119,6 +150,10 @@ def test_what_is_wrong_is_said_in_a_sentence_with_a_command(
         {"clients": [client(unread_bytes=1 << 20), client(unread_bytes=None)]},
         {"memory_limit_bytes": None},
         {"version": "99.0.0"},
+        {"etcd_members": members(), "etcd_quota_bytes": 2 * GIB, "etcd_room_bytes": 1},
+        {"etcd_members": members(b={"silent_s": 4.0}, c={"behind": 999})},  # it defragments, or was asked later
+        {"etcd_members": members(a={"file_bytes": GIB}), "etcd_quota_bytes": 2 * GIB},  # free pages are used again
+        {"etcd_members": {"a:2379": {"silent_s": 1.0}}},  # it has never answered, and was asked just now
         {"table_time_s": NOW_S + 4},
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,15 +55,17 @@ def keys() -> FakeKeys:
 
 
 @pytest.fixture
-def file_of(tmp_path: Path) -> Callable[[bytes], DiskFile]:
+def file_of(tmp_path: Path) -> Iterator[Callable[[bytes], DiskFile]]:
     directory = DiskDirectory(tmp_path / "files")
+    with contextlib.ExitStack() as stack:
+        stack.callback(directory.close)
 
-    def make(content: bytes) -> DiskFile:
-        file = directory.create("file")
-        file.write(0, content)
-        return file
+        def make(content: bytes) -> DiskFile:
+            file = stack.enter_context(contextlib.closing(directory.create("file")))
+            file.write(0, content)
+            return file
 
-    return make
+        yield make
 
 
 FileOf = Callable[[bytes], DiskFile]
@@ -85,9 +87,7 @@ def read(keys: FakeKeys, file_of: FileOf) -> bytes | None:
         return None
     file = file_of(b"")
     download(keys, NAME, head, file)
-    found = file.read(0, file.size())
-    file.close()
-    return found
+    return file.read(0, file.size())
 
 
 def test_a_checkpoint_is_read_as_it_was_written_in_pieces_that_etcd_takes(keys: FakeKeys, file_of: FileOf) -> None:

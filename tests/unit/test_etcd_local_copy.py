@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from random import Random
 
@@ -31,12 +32,10 @@ LINEAGE = b"L" * 16
 def put(keys: FakeKeys, path: Path, group: int) -> Head:
     """Write a checkpoint to etcd."""
     path.mkdir(exist_ok=True)
-    directory = DiskDirectory(path, lock=False)
-    checkpoint.write(directory, group, [b"section %d" % group])
-    with lock(keys, NAME) as held:
-        head = upload(held, keys, NAME, directory.open(checkpoint.NAME), Content(group, group, 0, 0))
-    directory.close()
-    return head
+    with contextlib.closing(DiskDirectory(path, lock=False)) as directory:
+        checkpoint.write(directory, group, [b"section %d" % group])
+        with contextlib.closing(directory.open(checkpoint.NAME)) as file, lock(keys, NAME) as held:
+            return upload(held, keys, NAME, file, Content(group, group, 0, 0))
 
 
 def test_the_newest_checkpoint_is_fetched_once_and_is_the_only_one_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -18,12 +19,14 @@ def test_a_short_write_goes_on_until_all_is_written(tmp_path: Path, monkeypatch:
     """Guarantee 1. Turned red by taking the first pwrite for all of it."""
     usual = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: usual(fd, bytes(data)[:7], offset))
-    file = DiskDirectory(tmp_path).create("file")
     data = bytes(range(256))
-    file.write(3, data)
-    assert file.read(0, 1000) == b"\0\0\0" + data and file.size() == 259
-    assert file.read(250, 1000) == data[247:] and file.read(259, 10) == b""
-    file.close()
+    with (
+        contextlib.closing(DiskDirectory(tmp_path)) as directory,
+        contextlib.closing(directory.create("file")) as file,
+    ):
+        file.write(3, data)
+        assert file.read(0, 1000) == b"\0\0\0" + data and file.size() == 259
+        assert file.read(250, 1000) == data[247:] and file.read(259, 10) == b""
 
 
 def test_directory_and_files_are_the_owners_alone(tmp_path: Path) -> None:
@@ -53,6 +56,7 @@ def test_a_file_s_lock_is_held_by_one_until_it_is_closed(tmp_path: Path) -> None
     one.close()
     assert other.lock(wait=True)
     other.close()
+    directory.close()
 
 
 def test_every_directory_that_leads_to_the_table_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,8 +87,10 @@ def test_names_come_and_go(tmp_path: Path) -> None:
     directory.rename("one", "two")
     directory.sync()
     assert not directory.exists("one") and directory.exists("two")
-    assert directory.open("two").read(0, 9) == b"123"
-    assert directory.create("two").size() == 0
+    with contextlib.closing(directory.open("two")) as file:
+        assert file.read(0, 9) == b"123"
+    with contextlib.closing(directory.create("two")) as file:
+        assert file.size() == 0
     directory.unlink("two")
     directory.unlink("two")
     assert not directory.exists("two")

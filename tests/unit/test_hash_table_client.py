@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from support import fake_table_server as fake
 from support.fake_table_server import FakeTableServer
+from support.servers import PATIENCE_S, hold_port
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients"))
 
@@ -40,6 +42,15 @@ class Pauses(list[float]):
 @pytest.fixture
 def server() -> Iterator[FakeTableServer]:
     with FakeTableServer() as server:
+        yield server
+
+
+@pytest.fixture
+def gone() -> Iterator[FakeTableServer]:
+    """A server that is no longer there, and whose port nobody else is given."""
+    with hold_port() as held:
+        server = FakeTableServer(port=held.getsockname()[1])
+        server.close()
         yield server
 
 
@@ -264,9 +275,7 @@ def test_a_server_that_comes_back_on_another_port_is_found_again(pauses: Pauses,
     assert second.methods() == ["lookup", "remove"]
 
 
-def test_a_server_that_is_down_at_first_is_waited_for(pauses: Pauses, told: list[str]) -> None:
-    gone = FakeTableServer()
-    gone.close()
+def test_a_server_that_is_down_at_first_is_waited_for(gone: FakeTableServer, pauses: Pauses, told: list[str]) -> None:
     back: list[FakeTableServer] = []
 
     def bring_back() -> None:
@@ -462,9 +471,9 @@ def test_a_server_that_forgets_every_session_is_reported_in_the_end(server: Any,
 
 
 @pytest.mark.parametrize("sessions", [True, False])
-def test_giving_up_on_a_write_that_was_never_sent_says_nothing_was_changed(sessions: bool, connect: Any) -> None:
-    gone = FakeTableServer()
-    gone.close()
+def test_giving_up_on_a_write_that_was_never_sent_says_nothing_was_changed(
+    sessions: bool, gone: FakeTableServer, connect: Any
+) -> None:
     with pytest.raises(Unreachable, match=r"gave up on .* after 0.5 s: .*refused"):
         connect(gone, give_up_s=0.5, sessions=sessions).insert("a", 1)
 
@@ -646,16 +655,18 @@ def test_a_catalog_that_refuses_is_a_reason_to_wait(catalog: Catalog) -> None:
         module.find_in_catalog("p")
 
 
-def test_a_catalog_that_is_down_is_named_with_its_address(catalog: Catalog) -> None:
-    port = catalog.server.server_port
-    catalog.server.server_close()
-    with pytest.raises(OSError, match=f"no answer from the catalog at 127.0.0.1:{port}"):
-        module.find_in_catalog("p")
+def test_a_catalog_that_is_down_is_named_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold_port() as held:
+        port = held.getsockname()[1]
+        monkeypatch.setenv("CATALOG_HOST", "127.0.0.1")
+        monkeypatch.setenv("CATALOG_PORT", str(port))
+        with pytest.raises(OSError, match=f"no answer from the catalog at 127.0.0.1:{port}"):
+            module.find_in_catalog("p")
 
 
-def test_the_name_is_tried_where_the_address_does_not_answer(catalog: Catalog, server: Any, pauses: Pauses) -> None:
-    gone = FakeTableServer()
-    gone.close()
+def test_the_name_is_tried_where_the_address_does_not_answer(
+    catalog: Catalog, server: Any, gone: FakeTableServer, pauses: Pauses
+) -> None:
     catalog.list(entry(address="", name="127.0.0.1", port=server.port))
     with HashTableClient("p", pause=pauses) as table:
         assert table.size() == 0
@@ -671,14 +682,22 @@ class _scripted_server:
         self._serve = serve
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.name = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._connections: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
 
     def __enter__(self) -> _scripted_server:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads[0].start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._threads[0].join(PATIENCE_S)
+        for connection in self._connections:
+            with contextlib.suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
 
     def _accept(self) -> None:
         while True:
@@ -686,7 +705,9 @@ class _scripted_server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+            self._connections.append(connection)
+            self._threads.append(threading.Thread(target=self._converse, args=(connection,), daemon=True))
+            self._threads[-1].start()
 
     def _converse(self, connection: socket.socket) -> None:
         try:

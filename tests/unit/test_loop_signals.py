@@ -57,7 +57,7 @@ def test_a_signal_among_requests_is_read_with_the_first_step_that_has_none(
 
     def turn(timeout_s: float) -> int:
         if not taken:
-            assert table.router._socket.poll(20_000)
+            assert table.router._socket.poll(60_000)
             signal.raise_signal(signal.SIGUSR1)
         elif len(taken) == 3:
             woken.append(bool(server._poller.poll(0)))

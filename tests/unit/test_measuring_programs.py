@@ -184,14 +184,19 @@ def test_a_run_has_a_row_for_each_stage_and_leaves_no_rows_behind(seconds: float
     assert table == {"others": {}}
 
 
-def test_rows_that_there_was_no_time_to_remove_are_removed_afterwards() -> None:
-    class SlowToRemove(LossyTable):
-        removed = 0
+def test_rows_that_there_was_no_time_to_remove_are_removed_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_ns = 0
 
+    def tick(passed_ns: int = MS) -> int:
+        nonlocal now_ns
+        now_ns += passed_ns
+        return now_ns
+
+    monkeypatch.setattr(time, "monotonic_ns", tick)
+
+    class SlowToRemove(LossyTable):
         def remove(self, key: str) -> None:
-            self.removed += 1
-            if self.removed < 4:
-                time.sleep(0.3)
+            tick(300 * MS)
             super().remove(key)
 
     table = SlowToRemove()

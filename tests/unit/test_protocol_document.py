@@ -159,7 +159,7 @@ def test_the_client_of_the_document_works_and_retries(monkeypatch: pytest.Monkey
                     client.call("lookup", "ghost")
                 with pytest.raises(RuntimeError):
                     client.call("frobnicate")
-                client.socket.close()
+                client.socket.context.destroy(linger=0)
             except BaseException as error:
                 failed.append(error)
 

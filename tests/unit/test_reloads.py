@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from support.logged import logged
 
 from kvzmq.errors import InvalidRequest
 from kvzmq.server.reloads import Reloads
@@ -41,7 +42,7 @@ def test_every_hook_is_called_and_the_log_says_what_each_did(caplog: pytest.LogC
     hook("five", "log-level is debug")
     reloads.run()
     assert order == ["begin", "one", "two", "three", "four", "five", "end"]
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+    assert [(record.levelname, record.getMessage()) for record in logged(caplog)] == [
         ("ERROR", "SIGHUP: one not reloaded, what it was stays: line 3 is nonsense"),
         ("ERROR", "SIGHUP: two not reloaded, what it was stays: [Errno 13] Permission denied"),
         ("ERROR", "SIGHUP: three not reloaded, what it was stays: no"),
@@ -54,7 +55,7 @@ def test_a_reload_that_changes_nothing_says_so(caplog: pytest.LogCaptureFixture)
     reloads = Reloads()
     reloads.add("settings", lambda: None)
     reloads.run()
-    assert [record.getMessage() for record in caplog.records] == ["SIGHUP: nothing to reload has changed"]
+    assert [record.getMessage() for record in logged(caplog)] == ["SIGHUP: nothing to reload has changed"]
 
 
 def test_a_bug_in_a_hook_is_not_hidden() -> None:

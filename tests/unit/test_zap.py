@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import zmq
 from support.curve import ALICE, BOB, OTHER_SERVER, SERVER, STRANGER, Keys
+from support.logged import logged
 from support.servers import wait_until
 from zmq.utils import z85
 
@@ -128,7 +129,7 @@ def test_an_unknown_key_is_refused_and_told(listen: Callable[..., Listener], cap
     listener.until(lambda: listener.received)
     assert listener.received == [(b"hello", ALICE.public)]
     assert listener.zap.stats() == {"connections_admitted": 1, "connections_refused": 1}
-    assert [record.message for record in caplog.records] == [
+    assert [record.message for record in logged(caplog)] == [
         f"refused a connection from 127.0.0.1: unknown key {STRANGER.public}"
     ]
 
@@ -223,7 +224,7 @@ def test_a_step_decides_on_so_many_and_the_log_has_one_line_of_all_that_are_refu
     assert listener.zap.drain() == DRAIN_MAX
     listener.now_s = LOG_S
     listener.until(lambda: listener.zap.stats()["connections_refused"] == 2 * DRAIN_MAX)
-    assert [record.message.partition(":")[0] for record in caplog.records] == [
+    assert [record.message.partition(":")[0] for record in logged(caplog)] == [
         "refused a connection from 127.0.0.1",
         f"refused {DRAIN_MAX} connections, the latest from 127.0.0.1",
     ]

@@ -18,7 +18,7 @@ from kvzmq.client.core import zmtp
 from kvzmq.client.core.zmtp import Connection, Kind, State
 
 BYTES_MAX = 1000
-WAIT_S = 10
+WAIT_S = 60
 GREETING_3_0 = (
     b"\xff\x00\x00\x00\x00\x00\x00\x00\x01\x7f\x03\x00NULL\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
     b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
@@ -462,13 +462,19 @@ def test_a_peer_that_sends_anything_from_the_start_is_not_taken_for_a_server(nam
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """Return how much memory was in use at most while `work` ran, beyond what was before."""
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    """Return how much memory was in use at most while `work` ran, beyond what was before: the least of three times.
+
+    What other threads of the process take meanwhile counts as well.
+    """
+    peaks = []
+    for _ in range(3):
+        tracemalloc.start()
+        try:
+            work()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return min(peaks)
 
 
 @pytest.mark.parametrize(
@@ -506,9 +512,14 @@ def test_a_frame_is_copied_a_bounded_number_of_times() -> None:
 
 
 def test_a_length_beyond_the_limit_reserves_nothing() -> None:
-    connection = opened()
-    assert peak_bytes(lambda: connection.receive_data(frame(b"", length=1 << 30))) < 65536
-    assert connection.error is not None and connection.error.kind is Kind.TOO_LARGE
+    refused: list[Connection] = []
+
+    def work() -> None:
+        refused.append(opened())
+        refused[-1].receive_data(frame(b"", length=1 << 30))
+
+    assert peak_bytes(work) < 65536
+    assert [connection.error and connection.error.kind for connection in refused] == [Kind.TOO_LARGE] * 3
 
 
 # ---- libzmq

@@ -19,7 +19,7 @@ _NEEDS = ("starlette", "uvicorn", "nicegui")
 @click.command(cls=TableCommand)
 @click.option(
     "--bind",
-    type=Address(),
+    type=Address(host_default=None),
     default="127.0.0.1:5580",
     show_default=True,
     metavar="HOST:PORT",
@@ -51,7 +51,7 @@ _NEEDS = ("starlette", "uvicorn", "nicegui")
 )
 @click.option(
     "--catalog",
-    type=Address(),
+    type=Address(host_default=None),
     metavar="HOST:PORT",
     help="The catalog whose servers are shown.  [default: CATALOG_HOST and CATALOG_PORT, or 127.0.0.1:9097]",
 )

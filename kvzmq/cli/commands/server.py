@@ -163,7 +163,7 @@ def _option(*names: str, **settings: Any) -> Callable[[F], F]:
     type=Size(1 << 20, 1 << 40),
     default="2G",
     show_default=True,
-    help="The --quota-backend-bytes of etcd's members, to be warned in time; from 3.6 on they tell.",
+    help="The --quota-backend-bytes of etcd's members, to keep room for checkpoints; from 3.6 on they tell.",
 )
 @_option(
     "--etcd-margin",

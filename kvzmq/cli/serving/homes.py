@@ -150,11 +150,13 @@ class ClusterHome:
         succeed(self._cluster, name, self.log.server, self._copy.path)
 
     def compactor(self, store: Store, after_records: int | None, after_bytes: int | None) -> Compaction:
-        from kvzmq.store.etcd.upkeep import Lookout, Upkeep
+        from kvzmq.store.etcd.poller import Poller
+        from kvzmq.store.etcd.upkeep import Upkeep
 
+        poller = Poller(self._cluster, self._cluster, self._settings.name, lambda: self.log.stored_bytes)
         return Upkeep(
-            store, self.log, Lookout(self._cluster, self._cluster, self._settings.name), self._copy, self._settings,
-            self._generation, self._kept.head, after_records, after_bytes,
+            store, self.log, poller, self._copy, self._settings, self._generation, self._kept.head,
+            after_records, after_bytes,
         )  # fmt: skip
 
     def close(self) -> None:

@@ -141,9 +141,8 @@ class Resolver:
             return [Address(family, place) for family, _, _, _, place in found]
         except (socket.gaierror, UnicodeError):
             pass  # no address but a name
-        self._under_way = [
-            each for each in self._under_way if each.thread.is_alive()
-        ]  # none of a forked child's parent
+        # None of a forked child's parent is alive there.
+        self._under_way = [each for each in self._under_way if each.thread.is_alive()]
         if len(self._under_way) >= LOOKUPS_MAX:
             raise OSError(errno.EAGAIN, f"{LOOKUPS_MAX} lookups of names are under way, and nothing answers them")
         lookup = Lookup(host, port, self._look_up)

@@ -106,9 +106,8 @@ class Event(enum.Enum):
     """It is closed: by its peer, by a limit, or with the server."""
 
 
-READING, READY, PAUSED, CLOSING, DRAINING, CLOSED = (
-    State  # by these names: before 3.12 a member by its class takes 0.05 us
-)
+# By these names: before Python 3.12 to look a member up by its class takes 0.05 us.
+READING, READY, PAUSED, CLOSING, DRAINING, CLOSED = State
 _INPUT, _NO_INPUT, _OVER_LIMIT, _END_TAKEN, _SHUT, _CLOSE = Event
 
 TRANSITIONS: dict[State, dict[Event, State]] = {
@@ -143,6 +142,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     },
     CLOSED: {},
 }
+"""Which event leads from which state to which; any other event is a fault of ours."""
 
 
 class StepInput:

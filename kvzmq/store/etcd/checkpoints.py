@@ -60,6 +60,16 @@ class Found(NamedTuple):
     put_at: int
 
 
+Values = Sequence[tuple[str, Union[bytes, None]]]
+"""Keys and the values that they are to have, None for a key that is to be absent."""
+
+Puts = Sequence[tuple[str, bytes]]
+"""Keys and their new values."""
+
+Ranges = Sequence[tuple[str, str]]
+"""Ranges of keys, each from its first key to the one before its second."""
+
+
 class Keys(Protocol):
     """What is asked of etcd here. Each call is bounded in time, and raises EtcdError when it has no answer.
 
@@ -77,16 +87,8 @@ class Keys(Protocol):
             put_until: only those put at this revision or before, if not 0
         """
 
-    def transact(
-        self,
-        equal: Sequence[tuple[str, bytes | None]],
-        put: Sequence[tuple[str, bytes]] = (),
-        delete: Sequence[tuple[str, str]] = (),
-    ) -> int | None:
-        """Delete and put if the keys of `equal` have these values, None for an absent one; else return None.
-
-        Args:
-            delete: ranges, each from its first key to the one before its second
+    def transact(self, equal: Values, put: Puts = (), delete: Ranges = ()) -> int | None:
+        """Delete and put if the keys of `equal` have these values; else return None.
 
         Returns:
             etcd's revision after that
@@ -256,9 +258,9 @@ class Lock:
 
     def transact(
         self,
-        put: Sequence[tuple[str, bytes]] = (),
-        delete: Sequence[tuple[str, str]] = (),
-        equal: Sequence[tuple[str, bytes | None]] = (),
+        put: Puts = (),
+        delete: Ranges = (),
+        equal: Values = (),
         release: bool = False,
     ) -> int:
         """Put and delete if the lock is still ours; returns etcd's revision.
@@ -335,16 +337,18 @@ def _take(
         sleep(min(1.0, stale_s / 4))
 
 
-def upload(
-    held: Lock, keys: Keys, name: str, file: File, content: Content, pace: Callable[[float], object] = time.sleep
-) -> Head:
+Pace = Callable[[float], object]
+"""Waits so many seconds, or not."""
+
+
+def upload(held: Lock, keys: Keys, name: str, file: File, content: Content, pace: Pace = time.sleep) -> Head:
     """Make the content of `file` the checkpoint of a table, in place of the one there is.
 
     Between pieces as long a pause is made as the latest one took, so that half of etcd is left to the log.
 
     Args:
         content: what is in it
-        pace: waits so many seconds
+        pace: makes the pauses
 
     Raises:
         LockLost: another server is at work, or has written a later checkpoint: nothing has changed

@@ -57,6 +57,9 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("SingleThreadedUnaryStream", 1),  # whoever reads a watch waits for it, without a thread between
 ]
 
+_HAS_LEADER = ("hasleader", "true")
+"""Of a call that a member is to refuse when it knows no leader; first in the metadata."""
+
 Response = TypeVar("Response")
 Call = tuple[str, Callable[[Any], bytes], Callable[[bytes], Any]]
 
@@ -123,6 +126,7 @@ _BY_DETAILS: tuple[tuple[str, type[EtcdError]], ...] = (
     ("message larger than max", EtcdTooLarge),
     ("database space exceeded", EtcdNoSpace),
     ("too many requests", EtcdRefused),
+    ("auth: permission denied", EtcdNotAllowed),  # of what is asked of a member
 )
 """What the text of an error says; etcd uses one status code for several."""
 
@@ -183,7 +187,7 @@ class EtcdClient:
         self._channels: dict[str, grpc.Channel] = {}
         self._calls: dict[tuple[str, str], Any] = {}
         self._current = 0  # which address is asked first
-        self._metadata: tuple[tuple[str, str], ...] = (("hasleader", "true"),)
+        self._metadata: tuple[tuple[str, str], ...] = (_HAS_LEADER,)
         self._authenticated = self._security.user is None
 
     def __repr__(self) -> str:
@@ -397,7 +401,9 @@ class EtcdClient:
         call = self._call_of(address, method)
         if method is _LEASE_KEEP_ALIVE:
             return next(call(iter((request,)), timeout=timeout_s, metadata=self._metadata))
-        return call(request, timeout=timeout_s, metadata=self._metadata)
+        # A member that knows no leader tells of itself all the same, and refuses everything else at once.
+        metadata = self._metadata[1:] if method is _STATUS else self._metadata
+        return call(request, timeout=timeout_s, metadata=metadata)
 
     def _authenticate(self, address: str | None = None, timeout_s: float | None = None) -> None:
         """Get a token, if there is a user and none was got yet.
@@ -420,7 +426,7 @@ class EtcdClient:
                 refused = EtcdNotAllowed if isinstance(found, EtcdRefused) else EtcdUnreachable
                 raise (found if isinstance(found, EtcdUnreachable) else refused(str(found))) from error
             token = ""
-        self._metadata = (("hasleader", "true"), ("token", token)) if token else (("hasleader", "true"),)
+        self._metadata = (_HAS_LEADER, ("token", token)) if token else (_HAS_LEADER,)
         self._authenticated = True
 
     def _call_of(self, address: str, method: Call) -> Any:

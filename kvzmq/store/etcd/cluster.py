@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from kvzmq.store.etcd import messages_pb2 as pb
-from kvzmq.store.etcd.checkpoints import Found
+from kvzmq.store.etcd.checkpoints import Found, Puts, Ranges, Values
 from kvzmq.store.etcd.client import (
     EtcdClient,
     EtcdCompacted,
@@ -65,12 +65,7 @@ class Cluster:
         kvs = response.responses[0].response_range.kvs
         return [Found(kv.key.decode(), b"", kv.mod_revision) for kv in kvs]
 
-    def transact(
-        self,
-        equal: Sequence[tuple[str, bytes | None]],
-        put: Sequence[tuple[str, bytes]] = (),
-        delete: Sequence[tuple[str, str]] = (),
-    ) -> int | None:
+    def transact(self, equal: Values, put: Puts = (), delete: Ranges = ()) -> int | None:
         """Delete and put if keys have these values; see Keys.transact."""
         response = self._client.txn(
             [_is(key, value) for key, value in equal],
@@ -91,7 +86,7 @@ class Cluster:
     # ---- members
 
     def status(self, address: str) -> Status:
-        """Return what a member says of its file."""
+        """Return what a member says of its file and itself."""
         return status_of(self._client.status(address, timeout_s=STATUS_S_MAX))
 
     def index_at(self, revision: int) -> int:
@@ -131,12 +126,17 @@ class Cluster:
 
 
 def status_of(response: pb.StatusResponse) -> Status:
-    """Return what a member's answer says of its file."""
+    """Return what a member's answer says; alarms are among its errors, as text."""
     return Status(
-        response.dbSize,
-        response.dbSizeInUse,
-        response.dbSizeQuota,
-        any("NOSPACE" in error for error in response.errors),
+        file_bytes=response.dbSize,
+        in_use_bytes=response.dbSizeInUse,
+        quota_bytes=response.dbSizeQuota,
+        no_space=any("NOSPACE" in error for error in response.errors),
+        is_corrupt=any("CORRUPT" in error for error in response.errors),
+        version=response.version,
+        has_leader=response.leader != 0,
+        leads=response.leader == response.header.member_id,
+        applied=response.raftAppliedIndex,
     )
 
 

@@ -25,6 +25,7 @@ from kvzmq.store.etcd.client import (
 from kvzmq.store.etcd.feed import Bell, Feed
 from kvzmq.store.etcd.layout import Keys
 from kvzmq.store.etcd.reader import Group, Tail, find_position, read_groups, read_tail
+from kvzmq.store.etcd.reserve import Reserve, stored_bytes
 from kvzmq.store.log import SEMANTICS, Checkpoint
 
 APPEND_S_MAX = 1.0
@@ -33,6 +34,11 @@ APPEND_S_MAX = 1.0
 BARRIER_S_MAX = 0.5
 BARRIER_AGAIN_S_MAX = 0.1
 """How long a barrier waits; and the next ones, after one has failed, until one succeeds."""
+
+BARRIER_PATIENT_EVERY_S = 2.0
+"""How often one of these waits for BARRIER_S_MAX all the same: etcd may answer again, and take longer than the others
+wait.
+"""
 
 LAG_S_MAX = 0.3
 """How long a watch may lag behind what the cluster has, before another member is asked for one."""
@@ -87,6 +93,8 @@ class EtcdLog:
         """Etcd's revision when that was put."""
         self.log_bytes = 0
         """How many bytes of groups were returned or appended."""
+        self.reserve = Reserve()
+        """Refuses to append what there is no room for; its upkeep tells how much there is."""
         self.client = client
         self._keys = Keys(name)
         self._appends = Appends(client, self._keys, self.server)
@@ -95,7 +103,7 @@ class EtcdLog:
         self._bell = Bell()
         self._cluster_id = 0
         self._arrived: deque[Group] = deque()  # taken from the feed, and not returned yet
-        self._barrier_s = BARRIER_S_MAX
+        self._patient_from_s = 0.0  # from when on a barrier waits for BARRIER_S_MAX, `time.monotonic`
 
     # ---- recovery
 
@@ -143,6 +151,11 @@ class EtcdLog:
     # ---- appending
 
     @property
+    def stored_bytes(self) -> int:
+        """How much the members' files have grown at most by the groups returned or appended; see `reserve`."""
+        return stored_bytes(self.log_bytes, self.group)
+
+    @property
     def state(self) -> AppendState:
         """What is known of the latest append."""
         return self._appends.state
@@ -155,6 +168,7 @@ class EtcdLog:
             feed = self._following()
         except errors.LogTrimmed as error:
             raise errors.WriteRejected(f"not applied: {error}") from error
+        self.reserve.admit(self.stored_bytes + stored_bytes(len(group), 1))
         deadline_s = time.monotonic() + APPEND_S_MAX
         self.log_bytes += len(group)  # counted even if it is rejected: nothing but upkeep is decided by it
         self._appends.begin(group, deadline_s)
@@ -296,12 +310,16 @@ class EtcdLog:
         Raises:
             LogUnreachable: etcd does not answer in time, or the watch does not deliver what it has
         """
-        deadline_s = time.monotonic() + self._barrier_s
+        began_s = time.monotonic()
+        is_patient = began_s >= self._patient_from_s
+        wait_s = BARRIER_S_MAX if is_patient else BARRIER_AGAIN_S_MAX
+        deadline_s = began_s + wait_s
         try:
             feed = self._following()
-            tail = read_tail(self.client, self._keys, timeout_s=self._barrier_s)
+            tail = read_tail(self.client, self._keys, timeout_s=wait_s)
         except (EtcdError, errors.LogTrimmed) as error:
-            self._barrier_s = BARRIER_AGAIN_S_MAX
+            if is_patient:
+                self._patient_from_s = time.monotonic() + BARRIER_PATIENT_EVERY_S
             raise errors.LogUnreachable(str(error)) from error
         self._check(tail)
         self._take(feed)
@@ -314,7 +332,7 @@ class EtcdLog:
                 self._take(feed)
         except errors.LogTrimmed as error:
             raise errors.LogUnreachable(str(error)) from error
-        self._barrier_s = BARRIER_S_MAX
+        self._patient_from_s = 0.0
         return self._return_arrived(feed)
 
     def _check(self, tail: Tail) -> None:

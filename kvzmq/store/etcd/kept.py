@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from itertools import chain
 
 from kvzmq.store import sections
-from kvzmq.store.etcd.checkpoints import Content, Head, Keys, Lock, upload
+from kvzmq.store.etcd.checkpoints import Content, Head, Keys, Lock, Pace, upload
 from kvzmq.store.etcd.etcd_log import Found
 from kvzmq.store.etcd.local_copy import LocalCopy
 from kvzmq.store.file import checkpoint
@@ -47,11 +48,16 @@ class KeptCheckpoints:
 
 
 class WrittenCheckpoints(KeptCheckpoints):
-    """The checkpoints of a table, for the process that writes one, while it holds their lock."""
+    """The checkpoints of a table, for the process that writes one, while it holds their lock.
 
-    def __init__(self, keys: Keys, name: str, copy: LocalCopy, held: Lock) -> None:
+    Args:
+        pace: see `upload`
+    """
+
+    def __init__(self, keys: Keys, name: str, copy: LocalCopy, held: Lock, pace: Pace = time.sleep) -> None:
         super().__init__(keys, name, copy)
         self._held = held
+        self._pace = pace
 
     def newest(self) -> Found | None:
         """Return the newest checkpoint; the lock is kept while it is consumed."""
@@ -82,7 +88,7 @@ class WrittenCheckpoints(KeptCheckpoints):
         file = directory.open(checkpoint.NAME)
         try:
             content = Content(group, position, summary.revision, summary.rows)
-            head = upload(self._held, self._keys, self._name, file, content)
+            head = upload(self._held, self._keys, self._name, file, content, self._pace)
         finally:
             file.close()
         self._copy.keep(checkpoint.NAME, head)

@@ -5,16 +5,30 @@ a member's file reaches the quota (2 GiB unless it was started with another), it
 on every put to any member is refused, until the alarm is disarmed. Deleting alone does not help. `recover` does what
 does: compact, delete half-written checkpoints, defragment the members one after the other, disarm. If what is left
 still fills the quota, only a larger quota helps, or fewer rows.
+
+Where the servers of a table alone fill etcd it does not come to that: they stop while there is room for a checkpoint
+(`reserve`), and `make_room` does the same while etcd still takes puts, under the lock.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from kvzmq.store.etcd.checkpoints import Keys, data_prefix, end_of, lock_key, read_head, trimmable
-from kvzmq.store.etcd.client import EtcdError
+from kvzmq import errors
+from kvzmq.store.etcd.checkpoints import (
+    Keys,
+    Lock,
+    data_prefix,
+    end_of,
+    lock_key,
+    read_head,
+    remove_garbage,
+    trim,
+    trimmable,
+)
+from kvzmq.store.etcd.client import EtcdError, EtcdNotAllowed
 from kvzmq.units import size
 
 QUOTA_BYTES = 2 << 30
@@ -26,6 +40,9 @@ FULL_SHARE = 0.75
 DISARM_SHARE = 0.9
 """What part of the quota may be used for the alarm to be disarmed: above it would soon be raised again."""
 
+FREED_SHARE_MIN = 64
+"""What part of the quota has to be free in a member's file for it to be defragmented while etcd still takes puts."""
+
 DEFRAGMENT_SHARE = 0.5
 """What part of the quota a member's file has to have for it to be defragmented; another server may have done it."""
 
@@ -36,18 +53,28 @@ time, with pauses of 10 ms or more between."""
 
 
 class Status(NamedTuple):
-    """What a member says of its file.
+    """What a member says of its file, and of itself.
 
     file_bytes    its length; this is what the quota limits
     in_use_bytes  without the pages that are free
     quota_bytes   the quota, 0 if it does not say
     no_space      whether an alarm NOSPACE is raised, by any member
+    is_corrupt    whether an alarm CORRUPT is
+    version       of etcd
+    has_leader    whether it knows who leads the cluster
+    leads         whether it does itself
+    applied       the index of the last entry of etcd's own log that it has applied
     """
 
     file_bytes: int
     in_use_bytes: int
     quota_bytes: int
     no_space: bool
+    is_corrupt: bool = False
+    version: str = ""
+    has_leader: bool = True
+    leads: bool = False
+    applied: int = 0
 
 
 class Members(Protocol):
@@ -56,7 +83,7 @@ class Members(Protocol):
     addresses: Sequence[str]
 
     def status(self, address: str) -> Status:
-        """Return what a member says of its file."""
+        """Return what a member says of its file and itself."""
 
     def defragment(self, address: str) -> None:
         """Have a member write its file anew; it answers nothing meanwhile, about a second for 100 MiB."""
@@ -114,15 +141,85 @@ def recover(
     remove_garbage_by_force(keys, members, name)
     trim_by_force(keys, members, name)
     members.compact(keys.get()[0])
-    for address in found:
-        # What is free in a file is not known exactly before it is written anew: pages that were freed last still count.
-        if _when_compacted(members, address, sleep).file_bytes > DEFRAGMENT_SHARE * quota_bytes:
+    for address, status in _when_compacted(members, name, found, sleep).items():
+        if status.file_bytes > DEFRAGMENT_SHARE * quota_bytes:
             members.defragment(address)
     after_bytes = max(members.status(address).file_bytes for address in found)
     disarmed = after_bytes <= DISARM_SHARE * quota_bytes
     if disarmed:
         members.disarm()
     return Recovered(before_bytes, after_bytes, quota_bytes, disarmed)
+
+
+class Room(NamedTuple):
+    """How much room there is for puts.
+
+    free_bytes    between the pages that are in use and the quota: as much as a file has when it was defragmented
+    growth_bytes  between the length of the file and the quota: as much as is certain without that, as pages that are
+                  free between others may not do for a long value
+    """
+
+    free_bytes: int
+    growth_bytes: int
+
+    def does_for(self, wanted: Room) -> bool:
+        """Whether it is at least as much as wanted."""
+        return self.free_bytes >= wanted.free_bytes and self.growth_bytes >= wanted.growth_bytes
+
+
+def room_of(statuses: Iterable[Status], quota_bytes: int) -> Room:
+    """Return how much room all of these members have."""
+    rooms = [(quota_bytes - status.in_use_bytes, quota_bytes - status.file_bytes) for status in statuses]
+    return Room(*map(min, zip(*rooms)))
+
+
+def make_room(
+    held: Lock,
+    keys: Keys,
+    members: Members,
+    name: str,
+    wanted: Room,
+    quota_bytes: int = QUOTA_BYTES,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Room:
+    """Free what the newest checkpoint makes superfluous, if there is less room than wanted; returns how much there is.
+
+    No margin is left to servers that are behind. Members are defragmented one after the other, where it is of use.
+    Nothing is put from the compaction on until then: etcd compacts by writing anew the pages of what it keeps, so a log
+    that is still there may be in a file twice.
+
+    Args:
+        held: the lock of the checkpoints
+        quota_bytes: the quota, if the members do not tell it
+
+    Raises:
+        LockLost: another server is at work
+        WriteRejected: etcd does not let this server defragment
+    """
+    found = _statuses(members)
+    quota_bytes = max(status.quota_bytes for status in found.values()) or quota_bytes
+    if not room_of(found.values(), quota_bytes).does_for(wanted):
+        remove_garbage(held, keys, name)
+        head = read_head(keys, name)
+        if head is not None:
+            trim(held, keys, name, head.position)
+        members.compact(keys.get()[0])
+        found = _when_compacted(members, name, found, sleep)
+        for address, status in found.items():
+            is_short = quota_bytes - status.file_bytes < wanted.growth_bytes
+            if is_short and status.file_bytes - status.in_use_bytes >= quota_bytes // FREED_SHARE_MIN:
+                _defragment(members, address)
+        found = {address: members.status(address) for address in found}
+    return room_of(found.values(), quota_bytes)
+
+
+def _defragment(members: Members, address: str) -> None:
+    try:
+        members.defragment(address)
+    except EtcdNotAllowed as error:
+        raise errors.WriteRejected(
+            f"{error}; give this server's user of etcd the role root, or run `etcdctl defrag --cluster` now and then"
+        ) from error
 
 
 def _statuses(members: Members) -> dict[str, Status]:
@@ -143,15 +240,19 @@ def _statuses(members: Members) -> dict[str, Status]:
     return found
 
 
-def _when_compacted(members: Members, address: str, sleep: Callable[[float], object]) -> Status:
-    """Return what a member says when no more of its file becomes free: only the one that was asked has waited."""
-    status = members.status(address)
+def _when_compacted(
+    members: Members, name: str, addresses: Iterable[str], sleep: Callable[[float], object]
+) -> dict[str, Status]:
+    """Return what the members say when no more of their files becomes free: only the one that was asked has waited."""
+    found = {address: members.status(address) for address in addresses}
     for _ in range(SETTLE_LOOKS_MAX):
+        # Pages that a change has freed count as free after the next one: this changes nothing, and needs no room.
+        members.delete(f"{lock_key(name)}/", f"{lock_key(name)}0")
         sleep(SETTLE_S)
-        before, status = status, members.status(address)
-        if status.in_use_bytes >= before.in_use_bytes:
+        before, found = found, {address: members.status(address) for address in found}
+        if all(found[address].in_use_bytes >= before[address].in_use_bytes for address in found):
             break
-    return status
+    return found
 
 
 def remove_garbage_by_force(keys: Keys, members: Members, name: str) -> None:
@@ -180,10 +281,8 @@ def trim_by_force(keys: Keys, members: Members, name: str) -> None:
             members.delete(first, end)
 
 
-def describe(status: Status | None, quota_bytes: int) -> dict[str, Any]:
-    """Return what `stats` says of the room, of the member that was asked last."""
-    if status is None:
-        return {}
+def describe(status: Status, quota_bytes: int) -> dict[str, Any]:
+    """Return what `stats` says of the room, of the member with the largest file."""
     return {
         "etcd_file_bytes": status.file_bytes,
         "etcd_in_use_bytes": status.in_use_bytes,

@@ -1,9 +1,10 @@
 """What a server does for its table in etcd beside serving it: checkpoints, trimming, a copy on its disk, and room.
 
-The loop calls `Upkeep.poll`, which decides and never waits. A thread (`Lookout`) asks etcd each second which checkpoint
+The loop calls `Upkeep.poll`, which decides and never waits. A thread (`poller`) asks etcd each second which checkpoint
 there is and how much room; the work is done by a child process, one job at a time (`upkeep_process`):
 
     recover     the quota is used up: make room
+    shorten     it is used up but for a checkpoint (`reserve`): write one, and make room behind it
     checkpoint  the log has outgrown the checkpoint: write a new one, unless another server does
     copy        there is a checkpoint that is not on this server's disk: fetch it
     trim        a checkpoint is older than the margin: delete the groups before it, have etcd forget old versions
@@ -18,23 +19,22 @@ that are a little behind, because they were stopped or cut off: within it they f
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from kvzmq import errors, units
 from kvzmq.store.child import Child
-from kvzmq.store.etcd import space
-from kvzmq.store.etcd.checkpoints import Head, Keys, decode_head, head_key, trimmed_key, trimmed_until
-from kvzmq.store.etcd.client import EtcdError
+from kvzmq.store.etcd import reserve, space
+from kvzmq.store.etcd.checkpoints import Head
 from kvzmq.store.etcd.local_copy import LocalCopy, Seen
-from kvzmq.store.etcd.space import Members, Status
+from kvzmq.store.etcd.poller import POLL_S, Answer, Measured, Poller
+from kvzmq.store.etcd.reserve import Reserve
+from kvzmq.store.etcd.space import Status
 from kvzmq.store.file.files import File
 from kvzmq.store.store import Store
 
@@ -46,6 +46,16 @@ LOG_SHARE_FILLING = 32
 """A checkpoint is written when the log has grown by this part of etcd's quota, where that is less than LOG_BYTES_MIN;
 and by a smaller part when the quota fills."""
 
+ROOM_CHECKPOINTS = 1.25
+"""A checkpoint is written earlier where there is not room for so many beside the one that is reserved: when it is
+there, the one before it still takes its room until etcd has compacted."""
+
+ROOM_UNKNOWN = 1 << 62
+"""How much room there is taken to be where nobody knows the quota."""
+
+URGENT_SHARE = 0.5
+"""Where less than this part of the quota is left for the log, the members are asked for their size at each poll."""
+
 LOG_GROUPS_MIN = 20_000
 CHECKPOINT_BYTES_PER_GROUP = 4 << 10
 """A checkpoint is written, too, when there are more groups than this, and more than one for so many bytes of the
@@ -54,15 +64,6 @@ checkpoint: a restart read 30,000 groups of one small request each in 5 s, so th
 MARGIN_S = 60.0
 """How long groups are kept that a checkpoint holds, seconds: that long a server may be stopped or cut off and find the
 groups it has missed. One that is further behind starts again from the checkpoint."""
-
-LOOK_S = 1.0
-"""How often etcd is asked which checkpoint there is."""
-
-STATUS_LOOKS = 10
-"""At how many looks the members are asked for the size of their files, once."""
-
-CLOSE_S_MAX = 0.5
-"""How long a look at etcd is waited for at the end."""
 
 SEEN_S = 1.0
 """How often a server notes on its disk what it has served."""
@@ -110,91 +111,19 @@ class Settings(msgspec.Struct, frozen=True):
         return f"Settings({self.name!r}, {self.addresses!r})"
 
 
-class Look(NamedTuple):
-    """What etcd has said last.
-
-    head      which checkpoint there is
-    trimmed   groups put until this revision of etcd may be gone
-    revision  etcd's
-    """
-
-    head: Head | None
-    trimmed: int
-    revision: int
-
-
-class Lookout:
-    """A thread that asks etcd, and keeps its last answers for whoever reads them.
-
-    Args:
-        keys, members: used by this thread alone
-        name: the table's
-        look_s: how often
-    """
-
-    def __init__(self, keys: Keys, members: Members, name: str, look_s: float = LOOK_S) -> None:
-        self.latest: Look | None = None
-        """The latest answer; None until there is one."""
-        self.status: Status | None = None
-        """Of the member with the largest file, as it was at the latest look at all of them."""
-        self.trouble: str | None = None
-        """Why the latest look got no answer, or None."""
-        self.is_urgent = False
-        """Whether the members are asked for their size at each look; set by whoever finds that changes are refused."""
-        self._keys = keys
-        self._members = members
-        self._name = name
-        self._look_s = look_s
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="kvzmq-etcd-lookout", daemon=True)
-
-    def start(self) -> None:
-        """Begin to ask."""
-        self._thread.start()
-
-    def _run(self) -> None:
-        looks = 0
-        while not self._stopped.is_set():
-            try:
-                self.latest = self.look()
-                if looks % STATUS_LOOKS == 0 or self.is_urgent:
-                    self.status = self._largest()
-                self.trouble = None
-            except errors.KvzmqError as error:
-                self.trouble = str(error)
-            looks += 1
-            self._stopped.wait(self._look_s)
-
-    def look(self) -> Look:
-        """Ask which checkpoint there is."""
-        head, trimmed = head_key(self._name), trimmed_key(self._name)
-        revision, found = self._keys.get(head, trimmed)
-        return Look(
-            decode_head(self._name, found[head].value) if head in found else None,
-            trimmed_until(found[trimmed].value if trimmed in found else None),
-            revision,
-        )
-
-    def _largest(self) -> Status | None:
-        found: list[Status] = []
-        for address in self._members.addresses:
-            with contextlib.suppress(EtcdError):  # one that is down has no say
-                found.append(self._members.status(address))
-        return max(found, default=None)
-
-    def close(self) -> None:
-        """End the thread; a look at an etcd that does not answer is not waited for."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join(CLOSE_S_MAX)
-
-
 class Watched(Protocol):
     """What the upkeep needs of the log."""
 
     group: int
     log_bytes: int
     """The bytes of the groups that this server has applied after the checkpoint it began with."""
+
+    reserve: Reserve
+    """Told how much the log may grow."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """How much etcd's files have grown by it at most; see `reserve`."""
 
     def describe(self) -> dict[str, Any]:
         """Return what `stats` says of it."""
@@ -206,7 +135,7 @@ class Upkeep:
     Args:
         store: the server's
         log: the store's
-        lookout: started and closed with this
+        poller: started and closed with this
         copy: on this server's disk
         settings: for the children
         generation: of the table, when it was recovered
@@ -220,7 +149,7 @@ class Upkeep:
         self,
         store: Store,
         log: Watched,
-        lookout: Lookout,
+        poller: Poller,
         copy: LocalCopy,
         settings: Settings,
         generation: str,
@@ -233,7 +162,7 @@ class Upkeep:
     ) -> None:
         self._store = store
         self._log = log
-        self._lookout = lookout
+        self._poller = poller
         self._copy = copy
         self._settings = settings
         self._generation = generation
@@ -263,29 +192,28 @@ class Upkeep:
         """Jobs that failed and were, or will be, tried again."""
         self.trouble: str | None = None
         """Why the latest one failed, or None."""
-        lookout.start()
+        poller.start()
 
     # ---- what the loop calls
 
     def poll(self) -> None:
         """Take note of what has ended or changed, and begin what is due, without waiting."""
         self._note_seen()
-        status = self._lookout.status
-        self._lookout.is_urgent = self._store.trouble is not None or (status is not None and status.no_space)
-        look = self._lookout.latest
-        if look is not None:
-            self._note_head(look)
+        answer = self._poller.latest
+        if answer is not None:
+            self._note_head(answer)
+        self._renew_reserve()
         if self._child is not None:
             self._reap(self._child)
-        elif look is not None and self._clock() >= self._next_s:
-            job = self._due(look)
+        elif answer is not None and self._clock() >= self._next_s:
+            job = self._due(answer)
             if job:
                 self._start(job)
         self._warn_of_room()
 
-    def _note_head(self, look: Look) -> None:
-        self._trimmed = look.trimmed
-        head = look.head
+    def _note_head(self, answer: Answer) -> None:
+        self._trimmed = answer.trimmed
+        head = answer.head
         if head is None:
             return
         if self._head is None or head.id != self._head.id:
@@ -293,13 +221,18 @@ class Upkeep:
             self._bytes_before, self._records_before = self._log.log_bytes, self._store.records
             self._due_s = None
         if not self._heads or self._heads[-1][1] != head.position:
-            self._heads = [*self._heads, (self._clock(), head.position, look.revision)][-HEADS_MAX:]
+            self._heads = [*self._heads, (self._clock(), head.position, answer.revision)][-HEADS_MAX:]
 
-    def _due(self, look: Look) -> Sequence[str]:
+    def _due(self, answer: Answer) -> Sequence[str]:
         """Return the job that is to be done now, with its arguments; nothing if there is none."""
-        status, head = self._lookout.status, self._head
+        status, head = self._status, self._head
         if status is not None and status.no_space:
             return ("recover",)
+        if self._log.reserve.is_used_up:
+            slack_bytes = reserve.slack_bytes(self._quota_bytes)
+            checkpoint_bytes = reserve.with_margin(self._checkpoint_bytes())
+            sizes = (checkpoint_bytes, self._reserved_bytes() + slack_bytes, 2 * slack_bytes)
+            return ("shorten", str(self._log.group), *map(str, sizes))
         if self._is_checkpoint_due():
             self._due_s = self._clock() + JITTER_S * self._jitter() if self._due_s is None else self._due_s
             if self._requested > self._log_in_head or self._clock() >= self._due_s:
@@ -312,15 +245,57 @@ class Upkeep:
             return ("trim", str(old[-1][1]), str(old[-1][2]))
         return ()
 
+    # ---- room
+
+    @property
+    def _status(self) -> Status | None:
+        measured = self._poller.measured
+        return None if measured is None else measured.status
+
+    def _renew_reserve(self) -> None:
+        """Tell the log how far it may grow, and have the members asked more often when that is not far."""
+        measured = self._poller.measured
+        is_urgent = self._store.trouble is not None
+        if measured is not None:
+            room_bytes = self._room_bytes(measured)
+            self._log.reserve.renew(self._log.stored_bytes, room_bytes, self._quota_bytes)
+            is_urgent |= measured.status.no_space or room_bytes < URGENT_SHARE * self._quota_bytes
+        self._poller.is_urgent = is_urgent or self._log.reserve.is_used_up
+
+    def _has_outgrown_default(self, status: Status) -> bool:
+        """Whether the quota, which nobody has told, is larger than etcd's default."""
+        is_told = status.quota_bytes or self._settings.quota_bytes != space.QUOTA_BYTES
+        return not is_told and not status.no_space and status.file_bytes > space.QUOTA_BYTES
+
+    def _room_bytes(self, measured: Measured) -> int:
+        """Return how much may be appended until the room for a checkpoint is all that is left; or ROOM_UNKNOWN."""
+        if self._has_outgrown_default(measured.status):
+            return ROOM_UNKNOWN
+        room = space.room_of([measured.status], self._quota_bytes)
+        if room.growth_bytes <= reserve.slack_bytes(self._quota_bytes):
+            return 0
+        grown_bytes = self._log.stored_bytes - measured.stored_bytes
+        return room.free_bytes - grown_bytes - self._reserved_bytes()
+
+    def _checkpoint_bytes(self) -> int:
+        """Return how long the next checkpoint will be, about; it is not thought to be shorter than the last one."""
+        return max(self._store.dumped_bytes, 0 if self._head is None else self._head.bytes)
+
+    def _reserved_bytes(self) -> int:
+        measured = self._poller.measured
+        written_bytes = 0 if measured is None else measured.written_bytes
+        left_bytes = max(0, reserve.with_margin(self._checkpoint_bytes()) - written_bytes)
+        return left_bytes + reserve.slack_bytes(self._quota_bytes)
+
     @property
     def _quota_bytes(self) -> int:
-        status = self._lookout.status
+        status = self._status
         return (status.quota_bytes if status is not None else 0) or self._settings.quota_bytes
 
     @property
     def _is_filling(self) -> bool:
         """Whether so much of the quota is in use that the log is shortened early, and no margin is kept."""
-        status = self._lookout.status
+        status = self._status
         return status is not None and status.in_use_bytes >= space.FULL_SHARE * self._quota_bytes
 
     @property
@@ -337,6 +312,10 @@ class Upkeep:
             return grown >= self._after_bytes
         checkpoint_bytes = 0 if self._head is None else self._head.bytes
         if self._is_filling and grown > self._quota_bytes // LOG_SHARE_FILLING:
+            return True
+        measured = self._poller.measured
+        room_bytes = ROOM_UNKNOWN if measured is None else self._room_bytes(measured)
+        if room_bytes < ROOM_CHECKPOINTS * checkpoint_bytes and grown > self._quota_bytes // LOG_SHARE_FILLING:
             return True
         groups = self._log.group - self._log_in_head
         log_bytes_min = min(LOG_BYTES_MIN, self._quota_bytes // LOG_SHARE)
@@ -363,8 +342,9 @@ class Upkeep:
         if child.code not in (0, LEFT_TO_ANOTHER):
             self._fail(failure)
             return
-        # What was done is seen at the next look; until then it would be begun again.
-        self._next_s = self._clock() + 2 * LOOK_S
+        # What was done is seen at the next poll; until then it would be begun again.
+        self._poller.wake()
+        self._next_s = self._clock() + 2 * POLL_S
         if child.code == LEFT_TO_ANOTHER:
             return
         self.completed[self._job] = self.completed.get(self._job, 0) + 1
@@ -424,7 +404,7 @@ class Upkeep:
 
     def _warn_of_room(self) -> None:
         """Warn once of each further tenth of the quota that is in use, from FULL_SHARE on."""
-        status = self._lookout.status
+        status = self._status
         if status is None:
             return
         quota_bytes = self._quota_bytes
@@ -441,21 +421,32 @@ class Upkeep:
 
     def describe(self) -> dict[str, Any]:
         """Return what `stats` says of log, checkpoint and etcd's room."""
-        head, look = self._head, self._lookout.latest
+        head, answer = self._head, self._poller.latest
         return {
             "log_bytes": self._log.log_bytes - self._bytes_before,
             "log_records": self._store.records - self._records_before,
             "checkpoint_bytes": 0 if head is None else head.bytes,
             "checkpoint_group": 0 if head is None else head.group,
             "last_group": self._log.group,
-            "trimmed_position": 0 if look is None else look.trimmed,
+            "trimmed_position": 0 if answer is None else answer.trimmed,
             "compaction_running": self._child is not None,
             "compactions": self.completed.get("checkpoint", 0),
             "compactions_failed": self.failed,
             "compaction_trouble": self.trouble,
-            "etcd_trouble": self._lookout.trouble,
+            "etcd_trouble": self._poller.trouble,
             **self._log.describe(),
-            **space.describe(self._lookout.status, self._settings.quota_bytes),
+            **self._poller.members.describe(),
+            **self._describe_room(),
+        }
+
+    def _describe_room(self) -> dict[str, Any]:
+        measured = self._poller.measured
+        if measured is None:
+            return {}
+        return {
+            **space.describe(measured.status, self._settings.quota_bytes),
+            "etcd_reserved_bytes": self._reserved_bytes(),
+            "etcd_room_bytes": 0 if self._log.reserve.is_used_up else max(0, self._room_bytes(measured)),
         }
 
     def close(self) -> None:
@@ -463,7 +454,7 @@ class Upkeep:
         if self._child is not None:
             self._child.kill()
             self._child = None
-        self._lookout.close()
+        self._poller.close()
         self._seen_s = 0.0
         self._note_seen()
         self._copy.close()

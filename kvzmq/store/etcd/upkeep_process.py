@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,16 +19,18 @@ import msgspec
 from kvzmq import errors
 from kvzmq.store.child import attach
 from kvzmq.store.etcd import space
-from kvzmq.store.etcd.checkpoints import LockLost, lock, read_head, trim
+from kvzmq.store.etcd.checkpoints import Head, Lock, LockLost, Pace, lock, read_head, trim
 from kvzmq.store.etcd.client import EtcdClient
 from kvzmq.store.etcd.cluster import Cluster
 from kvzmq.store.etcd.etcd_log import EtcdLog
 from kvzmq.store.etcd.kept import WrittenCheckpoints
+from kvzmq.store.etcd.layout import Keys
 from kvzmq.store.etcd.local_copy import LocalCopy
 from kvzmq.store.etcd.upkeep import LEFT_TO_ANOTHER, Settings
 from kvzmq.store.etcd.url import Security
 from kvzmq.store.log import Checkpoint
 from kvzmq.store.store import compact
+from kvzmq.units import size
 
 
 class _KeepingLog(EtcdLog):
@@ -70,11 +73,43 @@ class Worker:
             head = read_head(self._cluster, self._name)
             if head is not None and head.group > int(known):
                 raise LockLost(f"another server has written a checkpoint of {self._name}")
-            log = _KeepingLog(
-                self._connect(), self._name, WrittenCheckpoints(self._cluster, self._name, self._copy, held)
+            self._write(held)
+
+    def _write(self, held: Lock, pace: Pace = time.sleep) -> None:
+        kept = WrittenCheckpoints(self._cluster, self._name, self._copy, held, pace)
+        with contextlib.closing(_KeepingLog(self._connect(), self._name, kept)) as log:
+            compact(log)
+
+    def shorten(self, group: str, checkpoint_bytes: str, free_bytes: str, growth_bytes: str) -> None:
+        """Make room in an etcd that has just enough for a checkpoint: write one that holds `group`, and trim behind it.
+
+        Nobody changes the table meanwhile, so no pauses are made for the log. If somebody does, another server has made
+        room while this one was waiting for the lock.
+        """
+        with lock(self._cluster, self._name) as held:
+            head = read_head(self._cluster, self._name)
+            if head is None or head.group < int(group):
+                length = int(checkpoint_bytes)
+                self._make_room(held, space.Room(length, length), "a checkpoint needs")
+                self._write(held, pace=lambda seconds: None)
+            elif self._goes_on_behind(head):
+                raise LockLost(f"another server has made room for {self._name}")
+            self._make_room(held, space.Room(int(free_bytes), int(growth_bytes)), "the next changes need")
+
+    def _make_room(self, held: Lock, wanted: space.Room, needs: str) -> None:
+        found = space.make_room(
+            held, self._cluster, self._cluster, self._name, wanted, self._settings.quota_bytes
+        )  # fmt: skip
+        if not found.does_for(wanted):
+            raise errors.WriteRejected(
+                f"etcd has room for {size(max(0, min(found)))}, and {needs} {size(max(wanted))}: start the members "
+                "with a larger --quota-backend-bytes (8 GiB at most)"
             )
-            with contextlib.closing(log):
-                compact(log)
+
+    def _goes_on_behind(self, head: Head) -> bool:
+        tail = Keys(self._name).tail.decode()
+        _, found = self._cluster.get(tail)
+        return tail in found and found[tail].put_at > head.position
 
     def copy(self) -> None:
         """Fetch the newest checkpoint."""
@@ -116,6 +151,7 @@ def main(job: str, *arguments: str) -> None:
                 "copy": worker.copy,
                 "trim": worker.trim,
                 "recover": worker.recover,
+                "shorten": worker.shorten,
             }
             jobs[job](*rest)
     except LockLost:
