@@ -14,6 +14,8 @@ from support.servers import PATIENCE_S, ServerProcess
 
 import kvzmq
 
+pytestmark = pytest.mark.usefixtures("asks_once")
+
 ROWS = {f"row/{number:05}": {"n": number} for number in range(5000)}
 
 

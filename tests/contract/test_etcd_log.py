@@ -100,7 +100,7 @@ def test_an_append_whose_answer_is_lost_is_sent_again_and_in_the_log_once(table:
     log.client.lose_answers(1)
     sent = len(log.client.transactions)
     assert log.append(b"two") == []
-    assert len(log.client.transactions) == sent + 2
+    assert len(log.client.transactions) >= sent + 2  # or more, when etcd elects a leader meanwhile
     assert log.append(b"three") == [] and log.group == 3
     assert groups_of(table) == [b"one", b"two", b"three"]
 

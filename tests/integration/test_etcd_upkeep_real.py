@@ -11,13 +11,16 @@ import pytest
 from support.etcd_cluster import EtcdCluster
 from support.servers import PATIENCE_S
 
+from kvzmq import errors
 from kvzmq.store.etcd import checkpoints, layout, space
 from kvzmq.store.etcd.checkpoints import CHUNK_BYTES, Content, LockLost, lock, read_head, trim, upload
 from kvzmq.store.etcd.client import EtcdClient, EtcdError, EtcdNoSpace
 from kvzmq.store.etcd.cluster import Cluster
 from kvzmq.store.etcd.local_copy import LocalCopy
+from kvzmq.store.etcd.space import Room
 from kvzmq.store.etcd.upkeep import Settings
 from kvzmq.store.etcd.upkeep_process import Worker
+from kvzmq.store.etcd.url import Security
 from kvzmq.store.file import checkpoint
 from kvzmq.store.file.files import DiskDirectory
 
@@ -105,11 +108,15 @@ def test_room_is_made_before_the_quota_is_used_up(tmp_path: Path) -> None:
         settings = Settings(list(etcd.addresses), name, str(tmp_path), quota_bytes=quota_bytes)
         with contextlib.closing(Worker(settings)) as worker:
             write(cluster, tmp_path / "other", name, position, [b"table"])
+            all_of_it, most_of_it = (
+                Room(quota_bytes, quota_bytes),
+                Room(quota_bytes - 2_000_000, quota_bytes - 2_000_000),
+            )
             with lock(cluster, name) as held:
-                before = space.make_room(held, cluster, cluster, name, 1, quota_bytes)
-                assert before < quota_bytes - 16 * len(piece), "it is enough: nothing is done"
+                before = space.make_room(held, cluster, cluster, name, Room(1, 1), quota_bytes)
+                assert before.free_bytes < quota_bytes - 16 * len(piece), "it is enough: nothing is done"
                 etcd.wait_until(  # a member that lags may not have begun to compact when it is looked at
-                    lambda: quota_bytes - space.make_room(held, cluster, cluster, name, quota_bytes, quota_bytes) < 2e6,
+                    lambda: space.make_room(held, cluster, cluster, name, all_of_it, quota_bytes).does_for(most_of_it),
                     60,
                     "all members to be defragmented",
                 )
@@ -117,7 +124,29 @@ def test_room_is_made_before_the_quota_is_used_up(tmp_path: Path) -> None:
             assert not cluster.list(checkpoints.log_prefix(name), "", 1)
             cluster.transact([], put=[(layout.Keys(name).tail.decode(), b"")])
             with pytest.raises(LockLost, match="another server has made room"):
-                worker.shorten(str(position), "1", str(2 * quota_bytes))
+                worker.shorten(str(position), "1", str(quota_bytes), str(quota_bytes))
+
+
+def test_a_user_who_may_not_defragment_is_told_to_become_one_who_may(tmp_path: Path) -> None:
+    with EtcdCluster(tmp_path / "etcd", auth=True) as etcd:
+        etcd.ctl("role", "add", "table")
+        etcd.ctl("role", "grant-permission", "table", "--prefix=true", "readwrite", "t/")
+        etcd.ctl("user", "add", "server:secret")
+        etcd.ctl("user", "grant-role", "server", "table")
+        client = EtcdClient(etcd.addresses, Security(user="server", password="secret"))
+        with contextlib.closing(client), lock(Cluster(client), "t") as held:
+            cluster, quota_bytes = Cluster(client), 1 << 20
+            for _ in range(20):
+                cluster.transact([], put=[("t/old", bytes(500_000))])
+
+            def is_told() -> bool:  # a member may not have begun to compact when it is looked at
+                try:
+                    space.make_room(held, cluster, cluster, "t", Room(quota_bytes, quota_bytes), quota_bytes)
+                except errors.WriteRejected as error:
+                    return "the role root" in str(error)
+                return False
+
+            etcd.wait_until(is_told, 60, "who may not defragment to be told")
 
 
 def test_a_quota_that_is_used_up_is_recovered(tmp_path: Path) -> None:

@@ -288,8 +288,8 @@ MUTANTS = [
     ),
     Mutant(
         "a member that does not answer for a moment has no size", "store/etcd/members.py",
-        "statuses = (state.status for state in self._states.values() if state.told_s > since_s)",
-        "statuses = (state.status for state in self._states.values() if state.answers)",
+        "states = (state for state in self._states.values() if state.told_s > since_s)",
+        "states = (state for state in self._states.values() if state.answers)",
         UPKEEP + "test_a_poll_counts_the_pieces_of_a_checkpoint_that_is_being_written", 17,
     ),
     Mutant(
@@ -301,6 +301,11 @@ MUTANTS = [
         "a checkpoint written for a handful of changes", "store/etcd/reserve.py",
         "        elif room_bytes >= slack_bytes(quota_bytes):", "        else:",
         UPKEEP + "test_changes_are_taken_again_when_there_is_room_for_more_than_a_handful", 17,
+    ),
+    Mutant(
+        "pages that are free in a member's file counted in any case", "store/etcd/upkeep.py",
+        "if room.growth_bytes <= reserve.slack_bytes(self._quota_bytes):", "if False:",
+        UPKEEP + "test_a_file_that_has_grown_to_the_quota_takes_no_changes_though_pages_are_free", 17,
     ),
     Mutant(
         "any etcd has the quota that it has by default", "store/etcd/upkeep.py",
@@ -315,7 +320,7 @@ MUTANTS = [
     ),
     Mutant(
         "room made in etcd without defragmentation", "store/etcd/space.py",
-        "FREED_SHARE_MIN:\n                members.defragment(address)\n", "FREED_SHARE_MIN:\n                pass\n",
+        "FREED_SHARE_MIN:\n                _defragment(members, address)\n", "FREED_SHARE_MIN:\n                pass\n",
         REAL + "test_room_is_made_before_the_quota_is_used_up", 17,
     ),
     Mutant(

@@ -18,7 +18,7 @@ def check(program: Path, cache: Path) -> subprocess.CompletedProcess[str]:
         "[mypy]\nfollow_imports = silent\n[mypy-sortedcontainers.*]\nignore_missing_imports = True\n"
     )
     return subprocess.run(
-        [sys.executable, "-m", "mypy", *options, str(program)], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-m", "mypy", *options, str(program)], cwd=ROOT, capture_output=True, text=True, timeout=1200
     )
 
 

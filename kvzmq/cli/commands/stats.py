@@ -23,7 +23,12 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 """Which names belong together; * stands for any end."""
 
 _TIMES = ("count", "p50_s", "p99_s", "max_s")
-_MEMBER = ("silent_s", "version", "leads", "has_leader", "behind", "file_bytes", "in_use_bytes")
+_MEMBER = {
+    "silent_s": "silent", "version": "version", "leads": "leads", "behind": "behind", "file_bytes": "file",
+    "in_use_bytes": "in use",
+}  # fmt: skip
+"""Figures of a member of etcd, and what they are called in a table; its version is printable already."""
+
 _LEFT_OUT = ("buckets", "bounds")
 
 
@@ -74,8 +79,8 @@ def _draw(found: Mapping[str, Any]) -> None:
     members = found.get("etcd_members") or {}
     if members:
         show.table(
-            ("etcd member", *_MEMBER),
-            ((address, *(_with_unit(name, of.get(name, "")) for name in _MEMBER)) for address, of in members.items()),
+            ("etcd member", *_MEMBER.values()),
+            ((address, *(_of_member(name, of.get(name)) for name in _MEMBER)) for address, of in members.items()),
         )
     operations = found.get("by_operation") or {}
     if operations:
@@ -100,6 +105,12 @@ def _draw_times(head: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Non
 
     lines = ((name, *(_with_unit(column, of[column]) for column in _TIMES)) for name, of in rows)
     show.table((head, "count", "p50", "p99", "max"), lines, right=(1, 2, 3, 4))
+
+
+def _of_member(name: str, value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return ("yes" if value else "") if isinstance(value, bool) else _with_unit(name, value)
 
 
 def _group_of(name: str) -> str:

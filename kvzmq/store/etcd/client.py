@@ -126,6 +126,7 @@ _BY_DETAILS: tuple[tuple[str, type[EtcdError]], ...] = (
     ("message larger than max", EtcdTooLarge),
     ("database space exceeded", EtcdNoSpace),
     ("too many requests", EtcdRefused),
+    ("auth: permission denied", EtcdNotAllowed),  # of what is asked of a member
 )
 """What the text of an error says; etcd uses one status code for several."""
 

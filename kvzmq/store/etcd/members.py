@@ -63,10 +63,15 @@ class MemberStates:
         self._states, self._asked_s = states, self._clock()
 
     def largest(self) -> Status | None:
-        """Return what the member with the largest file has said last, of those that have said anything lately."""
+        """Return what the member with the largest file has said last, of those that have said anything lately.
+
+        What is in use is the most of any of them.
+        """
         since_s = self._clock() - TOLD_S_MAX
-        statuses = (state.status for state in self._states.values() if state.told_s > since_s)
-        return max((status for status in statuses if status is not None), default=None)
+        states = (state for state in self._states.values() if state.told_s > since_s)
+        statuses = [state.status for state in states if state.status is not None]
+        in_use_bytes = max((status.in_use_bytes for status in statuses), default=0)
+        return max(statuses)._replace(in_use_bytes=in_use_bytes) if statuses else None
 
     def describe(self) -> dict[str, Any]:
         """Return what `stats` says of the members.

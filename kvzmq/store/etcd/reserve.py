@@ -4,9 +4,11 @@ The log shrinks only behind a checkpoint, and when the quota is used up etcd tak
 only as long as a checkpoint of the table as it is still fits; then changes are refused until one was written, the log
 was trimmed behind it, and etcd's files were defragmented.
 
-How long the members' files are is known once a second at best. In between the log counts what it appends itself and
-what it hears of others, and takes all of it for growth, although etcd also reuses pages; the next status corrects that.
-The slack is for what is not counted: groups of others that are on their way, and etcd's own pages.
+How much of the members' files is in use is known once a second at best. In between the log counts what it appends
+itself and what it hears of others. The slack is for what is not counted: groups of others that are on their way, and
+etcd's own pages. etcd compares the length of a file with the quota, with the pages that are free in it. These are used
+again, as long as they do for what is put; where the file has grown to the quota all the same, but for the slack,
+changes are refused, too, until it was defragmented.
 """
 
 from __future__ import annotations

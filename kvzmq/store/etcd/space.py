@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from kvzmq import errors
 from kvzmq.store.etcd.checkpoints import (
     Keys,
     Lock,
@@ -27,7 +28,7 @@ from kvzmq.store.etcd.checkpoints import (
     trim,
     trimmable,
 )
-from kvzmq.store.etcd.client import EtcdError
+from kvzmq.store.etcd.client import EtcdError, EtcdNotAllowed
 from kvzmq.units import size
 
 QUOTA_BYTES = 2 << 30
@@ -150,15 +151,37 @@ def recover(
     return Recovered(before_bytes, after_bytes, quota_bytes, disarmed)
 
 
+class Room(NamedTuple):
+    """How much room there is for puts.
+
+    free_bytes    between the pages that are in use and the quota: as much as a file has when it was defragmented
+    growth_bytes  between the length of the file and the quota: as much as is certain without that, as pages that are
+                  free between others may not do for a long value
+    """
+
+    free_bytes: int
+    growth_bytes: int
+
+    def does_for(self, wanted: Room) -> bool:
+        """Whether it is at least as much as wanted."""
+        return self.free_bytes >= wanted.free_bytes and self.growth_bytes >= wanted.growth_bytes
+
+
+def room_of(statuses: Iterable[Status], quota_bytes: int) -> Room:
+    """Return how much room all of these members have."""
+    rooms = [(quota_bytes - status.in_use_bytes, quota_bytes - status.file_bytes) for status in statuses]
+    return Room(*map(min, zip(*rooms)))
+
+
 def make_room(
     held: Lock,
     keys: Keys,
     members: Members,
     name: str,
-    wanted_bytes: int,
+    wanted: Room,
     quota_bytes: int = QUOTA_BYTES,
     sleep: Callable[[float], object] = time.sleep,
-) -> int:
+) -> Room:
     """Free what the newest checkpoint makes superfluous, if there is less room than wanted; returns how much there is.
 
     No margin is left to servers that are behind. Members are defragmented one after the other, where it is of use.
@@ -167,15 +190,15 @@ def make_room(
 
     Args:
         held: the lock of the checkpoints
-        wanted_bytes: by how much the largest file of a member should be able to grow
         quota_bytes: the quota, if the members do not tell it
 
     Raises:
         LockLost: another server is at work
+        WriteRejected: etcd does not let this server defragment
     """
     found = _statuses(members)
     quota_bytes = max(status.quota_bytes for status in found.values()) or quota_bytes
-    if quota_bytes - max(found.values()).file_bytes < wanted_bytes:
+    if not room_of(found.values(), quota_bytes).does_for(wanted):
         remove_garbage(held, keys, name)
         head = read_head(keys, name)
         if head is not None:
@@ -183,11 +206,20 @@ def make_room(
         members.compact(keys.get()[0])
         found = _when_compacted(members, name, found, sleep)
         for address, status in found.items():
-            is_short = quota_bytes - status.file_bytes < wanted_bytes
+            is_short = quota_bytes - status.file_bytes < wanted.growth_bytes
             if is_short and status.file_bytes - status.in_use_bytes >= quota_bytes // FREED_SHARE_MIN:
-                members.defragment(address)
+                _defragment(members, address)
         found = {address: members.status(address) for address in found}
-    return quota_bytes - max(found.values()).file_bytes
+    return room_of(found.values(), quota_bytes)
+
+
+def _defragment(members: Members, address: str) -> None:
+    try:
+        members.defragment(address)
+    except EtcdNotAllowed as error:
+        raise errors.WriteRejected(
+            f"{error}; give this server's user of etcd the role root, or run `etcdctl defrag --cluster` now and then"
+        ) from error
 
 
 def _statuses(members: Members) -> dict[str, Status]:

@@ -46,6 +46,10 @@ LOG_SHARE_FILLING = 32
 """A checkpoint is written when the log has grown by this part of etcd's quota, where that is less than LOG_BYTES_MIN;
 and by a smaller part when the quota fills."""
 
+ROOM_CHECKPOINTS = 1.25
+"""A checkpoint is written earlier where there is not room for so many beside the one that is reserved: when it is
+there, the one before it still takes its room until etcd has compacted."""
+
 ROOM_UNKNOWN = 1 << 62
 """How much room there is taken to be where nobody knows the quota."""
 
@@ -225,9 +229,10 @@ class Upkeep:
         if status is not None and status.no_space:
             return ("recover",)
         if self._log.reserve.is_used_up:
-            wanted_bytes = self._reserved_bytes() + reserve.slack_bytes(self._quota_bytes)
+            slack_bytes = reserve.slack_bytes(self._quota_bytes)
             checkpoint_bytes = reserve.with_margin(self._checkpoint_bytes())
-            return ("shorten", str(self._log.group), str(checkpoint_bytes), str(wanted_bytes))
+            sizes = (checkpoint_bytes, self._reserved_bytes() + slack_bytes, 2 * slack_bytes)
+            return ("shorten", str(self._log.group), *map(str, sizes))
         if self._is_checkpoint_due():
             self._due_s = self._clock() + JITTER_S * self._jitter() if self._due_s is None else self._due_s
             if self._requested > self._log_in_head or self._clock() >= self._due_s:
@@ -266,8 +271,11 @@ class Upkeep:
         """Return how much may be appended until the room for a checkpoint is all that is left; or ROOM_UNKNOWN."""
         if self._has_outgrown_default(measured.status):
             return ROOM_UNKNOWN
+        room = space.room_of([measured.status], self._quota_bytes)
+        if room.growth_bytes <= reserve.slack_bytes(self._quota_bytes):
+            return 0
         grown_bytes = self._log.stored_bytes - measured.stored_bytes
-        return self._quota_bytes - measured.status.file_bytes - grown_bytes - self._reserved_bytes()
+        return room.free_bytes - grown_bytes - self._reserved_bytes()
 
     def _checkpoint_bytes(self) -> int:
         """Return how long the next checkpoint will be, about; it is not thought to be shorter than the last one."""
@@ -304,6 +312,10 @@ class Upkeep:
             return grown >= self._after_bytes
         checkpoint_bytes = 0 if self._head is None else self._head.bytes
         if self._is_filling and grown > self._quota_bytes // LOG_SHARE_FILLING:
+            return True
+        measured = self._poller.measured
+        room_bytes = ROOM_UNKNOWN if measured is None else self._room_bytes(measured)
+        if room_bytes < ROOM_CHECKPOINTS * checkpoint_bytes and grown > self._quota_bytes // LOG_SHARE_FILLING:
             return True
         groups = self._log.group - self._log_in_head
         log_bytes_min = min(LOG_BYTES_MIN, self._quota_bytes // LOG_SHARE)

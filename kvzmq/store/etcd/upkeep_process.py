@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -81,23 +80,31 @@ class Worker:
         with contextlib.closing(_KeepingLog(self._connect(), self._name, kept)) as log:
             compact(log)
 
-    def shorten(self, group: str, checkpoint_bytes: str, wanted_bytes: str) -> None:
+    def shorten(self, group: str, checkpoint_bytes: str, free_bytes: str, growth_bytes: str) -> None:
         """Make room in an etcd that has just enough for a checkpoint: write one that holds `group`, and trim behind it.
 
         Nobody changes the table meanwhile, so no pauses are made for the log. If somebody does, another server has made
         room while this one was waiting for the lock.
         """
         with lock(self._cluster, self._name) as held:
-            room = partial(
-                space.make_room, held, self._cluster, self._cluster, self._name, quota_bytes=self._settings.quota_bytes
-            )
             head = read_head(self._cluster, self._name)
             if head is None or head.group < int(group):
-                _check_room(room(wanted_bytes=int(checkpoint_bytes)), int(checkpoint_bytes), "a checkpoint needs")
+                length = int(checkpoint_bytes)
+                self._make_room(held, space.Room(length, length), "a checkpoint needs")
                 self._write(held, pace=lambda seconds: None)
             elif self._goes_on_behind(head):
                 raise LockLost(f"another server has made room for {self._name}")
-            _check_room(room(wanted_bytes=int(wanted_bytes)), int(wanted_bytes), "the next changes need")
+            self._make_room(held, space.Room(int(free_bytes), int(growth_bytes)), "the next changes need")
+
+    def _make_room(self, held: Lock, wanted: space.Room, needs: str) -> None:
+        found = space.make_room(
+            held, self._cluster, self._cluster, self._name, wanted, self._settings.quota_bytes
+        )  # fmt: skip
+        if not found.does_for(wanted):
+            raise errors.WriteRejected(
+                f"etcd has room for {size(max(0, min(found)))}, and {needs} {size(max(wanted))}: start the members "
+                "with a larger --quota-backend-bytes (8 GiB at most)"
+            )
 
     def _goes_on_behind(self, head: Head) -> bool:
         tail = Keys(self._name).tail.decode()
@@ -123,14 +130,6 @@ class Worker:
     def close(self) -> None:
         self._client.close()
         self._copy.close()
-
-
-def _check_room(room_bytes: int, needed_bytes: int, needs: str) -> None:
-    if room_bytes < needed_bytes:
-        raise errors.WriteRejected(
-            f"etcd has room for {size(max(0, room_bytes))}, and {needs} {size(needed_bytes)}: start the members with a "
-            "larger --quota-backend-bytes (8 GiB at most)"
-        )
 
 
 def main(job: str, *arguments: str) -> None:
