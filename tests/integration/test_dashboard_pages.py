@@ -369,7 +369,7 @@ def test_a_server_that_is_killed_and_started_is_told_of_and_found_again(tmp_path
         browser.wait_for("document.querySelector('#tile-requests').textContent === '–'")
         own.start()
         browser.wait_for(LIVE)
-        browser.wait_for("document.querySelector('#notices').childElementCount === 0")
+        browser.wait_for("document.querySelector('#notices [data-name=silent]') === null")
         browser.wait_for("document.querySelector('.facts').textContent.includes(arguments[0])", f"process {own.pid}")
         watching.kill()
         browser.wait_for("document.querySelector('#state').dataset.state === 'lost'")

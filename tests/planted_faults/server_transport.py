@@ -94,7 +94,7 @@ MUTANTS = [
            "tests/unit/test_router_transport.py::test_an_ipc_endpoint_is_for_its_owner_alone", 10),
     Mutant("router drains one client dry", "server/transport/router.py", "            arrivals.append(Arrival(self, (identity, envelope, user), request))\n",
            "            arrivals.append(Arrival(self, (identity, envelope, user), request))\n            break\n",
-           "tests/integration/test_interleaving.py::test_every_request_was_traced_and_most_steps_served_several_clients", 9),
+           "tests/integration/test_interleaving.py::test_every_request_was_traced_and_many_steps_served_several_clients", 9),
     Mutant("a half-closed connection does not wait for what waits", "server/transport/tcp_connection.py", " and not self.owed", "",
            "tests/unit/test_costly_requests.py::test_who_sends_no_more_still_gets_the_reply_that_waits_for_an_index", 10),
     Mutant("an ipc endpoint in use is taken over", "server/transport/listen.py", "if path and _somebody_listens(path):", "if False:",
