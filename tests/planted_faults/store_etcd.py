@@ -345,6 +345,12 @@ MUTANTS = [
         UPKEEP + "test_members_are_told_of_one_by_one", 13,
     ),
     Mutant(
+        "watches that are given up keep memory", "store/etcd/client.py",
+        '    ("grpc.use_local_subchannel_pool", 1),\n',
+        '    ("grpc.use_local_subchannel_pool", 1),\n    ("SingleThreadedUnaryStream", 1),\n',
+        ETCD + "test_a_watch_that_was_given_up_leaves_no_memory_behind", 9,
+    ),
+    Mutant(
         "a server that was stopped answers from its past", "store/etcd/etcd_log.py",
         "            tail = read_tail(self.client, self._keys, timeout_s=wait_s)",
         "            tail = self.__dict__.setdefault('_told', read_tail(self.client, self._keys, timeout_s=wait_s))",

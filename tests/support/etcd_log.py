@@ -74,18 +74,9 @@ class HeldStream:
                 if self._cancelled:
                     raise Lost
         except BaseException:
-            self._drain()
+            self._stream.cancel()
             raise
         return response
-
-    def _drain(self) -> None:
-        """Take what gRPC still says of a stream that has ended: its connection stays open until then, even if closed.
-
-        With its option SingleThreadedUnaryStream, nobody else takes it: each test would leave a connection behind.
-        """
-        self._stream.cancel()
-        while self._stream._state.due:
-            self._stream._consume_next_event()
 
     def cancel(self) -> None:
         with self._changed:

@@ -54,7 +54,6 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_http_proxy", 0),  # of an environment that was made for web browsers
     ("grpc.enable_retries", 0),  # what is sent again is decided here
     ("grpc.use_local_subchannel_pool", 1),
-    ("SingleThreadedUnaryStream", 1),  # whoever reads a watch waits for it, without a thread between
 ]
 
 _HAS_LEADER = ("hasleader", "true")
